@@ -1,0 +1,172 @@
+"""learnforge: search a network, distil it, transfer it, teach it to learn from a few examples, export it.
+
+    import learnforge as lf
+    digits = lf.load_task("digits")
+    found = lf.search(digits, space="residual", method="evolution", trials=24)
+    small = lf.distill(found, student="mobilenet", method="kd")
+
+Names are imported when they are first used, so `import learnforge` costs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from learnforge.hookspecs import hookimpl, hookspec
+
+if TYPE_CHECKING:
+    from learnforge.api import (
+        distill,
+        export,
+        load,
+        load_method,
+        load_task,
+        meta_train,
+        run,
+        search,
+        transfer,
+    )
+    from learnforge.artifact import Artifact, find_head, replace_head
+    from learnforge.context import Context, Executor, Slot
+    from learnforge.episodes import Episodes, EpisodeShape, Labelled
+    from learnforge.errors import (
+        ArtifactError,
+        DivergedError,
+        LearnforgeError,
+        PluginError,
+        PluginWarning,
+        RecipeError,
+        RunError,
+        StageError,
+        TaskError,
+    )
+    from learnforge.plugins import PluginChoice, Plugins
+    from learnforge.report import Section
+    from learnforge.runner import Run
+    from learnforge.space import Cost, Model, Pick, Space
+    from learnforge.stages.distill import Distiller
+    from learnforge.stages.export import Exporter, Runtime
+    from learnforge.stages.meta import Engine, FastWeights, MetaGradient, MetaLearner
+    from learnforge.stages.meta.engine import Parameters
+    from learnforge.stages.search import HistorySampler, Searcher, SpaceView, best_first
+    from learnforge.stages.search.view import mutate
+    from learnforge.stages.stage import Stage
+    from learnforge.stages.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
+    from learnforge.taps import Outputs
+    from learnforge.task import Batch, MemorySplit, Split, StreamSplit, Task, TaskInfo, TaskSource
+    from learnforge.training import Train
+
+_HOMES = {
+    "api": ("distill", "export", "load", "load_method", "load_task", "meta_train", "run", "search", "transfer"),
+    "artifact": ("Artifact", "find_head", "replace_head"),
+    "context": ("Context", "Executor", "Slot"),
+    "episodes": ("EpisodeShape", "Episodes", "Labelled"),
+    "errors": (
+        "ArtifactError",
+        "DivergedError",
+        "LearnforgeError",
+        "PluginError",
+        "PluginWarning",
+        "RecipeError",
+        "RunError",
+        "StageError",
+        "TaskError",
+    ),
+    "plugins": ("PluginChoice", "Plugins"),
+    "report": ("Section",),
+    "runner": ("Run",),
+    "space": ("Cost", "Model", "Pick", "Space"),
+    "stages.distill": ("Distiller",),
+    "stages.export": ("Exporter", "Runtime"),
+    "stages.meta": ("Engine", "FastWeights", "MetaGradient", "MetaLearner"),
+    "stages.meta.engine": ("Parameters",),
+    "stages.search": ("HistorySampler", "Searcher", "SpaceView", "best_first"),
+    "stages.search.view": ("mutate",),
+    "stages.stage": ("Stage",),
+    "stages.transfer": ("DirectTransfer", "Phase", "PhasedTransfer", "Transfer"),
+    "taps": ("Outputs",),
+    "task": ("Batch", "MemorySplit", "Split", "StreamSplit", "Task", "TaskInfo", "TaskSource"),
+    "training": ("Train",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'learnforge' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"learnforge.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+__all__ = [
+    "Artifact",
+    "ArtifactError",
+    "Batch",
+    "Context",
+    "Cost",
+    "DirectTransfer",
+    "Distiller",
+    "DivergedError",
+    "Engine",
+    "EpisodeShape",
+    "Episodes",
+    "Executor",
+    "Exporter",
+    "FastWeights",
+    "HistorySampler",
+    "Labelled",
+    "LearnforgeError",
+    "MemorySplit",
+    "MetaGradient",
+    "MetaLearner",
+    "Model",
+    "Outputs",
+    "Parameters",
+    "Phase",
+    "PhasedTransfer",
+    "Pick",
+    "PluginChoice",
+    "PluginError",
+    "PluginWarning",
+    "Plugins",
+    "RecipeError",
+    "Run",
+    "RunError",
+    "Runtime",
+    "Searcher",
+    "Section",
+    "Slot",
+    "Space",
+    "SpaceView",
+    "Split",
+    "Stage",
+    "StageError",
+    "StreamSplit",
+    "Task",
+    "TaskError",
+    "TaskInfo",
+    "TaskSource",
+    "Train",
+    "Transfer",
+    "best_first",
+    "distill",
+    "export",
+    "find_head",
+    "hookimpl",
+    "hookspec",
+    "load",
+    "load_method",
+    "load_task",
+    "meta_train",
+    "mutate",
+    "replace_head",
+    "run",
+    "search",
+    "transfer",
+]

@@ -1,0 +1,313 @@
+"""Artifacts: what every stage takes and gives. A folder holds one as JSON and safetensors, never as pickled code."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import asdict, evolve, field, frozen
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from learnforge.errors import ArtifactError
+from learnforge.files import hash_file, write_atomically, write_json
+from learnforge.plugins import Plugins, spell
+from learnforge.randomness import seeded
+from learnforge.space import Model, Space
+from learnforge.task import TaskInfo
+
+FORMAT = 1
+
+
+@frozen
+class NetworkSpec:
+    """How to build a network: plain data that names a model, or a space and a design in it.
+
+    Args:
+        kind: `model`, `space`, or `module` for a module that the caller brought and must bring again.
+        table: What a recipe would say, `{"use": name, **options}`; for a module its class's name.
+        design: The design, for a space.
+    """
+
+    kind: str
+    table: Mapping[str, Any]
+    design: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, source: Model | Space, design: Mapping[str, Any] | None = None) -> NetworkSpec:
+        """Describe a model, or a design of a space."""
+        return cls("space" if isinstance(source, Space) else "model", spell(source), design)
+
+    def build(self, task: TaskInfo, plugins: Plugins, pretrained: bool = True) -> nn.Module:
+        """Build the network for a task, initialised from torch's global generator.
+
+        Args:
+            task: Gives the input shape and the number of outputs.
+            plugins: Where the model or space is looked up.
+            pretrained: Let a model load the pretrained weights that its options name.
+
+        Raises:
+            ArtifactError: The network was a caller's own module, or its plugin cannot build it any more.
+        """
+        if self.kind == "module":
+            raise ArtifactError(
+                f"this artifact holds the weights of the module {self.table['use']!r}, which only its author's code can "
+                f"build; pass it, `learnforge.load(path, module=...)`"
+            )
+        problems: list[Any] = []
+        source = plugins.resolve(self.kind, self.table, self.kind, problems)
+        if source is None:
+            raise ArtifactError(f"the {self.kind} of this artifact cannot be built: " + "; ".join(map(str, problems)))
+        if self.design is not None:
+            module = source.build(dict(self.design), task)
+        else:
+            module = (source if pretrained else source.without_pretrained()).build(task)
+        assert isinstance(module, nn.Module)
+        return module
+
+
+@frozen
+class Provenance:
+    """Where an artifact comes from.
+
+    Args:
+        stage: Name of the stage.
+        kind: Kind of the stage.
+        method: Method with its options, as a recipe would write it.
+        identity: Distribution, version and source hash of the method.
+        seed: Seed of the run.
+        fingerprint: Fingerprint of the stage: equal fingerprints, equal results.
+        parents: Fingerprints of the artifacts that it was made from.
+        trained_on: For each task that it or an ancestor was trained on: name, `origins` (original labels), `samples`
+            (count) and `content` (hash of the training images).
+    """
+
+    stage: str = ""
+    kind: str = ""
+    method: Mapping[str, Any] = field(factory=dict)
+    identity: Mapping[str, str] = field(factory=dict)
+    seed: int = 0
+    fingerprint: str = ""
+    parents: tuple[str, ...] = ()
+    trained_on: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Original labels that the artifact or an ancestor was trained on."""
+        return frozenset(origin for entry in self.trained_on for origin in entry["origins"])
+
+
+@frozen(eq=False)
+class Artifact:
+    """A network with all that is known about it.
+
+    Args:
+        spec: How to build the network.
+        task: The task whose inputs it takes and whose classes it tells apart.
+        weights: State dict (parameters and buffers), on the CPU; None for a network that nobody has trained.
+        adapter: A method's own tensors, such as learned inner learning rates.
+        adapter_options: A method's own plain data, such as the number of inner steps.
+        metrics: What the stage measured, JSON-able.
+        provenance: Where it comes from.
+        module: The caller's own module, for a spec of the kind `module`.
+    """
+
+    spec: NetworkSpec
+    task: TaskInfo
+    weights: Mapping[str, Tensor] | None = None
+    adapter: Mapping[str, Tensor] = field(factory=dict)
+    adapter_options: Mapping[str, Any] = field(factory=dict)
+    metrics: Mapping[str, Any] = field(factory=dict)
+    provenance: Provenance = field(factory=Provenance)
+    module: nn.Module | None = field(default=None, repr=False)
+
+    def network(self, plugins: Plugins | None = None, seed: int = 0, task: TaskInfo | None = None) -> nn.Module:
+        """Build the network and load its weights.
+
+        Args:
+            plugins: Where the model or space is looked up; all that is installed, if None.
+            seed: Seeds the initialisation where there are no weights.
+            task: Build for this task instead, with fresh weights; for models whose number of outputs must differ.
+
+        Raises:
+            ArtifactError: The network cannot be built, or the weights do not fit it.
+        """
+        target = task or self.task
+        if self.module is not None:
+            module = copy.deepcopy(self.module)
+        else:
+            is_pretrained = self.weights is None and task is None
+            with seeded(seed):
+                module = self.spec.build(target, plugins or Plugins(), is_pretrained)
+        if self.weights is not None and task is None:
+            load_weights(module, self.weights)
+        return module
+
+    def with_state(self, module: nn.Module, **changes: Any) -> Artifact:
+        """Return this artifact with a module's weights, copied to the CPU, and other changes."""
+        return evolve(self, weights=copy_weights(module), **changes)
+
+    def save(self, folder: Path) -> None:
+        """Write `weights.safetensors`, `metrics.json`, then `artifact.json`, which makes the artifact whole.
+
+        Raises:
+            RunError: The disk refuses.
+        """
+        tensors = {f"weights/{name}": t for name, t in (self.weights or {}).items()}
+        tensors |= {f"adapter/{name}": t for name, t in self.adapter.items()}
+        weights = folder / "weights.safetensors"
+        write_atomically(weights, lambda path: save_file({k: t.contiguous() for k, t in tensors.items()}, path))
+        write_json(folder / "metrics.json", dict(self.metrics))
+        write_json(
+            folder / "artifact.json",
+            {
+                "format": FORMAT,
+                "spec": asdict(self.spec),
+                "task": asdict(self.task),
+                "has_weights": self.weights is not None,
+                "weights_sha256": hash_file(weights),
+                "adapter_options": dict(self.adapter_options),
+                "provenance": asdict(self.provenance),
+            },
+        )
+
+
+def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
+    """Read an artifact from its folder.
+
+    Args:
+        folder: The folder of a stage, which holds `artifact.json`.
+        module: The network, for an artifact made from a module of the caller's.
+
+    Raises:
+        ArtifactError: There is none, it was written by a newer learnforge, or its files do not belong together.
+    """
+    folder = Path(folder)
+    try:
+        data = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        digest = hash_file(folder / "weights.safetensors")
+        if data["format"] > FORMAT:
+            raise ArtifactError(f"{folder}: written by a newer learnforge (format {data['format']}); upgrade learnforge")
+        if digest != data["weights_sha256"]:
+            raise ArtifactError(f"{folder}: weights.safetensors is not the file that artifact.json was written for")
+        tensors = load_file(folder / "weights.safetensors")
+        artifact = Artifact(
+            spec=NetworkSpec(**data["spec"]),
+            task=_task_info(data["task"]),
+            weights=_part(tensors, "weights/") if data["has_weights"] else None,
+            adapter=_part(tensors, "adapter/"),
+            adapter_options=data["adapter_options"],
+            metrics=metrics,
+            provenance=_provenance(data["provenance"]),
+            module=module,
+        )
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{folder} holds no artifact: {Path(error.filename).name} is missing") from error
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: the artifact is damaged ({type(error).__name__}: {error}); run the stage again") from error
+    if module is not None and artifact.weights is not None:
+        load_weights(module, artifact.weights)
+    return artifact
+
+
+def from_module(module: nn.Module, task: TaskInfo) -> Artifact:
+    """Wrap a caller's own module with its present weights."""
+    spec = NetworkSpec("module", {"use": type(module).__qualname__})
+    return Artifact(spec, task, copy_weights(module), module=module)
+
+
+def from_model(model: Model, task: TaskInfo) -> Artifact:
+    """Wrap a model that nobody has trained here; its own pretrained weights come when it is built."""
+    return Artifact(NetworkSpec.of(model), task)
+
+
+def copy_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return a detached copy of a module's state dict on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load a state dict, or say tensor by tensor why it does not fit.
+
+    Raises:
+        ArtifactError: A tensor is missing, unexpected, or of another shape.
+    """
+    own = module.state_dict()
+    faults = [f"missing {name}" for name in own if name not in weights]
+    faults += [f"unexpected {name}" for name in weights if name not in own]
+    faults += [
+        f"{name} is {list(weights[name].shape)}, the network wants {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise ArtifactError(f"the weights do not fit {type(module).__name__}: {shown}")
+    module.load_state_dict(dict(weights))
+
+
+def trained_on(task_name: str, origins: Sequence[str], batch_source: Any) -> dict[str, Any]:
+    """Return the provenance entry for training on a split."""
+    return {
+        "task": task_name,
+        "origins": list(origins),
+        "samples": len(batch_source),
+        "content": batch_source.content,
+    }
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _task_info(data: Mapping[str, Any]) -> TaskInfo:
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    return TaskInfo(**lists)
+
+
+def _provenance(data: Mapping[str, Any]) -> Provenance:
+    return Provenance(**{**data, "parents": tuple(data["parents"]), "trained_on": tuple(data["trained_on"])})
+
+
+def find_head(module: nn.Module, outputs: int) -> str:
+    """Return the name of the layer that gives the class scores: the last linear layer or convolution with as many outputs.
+
+    Raises:
+        ArtifactError: There is none; the layers are listed.
+    """
+    layers = [(name, m) for name, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    for name, layer in reversed(layers):
+        if (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) == outputs:
+            return name
+    listing = ", ".join(f"{name} {type(layer).__name__}" for name, layer in layers) or "none"
+    raise ArtifactError(f"no layer of {type(module).__name__} has {outputs} outputs, so its head is unknown; layers: {listing}")
+
+
+def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
+    """Put a fresh head with `new_outputs` outputs in place of the old one, on the same device; return its name.
+
+    Its initialisation is torch's own, from the global generator.
+    """
+    name = find_head(module, outputs)
+    old = module.get_submodule(name)
+    device = next(old.parameters()).device
+    if isinstance(old, nn.Linear):
+        new: nn.Module = nn.Linear(old.in_features, new_outputs, old.bias is not None)
+    else:
+        assert isinstance(old, nn.Conv2d)
+        new = nn.Conv2d(old.in_channels, new_outputs, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)  # type: ignore[arg-type]
+    module.set_submodule(name, new.to(device))
+    return name
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+

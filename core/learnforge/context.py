@@ -1,0 +1,186 @@
+"""What a stage is handed: seed, device, executor, hooks, progress and folder. There are no globals to reach for."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from attrs import evolve, field, frozen
+
+from learnforge.errors import Problem, RecipeError
+from learnforge.files import refusal, remove, write_atomically
+from learnforge.plugins import Plugins
+from learnforge.randomness import derive
+
+CHECKPOINT_SECONDS = 2.0
+"""Training states are written at most this often, so that epochs of milliseconds don't wait for the disk."""
+
+
+@frozen
+class Slot:
+    """One place where work can run.
+
+    Args:
+        threads: CPU threads that torch may use there.
+        device: Device for the work, as torch spells it.
+    """
+
+    threads: int = 1
+    device: str = "cpu"
+
+
+class Executor(ABC):
+    """A method of the kind `executor`: opens places to work.
+
+    The search driver calls `open` at its start, and again with one slot after a worker was lost. A lost worker shows as a
+    future that raises `concurrent.futures.BrokenExecutor`; the trial is run once more.
+    """
+
+    @abstractmethod
+    def open(
+        self, slots: Sequence[Slot], setup: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> list[concurrent.futures.Executor]:
+        """Open one executor for each slot; each runs one job at a time.
+
+        Args:
+            slots: What each executor may use.
+            setup: Called once as `setup(slot, *arguments)` where the jobs run, before the first; picklable.
+            arguments: Picklable values for `setup`.
+        """
+
+
+class Tracker(Protocol):
+    """Shows how far one piece of work is."""
+
+    def advance(self, text: str = "") -> None:
+        """Count one step as done and show a few words about it."""
+
+
+class Progress(Protocol):
+    """Shows what a run is doing. The command line brings one for terminals and one for logs."""
+
+    def track(self, label: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Tracker]:
+        """Show work of `total` steps, `done` of them already finished."""
+
+
+class Silence:
+    """A progress that shows nothing."""
+
+    @contextlib.contextmanager
+    def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
+        """Show nothing."""
+        yield self
+
+    def advance(self, text: str = "") -> None:
+        """Show nothing."""
+
+
+class Checkpoint:
+    """The state of one training on the disk: tensors and plain data, written atomically, read without unpickling code.
+
+    Args:
+        path: File; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self._written = time.monotonic()
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Return the last state, its tensors on `device`, or None."""
+        if self.path is None or not self.path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        return state
+
+    def save(self, make_state: Callable[[], Mapping[str, Any]], final: bool = False) -> None:
+        """Write a state, unless one was written within `CHECKPOINT_SECONDS` and this is not the final one."""
+        if self.path is None or (not final and time.monotonic() - self._written < CHECKPOINT_SECONDS):
+            return
+        state = dict(make_state())
+        write_atomically(self.path, lambda temporary: torch.save(state, temporary))
+        self._written = time.monotonic()
+
+
+Emit = Callable[..., None]
+
+
+def _emit_nothing(event: str, **data: Any) -> None:
+    """Ignore an event, for work without a run."""
+
+
+@frozen(eq=False)
+class Context:
+    """What a stage needs from the outside.
+
+    Args:
+        stage: Name of the stage.
+        seed: Seed of everything random in the stage.
+        device: Where networks are trained.
+        folder: Folder of the stage; None keeps nothing.
+        plugins: The run's plugins.
+        executor: Where a search's trials run.
+        workers: Trials at a time.
+        deterministic: Ask CUDA for reproducible kernels.
+        progress: Shows what is going on.
+        emit: Fires a hook of the kind "what happened" and writes it to the event log: `emit("epoch_finished", …)`.
+    """
+
+    stage: str
+    seed: int
+    device: torch.device
+    plugins: Plugins
+    folder: Path | None = None
+    executor: Executor | None = None
+    workers: int = 1
+    deterministic: bool = False
+    progress: Progress = field(factory=Silence)
+    emit: Emit = _emit_nothing
+
+    def derive(self, *parts: str | int) -> int:
+        """Return a seed for one use in this stage."""
+        return derive(self.seed, *parts)
+
+    def seeded_with(self, *parts: str | int) -> Context:
+        """Return this context with the seed of a part of the stage."""
+        return evolve(self, seed=self.derive(*parts))
+
+    def checkpoint(self, part: str) -> Checkpoint:
+        """Return where the state of one of the stage's trainings is kept."""
+        return Checkpoint(self.folder / "checkpoint" / f"{part}.pt" if self.folder else None)
+
+    def clear_checkpoints(self) -> None:
+        """Remove the training states, when the stage's artifact is written."""
+        if self.folder:
+            try:
+                remove(self.folder / "checkpoint")
+            except OSError as error:
+                raise refusal(self.folder, error) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a recipe asks for.
+
+    Args:
+        name: `auto` (CUDA, else MPS, else the CPU) or a torch device, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        RecipeError: There is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"must be `auto` or a device of this machine, got {name!r}: {reason}"
+        raise RecipeError([Problem("run.device", message)]) from error
+    return device
+

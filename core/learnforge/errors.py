@@ -1,0 +1,137 @@
+"""Every error that learnforge raises on purpose, in one tree.
+
+    LearnforgeError                 what a caller of the API catches; the command line prints it without a traceback
+    ├── RecipeError                 a recipe or a method's options are wrong: every problem at once (exit code 2)
+    ├── PluginError                 a plugin cannot be found, loaded or used
+    │   └── InstallError            learnforge itself, or an extra, is not installed
+    ├── TaskError                   the data are missing, corrupt, or not what the stage needs
+    ├── ArtifactError               an artifact cannot be read, or does not fit what is asked of it
+    ├── StageError                  a stage cannot finish
+    │   ├── DivergedError           the loss is no longer finite; the last good checkpoint is kept
+    │   └── ExportMismatchError     the exported file does not compute what the module computes
+    └── RunError                    the run's folder cannot be used
+        └── RunLockedError          another process is running in it
+    PluginWarning (UserWarning)     a plugin is at fault, and the run goes on without it
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+
+class LearnforgeError(Exception):
+    """Base of every error raised on purpose; its text says what must hold, what came, where, and what to do."""
+
+    exit_code = 1
+
+
+@frozen
+class Problem:
+    """One thing wrong in a recipe or in options.
+
+    Args:
+        path: Where, as a TOML path such as `stage.search.options.population`.
+        message: What must hold, what came, and what to do.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class RecipeError(LearnforgeError):
+    """A recipe, or the options of a method, break their rules. All problems are reported together.
+
+    Args:
+        problems: What is wrong, in the order of the recipe.
+        source: The file, or the call, that the problems are in.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem], source: str = "recipe"):
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.source = source
+        count = len(self.problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(f"{source}: {count} problem{'s' if count != 1 else ''}\n{lines}")
+
+
+class PluginError(LearnforgeError):
+    """A plugin cannot be found, loaded or used; the text names the plugin and its distribution."""
+
+    exit_code = 2
+
+
+class InstallError(PluginError):
+    """learnforge is imported from a checkout that is not installed, or an extra is missing."""
+
+
+class TaskError(LearnforgeError):
+    """The data of a task are missing, corrupt, or not what a stage needs."""
+
+    exit_code = 2
+
+
+class ArtifactError(LearnforgeError):
+    """An artifact cannot be read, is damaged, or does not fit what is asked of it."""
+
+
+class StageError(LearnforgeError):
+    """A stage cannot finish; finished stages stay loadable."""
+
+
+class DivergedError(StageError):
+    """A training loss is not finite.
+
+    Args:
+        epoch: Epoch of the first bad step, counted from 1.
+        step: Step in that epoch, counted from 1.
+        steps: Steps in an epoch.
+    """
+
+    def __init__(self, epoch: int, step: int, steps: int):
+        super().__init__(epoch, step, steps)
+        self.epoch, self.step, self.steps = epoch, step, steps
+
+    def __str__(self) -> str:
+        return (
+            f"the training loss must be finite, but it was not in epoch {self.epoch}, step {self.step} of "
+            f"{self.steps}. The last checkpoint before that is kept. Lower `train.learning_rate`, add "
+            f"`train.warmup_epochs`, or set `train.clip_norm`."
+        )
+
+
+class ExportMismatchError(StageError):
+    """An exported file computes something else than the module it came from."""
+
+
+class RunError(LearnforgeError):
+    """A run's folder cannot be created, read or written."""
+
+
+class RunLockedError(RunError):
+    """Another process runs in the same folder."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return the hint for an unknown name: the nearest match, then every choice.
+
+    >>> nearest("evolutoin", ["random", "evolution"])
+    "did you mean 'evolution'? There are: evolution, random"
+    """
+    known: Sequence[str] = sorted(set(choices))
+    if not known:
+        return "there are none"
+    close = difflib.get_close_matches(name, known, n=1)
+    listing = ", ".join(known)
+    return f"did you mean {close[0]!r}? There are: {listing}" if close else f"there are: {listing}"
+
+
+class PluginWarning(UserWarning):
+    """A plugin is at fault and the run goes on without it, or without that notification."""

@@ -1,0 +1,102 @@
+"""Files that survive a kill: written to a temporary name, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from learnforge.errors import RunError
+
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission is denied; choose another folder or change its permissions",
+    errno.EPERM: "permission is denied; choose another folder or change its permissions",
+}
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it, and rename it to `path`.
+
+    Whatever stood at `path` stays whole until the rename, and a failure leaves no temporary file behind.
+
+    Raises:
+        RunError: The disk is full, read-only, or refuses; finished files are untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise refusal(path, error) from error
+    finally:
+        _forget(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically, keys in the order given."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def refusal(path: Path, error: OSError) -> RunError:
+    """Return the error that says why the disk refused `path` and what to do about it."""
+    reason = _REFUSALS.get(error.errno or 0, error.strerror or str(error))
+    return RunError(f"cannot write {path}: {reason}. What was finished before stays loadable; run again to go on.")
+
+
+def fingerprint(data: Any) -> str:
+    """Return the SHA-256 (hex) of JSON-able data, independent of the order of keys."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _forget(temporary: Path) -> None:
+    try:
+        remove(temporary)
+    except OSError:
+        # a read-only folder refuses the removal too; the first error is the one to report
+        return
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir():
+        if os.name == "nt":  # Windows cannot open a folder for flushing
+            return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,211 @@
+"""Every hook of learnforge, in the order data flows: the framework's table of contents.
+
+A plugin implements a hook by a function of the same name, marked with `@hookimpl`, in the module that its entry point
+names; it may leave out arguments that it does not need. Four sorts of hooks:
+
+- *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`, `_meta_learners`,
+  `_exporters`, `_executors`, `_stages`. Each returns `{method name: class}`.
+- *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work runs, also
+  in worker processes, and an error in one is fatal, since the result would depend on it.
+- *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process that drives
+  the run. A fault in one is reported with the plugin's name, and nothing else changes.
+- *what is shown, and growing*: `learnforge_report_sections`, `_add_hooks`, `_commands`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+    import torch
+
+    from learnforge.artifact import Artifact
+    from learnforge.context import Executor
+    from learnforge.report import Section
+    from learnforge.runner import Run
+    from learnforge.space import Cost, Space
+    from learnforge.stages.distill import Distiller
+    from learnforge.stages.export import Exporter
+    from learnforge.stages.meta import MetaLearner
+    from learnforge.stages.search import Searcher
+    from learnforge.stages.stage import Stage
+    from learnforge.stages.transfer import Transfer
+    from learnforge.task import Batch, TaskSource
+
+GROUP = "learnforge"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+# What exists
+
+
+@hookspec
+def learnforge_tasks() -> Mapping[str, type[TaskSource]]:  # type: ignore[empty-body]
+    """Offer task sources (entry point `task.NAME`). Called once, when a recipe or a call uses one of this plugin's."""
+
+
+@hookspec
+def learnforge_spaces() -> Mapping[str, type[Space]]:  # type: ignore[empty-body]
+    """Offer search spaces (entry point `space.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_models() -> Mapping[str, type[Any]]:  # type: ignore[empty-body]
+    """Offer models (entry point `model.NAME`): subclasses of `learnforge.Model`. Called once, on first use."""
+
+
+@hookspec
+def learnforge_searchers() -> Mapping[str, type[Searcher]]:  # type: ignore[empty-body]
+    """Offer searchers (entry point `searcher.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_distillers() -> Mapping[str, type[Distiller]]:  # type: ignore[empty-body]
+    """Offer distillers (entry point `distiller.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_transfers() -> Mapping[str, type[Transfer]]:  # type: ignore[empty-body]
+    """Offer transfer strategies (entry point `transfer.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_meta_learners() -> Mapping[str, type[MetaLearner]]:  # type: ignore[empty-body]
+    """Offer meta-learners (entry point `meta-learner.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_exporters() -> Mapping[str, type[Exporter]]:  # type: ignore[empty-body]
+    """Offer exporters (entry point `exporter.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_executors() -> Mapping[str, type[Executor]]:  # type: ignore[empty-body]
+    """Offer executors (entry point `executor.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_stages() -> Mapping[str, type[Stage]]:  # type: ignore[empty-body]
+    """Offer kinds of stage (entry point `stage.KIND`). Called once, when a recipe has a stage of that kind."""
+
+
+# What may be changed or refused
+
+
+@hookspec(firstresult=True)
+def learnforge_vet_design(design: Mapping[str, Any], cost: Cost, stage: str) -> str | None:
+    """Refuse a design before any training by returning the reason; return None to let it pass.
+
+    Called where the search is driven, once for each new design, after the recipe's limits.
+    """
+
+
+@hookspec(firstresult=True)
+def learnforge_optimizer(
+    parameters: list[dict[str, Any]], options: Mapping[str, Any]
+) -> torch.optim.Optimizer | None:
+    """Build the optimizer of a training, or return None to leave it to others and to the core.
+
+    Called once at the start of each training, where it runs. `parameters` are torch parameter groups, each with its
+    `lr`; `options` are the settings of `train` (optimizer, learning_rate, weight_decay, momentum, …).
+    """
+
+
+@hookspec
+def learnforge_batch(batch: Batch, stage: str) -> Batch | None:
+    """Return a changed training batch, or None to leave it.
+
+    Called for every training batch of every stage, where it is trained, after augmentation and normalisation. Each
+    implementation is handed what the one before it returned.
+    """
+
+
+# What happened
+
+
+@hookspec
+def learnforge_run_started(run: Run) -> None:
+    """Hear that a run begins or goes on, before its first stage."""
+
+
+@hookspec
+def learnforge_stage_started(stage: str, kind: str) -> None:
+    """Hear that a stage begins or goes on. Not fired for a stage that is kept from an earlier run."""
+
+
+@hookspec
+def learnforge_trial_finished(stage: str, trial: Mapping[str, Any]) -> None:
+    """Hear of a search's trial: number, state, design, metrics, seconds."""
+
+
+@hookspec
+def learnforge_epoch_finished(stage: str, metrics: Mapping[str, Any]) -> None:
+    """Hear of a finished epoch of a stage's training: part, epoch, epochs, loss, and what was measured."""
+
+
+@hookspec
+def learnforge_stage_finished(stage: str, artifact: Artifact) -> None:
+    """Hear that a stage is finished and its artifact is on the disk."""
+
+
+@hookspec
+def learnforge_run_finished(run: Run) -> None:
+    """Hear that every stage is finished, before the report is written."""
+
+
+@hookspec
+def learnforge_run_failed(run: Run, error: BaseException) -> None:
+    """Hear that a run ends with an error or with Ctrl-C; its finished stages are kept."""
+
+
+# What is shown, and growing
+
+
+@hookspec
+def learnforge_report_sections(run: Run) -> Iterable[Section]:  # type: ignore[empty-body]
+    """Add sections to the report; they stand after the core's own."""
+
+
+@hookspec
+def learnforge_add_hooks(manager: pluggy.PluginManager) -> None:
+    """Add hook specifications that other plugins implement: `manager.add_hookspecs(module)`. Called on loading."""
+
+
+@hookspec
+def learnforge_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-body]
+    """Offer subcommands (entry point `command.NAME`). Called when the command line is asked for one of them."""
+
+
+COLLECTING = {
+    "task": "learnforge_tasks",
+    "space": "learnforge_spaces",
+    "model": "learnforge_models",
+    "searcher": "learnforge_searchers",
+    "distiller": "learnforge_distillers",
+    "transfer": "learnforge_transfers",
+    "meta-learner": "learnforge_meta_learners",
+    "exporter": "learnforge_exporters",
+    "executor": "learnforge_executors",
+    "stage": "learnforge_stages",
+    "command": "learnforge_commands",
+}
+"""The kinds of things that plugins bring, each with the hook that collects them."""
+
+CHANGING = ("learnforge_vet_design", "learnforge_optimizer", "learnforge_batch")
+"""Hooks that change a result: the plugins that implement one belong to a stage's fingerprint."""
+
+NOTIFYING = (
+    "learnforge_run_started",
+    "learnforge_stage_started",
+    "learnforge_trial_finished",
+    "learnforge_epoch_finished",
+    "learnforge_stage_finished",
+    "learnforge_run_finished",
+    "learnforge_run_failed",
+)
+"""Hooks whose faults are reported and go no further."""

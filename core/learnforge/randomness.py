@@ -1,0 +1,65 @@
+"""Randomness as a pure function of a seed and names or counters, so that nothing depends on what was drawn before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def derive(seed: int, *parts: str | int) -> int:
+    """Return a seed in [0, 2**63) for one use, such as `derive(seed, "epoch", 3)`; equal arguments, equal seed."""
+    text = "/".join([str(seed), *(f"{type(part).__name__}:{part}" for part in parts)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def hashed(seed: int, *counters: Tensor) -> Tensor:
+    """Hash broadcastable integer counters into uniform integers, the same on every device.
+
+    SplitMix64's finaliser, applied once for each counter.
+
+    Args:
+        seed: Seed, in [0, 2**63).
+        counters: int64, broadcast against each other.
+
+    Returns:
+        int64 in [0, 2**62), of the broadcast shape.
+
+    Reference:
+        Steele, Lea & Flood, Fast splittable pseudorandom number generators, OOPSLA 2014.
+    """
+    state = torch.full((), seed, dtype=torch.int64, device=counters[0].device)
+    for counter in counters:
+        state = _mix(state + _mix(counter * _signed(0x9E3779B97F4A7C15) + _signed(0xD1B54A32D192ED03)))
+    return _shift_right(state, 2)
+
+
+def permutation(seed: int, size: int) -> Tensor:
+    """Return a random order of `range(size)`: int64 [size], on the CPU."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators for a block and put their state back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _mix(state: Tensor) -> Tensor:
+    state = (state ^ _shift_right(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shift_right(state, 27)) * _signed(0x94D049BB133111EB)
+    return state ^ _shift_right(state, 31)
+
+
+def _shift_right(state: Tensor, bits: int) -> Tensor:
+    """Shift without the sign: torch's `>>` on int64 fills with the sign bit."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(constant: int) -> int:
+    return constant - (1 << 64) if constant >= 1 << 63 else constant

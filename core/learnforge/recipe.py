@@ -1,0 +1,354 @@
+"""Recipes: TOML in, frozen objects out, every error at once with its TOML path. A recipe is data and can execute nothing."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from attrs import evolve, field, frozen
+from attrs.validators import ge
+
+from learnforge.artifact import Artifact, from_model, from_module, load_artifact, trained_on
+from learnforge.errors import ArtifactError, LearnforgeError, PluginError, Problem, RecipeError, TaskError, nearest
+from learnforge.options import structure
+from learnforge.plugins import PluginChoice, Plugins
+from learnforge.space import Model, measure_cost
+from learnforge.stages.stage import Reference, Stage
+from learnforge.task import Task, TaskSource, check_task
+
+_STAGE_KEYS = ("name", "kind", "use", "options")
+
+
+@frozen
+class RunSettings:
+    """The table `[run]`.
+
+    Args:
+        name: Name of the run, and of its folder under `runs/`.
+        seed: Seed of everything random, from 0.
+        device: `auto`, or a device as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`.
+        deterministic: Ask CUDA for reproducible kernels.
+    """
+
+    name: str = "run"
+    seed: int = field(default=0, validator=ge(0))
+    device: str = "auto"
+    deterministic: bool = False
+
+
+@frozen
+class PluginSettings:
+    """The table `[plugins]`.
+
+    Args:
+        enable: Hooks-only plugins to load.
+        disable: Plugins or distributions to refuse before they are imported.
+    """
+
+    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+
+
+@frozen(eq=False)
+class Recipe:
+    """A whole recipe, read and type-checked.
+
+    Args:
+        run: Name, seed and device.
+        task: The task of every stage that has none of its own.
+        stages: The stages, in order.
+        data: The recipe as plain data, after overrides.
+    """
+
+    run: RunSettings
+    task: TaskSource | None
+    stages: tuple[Stage, ...]
+    data: Mapping[str, Any]
+
+    def task_of(self, stage: Stage) -> TaskSource:
+        """Return a stage's task source."""
+        source = stage.task or self.task
+        assert source is not None, "parse_recipe refuses a stage without a task"
+        return source
+
+
+def find_recipe(name: str | Path) -> Path:
+    """Return the file of a recipe, given its path or the name of a built-in one.
+
+    Raises:
+        RecipeError: There is no such file or name.
+    """
+    path = Path(name)
+    if path.suffix == ".toml" or path.exists():
+        if path.is_file():
+            return path
+        raise RecipeError([Problem("", "there is no such file")], str(path))
+    built_in = {Path(r.name).stem: Path(str(r)) for r in resources.files("learnforge.recipes").iterdir() if r.name.endswith(".toml")}
+    if str(name) not in built_in:
+        raise RecipeError([Problem("", f"no such file or built-in recipe; {nearest(str(name), built_in)}")], str(name))
+    return built_in[str(name)]
+
+
+def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a recipe's TOML and apply overrides such as `stage.search.trials=50`.
+
+    Raises:
+        RecipeError: The file is no TOML, or an override cannot be applied.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError([Problem("", f"must be valid TOML: {error}")], str(path)) from error
+    problems = [problem for text in overrides if (problem := _override(data, text)) is not None]
+    if problems:
+        raise RecipeError(problems, "--set")
+    return data
+
+
+def plugin_choice(data: Mapping[str, Any], files: Sequence[Path] = (), disable: Sequence[str] = ()) -> PluginChoice:
+    """Read the table `[plugins]` and add what only the command line and the API can say.
+
+    Raises:
+        RecipeError: The table is wrong.
+    """
+    problems: list[Problem] = []
+    settings = structure(PluginSettings, data.get("plugins", {}), "plugins", problems)
+    if settings is None:
+        raise RecipeError(problems)
+    return PluginChoice(settings.enable, (*settings.disable, *disable), tuple(Path(f).resolve() for f in files))
+
+
+def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recipe") -> Recipe:
+    """Turn a recipe's data into objects.
+
+    Raises:
+        RecipeError: Anything is wrong; all of it is listed.
+    """
+    problems: list[Problem] = [
+        Problem(key, f"unknown table; {nearest(key, ('run', 'plugins', 'task', 'stage'))}")
+        for key in data
+        if key not in ("run", "plugins", "task", "stage")
+    ]
+    run = structure(RunSettings, data.get("run", {}), "run", problems)
+    task = _parse_task(data, plugins, problems)
+    tables = data.get("stage", [])
+    if not isinstance(tables, list) or not tables:
+        problems.append(Problem("stage", "a recipe needs at least one [[stage]] table"))
+        tables = []
+    stages = [_parse_stage(table, i, plugins, problems) for i, table in enumerate(tables)]
+    _check_names(tables, problems)
+    for stage in stages:
+        if stage is not None and stage.task is None and "task" not in data:
+            problems.append(Problem(f"stage.{stage.name}.task", 'is missing, and there is no [task]; write task = { use = "…" }'))
+    complete = [stage for stage in stages if stage is not None]
+    _check_references(complete, problems)
+    if problems or run is None:
+        raise RecipeError(problems, source)
+    return Recipe(run, task, tuple(complete), data)
+
+
+def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks, source: str = "recipe") -> None:
+    """Find what only shows with the data: tasks that cannot be read, networks that do not fit them, stages' own rules.
+
+    Raises:
+        RecipeError: Anything is wrong; all of it is listed. Nothing has been trained.
+    """
+    problems: list[Problem] = []
+    stand_ins: dict[str, Artifact] = {}
+    for position, stage in enumerate(recipe.stages):
+        path = f"stage.{stage.name}"
+        try:
+            task = tasks.load(recipe.task_of(stage))
+            inputs = resolve_inputs(stage, position, recipe, task, stand_ins)
+        except (TaskError, ArtifactError) as error:
+            problems.append(Problem(path, str(error)))
+            continue
+        except KeyError:
+            continue  # an input's stage is itself at fault, and reported
+        faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs)
+        problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
+        stand_ins[stage.name] = with_lineage(stage.output(task, inputs), task, inputs)
+    if problems:
+        raise RecipeError(problems, source)
+
+
+class Tasks:
+    """The tasks of a run, each read once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[TaskSource, Task] = {}
+
+    def load(self, source: TaskSource) -> Task:
+        """Return a source's task.
+
+        Raises:
+            TaskError: The data are missing or unusable.
+        """
+        if source not in self._loaded:
+            task = source.load()
+            check_task(task, task.info.name)
+            self._loaded[source] = task
+        return self._loaded[source]
+
+
+def resolve_inputs(
+    stage: Stage, position: int, recipe: Recipe, task: Task, finished: Mapping[str, Artifact]
+) -> dict[str, Artifact]:
+    """Turn a stage's references into artifacts.
+
+    Raises:
+        ArtifactError: A path holds no artifact.
+        KeyError: A named stage is not in `finished`.
+    """
+    return {
+        role: _resolve(reference, position, recipe, task, finished)
+        for role, reference in stage.describe_inputs().items()
+    }
+
+
+def with_lineage(artifact: Artifact, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
+    """Return an artifact that knows what it and its ancestors were trained on."""
+    own = artifact.provenance.trained_on or (trained_on(task.info.name, task.origins_of(task.train), task.train),)
+    entries = [entry for parent in inputs.values() for entry in parent.provenance.trained_on] + list(own)
+    unique = {entry["content"]: entry for entry in entries}
+    return evolve(artifact, provenance=evolve(artifact.provenance, trained_on=tuple(unique.values())))
+
+
+def _resolve(
+    reference: Reference, position: int, recipe: Recipe, task: Task, finished: Mapping[str, Artifact]
+) -> Artifact:
+    if reference is None:
+        return finished[recipe.stages[position - 1].name]
+    if isinstance(reference, str):
+        names = [stage.name for stage in recipe.stages[:position]]
+        return finished[reference] if reference in names else load_artifact(Path(reference))
+    if isinstance(reference, Artifact):
+        return reference
+    if isinstance(reference, Model):
+        return from_model(reference, task.info)
+    return from_module(reference, task.info)
+
+
+def _override(data: dict[str, Any], text: str) -> Problem | None:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        return Problem(text, "must look like stage.search.trials=50")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    keys = path.strip().split(".")
+    table: Any = data
+    if keys[0] == "stage":
+        stages = {s.get("name", s.get("kind")): s for s in data.get("stage", []) if isinstance(s, dict)}
+        if len(keys) < 3 or keys[1] not in stages:
+            return Problem(text, f"must name a stage and a key; {nearest(keys[1] if len(keys) > 1 else '', stages)}")
+        table, keys = stages[keys[1]], keys[2:]
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            return Problem(text, f"{key} is {table!r}, not a table")
+    table[keys[-1]] = parsed
+    return None
+
+
+def _parse_task(data: Mapping[str, Any], plugins: Plugins, problems: list[Problem]) -> TaskSource | None:
+    if "task" not in data:
+        return None
+    table = data["task"]
+    if not isinstance(table, Mapping) or not isinstance(table.get("use"), str):
+        problems.append(Problem("task", f'must be a table with use = "task name", got {table!r}'))
+        return None
+    source = plugins.resolve("task", table, "task", problems)
+    return source if isinstance(source, TaskSource) else None
+
+
+def _parse_stage(table: Any, position: int, plugins: Plugins, problems: list[Problem]) -> Stage | None:
+    if not isinstance(table, Mapping):
+        problems.append(Problem(f"stage[{position}]", f"must be a table, got {table!r}"))
+        return None
+    kind = table.get("kind")
+    path = f"stage.{table.get('name', kind if isinstance(kind, str) else position)}"
+    if not isinstance(kind, str):
+        problems.append(Problem(f"{path}.kind", f"must name a kind of stage; {nearest(str(kind), plugins.names('stage'))}"))
+        return None
+    try:
+        cls = plugins.load("stage", kind, Stage)
+    except PluginError as error:
+        problems.append(Problem(f"{path}.kind", str(error)))
+        return None
+    rest = {key: value for key, value in table.items() if key not in _STAGE_KEYS}
+    if "method" in rest:
+        problems.append(Problem(f"{path}.method", "unknown option; did you mean `use`?"))
+        del rest["method"]
+    method = _parse_method(cls, table, path, plugins, problems)
+    stage = structure(cls, {"name": table.get("name", kind), **rest}, path, problems, plugins.resolve)
+    return evolve(stage, method=method) if stage is not None else None
+
+
+def _parse_method(cls: type[Stage], table: Mapping[str, Any], path: str, plugins: Plugins, problems: list[Problem]) -> Any:
+    kind = cls.method_kind
+    if kind is None:
+        problems += [Problem(f"{path}.{key}", "this kind of stage has no method") for key in ("use", "options") if key in table]
+        return None
+    if not isinstance(table.get("use"), str):
+        problems.append(Problem(f"{path}.use", f"must name a {kind}; {nearest('', plugins.names(kind))}"))
+        return None
+    try:
+        method = plugins.load(kind, table["use"], cls.method_base)
+    except PluginError as error:
+        problems.append(Problem(f"{path}.use", str(error)))
+        return None
+    return structure(method, table.get("options", {}), f"{path}.options", problems, plugins.resolve)
+
+
+def _check_names(tables: Sequence[Any], problems: list[Problem]) -> None:
+    names = [t.get("name", t.get("kind")) for t in tables if isinstance(t, Mapping)]
+    for name in sorted({n for n in names if names.count(n) > 1}, key=str):
+        problems.append(Problem(f"stage.{name}.name", f"stage names must differ, {names.count(name)} stages are called {name!r}"))
+    for name in names:
+        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+            problems.append(Problem(f"stage.{name}.name", "must be letters, digits, - and _, since it names a folder"))
+
+
+def _check_references(stages: Sequence[Stage], problems: list[Problem]) -> None:
+    for position, stage in enumerate(stages):
+        fields = {f.name: f.metadata.get("key", f.name) for f in attrs.fields(type(stage))}
+        earlier = [s.name for s in stages[:position]]
+        for role, reference in stage.describe_inputs().items():
+            path = f"stage.{stage.name}.{fields[role]}"
+            if reference is None and position == 0:
+                problems.append(Problem(path, "is missing, and there is no stage above; name a stage, an artifact's folder or a model"))
+            if isinstance(reference, str) and reference not in earlier and not Path(reference).is_dir():
+                problems.append(Problem(path, f"{reference!r} is no earlier stage and no folder; {nearest(reference, earlier)}"))
+
+
+def _check_form(stage: Stage, task: Task) -> list[Problem]:
+    if task.info.form in stage.forms:
+        return []
+    accepted = ", ".join(sorted(stage.forms))
+    return [Problem("task", f"a {stage.kind} stage takes tasks of the form {accepted}, {task.info.name} is {task.info.form}")]
+
+
+def _check_models(stage: Stage, task: Task) -> list[Problem]:
+    """Build every model that the stage names on the meta device and show it one image of its task."""
+    problems = []
+    for role, reference in stage.describe_inputs().items():
+        if not isinstance(reference, Model):
+            continue
+        try:
+            reference.require()
+            with torch.device("meta"):
+                measure_cost(reference.without_pretrained().build(task.info), task.info)
+        except LearnforgeError as error:
+            problems.append(Problem(role, str(error)))
+        except Exception as error:
+            shape = list(task.info.input_shape)
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            problems.append(Problem(role, f"the model must take images of shape {shape}, but it fails with {reason}"))
+    return problems

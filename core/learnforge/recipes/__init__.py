@@ -1,0 +1,1 @@
+"""Built-in recipes, run by name: `learnforge run digits`."""

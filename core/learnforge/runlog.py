@@ -1,0 +1,107 @@
+"""A run's lock and its event log: one line of JSON for each event, appended, a torn last line cut off on opening."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from learnforge.errors import RunLockedError
+from learnforge.files import refusal
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process alone; the system lets go of it even if the process is killed.
+
+    Raises:
+        RunLockedError: Another process holds it.
+        RunError: The folder cannot be created or written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+b")
+    except OSError as error:
+        raise refusal(folder, error) from error
+    with stream:
+        if not _try_lock(stream):
+            raise RunLockedError(f"{folder}: another process is running here; wait for it, or choose another folder with `--run`")
+        yield
+
+
+def _try_lock(stream: IO[bytes]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+class EventLog:
+    """An append-only log.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> EventLog:
+        try:
+            cut_torn_line(self.path)
+            self._stream = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise refusal(self.path, error) from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.close()
+
+    def write(self, event: str, data: Mapping[str, Any]) -> None:
+        """Append one event with the time of day.
+
+        Raises:
+            RunError: The disk refuses.
+        """
+        try:
+            self._stream.write(json.dumps({"time": round(time.time(), 3), "event": event, **data}) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise refusal(self.path, error) from error
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return all whole events of a log."""
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            break
+    return events
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off what a kill left unfinished at the end of a log."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)

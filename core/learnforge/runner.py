@@ -1,0 +1,379 @@
+"""Runs a recipe in a folder: keeps what is finished, goes on with what was cut off, fires the hooks.
+
+    runs/digits/
+      recipe.toml  run.json  events.jsonl  report.html  report.md
+      search/   artifact.json  weights.safetensors  metrics.json  stage.json  study.db
+      distill/  artifact.json  weights.safetensors  metrics.json  stage.json  checkpoint/ (while it trains)
+
+A stage's fingerprint covers all that its result depends on: settings, methods' code, data, the fingerprints of its inputs, the
+plugins that change batches, optimizers or designs, and the seed. Equal fingerprint and finished: kept. Equal and unfinished:
+continued. Different: run again, after asking if it was finished.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from attrs import define, evolve, field, frozen
+
+from learnforge.artifact import Artifact, load_artifact
+from learnforge.context import Context, Progress, Silence, choose_device
+from learnforge.errors import ArtifactError, DivergedError, RunError, StageError
+from learnforge.files import fingerprint, refusal, remove, write_json, write_text
+from learnforge.plugins import Plugins, identify, spell
+from learnforge.randomness import derive
+from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage
+from learnforge.runlog import EventLog, lock
+from learnforge.space import Model
+from learnforge.stages.stage import Reference, Stage
+from learnforge.task import TaskSource, describe_task
+
+
+@define(eq=False)
+class StageRecord:
+    """How a stage stands in a run.
+
+    Args:
+        name: Name in the recipe.
+        kind: Its kind.
+        method: Its method as a recipe would write it.
+        fingerprint: What its result depends on.
+        state: `waiting`, `running`, `finished` or `kept`.
+        seconds: Time it took, over all attempts that were not killed.
+        task: Facts about its task.
+    """
+
+    name: str
+    kind: str
+    method: Mapping[str, Any] | None
+    fingerprint: str
+    state: str = "waiting"
+    seconds: float = 0.0
+    task: Mapping[str, Any] = field(factory=dict)
+
+
+@define(eq=False)
+class Run:
+    """A run: where it is, what it is to do, and what it has made.
+
+    Args:
+        folder: Its folder; None if nothing is kept.
+        recipe: What it runs.
+        seed: The run's seed.
+        device: Where it trains.
+        plugins: Its plugins.
+        stages: How each stage stands, in order.
+        artifacts: What finished stages made, by name.
+        state: `running`, `finished` or `failed`.
+    """
+
+    folder: Path | None
+    recipe: Recipe
+    seed: int
+    device: str
+    plugins: Plugins
+    stages: list[StageRecord] = field(factory=list)
+    artifacts: dict[str, Artifact] = field(factory=dict)
+    state: str = "running"
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.recipe.run.name
+
+    def write(self) -> None:
+        """Write `run.json`."""
+        if self.folder is None:
+            return
+        data = {
+            "name": self.name,
+            "state": self.state,
+            "seed": self.seed,
+            "device": self.device,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "plugins": {
+                "enable": list(self.plugins.choice.enable),
+                "disable": list(self.plugins.choice.disable),
+                "files": [str(f) for f in self.plugins.choice.files],
+                "changing": [attrs.asdict(i) for i in self.plugins.changing()],
+            },
+            "stages": [attrs.asdict(stage) for stage in self.stages],
+        }
+        write_json(self.folder / "run.json", data)
+
+
+@frozen(eq=False)
+class Options:
+    """How a run is carried out; results don't depend on it.
+
+    Args:
+        folder: Where the run is kept; None keeps nothing.
+        workers: Trials at a time in a search.
+        progress: Shows what is going on.
+        may_overwrite: Asked with the names of finished stages that would be run anew; False refuses.
+    """
+
+    folder: Path | None = None
+    workers: int = 1
+    progress: Progress = field(factory=Silence)
+    may_overwrite: Callable[[Sequence[str]], bool] = lambda names: False
+
+
+def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks | None = None) -> Run:
+    """Carry out a recipe, going on from what its folder already holds.
+
+    Raises:
+        RecipeError: Something in the recipe is wrong; nothing was computed.
+        RunError: The folder cannot be used, or finished stages would have to be overwritten.
+        StageError: A stage cannot finish; the finished ones stay.
+    """
+    tasks = tasks or Tasks()
+    device = choose_device(recipe.run.device)
+    check_recipe(recipe, plugins, tasks)
+    with ExitStack() as stack:
+        log = None
+        if options.folder is not None:
+            stack.enter_context(lock(options.folder))
+            log = stack.enter_context(EventLog(options.folder / "events.jsonl"))
+        stack.enter_context(_deterministic(recipe.run.deterministic))
+        run = Run(options.folder, recipe, recipe.run.seed, str(device), plugins)
+        return _Runner(run, tasks, options, device, log).run()
+
+
+class _Runner:
+    """One attempt at a run, under its lock."""
+
+    def __init__(self, current: Run, tasks: Tasks, options: Options, device: torch.device, log: EventLog | None):
+        self.current, self.tasks, self.options, self.device, self.log = current, tasks, options, device, log
+        self.plugins, self.recipe, self.folder = current.plugins, current.recipe, options.folder
+
+    def run(self) -> Run:
+        run = self.current
+        prints = self._fingerprints()
+        self._keep_or_clear(prints)
+        run.write()
+        if self.folder is not None:
+            write_text(self.folder / "recipe.toml", _as_toml(self.recipe.data))
+        self.emit("run_started", run=run)
+        try:
+            for position, stage in enumerate(self.recipe.stages):
+                if stage.name not in run.artifacts:
+                    run.artifacts[stage.name] = self._run_stage(position, stage, prints)
+                    run.write()
+            run.state = "finished"
+        except BaseException as error:
+            run.state = "failed"
+            self.emit("run_failed", run=run, error=error)
+            run.write()
+            raise
+        self.emit("run_finished", run=run)
+        run.write()
+        return run
+
+    def emit(self, event: str, **data: Any) -> None:
+        """Fire the hook of an event and write it to the log."""
+        if self.log is not None:
+            self.log.write(event, {name: _loggable(value) for name, value in data.items()})
+        getattr(self.plugins.hook, f"learnforge_{event}")(**data)
+
+    def _fingerprints(self) -> dict[str, str]:
+        """Return every stage's fingerprint, known before anything runs, since inputs count by fingerprint."""
+        prints: dict[str, str] = {}
+        for position, stage in enumerate(self.recipe.stages):
+            sources = [self.recipe.task_of(stage), *_task_sources(stage)]
+            prints[stage.name] = fingerprint(
+                {
+                    **stage.fingerprint_data(),
+                    "seed": derive(self.current.seed, "stage", stage.name),
+                    "deterministic": self.recipe.run.deterministic,
+                    "tasks": [self.tasks.load(source).content for source in sources],
+                    "changing": [attrs.asdict(i) for i in self.plugins.changing()],
+                    "inputs": {
+                        role: self._input_print(reference, position, prints)
+                        for role, reference in stage.describe_inputs().items()
+                    },
+                }
+            )
+        return prints
+
+    def _input_print(self, reference: Reference, position: int, prints: Mapping[str, str]) -> Any:
+        if reference is None:
+            return prints[self.recipe.stages[position - 1].name]
+        if isinstance(reference, str) and reference in prints:
+            return prints[reference]
+        if isinstance(reference, Model):
+            return [spell(reference), attrs.asdict(identify(reference))]
+        artifact = load_artifact(Path(reference)) if isinstance(reference, str) else reference
+        if isinstance(artifact, Artifact):
+            return artifact.provenance.fingerprint or _weights_print(artifact.weights or {})
+        return _weights_print(artifact.state_dict())
+
+    def _keep_or_clear(self, prints: Mapping[str, str]) -> None:
+        """Take over finished stages, leave unfinished ones to be continued, and clear those that changed."""
+        stale = []
+        for stage in self.recipe.stages:
+            method = spell(stage.method) if stage.method is not None else None
+            record = StageRecord(stage.name, stage.kind, method, prints[stage.name])
+            record.task = describe_task(self.tasks.load(self.recipe.task_of(stage)))
+            self.current.stages.append(record)
+            if self.folder is None:
+                continue
+            found = self._find_finished(stage)
+            if found is not None and found.provenance.fingerprint == prints[stage.name]:
+                self.current.artifacts[stage.name] = found
+                record.state, record.seconds = "kept", self._read_seconds(stage.name)
+            elif found is not None:
+                stale.append(stage.name)
+        if stale and not self.options.may_overwrite(stale):
+            raise RunError(
+                f"{self.folder}: the finished stages {', '.join(stale)} would be run again, because what they depend on has "
+                f"changed. Pass `--overwrite` (in Python `overwrite=True`), or choose another run folder."
+            )
+        if self.folder is not None:
+            for stage in self.recipe.stages:
+                if stage.name not in self.current.artifacts:
+                    self._prepare_folder(self.folder / stage.name, prints[stage.name])
+
+    def _find_finished(self, stage: Stage) -> Artifact | None:
+        assert self.folder is not None
+        try:
+            return load_artifact(self.folder / stage.name)
+        except ArtifactError:
+            return None
+
+    def _read_seconds(self, name: str) -> float:
+        assert self.folder is not None
+        return float(load_artifact(self.folder / name).metrics.get("seconds", 0.0))
+
+    def _prepare_folder(self, folder: Path, print_: str) -> None:
+        """Empty a stage's folder, unless what it holds was begun with the same fingerprint."""
+        note = folder / "stage.json"
+        try:
+            if note.exists() and f'"{print_}"' in note.read_text(encoding="utf-8"):
+                return
+            remove(folder)
+        except OSError as error:
+            raise refusal(folder, error) from error
+        write_json(note, {"fingerprint": print_})
+
+    def _run_stage(self, position: int, stage: Stage, prints: Mapping[str, str]) -> Artifact:
+        record = self.current.stages[position]
+        task = self.tasks.load(self.recipe.task_of(stage))
+        inputs = resolve_inputs(stage, position, self.recipe, task, self.current.artifacts)
+        context = self._context(stage)
+        record.state = "running"
+        self.emit("stage_started", stage=stage.name, kind=stage.kind)
+        start = time.perf_counter()
+        try:
+            artifact = stage.run(task, inputs, context)
+        except DivergedError as error:
+            raise StageError(f"stage {stage.name!r}: {error}") from error
+        except StageError as error:
+            raise type(error)(f"stage {stage.name!r}: {error}") from error
+        record.seconds = time.perf_counter() - start
+        artifact = with_lineage(artifact, task, inputs)
+        artifact = self._stamp(artifact, stage, prints[stage.name], inputs, record.seconds)
+        if context.folder is not None:
+            artifact.save(context.folder)
+            context.clear_checkpoints()
+        record.state = "finished"
+        self.emit("stage_finished", stage=stage.name, artifact=artifact)
+        return artifact
+
+    def _context(self, stage: Stage) -> Context:
+        executor = "serial" if self.options.workers == 1 else "processes"
+        return Context(
+            stage=stage.name,
+            seed=derive(self.current.seed, "stage", stage.name),
+            device=self.device,
+            plugins=self.plugins,
+            folder=self.folder / stage.name if self.folder is not None else None,
+            executor=self.plugins.load("executor", executor)(),
+            workers=self.options.workers,
+            deterministic=self.recipe.run.deterministic,
+            progress=self.options.progress,
+            emit=self.emit,
+        )
+
+    def _stamp(
+        self, artifact: Artifact, stage: Stage, print_: str, inputs: Mapping[str, Artifact], seconds: float
+    ) -> Artifact:
+        provenance = evolve(
+            artifact.provenance,
+            stage=stage.name,
+            kind=stage.kind,
+            method=spell(stage.method) if stage.method is not None else {},
+            identity=attrs.asdict(identify(stage.method)) if stage.method is not None else {},
+            seed=self.current.seed,
+            fingerprint=print_,
+            parents=tuple(parent.provenance.fingerprint for parent in inputs.values()),
+        )
+        return evolve(artifact, provenance=provenance, metrics={**artifact.metrics, "seconds": seconds})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result can depend on."""
+    names = ("learnforge", "torch", "torchvision", "optuna", "numpy")
+    return {"python": platform.python_version(), "machine": platform.machine()} | {n: version(n) for n in names}
+
+
+def _task_sources(stage: Stage) -> list[TaskSource]:
+    """List the stage's further tasks, beside the one it learns."""
+    values = [getattr(stage, f.name) for f in attrs.fields(type(stage)) if f.metadata.get("plugin") == "task"]
+    return [value for value in values if value is not None and value is not stage.task]
+
+
+def _weights_print(weights: Mapping[str, torch.Tensor]) -> str:
+    return fingerprint({name: tensor.detach().cpu().flatten().tolist() for name, tensor in weights.items()})
+
+
+def _deterministic(wanted: bool) -> Any:
+    stack = ExitStack()
+    if wanted:
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True)
+        stack.callback(torch.use_deterministic_algorithms, before)
+    return stack
+
+
+def _loggable(value: Any) -> Any:
+    if isinstance(value, Artifact):
+        small = {k: v for k, v in value.metrics.items() if isinstance(v, (int, float, str))}
+        return {"fingerprint": value.provenance.fingerprint, "metrics": small}
+    if isinstance(value, Run):
+        return {"name": value.name, "state": value.state}
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"
+    return value
+
+
+def _as_toml(data: Mapping[str, Any]) -> str:
+    """Write a recipe's data as TOML: tables, arrays of tables, and inline values."""
+    lines: list[str] = []
+    for name, table in data.items():
+        for one in table if isinstance(table, list) else [table]:
+            lines.append(f"[[{name}]]" if isinstance(table, list) else f"[{name}]")
+            lines += [f"{key} = {_inline(value)}" for key, value in one.items()]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return repr(value)

@@ -1,0 +1,20 @@
+"""Meta-learning: the kind of stage `meta`, the hole that a meta-learner fills, and the engine that it computes with."""
+
+from learnforge.stages.meta.engine import ENGINES, Engine, FastWeights, Step
+from learnforge.stages.meta.learner import MetaGradient, MetaLearner
+from learnforge.stages.meta.normalisation import POLICIES, prepare_normalisation
+from learnforge.stages.meta.stage import MetaStage, adapt_artifact, learnforge_stages
+
+__all__ = [
+    "ENGINES",
+    "POLICIES",
+    "Engine",
+    "FastWeights",
+    "MetaGradient",
+    "MetaLearner",
+    "MetaStage",
+    "Step",
+    "adapt_artifact",
+    "learnforge_stages",
+    "prepare_normalisation",
+]

@@ -1,0 +1,270 @@
+"""The engine: the batched passes that meta-learners are written with, exact for any module.
+
+A meta-learner adapts the same parameters to many tasks at once. An engine takes one inner step for all of them, gives the
+query gradient of each, and pulls a gradient back through a step: with theta' = theta - r · g(theta), where g is the gradient
+of the support loss, the chain rule gives dL/dtheta = v - r · H(theta) v for v = dL/dtheta' and the Hessian H of the support
+loss. That is all that second-order meta-learning needs, and no graph has to live longer than a step.
+
+Two engines compute the same numbers. `loop` goes from task to task with autograd and keeps the graph of each step. `vmap`
+vectorises over tasks with vmap outermost (`vmap(grad(…))`): differentiating through a vmapped inner loop gives wrong
+gradients for normalisation weights on current torch (pytorch/functorch#534), so `vmap` recomputes a step to pull back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from learnforge.episodes import Labelled
+from learnforge.stages.meta.normalisation import Policy, episode_norms, prepare_normalisation
+
+Parameters = Mapping[str, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@frozen(eq=False)
+class FastWeights:
+    """Parameters of several tasks.
+
+    Args:
+        tensors: {name: [task, …]}, or {name: […]} while all tasks still share them.
+        is_shared: Whether the task axis is missing.
+    """
+
+    tensors: Parameters
+    is_shared: bool = False
+
+    def of(self, task: int) -> dict[str, Tensor]:
+        """Return one task's parameters."""
+        return {name: t if self.is_shared else t[task] for name, t in self.tensors.items()}
+
+    def moved(self, gradients: Parameters, rates: float | Parameters) -> FastWeights:
+        """Return theta - rate · gradient; rates may differ by parameter."""
+        return FastWeights({n: t - _rate(rates, n) * gradients[n] for n, t in self.tensors.items()})
+
+
+@frozen(eq=False)
+class Step:
+    """The support gradient of every task, and what is needed to pull a gradient back through it.
+
+    Args:
+        gradients: {name: [task, …]}, detached.
+        losses: Support loss of each task, [task], detached.
+        hessian_vector: From {name: [task, …]} to the product of each task's Hessian with it, of the same shapes.
+    """
+
+    gradients: dict[str, Tensor]
+    losses: Tensor
+    hessian_vector: Callable[[Parameters], dict[str, Tensor]]
+
+    def pull_back(self, cotangent: Parameters, rates: float | Parameters) -> dict[str, Tensor]:
+        """Return v - H (r v): the gradient before the step theta - r · g(theta), from the one after it."""
+        product = self.hessian_vector({name: _rate(rates, name) * t for name, t in cotangent.items()})
+        return {name: t - product[name] for name, t in cotangent.items()}
+
+
+@frozen(eq=False)
+class Judgement:
+    """What the query set says of adapted parameters.
+
+    Args:
+        gradients: {name: [task, …]} of the query loss with respect to the adapted parameters, detached.
+        losses: [task].
+        accuracies: [task], in [0, 1].
+    """
+
+    gradients: dict[str, Tensor]
+    losses: Tensor
+    accuracies: Tensor
+
+
+class Engine(ABC):
+    """Computes the passes of one network. Buffers, such as running statistics, are read and never changed.
+
+    Args:
+        network: Any module; a copy of it is used.
+        policy: Whose batch statistics normalise the query.
+        loss: From outputs [image, output] and labels [image] to a scalar; cross-entropy by default.
+    """
+
+    def __init__(self, network: nn.Module, policy: Policy, loss: Loss = F.cross_entropy):
+        self.policy = policy
+        self.loss = loss
+        self._network = prepare_normalisation(network, policy).train(False)
+        self._norms = episode_norms(self._network)
+        self._buffers = dict(self._network.named_buffers())
+        self.names = tuple(name for name, _ in self._network.named_parameters())
+
+    def forward(self, parameters: Parameters, images: Tensor, reference: int | None = None) -> Tensor:
+        """Run one task's network: [image, …] to [image, output].
+
+        Args:
+            parameters: One task's parameters.
+            images: Normalised images.
+            reference: How many images at the start give the batch statistics; None: all.
+        """
+        for norm in self._norms:
+            norm.reference = reference
+        outputs: Tensor = functional_call(self._network, (dict(parameters), self._buffers), (images,))
+        return outputs
+
+    def judge_query(self, parameters: Parameters, support: Tensor, query: Tensor) -> Tensor:
+        """Return one task's outputs for its query images, normalised as the policy says."""
+        if self.policy != "support" or not self._norms:
+            return self.forward(parameters, query)
+        together = torch.cat([support, query])
+        return self.forward(parameters, together, len(support))[len(support) :]
+
+    def support_loss(self, parameters: Parameters, images: Tensor, labels: Tensor) -> Tensor:
+        """Return one task's loss on its support set."""
+        return self.loss(self.forward(parameters, images), labels)
+
+    def query_loss(
+        self, parameters: Parameters, support: Tensor, images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return one task's loss on its query set, and its outputs."""
+        outputs = self.judge_query(parameters, support, images)
+        return self.loss(outputs, labels), outputs
+
+    @abstractmethod
+    def step(self, weights: FastWeights, support: Labelled) -> Step:
+        """Compute the support gradient of every task, ready to be pulled back through."""
+
+    @abstractmethod
+    def judge(self, weights: FastWeights, support: Labelled, query: Labelled) -> Judgement:
+        """Compute loss, accuracy and gradient of every task's query set at its adapted parameters."""
+
+    @abstractmethod
+    def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
+        """Return the outputs for every task's query images: [task, image, output], without gradient."""
+
+    def measure_statistics(self, parameters: Parameters, images: Tensor) -> dict[str, Tensor]:
+        """Return the buffers that make an ordinary network, in eval mode, normalise as the policy does.
+
+        Args:
+            parameters: One task's adapted parameters.
+            images: Its support images.
+        """
+        if self.policy == "running" or not self._norms:
+            return {}
+        with torch.no_grad():
+            self.forward(parameters, images)
+        buffers: dict[str, Tensor] = {}
+        for name, module in self._network.named_modules():
+            if module in self._norms and module.measured is not None:  # type: ignore[union-attr]
+                mean, variance = module.measured  # type: ignore[misc, union-attr]
+                buffers |= {f"{name}.running_mean": mean, f"{name}.running_var": variance}
+        return buffers
+
+
+class LoopEngine(Engine):
+    """One task after the other, with autograd."""
+
+    def step(self, weights: FastWeights, support: Labelled) -> Step:
+        tasks = len(support.labels)
+        leaves, losses, gradients = [], [], []
+        for task in range(tasks):
+            theta = {name: t.detach().requires_grad_() for name, t in weights.of(task).items()}
+            with torch.enable_grad():
+                loss = self.support_loss(theta, support.images[task], support.labels[task])
+                found = torch.autograd.grad(loss, list(theta.values()), create_graph=True, materialize_grads=True)
+            leaves.append(theta)
+            losses.append(loss.detach())
+            gradients.append(dict(zip(theta, found, strict=True)))
+
+        def hessian_vector(cotangent: Parameters) -> dict[str, Tensor]:
+            return _stack([_pulled(gradients[t], leaves[t], {n: c[t] for n, c in cotangent.items()}) for t in range(tasks)])
+
+        return Step(_stack([{n: g.detach() for n, g in found.items()} for found in gradients]), torch.stack(losses), hessian_vector)
+
+    def judge(self, weights: FastWeights, support: Labelled, query: Labelled) -> Judgement:
+        gradients, losses, accuracies = [], [], []
+        for task in range(len(query.labels)):
+            theta = {name: t.detach().requires_grad_() for name, t in weights.of(task).items()}
+            with torch.enable_grad():
+                loss, outputs = self.query_loss(theta, support.images[task], query.images[task], query.labels[task])
+                found = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
+            gradients.append(dict(zip(theta, found, strict=True)))
+            losses.append(loss.detach())
+            accuracies.append((outputs.argmax(1) == query.labels[task]).float().mean())
+        return Judgement(_stack(gradients), torch.stack(losses), torch.stack(accuracies))
+
+    def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
+        with torch.no_grad():
+            return torch.stack(
+                [
+                    self.judge_query(weights.of(task), support.images[task], query.images[task])
+                    for task in range(len(query.labels))
+                ]
+            )
+
+
+class VmapEngine(Engine):
+    """All tasks at once, vmap outermost."""
+
+    def step(self, weights: FastWeights, support: Labelled) -> Step:
+        theta = dict(weights.tensors)
+        axis = None if weights.is_shared else 0
+
+        def gradient(parameters: Parameters, images: Tensor, labels: Tensor) -> Any:
+            return torch.func.grad_and_value(self.support_loss)(parameters, images, labels)
+
+        def product(parameters: Parameters, vector: Parameters, images: Tensor, labels: Tensor) -> Any:
+            def slope(at: Parameters) -> Tensor:
+                found = grad(self.support_loss)(at, images, labels)
+                return torch.stack([(found[name] * vector[name]).sum() for name in found]).sum()
+
+            return grad(slope)(parameters)
+
+        def hessian_vector(cotangent: Parameters) -> dict[str, Tensor]:
+            run = vmap(product, in_dims=(axis, 0, 0, 0))
+            found: dict[str, Tensor] = run(theta, dict(cotangent), support.images, support.labels)
+            return found
+
+        gradients, losses = vmap(gradient, in_dims=(axis, 0, 0))(theta, support.images, support.labels)
+        return Step(gradients, losses, hessian_vector)
+
+    def judge(self, weights: FastWeights, support: Labelled, query: Labelled) -> Judgement:
+        axis = None if weights.is_shared else 0
+        run = vmap(torch.func.grad_and_value(self.query_loss, has_aux=True), in_dims=(axis, 0, 0, 0))
+        gradients, (losses, outputs) = run(dict(weights.tensors), support.images, query.images, query.labels)
+        accuracies = (outputs.argmax(2) == query.labels).float().mean(1)
+        return Judgement(gradients, losses, accuracies)
+
+    def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
+        axis = None if weights.is_shared else 0
+        with torch.no_grad():
+            run = vmap(self.judge_query, in_dims=(axis, 0, 0))
+            outputs: Tensor = run(dict(weights.tensors), support.images, query.images)
+            return outputs
+
+
+ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "vmap": VmapEngine}
+
+
+def _rate(rates: float | Parameters, name: str) -> Any:
+    return rates if isinstance(rates, float) else rates[name]
+
+
+def _stack(tasks: Sequence[Parameters]) -> dict[str, Tensor]:
+    return {name: torch.stack([task[name] for task in tasks]) for name in tasks[0]}
+
+
+def _pulled(gradients: Parameters, leaves: Parameters, cotangent: Parameters) -> dict[str, Tensor]:
+    """Return the product of one task's Hessian with a vector, through the graph of its gradient."""
+    outputs = [(g, cotangent[name]) for name, g in gradients.items() if g.requires_grad]
+    found = torch.autograd.grad(
+        [g for g, _ in outputs],
+        list(leaves.values()),
+        [c for _, c in outputs],
+        materialize_grads=True,
+        retain_graph=True,
+    )
+    return dict(zip(leaves, found, strict=True))

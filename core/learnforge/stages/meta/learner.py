@@ -1,0 +1,74 @@
+"""The hole that a meta-learner fills."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from attrs import frozen
+from torch import Tensor, nn
+
+from learnforge.artifact import replace_head
+from learnforge.episodes import Episodes, Labelled
+from learnforge.stages.meta.engine import Engine, FastWeights, Parameters
+
+
+@frozen(eq=False)
+class MetaGradient:
+    """What a meta-learner makes of a batch of episodes.
+
+    Args:
+        gradients: {name: […]} for every meta-parameter; the outer optimizer follows them downhill.
+        losses: Query loss of each task after adaptation, [task].
+        accuracies: Query accuracy of each task after adaptation, [task].
+    """
+
+    gradients: Mapping[str, Tensor]
+    losses: Tensor
+    accuracies: Tensor
+
+
+class MetaLearner(ABC):
+    """A method of the kind `meta-learner`: a frozen attrs class, functional and batched over tasks.
+
+    Meta-parameters are the network's parameters, by name, and those of `extra_parameters`. The core samples episodes, calls
+    `gradient`, runs the outer optimizer, checkpoints and evaluates.
+    """
+
+    @abstractmethod
+    def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
+        """Return the meta-gradient of a batch of episodes, averaged over tasks.
+
+        Args:
+            engine: Does the batched passes.
+            parameters: Meta-parameters, {name: […]}, shared by all tasks; not to be changed.
+            episodes: Hands out support, then query.
+        """
+
+    @abstractmethod
+    def adapt(self, engine: Engine, parameters: Parameters, support: Labelled) -> list[FastWeights]:
+        """Return the network's parameters after 0, 1, 2, … steps of adaptation; the last is what the method stands for.
+
+        Args:
+            engine: Does the batched passes.
+            parameters: Meta-parameters; not to be changed.
+            support: Labelled images of every task.
+        """
+
+    def prepare(self, network: nn.Module, outputs: int, ways: int) -> nn.Module:
+        """Return the network that is meta-learnt: by default the one given, with a fresh head of `ways` outputs.
+
+        Args:
+            network: The network with its weights.
+            outputs: Outputs that it has.
+            ways: Classes in an episode.
+        """
+        replace_head(network, outputs, ways)
+        return network
+
+    def extra_parameters(self, parameters: Parameters) -> dict[str, Tensor]:
+        """Return initial meta-parameters beside the network's, such as learned rates; none by default.
+
+        Their names must differ from the network's. They are kept in the artifact's adapter.
+        """
+        return {}

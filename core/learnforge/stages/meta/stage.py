@@ -1,0 +1,313 @@
+"""The kind of stage `meta`: episodes, the outer loop, evaluation on classes that nobody has seen, and adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from attrs import asdict, evolve, field, frozen
+from attrs.validators import ge, gt, in_
+from torch import Tensor, nn
+
+from learnforge.artifact import Artifact, Provenance, trained_on
+from learnforge.context import Checkpoint, Context
+from learnforge.episodes import EpisodeShape, EpisodeSource, Labelled
+from learnforge.errors import ArtifactError, DivergedError, Problem, StageError
+from learnforge.hookspecs import hookimpl
+from learnforge.options import plugin_field
+from learnforge.plugins import Plugins, spell
+from learnforge.randomness import seeded
+from learnforge.stages.measures import weigh
+from learnforge.stages.meta.engine import ENGINES, Engine, FastWeights
+from learnforge.stages.meta.learner import MetaGradient, MetaLearner
+from learnforge.stages.meta.normalisation import POLICIES, Policy
+from learnforge.stages.stage import Reference, Stage
+from learnforge.task import MemorySplit, Split, Task, TaskInfo
+from learnforge.training import Normaliser, Train, make_optimizer
+
+BLOCKS = 20
+"""Meta-training is reported, and may be checkpointed, this many times."""
+
+
+@frozen(kw_only=True)
+class MetaStage(Stage):
+    """Learn to learn new classes from a few examples.
+
+    Args:
+        source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by default.
+        episodes: Ways, shots and queries of an episode.
+        iterations: Outer steps, from 0.
+        tasks: Episodes in an outer step.
+        optimizer: Outer optimizer: `adam`, `adamw` or `sgd`.
+        learning_rate: Outer learning rate at the start; it falls to 0 as a cosine.
+        clip_norm: Largest norm of the meta-gradient.
+        normalisation: Whose batch statistics normalise the query: `support`, `transductive` or `running`.
+        engine: `loop` (task by task) or `vmap` (all tasks at once); the same numbers up to rounding.
+        validation_episodes: Episodes of the validation split to judge by at the end; 0 for none.
+        test_episodes: Episodes of the test split to report on, at least 400.
+        allow_seen: Go on when test classes were seen by an ancestor; the score is then marked "seen upstream".
+    """
+
+    source: Reference = plugin_field("model", default=None, reference=True, key="from")
+    episodes: EpisodeShape = EpisodeShape()
+    iterations: int = field(default=300, validator=ge(0))
+    tasks: int = field(default=8, validator=ge(1))
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = field(default=2e-3, validator=gt(0.0))
+    clip_norm: float = field(default=10.0, validator=gt(0.0))
+    normalisation: Policy = field(default="support", validator=in_(POLICIES))
+    engine: Literal["loop", "vmap"] = field(default="loop", validator=in_(tuple(ENGINES)))
+    validation_episodes: int = field(default=200, validator=ge(0))
+    test_episodes: int = field(default=600, validator=ge(400))
+    allow_seen: bool = False
+
+    kind: ClassVar[str] = "meta"
+    method_kind: ClassVar[str] = "meta-learner"
+    method_base: ClassVar[type] = MetaLearner
+
+    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+        problems = []
+        shared = set(task.origins_of(task.train)) & set(task.origins_of(task.test))
+        if shared and not self.allow_seen:
+            problems.append(
+                Problem(
+                    "task",
+                    f"the test classes must differ from the training classes, but {_list(shared)} are in both. Give the task "
+                    f"`test_classes`, or set `allow_seen = true`.",
+                )
+            )
+        source = inputs["source"]
+        if source.task.input_shape != task.info.input_shape:
+            want, got = list(task.info.input_shape), list(source.task.input_shape)
+            problems.append(Problem("from", f"must take images of shape {want} as the task has, it takes {got}"))
+        seen = source.provenance.origins & set(task.origins_of(task.test))
+        if seen and not self.allow_seen:
+            problems.append(Problem("task", _seen_words(seen)))
+        return problems
+
+    def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
+        stand_in = evolve(inputs["source"], task=self._info(task.info), weights=None)
+        return evolve(stand_in, adapter_options={"episodes": asdict(self.episodes)})
+
+    def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        source = inputs["source"]
+        seen = source.provenance.origins & set(task.origins_of(task.test))
+        if seen and not self.allow_seen:
+            raise StageError(_seen_words(seen))
+        here = task.load(context.device)
+        network = source.network(context.plugins, context.derive("source"))
+        with seeded(context.derive("prepare")):
+            network = self.method.prepare(network, source.task.outputs, self.episodes.ways).to(context.device)
+        engine = ENGINES[self.engine](network, self.normalisation)
+        parameters, extra = self._initial(network)
+        history = self._train(engine, parameters, extra, here, context)
+        for name, parameter in network.named_parameters():
+            parameter.data.copy_(parameters[name])
+        meta = {**parameters, **extra}
+        metrics: dict[str, Any] = {"ways": self.episodes.ways, "shots": self.episodes.shots}
+        metrics |= {"normalisation": self.normalisation, "seen_upstream": sorted(seen)}
+        if self.validation_episodes:
+            metrics["validation"] = self._evaluate(engine, meta, here.validation, here, context, "validation")
+        metrics["test"] = self._evaluate(engine, meta, here.test, here, context, "test")
+        metrics |= weigh(network, here)
+        learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
+        return evolve(
+            source,
+            task=self._info(task.info),
+            module=network if source.spec.kind == "module" else None,
+            adapter={name: t.detach().cpu() for name, t in extra.items()},
+            adapter_options={
+                "meta_learner": spell(self.method),
+                "normalisation": self.normalisation,
+                "engine": self.engine,
+                "episodes": asdict(self.episodes),
+            },
+            metrics=metrics | {"history": {"meta": history}},
+            provenance=Provenance(trained_on=(learnt,)),
+        ).with_state(network)
+
+    def _info(self, info: TaskInfo) -> TaskInfo:
+        """Describe the task of an episode: as many nameless classes as there are ways."""
+        names = tuple(f"class {i + 1}" for i in range(self.episodes.ways))
+        return evolve(info, classes=names, origins=names)
+
+    def _initial(self, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
+        extra = {name: t.detach().clone() for name, t in self.method.extra_parameters(parameters).items()}
+        clash = sorted(set(parameters) & set(extra))
+        if clash:
+            raise StageError(f"{type(self.method).__name__}: extra parameters must not be named as the network's, {clash} are")
+        return parameters, extra
+
+    def _train(
+        self, engine: Engine, parameters: dict[str, Tensor], extra: dict[str, Tensor], task: Task, context: Context
+    ) -> list[dict[str, Any]]:
+        """Run the outer loop on `parameters` and `extra`, in place; go on from a checkpoint if there is one."""
+        source = episode_source(task.train, task.info, self.episodes, "train", context.device)
+        leaves = {name: t.requires_grad_() for name, t in (parameters | extra).items()}
+        settings = Train(optimizer=self.optimizer, learning_rate=self.learning_rate, weight_decay=0.0)
+        optimizer = make_optimizer([{"params": list(leaves.values())}], settings, context.plugins)
+        history = _Progressing(leaves, optimizer, context.checkpoint("meta"), context)
+        block = max(1, self.iterations // BLOCKS)
+        with context.progress.track(f"{context.stage}: meta", self.iterations, history.iteration) as tracker:
+            while history.iteration < self.iterations:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate * settings.rate(history.iteration, self.iterations, 1)
+                numbers = torch.arange(self.tasks) + history.iteration * self.tasks
+                episodes = source.draw(context.derive("train"), numbers)
+                found = self.method.gradient(engine, {n: p.detach() for n, p in leaves.items()}, episodes)
+                for name, leaf in leaves.items():
+                    leaf.grad = found.gradients[name]
+                nn.utils.clip_grad_norm_(list(leaves.values()), self.clip_norm)
+                optimizer.step()
+                tracker.advance(history.note(found, block, self.iterations))
+        for leaf in leaves.values():
+            leaf.requires_grad_(False)
+        return history.entries
+
+    def _evaluate(
+        self, engine: Engine, meta: Mapping[str, Tensor], split: Split, task: Task, context: Context, name: str
+    ) -> dict[str, Any]:
+        """Judge adaptation on many episodes: accuracy after 0, 1, … steps, each with its 95 % confidence interval."""
+        source = episode_source(split, task.info, self.episodes, name, context.device)
+        count = self.test_episodes if name == "test" else self.validation_episodes
+        rows: list[Tensor] = []
+        chunks = torch.arange(count).split(25)
+        with context.progress.track(f"{context.stage}: {name} episodes", len(chunks)) as tracker:
+            for numbers in chunks:
+                episodes = source.draw(context.derive(name), numbers)
+                steps = self.method.adapt(engine, meta, episodes.support)
+                query = episodes.query(steps[-1].tensors)
+                outputs = [engine.predict(weights, episodes.support, query) for weights in steps]
+                rows.append(torch.stack([(o.argmax(2) == query.labels).double().mean(1) for o in outputs]))
+                tracker.advance()
+        accuracy = torch.cat(rows, 1).cpu()  # [steps + 1, episode]
+        mean = accuracy.mean(1)
+        interval = 1.96 * accuracy.std(1) / count**0.5
+        return {
+            "episodes": count,
+            "before": float(mean[0]),
+            "before_interval": float(interval[0]),
+            "after": float(mean[-1]),
+            "after_interval": float(interval[-1]),
+            "by_step": [[float(m), float(i)] for m, i in zip(mean, interval, strict=True)],
+        }
+
+
+def episode_source(
+    split: Split, info: TaskInfo, shape: EpisodeShape, name: str, device: torch.device
+) -> EpisodeSource:
+    """Hold a split's images on the device, normalised, and index them by class."""
+    order = torch.arange(len(split))
+    normalise = Normaliser(info, device)
+    parts = [(images, labels) for images, labels, _ in split.batches(order, 1024)]
+    held = MemorySplit(torch.cat([i for i, _ in parts]), torch.cat([labels for _, labels in parts]))
+    return EpisodeSource.from_split(held, normalise(held.images), shape, name)
+
+
+def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins) -> Artifact:
+    """Teach a meta-learnt artifact new classes from a few labelled images.
+
+    Args:
+        artifact: What a meta stage made.
+        images: float [image, channel, height, width], normalised as the artifact's task says.
+        labels: int64 [image], in [0, ways); every class must occur.
+        plugins: Where the meta-learner is looked up.
+
+    Returns:
+        An ordinary artifact whose network, in eval mode, tells these classes apart. Batch statistics are fixed to those of
+        the support images, also where the policy was transductive, since a deployed network judges images one by one.
+
+    Raises:
+        ArtifactError: It is not meta-learnt, or images and labels do not fit it.
+    """
+    options = artifact.adapter_options
+    if "meta_learner" not in options:
+        raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
+    ways, shape = artifact.task.outputs, artifact.task.input_shape
+    if tuple(images.shape[1:]) != shape or len(images) != len(labels):
+        raise ArtifactError(f"images must be [{len(labels)}, {', '.join(map(str, shape))}], got {list(images.shape)}")
+    if sorted(set(labels.tolist())) != list(range(ways)):
+        raise ArtifactError(f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got {labels.tolist()}")
+    learner = plugins.resolve("meta-learner", options["meta_learner"], "meta-learner", [])
+    if learner is None:
+        raise ArtifactError(f"the meta-learner {options['meta_learner']['use']!r} of this artifact is not installed")
+    policy: Policy = options["normalisation"]
+    network = artifact.network(plugins)
+    engine = ENGINES["loop"](network, policy if policy == "running" else "support")
+    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
+    support = Labelled(images[None], labels[None])
+    adapted: FastWeights = learner.adapt(engine, meta, support)[-1]
+    parameters = adapted.of(0)
+    state = network.state_dict() | parameters | engine.measure_statistics(parameters, images)
+    network.load_state_dict(state)
+    return evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
+
+
+class _Progressing:
+    """Where meta-training stands: its iteration, history and checkpoint."""
+
+    def __init__(
+        self, leaves: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, context: Context
+    ):
+        self.leaves, self.optimizer, self.checkpoint, self.context = leaves, optimizer, checkpoint, context
+        self.iteration = 0
+        self.entries: list[dict[str, Any]] = []
+        self._losses: list[Tensor] = []
+        self._accuracies: list[Tensor] = []
+        state = checkpoint.load(context.device)
+        if state is not None:
+            self.iteration, self.entries = state["iteration"], state["history"]
+            optimizer.load_state_dict(state["optimizer"])
+            for name, leaf in leaves.items():
+                leaf.data.copy_(state["parameters"][name])
+
+    def note(self, found: MetaGradient, block: int, iterations: int) -> str:
+        """Count an iteration; at the end of a block report it and let it be checkpointed. Return a few words."""
+        self._losses.append(found.losses.mean())
+        self._accuracies.append(found.accuracies.mean())
+        self.iteration += 1
+        if self.iteration % block and self.iteration < iterations:
+            return ""
+        losses = torch.stack(self._losses).float()
+        is_bad = ~losses.isfinite()
+        if bool(is_bad.any()):
+            raise DivergedError(self.iteration - len(losses) + int(is_bad.int().argmax()) + 1, 1, 1)
+        entry = {
+            "epoch": self.iteration,
+            "loss": float(losses.mean()),
+            "accuracy": float(torch.stack(self._accuracies).mean()),
+        }
+        self._losses, self._accuracies = [], []
+        self.entries.append(entry)
+        self.context.emit("epoch_finished", stage=self.context.stage, metrics={"part": "meta", "epochs": iterations, **entry})
+        self.checkpoint.save(self._state, final=self.iteration == iterations)
+        return f"loss {entry['loss']:.3f}, accuracy after adaptation {entry['accuracy']:.1%}"
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "iteration": self.iteration,
+            "parameters": {name: leaf.detach() for name, leaf in self.leaves.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.entries,
+        }
+
+
+def _seen_words(seen: frozenset[str] | set[str]) -> str:
+    return (
+        f"the test classes must be unseen, but {_list(seen)} were trained on upstream. Choose other `test_classes`, leave them "
+        f"out of the earlier stages' `classes`, or set `allow_seen = true` to report the score as seen upstream."
+    )
+
+
+def _list(names: frozenset[str] | set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+@hookimpl
+def learnforge_stages() -> dict[str, type[Stage]]:
+    """Offer the kind `meta`."""
+    return {"meta": MetaStage}
+
+

@@ -1,0 +1,109 @@
+"""The easy base of a sampler whose only state is the study: a trial's choices depend on finished trials, seed and number."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from learnforge.randomness import derive
+
+
+class HistorySampler(optuna.samplers.BaseSampler):
+    """Proposes a whole trial from the history; choices that it leaves open are drawn uniformly.
+
+    A subclass writes `propose`. Kill the process at any moment and start again: the same trials follow, because each trial
+    has random generators of its own, seeded by (seed, trial number) and (seed, trial number, choice).
+
+    Args:
+        seed: Seed of the search.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self._proposed: tuple[int, Mapping[str, Any]] | None = None
+
+    @abstractmethod
+    def propose(
+        self, history: Sequence[FrozenTrial], rng: np.random.Generator, directions: Sequence[str]
+    ) -> Mapping[str, Any]:
+        """Return the choices of the next trial, or some of them.
+
+        Args:
+            history: Complete trials, oldest first; each has `params`, `distributions` and `values`. Not to be changed.
+            rng: This trial's generator.
+            directions: `maximize` or `minimize` for each value.
+
+        Returns:
+            {name of a choice: value}. Names that are not asked for are ignored, and a name that is asked for but missing
+            here (a choice that only appears with this proposal), or out of range, is drawn uniformly.
+        """
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Sample nothing jointly: choices come one by one, since a space may ask for some only after others."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Sample nothing jointly."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the proposal's value for one choice, or a uniform draw."""
+        if self._proposed is None or self._proposed[0] != trial.number:
+            history = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            directions = [direction.name.lower() for direction in study.directions]
+            rng = generator(self.seed, trial.number)
+            self._proposed = (trial.number, self.propose(history, rng, directions))
+        proposal = self._proposed[1]
+        if param_name in proposal and contains(param_distribution, proposal[param_name]):
+            return proposal[param_name]
+        return draw(param_distribution, generator(self.seed, trial.number, param_name))
+
+
+def generator(seed: int, *parts: str | int) -> np.random.Generator:
+    """Return a numpy generator for one use."""
+    return np.random.default_rng(derive(seed, *parts))
+
+
+def draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
+    """Draw uniformly from a distribution, uniformly in the logarithm where it says so."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(rng.integers(len(distribution.choices)))]
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
+        # half a unit on both sides gives the first and last integer their share
+        margin = 0.5 if isinstance(distribution, IntDistribution) else 0.0
+        value = float(np.exp(rng.uniform(np.log(low - margin), np.log(high + margin))))
+        if isinstance(distribution, IntDistribution):
+            return int(np.clip(round(value), low, high))
+        return float(np.clip(value, low, high))
+    if step is None:
+        return float(rng.uniform(low, high))
+    steps = int(rng.integers(round((high - low) / step) + 1))
+    return low + steps * step
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Tell whether a distribution can give a value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    if isinstance(value, (bool, str)) or value is None:
+        return False
+    return bool(distribution._contains(distribution.to_internal_repr(value)))

@@ -1,0 +1,49 @@
+"""Where a search's study is kept: SQLite with a write-ahead log in the stage's folder, or in memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import optuna
+
+
+@contextlib.contextmanager
+def open_study(
+    path: Path | None, name: str, directions: Sequence[str], sampler: optuna.samplers.BaseSampler | None = None
+) -> Iterator[optuna.Study]:
+    """Open a study, creating it where there is none, and close its database at the end of the block.
+
+    Args:
+        path: The SQLite file; None keeps the study in memory.
+        name: Name of the study, the stage's.
+        directions: `maximize` or `minimize` for each objective.
+        sampler: The searcher's sampler; reading needs none.
+    """
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = _sqlite(path) if path else optuna.storages.InMemoryStorage()
+    try:
+        yield optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=list(directions),
+            sampler=sampler or optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+        if isinstance(storage, optuna.storages.RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _sqlite(path: Path) -> optuna.storages.RDBStorage:
+    import sqlalchemy  # optuna's own dependency; slow to import, so only where a database is opened
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    with storage.engine.connect() as connection:
+        connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
+    return storage

@@ -1,0 +1,85 @@
+"""The abstract stage: one step of a recipe, its settings, what it takes and what it gives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import attrs
+from attrs import field, frozen
+from torch import nn
+
+from learnforge.artifact import Artifact
+from learnforge.context import Context
+from learnforge.errors import Problem
+from learnforge.options import option_key, plain, plugin_field
+from learnforge.plugins import identify, spell
+from learnforge.space import Model
+from learnforge.task import Task, TaskSource
+
+Reference = str | Model | Artifact | nn.Module | None
+"""An input: a stage's name or an artifact's path, a model, and from the API an artifact or a module; None: the stage above."""
+
+
+@frozen(kw_only=True)
+class Stage(ABC):
+    """One step of a recipe. A subclass is a frozen attrs class whose fields are the keys of a `[[stage]]` table.
+
+    The runner resolves the inputs, calls `check` before anything of the recipe is computed, then `run` once; `run` goes on
+    from `context.folder` if it was cut off there before.
+
+    Args:
+        name: Name of the stage in its recipe, and of its folder.
+        method: The method, `use` and `options` in TOML; None for a kind that has none.
+        task: The stage's own task, else the recipe's.
+    """
+
+    name: str
+    method: Any = field(default=None, repr=False)
+    task: TaskSource | None = plugin_field("task", default=None)
+
+    kind: ClassVar[str]
+    method_kind: ClassVar[str | None] = None
+    method_base: ClassVar[type] = object
+    forms: ClassVar[frozenset[str]] = frozenset({"classification"})
+    optional_inputs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        """Do the work and return the artifact, its provenance left to the runner except for `trained_on`."""
+
+    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+        """Find what is wrong before anything is computed; paths are relative to the stage.
+
+        Args:
+            task: The stage's task.
+            inputs: As for `run`, but the outputs of earlier stages are stand-ins without weights: what they were trained on
+                is known, and their network may not be built.
+        """
+        return []
+
+    def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
+        """Return a stand-in, without weights, for what `run` will give; later stages are checked with it."""
+        return attrs.evolve(next(iter(inputs.values())), task=task.info, weights=None)
+
+    def describe_inputs(self) -> dict[str, Reference]:
+        """Return {role: reference} for every input."""
+        return {f.name: getattr(self, f.name) for f in attrs.fields(type(self)) if f.metadata.get("reference")}
+
+    def fingerprint_data(self) -> dict[str, Any]:
+        """Return what the result depends on, apart from data and inputs: settings and the code of every method used."""
+        own = {f for f in attrs.fields(type(self)) if f.name not in ("name", "method") and not f.metadata.get("placement")}
+        settings = {option_key(f): _spelled(f, getattr(self, f.name)) for f in own if not f.metadata.get("reference")}
+        methods = [getattr(self, f.name) for f in attrs.fields(type(self)) if f.metadata.get("plugin")]
+        used = [m for m in (self.method, *methods) if m is not None and attrs.has(type(m)) and not isinstance(m, Artifact)]
+        return {
+            "kind": self.kind,
+            "method": spell(self.method) if self.method is not None else None,
+            "settings": settings,
+            "code": [plain(identify(method)) for method in used],
+        }
+
+
+def _spelled(declared: attrs.Attribute[Any], value: Any) -> Any:
+    return spell(value) if declared.metadata.get("plugin") and value is not None else plain(value)

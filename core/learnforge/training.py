@@ -1,0 +1,437 @@
+"""The ordinary training loop, written once: `fit` trains, `evaluate` judges.
+
+Batch order and augmentation are pure functions of (seed, epoch, index), and each epoch seeds torch anew, so a training
+that goes on from a checkpoint ends with the same bits as one that was never cut off. Nothing inside a step waits for the
+device: losses stay there and are read once an epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from attrs import asdict, field, frozen
+from attrs.validators import ge, gt, in_, lt, optional
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from learnforge.augmentation import Augmentation
+from learnforge.context import Context
+from learnforge.errors import DivergedError
+from learnforge.plugins import Plugins
+from learnforge.randomness import derive, permutation, seeded
+from learnforge.task import Batch, Split, TaskInfo
+
+_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@frozen
+class Train:
+    """How a network is trained.
+
+    Args:
+        epochs: Passes over the training split, from 0.
+        batch_size: Images in a step. A last batch of a single image is left out, since batch statistics need two.
+        optimizer: `sgd` (Nesterov momentum), `adam` or `adamw`.
+        learning_rate: Peak learning rate.
+        weight_decay: Decay of the weights, as the optimizer defines it; biases and normalisation are not decayed.
+        momentum: Momentum of `sgd`.
+        schedule: Course of the learning rate after the warm-up: `constant`, `cosine` to 0, `step` by a tenth at half and
+            three quarters, or `one-cycle` (30 % rise from a 25th, then fall to nothing, both as cosines).
+        warmup_epochs: Epochs of linear rise at the start, may be a fraction.
+        label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
+        clip_norm: Largest norm of the gradient; larger ones are scaled down to it.
+        ema: Decay of an exponential moving average of the weights per step, which then replaces them.
+        patience: Stop after so many epochs without a better validation accuracy.
+        weights: Keep the `last` epoch's weights, or those of the epoch with the `best` validation accuracy.
+        crop: Padding in pixels for random crops, 0 for none.
+        flip: Flip half of the images left to right.
+        precision: `32`, or `bf16` for autocast to bfloat16.
+    """
+
+    epochs: int = field(default=20, validator=ge(0))
+    batch_size: int = field(default=64, validator=ge(1))
+    optimizer: Literal["sgd", "adam", "adamw"] = field(default="adamw", validator=in_(tuple(_OPTIMIZERS)))
+    learning_rate: float = field(default=3e-3, validator=gt(0.0))
+    weight_decay: float = field(default=1e-2, validator=ge(0.0))
+    momentum: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
+    schedule: Literal["constant", "cosine", "step", "one-cycle"] = "cosine"
+    warmup_epochs: float = field(default=0.0, validator=ge(0.0))
+    label_smoothing: float = field(default=0.0, validator=[ge(0.0), lt(1.0)])
+    clip_norm: float | None = field(default=None, validator=optional(gt(0.0)))
+    ema: float | None = field(default=None, validator=optional([gt(0.0), lt(1.0)]))
+    patience: int | None = field(default=None, validator=optional(ge(1)))
+    weights: Literal["last", "best"] = field(default="last", validator=in_(("last", "best")))
+    crop: int = field(default=0, validator=ge(0))
+    flip: bool = False
+    precision: Literal["32", "bf16"] = field(default="32", validator=in_(("32", "bf16")))
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The views that images are shown in."""
+        return Augmentation(self.crop, self.flip)
+
+    def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
+        """Return the factor on the learning rate in a step, in (0, 1].
+
+        Args:
+            step: The step, from 0.
+            steps: Steps of the whole training.
+            steps_per_epoch: Steps of an epoch.
+        """
+        warmup = min(steps, round(self.warmup_epochs * steps_per_epoch))
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
+        if self.schedule == "cosine":
+            return _cosine(1.0, 0.0, done)
+        if self.schedule == "step":
+            return 0.1 ** ((done >= 0.5) + (done >= 0.75))
+        if self.schedule == "one-cycle":
+            return _cosine(1 / 25, 1.0, done / 0.3) if done < 0.3 else _cosine(1.0, 4e-6, (done - 0.3) / 0.7)
+        return 1.0
+
+
+@frozen(eq=False)
+class Trainee:
+    """What `fit` trains.
+
+    Args:
+        network: The network; it is what is averaged, kept and handed on.
+        loss: From a batch, and the companion's batch where there is one, to a scalar loss. Reads the network.
+        groups: torch parameter groups, `{"params": […], "scale": factor on the learning rate}`; None trains all of the
+            network, and of `extra`, at the full rate.
+        extra: A module that is trained and checkpointed with the network and dropped afterwards.
+        set_mode: Puts the network into training mode, frozen parts excepted.
+    """
+
+    network: nn.Module
+    loss: Callable[..., Tensor]
+    groups: Sequence[Mapping[str, Any]] | None = None
+    extra: nn.Module | None = None
+    set_mode: Callable[[], Any] | None = None
+
+    def parameter_groups(self) -> list[Mapping[str, Any]]:
+        """Return the groups that are trained, `extra` included."""
+        own = list(self.groups) if self.groups is not None else [{"params": list(self.network.parameters())}]
+        extra = list(self.extra.parameters()) if self.extra is not None else []
+        return [*own, {"params": extra}] if extra else own
+
+
+class Normaliser:
+    """Turns bytes into what networks take: float, each channel with mean 0 and deviation 1 over the training split.
+
+    Args:
+        task: Gives mean and deviation.
+        device: Where the images are.
+    """
+
+    def __init__(self, task: TaskInfo, device: torch.device):
+        self._mean = torch.tensor(task.mean, device=device).view(-1, 1, 1) * 255
+        self._scale = 1 / (torch.tensor(task.std, device=device).view(-1, 1, 1) * 255)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise uint8 [batch, channel, height, width] to float32."""
+        return images.to(torch.float32).sub_(self._mean).mul_(self._scale)
+
+
+Validate = Callable[[], float]
+"""Returns the network's validation accuracy, in [0, 1]."""
+
+
+def fit(
+    trainee: Trainee,
+    split: Split,
+    task: TaskInfo,
+    settings: Train,
+    context: Context,
+    part: str,
+    validate: Validate | None = None,
+    companion: Split | None = None,
+) -> list[dict[str, Any]]:
+    """Train a network, going on from the checkpoint of this part of the stage if there is one.
+
+    Args:
+        trainee: The network and its loss; changed in place, and left in eval mode.
+        split: Training images, loaded on the device.
+        task: Their normalisation.
+        settings: How to train.
+        context: Seed, device, folder and hooks.
+        part: Name of this training within the stage, such as `student`.
+        validate: Measures validation accuracy after each epoch; needed for `patience` and `weights = "best"`.
+        companion: Further images; every step's loss also gets a batch of them, labels withheld.
+
+    Returns:
+        One entry an epoch: epoch (from 1), loss, learning_rate, and accuracy where it was validated.
+
+    Raises:
+        DivergedError: The loss or a weight is not finite; the checkpoint of the last good epoch stays.
+    """
+    run = _Training(trainee, split, task, settings, context, companion)
+    checkpoint = context.checkpoint(part)
+    state = checkpoint.load(context.device)
+    if state is not None:
+        run.restore(state)
+    with context.progress.track(f"{context.stage}: {part}", settings.epochs, run.epoch) as tracker:
+        while run.epoch < settings.epochs and not run.is_stalled():
+            entry = run.train_epoch(validate)
+            context.emit("epoch_finished", stage=context.stage, metrics={"part": part, "epochs": settings.epochs, **entry})
+            checkpoint.save(run.state, final=run.epoch == settings.epochs or run.is_stalled())
+            tracker.advance(_words(entry))
+    run.finish()
+    return run.history
+
+
+class _Training:
+    """The moving parts of one `fit`."""
+
+    def __init__(
+        self, trainee: Trainee, split: Split, task: TaskInfo, settings: Train, context: Context, companion: Split | None
+    ):
+        self.trainee, self.split, self.settings, self.context, self.companion = trainee, split, settings, context, companion
+        self.groups = trainee.parameter_groups()
+        self.parameters = [p for group in self.groups for p in group["params"]]
+        self.optimizer = make_optimizer(self.groups, settings, context.plugins)
+        self.scales = [group["lr"] for group in self.optimizer.param_groups]
+        self.average = (
+            AveragedModel(trainee.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+            if settings.ema
+            else None
+        )
+        self.normalise = Normaliser(task, context.device)
+        self.transforms = context.plugins.batch_transforms(context.stage)
+        self.usable = len(split) - (len(split) > 1 and len(split) % settings.batch_size == 1)
+        self.steps = math.ceil(self.usable / settings.batch_size)
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] | None = None
+        self.best_accuracy, self.best_epoch = -1.0, 0
+
+    def train_epoch(self, validate: Validate | None) -> dict[str, Any]:
+        """Train one epoch and return its entry in the history."""
+        set_mode = self.trainee.set_mode or self.trainee.network.train
+        set_mode()
+        if self.trainee.extra is not None:
+            self.trainee.extra.train()
+        with seeded(derive(self.context.seed, "epoch", self.epoch)):
+            losses = self._steps()
+        entry = {
+            "epoch": self.epoch + 1,
+            "loss": self._finite_mean(losses),
+            "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
+        }
+        self.epoch += 1
+        if validate is not None:
+            with self._averaged():
+                entry["accuracy"] = validate()
+            self._remember_best(entry["accuracy"])
+        self.history.append(entry)
+        return entry
+
+    def _steps(self) -> list[Tensor]:
+        settings, total = self.settings, self.steps * self.settings.epochs
+        losses: list[Tensor] = []
+        autocast = torch.autocast(self.context.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+        for step, batches in enumerate(self._batches()):
+            factor = settings.rate(self.epoch * self.steps + step, total, self.steps)
+            for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
+                group["lr"] = scale * factor
+            with autocast:
+                loss = self.trainee.loss(*batches)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.trainee.network)
+            losses.append(loss.detach())
+        return losses
+
+    def _batches(self) -> Iterator[tuple[Batch, ...]]:
+        own = self._stream(self.split, "order", self.usable)
+        if self.companion is None:
+            return ((batch,) for batch in own)
+        return zip(own, self._endless(self.companion), strict=False)
+
+    def _stream(self, split: Split, purpose: str, usable: int, lap: int = 0) -> Iterator[Batch]:
+        """Yield the batches of this epoch, a pure function of (seed, epoch)."""
+        seed = self.context.seed
+        order = permutation(derive(seed, purpose, self.epoch, lap), len(split))[:usable]
+        augmentation = self.settings.augmentation
+        total = self.steps * self.settings.epochs
+        for step, (images, labels, indices) in enumerate(split.batches(order, self.settings.batch_size)):
+            views = augmentation.draw(seed, self.epoch, indices)
+            shown = self.normalise(augmentation.show(images, views))
+            batch = Batch(shown, labels, indices, views, (self.epoch * self.steps + step) / total)
+            for transform in self.transforms:
+                batch = transform(batch)
+            yield batch
+
+    def _endless(self, companion: Split) -> Iterator[Batch]:
+        lap = 0
+        while True:
+            for batch in self._stream(companion, "companion", len(companion), lap):
+                yield Batch(batch.images, torch.full_like(batch.labels, -1), batch.indices, batch.views, batch.progress)
+            lap += 1
+
+    def _finite_mean(self, losses: list[Tensor]) -> float:
+        """Return the mean loss; the only time in an epoch that the device is waited for."""
+        values = torch.stack(losses).float()
+        is_bad = ~values.isfinite()
+        if bool(is_bad.any()):
+            raise DivergedError(self.epoch + 1, int(is_bad.int().argmax()) + 1, self.steps)
+        if not bool(nn.utils.get_total_norm(self.parameters).isfinite()):
+            raise DivergedError(self.epoch + 1, self.steps, self.steps)
+        return float(values.mean())
+
+    def _remember_best(self, accuracy: float) -> None:
+        if accuracy > self.best_accuracy:
+            self.best_accuracy, self.best_epoch = accuracy, self.epoch
+            if self.settings.weights == "best":
+                source = self.average.module if self.average is not None else self.trainee.network
+                self.best = {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
+
+    def is_stalled(self) -> bool:
+        """Tell whether validation accuracy has not risen for `patience` epochs."""
+        patience = self.settings.patience
+        return patience is not None and self.best_accuracy >= 0 and self.epoch - self.best_epoch >= patience
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the averaged weights into the network for a block."""
+        if self.average is None:
+            yield
+            return
+        network = self.trainee.network
+        own = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(self.average.module.state_dict())
+        yield
+        network.load_state_dict(own)
+
+    def finish(self) -> None:
+        """Leave the weights that were asked for in the network."""
+        network = self.trainee.network
+        if self.settings.weights == "best" and self.best is not None:
+            network.load_state_dict(self.best)
+        elif self.average is not None:
+            network.load_state_dict(self.average.module.state_dict())
+        network.eval()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed training needs: tensors and plain data."""
+        return {
+            "epoch": self.epoch,
+            "network": self.trainee.network.state_dict(),
+            "extra": self.trainee.extra.state_dict() if self.trainee.extra is not None else {},
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
+            "history": self.history,
+            "best": self.best,
+            "best_accuracy": self.best_accuracy,
+            "best_epoch": self.best_epoch,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.trainee.network.load_state_dict(state["network"])
+        if self.trainee.extra is not None:
+            self.trainee.extra.load_state_dict(state["extra"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.epoch, self.history, self.best = state["epoch"], state["history"], state["best"]
+        self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
+
+
+def make_optimizer(groups: Sequence[Mapping[str, Any]], settings: Train, plugins: Plugins) -> torch.optim.Optimizer:
+    """Build the optimizer: a plugin's, if one offers it, else torch's own, fused.
+
+    Parameters with fewer than two axes (biases, normalisation) are not decayed.
+    """
+    prepared: list[dict[str, Any]] = []
+    for group in groups:
+        rate = settings.learning_rate * group.get("scale", 1.0)
+        trainable = [p for p in group["params"] if p.requires_grad]
+        for decays in (True, False):
+            members = [p for p in trainable if (p.ndim > 1) == decays]
+            if members:
+                prepared.append({"params": members, "lr": rate, "weight_decay": settings.weight_decay * decays})
+    offered = plugins.hook.learnforge_optimizer(parameters=prepared, options=asdict(settings))
+    if offered is not None:
+        assert isinstance(offered, torch.optim.Optimizer)
+        return offered
+    extra = {"momentum": settings.momentum, "nesterov": settings.momentum > 0} if settings.optimizer == "sgd" else {}
+    is_fusible = all(p.device.type in ("cpu", "cuda") for group in prepared for p in group["params"])
+    return _OPTIMIZERS[settings.optimizer](prepared, fused=is_fusible, **extra)
+
+
+def cross_entropy(network: nn.Module, settings: Train) -> Callable[[Batch], Tensor]:
+    """Return the loss of plain supervised training."""
+    return lambda batch: F.cross_entropy(network(batch.images), batch.labels, label_smoothing=settings.label_smoothing)
+
+
+@frozen
+class Scores:
+    """How well a network does on a split.
+
+    Args:
+        accuracy: Share of images classified correctly, in [0, 1].
+        loss: Mean cross-entropy in nats.
+        count: Number of images.
+    """
+
+    accuracy: float
+    loss: float
+    count: int
+
+
+def predict(network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int = 512) -> Tensor:
+    """Return a network's class scores for a whole split, in order: float [image, outputs].
+
+    Args:
+        network: A module, put into eval mode, or any callable from normalised images to class scores.
+        split: Images, loaded on the network's device.
+        task: Normalisation.
+        batch_size: Images in a pass.
+    """
+    if isinstance(network, nn.Module):
+        network.eval()
+    with torch.inference_mode():
+        parts: list[Tensor] = []
+        for images, _, _ in split.batches(torch.arange(len(split)), batch_size):
+            parts.append(network(Normaliser(task, images.device)(images)).float())
+        return torch.cat(parts)
+
+
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """Score class scores [image, outputs] against labels int64 [image]."""
+    labels = labels.to(logits.device)
+    accuracy = float((logits.argmax(1) == labels).double().mean())
+    return Scores(accuracy, float(F.cross_entropy(logits, labels)), len(labels))
+
+
+def evaluate(network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo) -> Scores:
+    """Judge a network on a split, in eval mode; see `predict`."""
+    return score(predict(network, split, task), split.labels)
+
+
+def confusion(logits: Tensor, labels: Tensor) -> list[list[int]]:
+    """Count images by true class (row) and predicted class (column)."""
+    outputs = logits.shape[1]
+    pairs = labels.cpu() * outputs + logits.argmax(1).cpu()
+    counts: list[list[int]] = torch.bincount(pairs, minlength=outputs**2).view(outputs, outputs).tolist()
+    return counts
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _words(entry: Mapping[str, Any]) -> str:
+    accuracy = f", validation {entry['accuracy']:.1%}" if "accuracy" in entry else ""
+    return f"loss {entry['loss']:.3f}{accuracy}"

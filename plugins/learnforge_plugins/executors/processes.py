@@ -1,0 +1,44 @@
+"""Processes: every slot is a freshly spawned process of its own, so a job that dies takes one trial with it and no other.
+
+Tensors in the arguments are handed over in shared memory.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from learnforge import Executor, Slot, hookimpl
+
+
+@frozen
+class Processes(Executor):
+    """One spawned process for each slot. It has no options."""
+
+    def open(
+        self, slots: Sequence[Slot], setup: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> list[concurrent.futures.Executor]:
+        import torch.multiprocessing
+
+        context = torch.multiprocessing.get_context("spawn")
+        return [
+            concurrent.futures.ProcessPoolExecutor(1, context, _start, (slot, setup, arguments)) for slot in slots
+        ]
+
+
+def _start(slot: Slot, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    torch.set_num_threads(slot.threads)
+    setup(slot, *arguments)
+
+
+@hookimpl
+def learnforge_executors() -> dict[str, type[Executor]]:
+    return {"processes": Processes}

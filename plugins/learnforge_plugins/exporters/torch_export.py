@@ -1,0 +1,38 @@
+"""torch.export: the network as an ahead-of-time graph (`.pt2`), which torch runs without the Python code that defined it.
+
+Reference:
+    PyTorch documentation, torch.export. https://docs.pytorch.org/docs/stable/export.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from learnforge import Exporter, Runtime, hookimpl
+
+
+@frozen
+class TorchExport(Exporter):
+    """Ahead-of-time export of torch, for batches of any size. It has no options."""
+
+    suffix: ClassVar[str] = ".pt2"
+
+    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
+        batch = torch.export.Dim("batch", min=1)
+        with torch.no_grad():
+            program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+        torch.export.save(program, path)
+
+    def load(self, path: Path) -> Runtime:
+        module = torch.export.load(path).module()
+        return lambda images: module(images)
+
+
+@hookimpl
+def learnforge_exporters() -> dict[str, type[Exporter]]:
+    return {"torch-export": TorchExport}

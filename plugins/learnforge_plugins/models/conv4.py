@@ -1,0 +1,46 @@
+"""Conv4: four blocks of 3 × 3 convolution, batch normalisation, ReLU and 2 × 2 max-pooling; the network of the few-shot literature.
+
+Reference:
+    Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, Matching networks for one shot learning, 2016, section 4.1.
+    arXiv:1606.04080
+Differs:
+    A block does not pool once the features are 1 pixel high or wide; what is left is averaged, where the paper flattens it.
+"""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+from attrs.validators import ge
+from torch import nn
+
+from learnforge import Model, TaskInfo, hookimpl
+
+
+@frozen
+class Conv4(Model):
+    """Four convolutional blocks.
+
+    Args:
+        width: Channels of every block, from 1; 64 in the literature, 32 in MAML on miniImageNet.
+        blocks: Blocks, from 1.
+    """
+
+    width: int = field(default=64, validator=ge(1))
+    blocks: int = field(default=4, validator=ge(1))
+
+    def build(self, task: TaskInfo) -> nn.Module:
+        inside, height, pixels = task.input_shape
+        side = min(height, pixels)
+        layers: list[nn.Module] = []
+        for _ in range(self.blocks):
+            layers += [nn.Conv2d(inside, self.width, 3, padding=1), nn.BatchNorm2d(self.width), nn.ReLU(inplace=True)]
+            if side >= 2:
+                layers.append(nn.MaxPool2d(2))
+                side //= 2
+            inside = self.width
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.width, task.outputs))
+
+
+@hookimpl
+def learnforge_models() -> dict[str, type[Model]]:
+    return {"conv4": Conv4}

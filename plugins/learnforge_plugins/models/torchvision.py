@@ -1,0 +1,106 @@
+"""torchvision's classification models by name, with or without the weights that torchvision publishes.
+
+Pretrained weights are read from torch's own cache and downloaded if they are not there; then the head is replaced by one for the
+task's classes.
+
+Reference:
+    torchvision documentation, Models and pre-trained weights. https://docs.pytorch.org/vision/stable/models.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from attrs import evolve, field, frozen
+from attrs.validators import min_len
+from torch import nn
+
+from learnforge import ArtifactError, Model, TaskInfo, hookimpl, replace_head
+from learnforge.errors import nearest
+
+
+@frozen
+class TorchvisionModel(Model):
+    """One of torchvision's classification models.
+
+    Args:
+        name: Its name, such as `mobilenet_v3_small` or `resnet18`.
+        weights: Name of its weights, such as `DEFAULT` or `IMAGENET1K_V1`; random weights by default.
+    """
+
+    name: str = field(validator=min_len(1))
+    weights: str | None = None
+
+    def without_pretrained(self) -> Model:
+        return evolve(self, weights=None)
+
+    def require(self) -> None:
+        entry = self._entry()
+        if entry is not None:
+            self._find(entry)
+
+    def build(self, task: TaskInfo) -> nn.Module:
+        from torchvision import models
+
+        entry = self._entry()
+        if entry is None:
+            model: nn.Module = models.get_model(self.name, weights=None, num_classes=task.outputs)
+        else:
+            classes = len(entry.meta["categories"])
+            model = models.get_model(self.name, weights=None, num_classes=classes)
+            model.load_state_dict(torch.load(self._find(entry), map_location="cpu", weights_only=True))
+            replace_head(model, classes, task.outputs)
+        if task.input_shape[0] != 3:
+            _replace_stem(model, task.input_shape[0])
+        return model
+
+    def _entry(self) -> Any:
+        """Return torchvision's entry for the weights, or None where there are to be none."""
+        from torchvision import models
+
+        names = models.list_models(module=models)
+        if self.name not in names:
+            raise ArtifactError(f"torchvision has no classification model {self.name!r}; {nearest(self.name, names)}")
+        if self.weights is None:
+            return None
+        entries = models.get_model_weights(self.name)
+        if self.weights not in entries.__members__:
+            raise ArtifactError(f"{self.name} has no weights {self.weights!r}; {nearest(self.weights, entries.__members__)}")
+        return entries[self.weights]
+
+    def _find(self, entry: Any) -> Path:
+        """Return the file of the weights, downloading it if it is not in torch's cache."""
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        file = folder / Path(urlparse(entry.url).path).name
+        if not file.exists():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(entry.url, str(file), progress=False)
+            except (URLError, OSError) as error:
+                raise ArtifactError(
+                    f"the weights {self.weights} of {self.name} must be in {file}, and cannot be downloaded ({error}). Fetch "
+                    f"{entry.url} on a machine with network and put it there, or leave out `weights`."
+                ) from error
+        return file
+
+
+def _replace_stem(model: nn.Module, channels: int) -> None:
+    """Let the first convolution take another number of channels; a pretrained one is averaged over its colours."""
+    name, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    has_bias = old.bias is not None
+    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=has_bias)  # type: ignore[arg-type]
+    with torch.no_grad():
+        # the sum over channels keeps its size
+        new.weight.copy_(old.weight.mean(1, keepdim=True).expand_as(new.weight) * (old.in_channels / channels))
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias)
+    model.set_submodule(name, new.to(old.weight.device))
+
+
+@hookimpl
+def learnforge_models() -> dict[str, type[Model]]:
+    return {"torchvision": TorchvisionModel}

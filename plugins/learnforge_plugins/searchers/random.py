@@ -1,0 +1,36 @@
+"""Random search: every choice uniformly at random, the baseline that a searcher must beat.
+
+Reference:
+    Li & Talwalkar, Random search and reproducibility for neural architecture search, 2019. arXiv:1902.07638
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from attrs import frozen
+
+from learnforge import HistorySampler, Searcher, SpaceView, hookimpl
+
+
+@frozen
+class Random(Searcher):
+    """Random search. It has no options."""
+
+    def sampler(self, seed: int, directions: Sequence[str], view: SpaceView | None = None) -> optuna.samplers.BaseSampler:
+        return _RandomSampler(seed)
+
+
+class _RandomSampler(HistorySampler):
+    def propose(
+        self, history: Sequence[optuna.trial.FrozenTrial], rng: np.random.Generator, directions: Sequence[str]
+    ) -> Mapping[str, Any]:
+        return {}
+
+
+@hookimpl
+def learnforge_searchers() -> dict[str, type[Searcher]]:
+    return {"random": Random}

@@ -1,0 +1,197 @@
+"""A folder of images, one sub-folder a class: `train/ val/ test/` with the classes inside, or the classes alone, which are then split.
+
+Grey, colour, palette, RGBA and 16-bit images of any size are converted to one shape; files that cannot be read are all named
+before anything is trained. Small sets are held in memory; large ones are read by worker processes as they are needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, lt, optional
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from learnforge import MemorySplit, Split, StreamSplit, Task, TaskError, TaskInfo, TaskSource, hookimpl
+from learnforge.files import fingerprint
+from learnforge.task import measure_channels, stratified
+
+_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
+_SAMPLE = 1000
+"""Images read to measure mean and deviation where not all are held in memory."""
+
+
+@frozen
+class ImageFolder(TaskSource):
+    """Images in folders.
+
+    Args:
+        root: The folder: with `train` (and perhaps `val`, `test`) inside, or with one sub-folder for each class. What is
+            missing is split off the training images.
+        size: Height and width in pixels: the shorter side is resized to it and the middle cut out. By default the size that
+            all images have; where they differ, it must be given.
+        channels: 1 for grey, 3 for colour; by default grey if every image is grey.
+        validation: Share of the training images to validate with, where there is no folder for it.
+        test: Share to test with, where there is no folder for it.
+        split_seed: Which random split, from 0.
+        memory_mib: Hold the images in memory if they need at most so many MiB; read them as they are needed otherwise.
+        workers: Reading processes for images that are not held in memory.
+    """
+
+    root: Path
+    size: int | None = field(default=None, validator=optional(ge(1)))
+    channels: int | None = field(default=None, validator=optional(in_((1, 3))))
+    validation: float = field(default=0.2, validator=[gt(0.0), lt(1.0)])
+    test: float = field(default=0.2, validator=[gt(0.0), lt(1.0)])
+    split_seed: int = field(default=0, validator=ge(0))
+    memory_mib: int = field(default=2048, validator=ge(0))
+    workers: int = field(default=2, validator=ge(0))
+
+    def load(self) -> Task:
+        classes, files, labels = self._find()
+        size, channels = self._inspect([file for part in files for file in part])
+        decode = partial(decode_image, size=size, channels=channels)
+        count = sum(map(len, files))
+        is_held = count * channels * size * size <= self.memory_mib * 2**20
+        splits = [self._split(part, part_labels, decode, is_held) for part, part_labels in zip(files, labels, strict=True)]
+        sample = files[0] if is_held else files[0][:: max(1, len(files[0]) // _SAMPLE)]
+        mean, std = measure_channels(_decode_all(sample, decode))
+        name = self.root.resolve().name
+        info = TaskInfo(name, tuple(classes), tuple(f"{name}:{c}" for c in classes), (channels, size, size), mean, std)
+        return Task(info, *splits)
+
+    def _find(self) -> tuple[list[str], list[list[Path]], list[Tensor]]:
+        """Return class names, and for training, validation and test the files and their labels."""
+        if not self.root.is_dir():
+            raise TaskError(f"task.root: must be a folder of images, {self.root} is none")
+        folders = {part: next((self.root / n for n in names if (self.root / n).is_dir()), None) for part, names in _NAMES.items()}
+        train = folders["train"] or self.root
+        classes = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
+        if len(classes) < 2:
+            raise TaskError(f"task.root: {train} must hold a sub-folder for each of at least two classes, it holds {classes}")
+        found: dict[str, tuple[list[Path], Tensor]] = {}
+        for part, folder in folders.items():
+            if folder is not None:
+                found[part] = _list(folder, classes)
+        if not folders["train"]:
+            found = {"train": _list(train, classes)}
+        return classes, *self._fill(found)
+
+    def _fill(self, found: dict[str, tuple[list[Path], Tensor]]) -> tuple[list[list[Path]], list[Tensor]]:
+        """Split off the training images what has no folder of its own."""
+        files, labels = found["train"]
+        shares = (0.0 if "validation" in found else self.validation, 0.0 if "test" in found else self.test)
+        if sum(shares) >= 1:
+            raise TaskError(f"task: validation + test must be below 1, got {sum(shares):g}")
+        validation, test, train = stratified(labels, shares, self.split_seed)
+        parts = {"train": train, "validation": validation, "test": test}
+        split = {n: ([files[i] for i in p.tolist()], labels[p]) for n, p in parts.items()}
+        whole = [split[n] if n == "train" or n not in found else found[n] for n in parts]
+        return [part[0] for part in whole], [part[1] for part in whole]
+
+    def _inspect(self, files: Sequence[Path]) -> tuple[int, int]:
+        """Read every header: name the files that cannot be used, and find out size and channels."""
+        with ThreadPoolExecutor() as pool:
+            heads = list(pool.map(_head, files))
+        bad = [f"{file}: {head}" for file, head in zip(files, heads, strict=True) if isinstance(head, str)]
+        if bad:
+            shown = "\n  ".join(bad[:20]) + (f"\n  and {len(bad) - 20} more" if len(bad) > 20 else "")
+            raise TaskError(f"{len(bad)} of {len(files)} files in {self.root} cannot be read as images; mend or remove them:\n  {shown}")
+        good = [head for head in heads if not isinstance(head, str)]
+        sizes = {(width, height) for width, height, _ in good}
+        if self.size is None and (len(sizes) > 1 or any(w != h for w, h in sizes)):
+            raise TaskError(f"task.size: must be given, since the images have {len(sizes)} sizes, such as {sorted(sizes)[:3]}")
+        channels = self.channels or (1 if all(is_grey for _, _, is_grey in good) else 3)
+        return self.size or next(iter(sizes))[0], channels
+
+    def _split(self, files: list[Path], labels: Tensor, decode: partial[Tensor], is_held: bool) -> Split:
+        if is_held:
+            return MemorySplit(_decode_all(files, decode), labels)
+        # the bytes of a large set are too many to hash; size and time of change tell an edited file
+        stats = [[str(f.relative_to(self.root)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        keywords = {key: str(value) for key, value in decode.keywords.items()}
+        return StreamSplit(files, labels, decode, fingerprint([stats, labels.tolist(), keywords]), self.workers)
+
+
+def decode_image(file: Path, size: int, channels: int) -> Tensor:
+    """Read an image file into uint8 [channel, size, size].
+
+    Raises:
+        TaskError: The file cannot be decoded; its name is in the text.
+    """
+    try:
+        with Image.open(file) as opened:
+            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise TaskError(f"{file} cannot be read as an image: {error}") from error
+    scale = size / min(image.size)
+    if scale != 1:
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring 16-bit grey to 8 bits, which Pillow would clip instead, and lay transparency on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        top = 65535 if image.mode.startswith("I") and values.max(initial=0) > 255 else 255
+        return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
+    return image
+
+
+def _head(file: Path) -> tuple[int, int, bool] | str:
+    """Return width, height and whether the image is grey, or why it cannot be read."""
+    try:
+        with Image.open(file) as image:
+            head = (image.width, image.height, image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F"))
+            image.verify()
+        with Image.open(file) as image:  # verify() spares the pixels; a cut-off file only shows when they are read
+            image.load()
+    except UnidentifiedImageError:
+        return "no known image format"
+    except (OSError, SyntaxError, ValueError) as error:
+        return str(error)
+    return head
+
+
+def _list(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
+    """List the image files of every class, sorted by name."""
+    extra = sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name not in classes and not f.name.startswith("."))
+    if extra:
+        raise TaskError(f"{folder} holds classes that the training folder has not: {', '.join(extra)}")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        inside = (Path(top) / file for top, _, names in os.walk(folder / name) for file in names)
+        own = sorted(file for file in inside if file.suffix.lower() in _ENDINGS)
+        files += own
+        labels += [label] * len(own)
+    if not files:
+        raise TaskError(f"{folder} holds no image in its class folders {', '.join(classes[:5])}")
+    return files, torch.tensor(labels)
+
+
+def _decode_all(files: Sequence[Path], decode: partial[Tensor]) -> Tensor:
+    with ThreadPoolExecutor() as pool:
+        return torch.stack(list(pool.map(decode, files)))
+
+
+@hookimpl
+def learnforge_tasks() -> dict[str, type[TaskSource]]:
+    return {"image-folder": ImageFolder}
+
+
