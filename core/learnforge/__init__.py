@@ -17,6 +17,7 @@ from learnforge.hookspecs import hookimpl, hookspec
 
 if TYPE_CHECKING:
     from learnforge.api import (
+        adapt,
         distill,
         export,
         load,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from learnforge.training import Train
 
 _HOMES = {
-    "api": ("distill", "export", "load", "load_method", "load_task", "meta_train", "run", "search", "transfer"),
+    "api": ("adapt", "distill", "export", "load", "load_method", "load_task", "meta_train", "run", "search", "transfer"),
     "artifact": ("Artifact", "find_head", "replace_head"),
     "context": ("Context", "Executor", "Slot"),
     "episodes": ("EpisodeShape", "Episodes", "Labelled"),
@@ -154,6 +155,7 @@ __all__ = [
     "TaskSource",
     "Train",
     "Transfer",
+    "adapt",
     "best_first",
     "distill",
     "export",

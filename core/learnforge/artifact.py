@@ -19,7 +19,7 @@ from learnforge.files import hash_file, write_atomically, write_json
 from learnforge.plugins import Plugins, spell
 from learnforge.randomness import seeded
 from learnforge.space import Model, Space
-from learnforge.task import TaskInfo
+from learnforge.task import Task, TaskInfo
 
 FORMAT = 1
 
@@ -115,6 +115,7 @@ class Artifact:
         metrics: What the stage measured, JSON-able.
         provenance: Where it comes from.
         module: The caller's own module, for a spec of the kind `module`.
+        data: The task itself, where it was made in this session; not saved.
     """
 
     spec: NetworkSpec
@@ -125,6 +126,7 @@ class Artifact:
     metrics: Mapping[str, Any] = field(factory=dict)
     provenance: Provenance = field(factory=Provenance)
     module: nn.Module | None = field(default=None, repr=False)
+    data: Task | None = field(default=None, repr=False)
 
     def network(self, plugins: Plugins | None = None, seed: int = 0, task: TaskInfo | None = None) -> nn.Module:
         """Build the network and load its weights.
@@ -151,6 +153,24 @@ class Artifact:
     def with_state(self, module: nn.Module, **changes: Any) -> Artifact:
         """Return this artifact with a module's weights, copied to the CPU, and other changes."""
         return evolve(self, weights=copy_weights(module), **changes)
+
+    def predict(self, images: Tensor, plugins: Plugins | None = None) -> Tensor:
+        """Return class scores for images: float [image, class].
+
+        Args:
+            images: uint8 [image, channel, height, width], or float images already normalised.
+        """
+        network = self.network(plugins).eval()
+        with torch.inference_mode():
+            scores: Tensor = network(self.normalise(images))
+            return scores
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn uint8 images [image, channel, height, width] into what the network takes; floats pass as they are."""
+        if images.dtype != torch.uint8:
+            return images
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.task.mean, self.task.std))
+        return (images.float() / 255 - mean) / std
 
     def save(self, folder: Path) -> None:
         """Write `weights.safetensors`, `metrics.json`, then `artifact.json`, which makes the artifact whole.

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
     from learnforge.artifact import Artifact
     from learnforge.context import Executor
-    from learnforge.report import Section
+    from learnforge.report.section import Section
+    from learnforge.report.summary import RunSummary
     from learnforge.runner import Run
     from learnforge.space import Cost, Space
     from learnforge.stages.distill import Distiller
     from learnforge.stages.export import Exporter
-    from learnforge.stages.meta import MetaLearner
-    from learnforge.stages.search import Searcher
+    from learnforge.stages.meta.learner import MetaLearner
+    from learnforge.stages.search.searcher import Searcher
     from learnforge.stages.stage import Stage
     from learnforge.stages.transfer import Transfer
     from learnforge.task import Batch, TaskSource
@@ -167,7 +168,7 @@ def learnforge_run_failed(run: Run, error: BaseException) -> None:
 
 
 @hookspec
-def learnforge_report_sections(run: Run) -> Iterable[Section]:  # type: ignore[empty-body]
+def learnforge_report_sections(run: RunSummary) -> Iterable[Section]:  # type: ignore[empty-body]
     """Add sections to the report; they stand after the core's own."""
 
 

@@ -171,6 +171,10 @@ def _value(
         return _convert(data, hint, path, problems, resolve)
     if field.metadata.get("reference") and isinstance(data, str):
         return data
+    if data is None or not isinstance(data, (str, int, float, list, Mapping)):
+        return data  # an object, from the API
+    if isinstance(data, str):
+        data = {"use": data}
     if not isinstance(data, Mapping) or not isinstance(data.get("use"), str):
         named = " or the name of a stage or the path of an artifact" if field.metadata.get("reference") else ""
         problems.append(Problem(path, f'must be a table {{ use = "{kind} name", … }}{named}, got {data!r}'))
@@ -186,6 +190,8 @@ def _convert(data: Any, hint: Any, path: str, problems: list[Problem], resolve: 
     if origin in (Union, types.UnionType):
         return _convert_union(data, hint, path, problems, resolve)
     if attrs.has(hint):
+        if isinstance(data, hint):
+            return data
         built = structure(hint, data, path, problems, resolve)
         return _FAILED if built is None else built
     if origin is tuple and isinstance(data, (list, tuple)):
@@ -213,6 +219,8 @@ def _convert_union(data: Any, hint: Any, path: str, problems: list[Problem], res
     for member in get_args(hint):
         if isinstance(data, Mapping) and attrs.has(member):
             return _convert(data, member, path, problems, resolve)
+        if attrs.has(member) and isinstance(data, member):
+            return data
         attempt: list[Problem] = []
         value = _convert(data, member, path, attempt, resolve)
         if not attempt:

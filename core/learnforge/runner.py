@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import platform
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -26,11 +27,12 @@ from attrs import define, evolve, field, frozen
 
 from learnforge.artifact import Artifact, load_artifact
 from learnforge.context import Context, Progress, Silence, choose_device
-from learnforge.errors import ArtifactError, DivergedError, RunError, StageError
+from learnforge.errors import ArtifactError, DivergedError, PluginWarning, RunError, StageError
 from learnforge.files import fingerprint, refusal, remove, write_json, write_text
 from learnforge.plugins import Plugins, identify, spell
 from learnforge.randomness import derive
 from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage
+from learnforge.report import Section, read_summary
 from learnforge.runlog import EventLog, lock
 from learnforge.space import Model
 from learnforge.stages.stage import Reference, Stage
@@ -318,6 +320,20 @@ class _Runner:
             parents=tuple(parent.provenance.fingerprint for parent in inputs.values()),
         )
         return evolve(artifact, provenance=provenance, metrics={**artifact.metrics, "seconds": seconds})
+
+
+def report_sections(run: Run) -> list[Section]:
+    """Ask the run's plugins for sections of its report; a plugin at fault is named and left out."""
+    if run.folder is None:
+        return []
+    summary, sections = read_summary(run.folder), []
+    for impl in run.plugins.hook.learnforge_report_sections.get_hookimpls():
+        try:
+            sections += list(impl.function(*([summary] if impl.argnames else [])) or ())
+        except Exception as error:
+            message = f"plugin {impl.plugin_name!r}: `learnforge_report_sections` fails with {type(error).__name__}: {error}"
+            warnings.warn(message, PluginWarning, stacklevel=2)
+    return sections
 
 
 def versions() -> dict[str, str]:

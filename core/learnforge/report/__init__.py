@@ -1,5 +1,6 @@
-"""The report: `report.html` and `report.md` out of a run."""
+"""The report: what a run found, as `report.html` (one file, works offline) and `report.md`, made from the run's folder."""
 
 from learnforge.report.section import Section
+from learnforge.report.summary import RunSummary, StageSummary, read_summary
 
-__all__ = ["Section"]
+__all__ = ["RunSummary", "Section", "StageSummary", "read_summary"]

@@ -7,7 +7,7 @@ Reference:
     Sandler, Howard, Zhu, Zhmoginov & Chen, MobileNetV2: inverted residuals and linear bottlenecks, 2018, table 2.
     arXiv:1801.04381
 Differs:
-    Below 64 pixels the first strides are left out, and below 16 the last stages too, so that features keep an extent.
+    Below 128 pixels the first one or two strides are left out, and below 16 the last three stages, so that features keep an extent.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MobileNet(Model):
     def build(self, task: TaskInfo) -> nn.Module:
         channels, height, pixels = task.input_shape
         side = min(height, pixels)
-        unhalved = 0 if side >= 128 else 1 if side >= 64 else 2 if side >= 32 else 3
+        unhalved = 0 if side >= 128 else 1 if side >= 64 else 2
         stages = _STAGES if side >= 16 else _STAGES[:4]
         inside = self._widen(_STEM)
         layers: list[nn.Module] = [_conv(channels, inside, 3, 1 if unhalved > 0 else 2), nn.ReLU6(inplace=True)]

@@ -1,0 +1,246 @@
+"""The Python API: each call is one stage, run as a recipe's stage is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import evolve, field, frozen
+from torch import Tensor, nn
+
+from learnforge.artifact import Artifact, load_artifact
+from learnforge.context import Progress, Silence
+from learnforge.errors import Problem, RecipeError
+from learnforge.options import option_key, structure
+from learnforge.plugins import PluginChoice, Plugins
+from learnforge.recipe import Recipe, RunSettings, find_recipe, parse_recipe, plugin_choice, read_recipe
+from learnforge.runner import Options, Run, run_recipe
+from learnforge.space import Model, Space
+from learnforge.stages.meta import adapt_artifact
+from learnforge.stages.stage import Stage
+from learnforge.task import Task, TaskSource
+
+
+def load_task(name: str, plugins: Plugins | None = None, **options: Any) -> Task:
+    """Load a task by name, `load_task("digits", classes=[0, 1, 2])`.
+
+    Raises:
+        PluginError: There is no such task.
+        RecipeError: An option is wrong.
+        TaskError: The data cannot be read.
+    """
+    problems: list[Problem] = []
+    source = (plugins or Plugins()).resolve("task", {"use": name, **options}, "task", problems)
+    if not isinstance(source, TaskSource):
+        raise RecipeError(problems, f"load_task({name!r})")
+    return source.load()
+
+
+def load_method(name: str, plugins: Plugins | None = None) -> type[Any]:
+    """Return a method's class by kind and name, `load_method("distiller.kd")(temperature=2.0)`.
+
+    Raises:
+        PluginError: There is no such method.
+    """
+    kind, _, method = name.partition(".")
+    return (plugins or Plugins()).load(kind, method)
+
+
+def load(folder: str | Path, module: nn.Module | None = None) -> Artifact:
+    """Read an artifact from a stage's folder.
+
+    Args:
+        folder: Such as `runs/digits/distill`.
+        module: The network, for an artifact that was made from a module of the caller's.
+
+    Raises:
+        ArtifactError: There is none, or it is damaged.
+    """
+    return load_artifact(Path(folder), module)
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    plugin_files: tuple[Path, ...] = (),
+    progress: Progress | None = None,
+) -> Run:
+    """Run a recipe: a file, a built-in recipe's name, or its data.
+
+    Args:
+        recipe: What to run.
+        folder: Folder that keeps the run and goes on with it; nothing is kept without one.
+        workers: Trials of a search at a time.
+        overwrite: Run finished stages again where what they depend on has changed.
+        plugin_files: Python files to load as plugins.
+        progress: Shows what is going on; nothing by default.
+
+    Raises:
+        LearnforgeError: See the tree in `learnforge.errors`.
+    """
+    data = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(find_recipe(recipe))
+    plugins = Plugins(plugin_choice(data, plugin_files))
+    source = "recipe" if isinstance(recipe, Mapping) else str(recipe)
+    options = Options(_path(folder), workers, progress or Silence(), lambda names: overwrite)
+    return run_recipe(parse_recipe(data, plugins, source), plugins, options)
+
+
+def search(task: Task | TaskSource, space: str | Space, method: Any = "evolution", **settings: Any) -> Artifact:
+    """Search an architecture; see `SearchStage` for the settings, and `run_stage` for seed, workers and run.
+
+    Args:
+        task: What to learn.
+        space: A space, or its name.
+        method: A searcher, or its name.
+    """
+    return run_stage("search", method, task, space=space, **settings)
+
+
+def distill(
+    teacher: Artifact | Model | nn.Module, student: Any, method: Any = "kd", task: Task | TaskSource | None = None, **settings: Any
+) -> Artifact:
+    """Teach a student what a teacher knows; see `DistillStage` for the settings.
+
+    Args:
+        teacher: An artifact, a model or a module.
+        student: A model, its name, an artifact or a module.
+        method: A distiller, or its name.
+        task: What to learn; the task that the teacher was made with in this session, by default.
+    """
+    return run_stage("distill", method, task or _task_behind(teacher), teacher=teacher, student=student, **settings)
+
+
+def transfer(source: Artifact | Model | nn.Module, task: Task | TaskSource, method: Any = "fine-tune", **settings: Any) -> Artifact:
+    """Carry a network to another task; see `TransferStage` for the settings."""
+    return run_stage("transfer", method, task, source=source, **settings)
+
+
+def meta_train(
+    source: Artifact | Model | nn.Module,
+    method: Any = "maml",
+    task: Task | TaskSource | None = None,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    **settings: Any,
+) -> Artifact:
+    """Learn to learn classes from a few examples; see `MetaStage` for the settings."""
+    episodes = {"ways": ways, "shots": shots, "queries": queries}
+    return run_stage("meta", method, task or _task_behind(source), source=source, episodes=episodes, **settings)
+
+
+def export(source: Artifact, task: Task | TaskSource, method: Any = "torch-export", **settings: Any) -> Artifact:
+    """Write a network to a file in the folder `run=`, and prove it on the task's test split."""
+    return run_stage("export", method, task, source=source, **settings)
+
+
+def adapt(artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins | None = None) -> Artifact:
+    """Teach a meta-learnt artifact new classes from a few labelled images.
+
+    Args:
+        artifact: What `meta_train` or a meta stage made.
+        images: uint8 [image, channel, height, width], or float images already normalised.
+        labels: int64 [image], in [0, ways).
+
+    Raises:
+        ArtifactError: It is not meta-learnt, or images and labels do not fit it.
+    """
+    return adapt_artifact(artifact, artifact.normalise(images), labels, plugins or Plugins())
+
+
+def run_stage(
+    kind: str,
+    method: Any,
+    task: Task | TaskSource,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    run: str | Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    plugins: Plugins | None = None,
+    **settings: Any,
+) -> Artifact:
+    """Run one stage as a recipe would.
+
+    Args:
+        kind: Kind of stage.
+        method: A method, its name, or a recipe's table for it.
+        task: What to learn.
+        seed: Seed of everything random.
+        workers: Trials of a search at a time.
+        run: Folder that keeps the stage and goes on with it; nothing is kept without one.
+        device: `auto`, or a device as torch spells it.
+        overwrite: Run a finished stage again if what it depends on has changed.
+        progress: Shows what is going on.
+        plugins: Plugins to use; all that is installed, by default.
+        settings: The stage's settings, as keys in a recipe; tables may be dicts, names or objects.
+
+    Returns:
+        What the stage made.
+
+    Raises:
+        LearnforgeError: See the tree in `learnforge.errors`.
+    """
+    plugins = plugins or Plugins(PluginChoice())
+    stage = _make_stage(kind, method, settings, plugins)
+    source = task if isinstance(task, TaskSource) else _Given(task)
+    recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), {"run": {"name": kind, "seed": seed}})
+    options = Options(_path(run), workers, progress or Silence(), lambda names: overwrite)
+    made = run_recipe(recipe, plugins, options).artifacts[stage.name]
+    return evolve(made, data=source.load())
+
+
+def _make_stage(kind: str, method: Any, settings: Mapping[str, Any], plugins: Plugins) -> Stage:
+    """Build a stage from settings that may be plain data, names or objects.
+
+    Raises:
+        RecipeError: Something is wrong; all of it is listed.
+    """
+    cls = plugins.load("stage", kind, Stage)
+    fields = {f.name: f for f in attrs.fields(cls)}
+    models = plugins.names("model")
+    table: dict[str, Any] = {"name": kind}
+    for name, value in settings.items():
+        is_reference = name in fields and fields[name].metadata.get("reference")
+        is_model = is_reference and isinstance(value, str) and value in models
+        table[option_key(fields[name]) if name in fields else name] = {"use": value} if is_model else value
+    problems: list[Problem] = []
+    stage = structure(cls, table, "", problems, plugins.resolve)
+    chosen = _make_method(cls.method_kind or "", method, plugins, problems)
+    if stage is None or problems:
+        raise RecipeError(problems, f"{kind}()")
+    return evolve(stage, method=chosen)
+
+
+def _make_method(kind: str, method: Any, plugins: Plugins, problems: list[Problem]) -> Any:
+    if isinstance(method, str):
+        method = {"use": method}
+    return plugins.resolve(kind, method, "method", problems) if isinstance(method, Mapping) else method
+
+
+def _task_behind(source: Any) -> Task:
+    if isinstance(source, Artifact) and source.data is not None:
+        return source.data
+    message = "is missing; pass task=…, since only an artifact made in this session remembers its data"
+    raise RecipeError([Problem("task", message)], "task")
+
+
+def _path(folder: str | Path | None) -> Path | None:
+    return Path(folder) if folder is not None else None
+
+
+@frozen(eq=False)
+class _Given(TaskSource):
+    """A task that the caller holds already."""
+
+    task: Task = field(repr=False)
+
+    def load(self) -> Task:
+        return self.task

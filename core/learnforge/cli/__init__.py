@@ -1,0 +1,28 @@
+"""The command line. Each command is a file that is imported when it is called, so that `--help` costs no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from learnforge.errors import LearnforgeError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. Errors raised on purpose are printed without a traceback; `--debug` shows it."""
+    from learnforge.cli.group import cli
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    is_debugging = "--debug" in given
+    try:
+        cli.main([word for word in given if word != "--debug"], prog_name="learnforge")
+    except LearnforgeError as error:
+        if is_debugging:
+            raise
+        print(f"learnforge: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if is_debugging:
+            raise
+        print("learnforge: stopped; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        sys.exit(130)

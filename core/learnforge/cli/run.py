@@ -1,0 +1,66 @@
+"""`learnforge run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def recipe_options(function: Any) -> Any:
+    """Add the argument and options that every command on recipes takes."""
+    for decorate in reversed(
+        [
+            click.argument("recipe"),
+            click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value: stage.search.trials=50."),
+            click.option("--plugin", "files", multiple=True, type=click.Path(path_type=Path), help="Load a Python file as a plugin."),
+            click.option("--no-plugin", "disable", multiple=True, metavar="NAME", help="Refuse a plugin or distribution."),
+        ]
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.command("run", short_help="Run a recipe, or go on with it.")
+@recipe_options
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of the run; runs/NAME by default.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trials of a search at a time.")
+@click.option("--overwrite", is_flag=True, help="Run finished stages again where what they depend on has changed.")
+def command(
+    recipe: str,
+    overrides: Sequence[str],
+    files: Sequence[Path],
+    disable: Sequence[str],
+    folder: Path | None,
+    workers: int,
+    overwrite: bool,
+) -> None:
+    """Run RECIPE: a TOML file, or the name of a built-in recipe such as digits.
+
+    A run that exists goes on where it stopped; what is finished and unchanged is kept.
+    """
+    from learnforge.cli.progress import choose_progress
+    from learnforge.cli.table import show_run
+    from learnforge.plugins import Plugins
+    from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
+    from learnforge.report.write import write_report
+    from learnforge.runner import Options, report_sections, run_recipe
+
+    path = find_recipe(recipe)
+    data = read_recipe(path, overrides)
+    plugins = Plugins(plugin_choice(data, files, disable))
+    parsed = parse_recipe(data, plugins, str(recipe))
+    folder = folder or Path("runs") / parsed.run.name
+    options = Options(folder, workers, choose_progress(), lambda names: overwrite or _ask(folder, names))
+    run = run_recipe(parsed, plugins, options)
+    summary = write_report(folder, report_sections(run))
+    show_run(summary)
+
+
+def _ask(folder: Path, names: Sequence[str]) -> bool:
+    """Ask on a terminal whether finished stages may be run again; without one the answer is no."""
+    if not click.get_text_stream("stdin").isatty():
+        return False
+    return click.confirm(f"{folder}: run the finished stages {', '.join(names)} again, and lose what they made?")

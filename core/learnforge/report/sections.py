@@ -1,0 +1,210 @@
+"""What the report says: a verdict, a table of stages, and a section for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from learnforge.report import figures
+from learnforge.report.section import Section
+from learnforge.report.summary import RunSummary, StageSummary
+
+STAGE_COLUMNS = ("stage", "method", "accuracy", "against", "parameters", "macs", "latency", "seconds")
+
+
+def make_sections(run: RunSummary) -> list[Section]:
+    """Return the core's sections of a run's report."""
+    finished = [stage for stage in run.stages if stage.is_finished]
+    own = [_STAGES[stage.kind](stage) for stage in finished if stage.kind in _STAGES]
+    table = Section("Stages", columns=STAGE_COLUMNS, rows=[stage_row(stage) for stage in run.stages])
+    return [Section("What came out", _verdict(run, finished)), table, *own, _provenance(run)]
+
+
+def stage_row(stage: StageSummary) -> tuple[str, ...]:
+    """Return a stage's row in the table of stages."""
+    m = stage.metrics
+    if not m:
+        return (stage.name, stage.method.get("use", ""), stage.state, "", "", "", "", "")
+    return (
+        stage.name,
+        str(stage.method.get("use", "")),
+        _main_score(m),
+        _comparison(m),
+        f"{m['parameters']:,}" if "parameters" in m else "",
+        f"{m['macs']:,}" if "macs" in m else "",
+        f"{m['latency_ms']:.2f} ms" if "latency_ms" in m else "",
+        f"{stage.seconds:.1f}",
+    )
+
+
+def _main_score(m: Mapping[str, Any]) -> str:
+    if "test" in m:
+        return f"{_interval(m['test'], 'after')} {m['ways']}-way {m['shots']}-shot"
+    return f"{m['test_accuracy']:.1%}" if "test_accuracy" in m else ""
+
+
+def _comparison(m: Mapping[str, Any]) -> str:
+    if "test" in m:
+        return f"{_interval(m['test'], 'before')} before adaptation"
+    if "baseline_test_accuracy" in m:
+        return f"{m['baseline_test_accuracy']:.1%} from scratch"
+    if "agreement" in m:
+        return f"{m['agreement']:.1%} same class as the network"
+    return ""
+
+
+def _interval(scores: Mapping[str, Any], name: str) -> str:
+    return f"{scores[name]:.1%} ± {100 * scores[f'{name}_interval']:.1f}"
+
+
+def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
+    sentences = [_VERDICTS[stage.kind](stage.metrics) for stage in finished if stage.kind in _VERDICTS]
+    open_ones = [stage.name for stage in run.stages if not stage.is_finished]
+    if open_ones:
+        sentences.append(f"Not finished: {', '.join(open_ones)}.")
+    return " ".join(sentences) or "Nothing is finished yet."
+
+
+def _search_verdict(m: Mapping[str, Any]) -> str:
+    return (
+        f"The search trained {m['trials']} different designs and handed on one with {m['parameters']:,} parameters that gets "
+        f"{m['test_accuracy']:.1%} of the test images right."
+    )
+
+
+def _distill_verdict(m: Mapping[str, Any]) -> str:
+    factor = m["teacher_parameters"] / m["parameters"]
+    words = (
+        f"It taught a student of {m['parameters']:,} parameters ({factor:.1f} times fewer), which gets {m['test_accuracy']:.1%} "
+        f"right where its teacher gets {m['teacher_test_accuracy']:.1%}"
+    )
+    if "baseline_test_accuracy" in m:
+        words += f"; trained from scratch the same student gets {m['baseline_test_accuracy']:.1%}"
+    return words + "."
+
+
+def _transfer_verdict(m: Mapping[str, Any]) -> str:
+    words = f"Carried to the new task it gets {m['test_accuracy']:.1%}"
+    if "baseline_test_accuracy" in m:
+        words += f", from scratch {m['baseline_test_accuracy']:.1%}"
+    return words + "."
+
+
+def _meta_verdict(m: Mapping[str, Any]) -> str:
+    seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
+    return (
+        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each it learns {m['ways']} new classes to "
+        f"{_interval(m['test'], 'after')} % accuracy{seen}, from {_interval(m['test'], 'before')} before."
+    ).replace("% %", "%")
+
+
+def _export_verdict(m: Mapping[str, Any]) -> str:
+    return (
+        f"The exported file has {m['bytes'] / 1024:.0f} KiB, takes {m['latency_ms']:.2f} ms an image on one thread, and names the same "
+        f"class as the network for {m['agreement']:.1%} of {m['images']} images."
+    )
+
+
+def _search_section(stage: StageSummary) -> Section:
+    m = stage.metrics
+    states = f"{m['trials']} trained, {m['failed']} failed, {m['repeats']} repeated, {m['refused']} refused by limits or plugins"
+    front = [r for r in m["history"] if r["number"] in m["front"]]
+    front.sort(key=lambda r: -r["metrics"]["accuracy"])
+    rows = [
+        (
+            str(r["number"]),
+            f"{r['metrics']['accuracy']:.1%}",
+            f"{r['metrics']['parameters']:,}",
+            f"{r['metrics']['macs']:,}",
+            f"{r['seconds']:.1f}",
+        )
+        for r in front
+    ]
+    return Section(
+        f"{stage.name}: search by {stage.method['use']}",
+        f"Objectives: {', '.join(m['objectives'])}. Designs: {states}. Accuracy in this section is on validation data; the table "
+        f"shows the Pareto set.",
+        ("trial", "validation accuracy", "parameters", "macs", "seconds"),
+        rows,
+        [figures.search_history(m), figures.pareto(m)],
+    )
+
+
+def _compared_section(stage: StageSummary) -> Section:
+    m = stage.metrics
+    own = "student" if stage.kind == "distill" else "transferred"
+    rows = [(own, f"{m['validation_accuracy']:.1%}", f"{m['test_accuracy']:.1%}", f"{m['parameters']:,}")]
+    if "baseline_test_accuracy" in m:
+        baseline = f"{m['baseline_validation_accuracy']:.1%}", f"{m['baseline_test_accuracy']:.1%}"
+        rows.append(("from scratch, same budget", *baseline, f"{m['parameters']:,}"))
+    words = ""
+    if "teacher_test_accuracy" in m:
+        teacher = f"{m['teacher_validation_accuracy']:.1%}", f"{m['teacher_test_accuracy']:.1%}"
+        rows.append(("teacher", *teacher, f"{m['teacher_parameters']:,}"))
+        words = f"Student and teacher name the same class for {m['agreement']:.1%} of the test images."
+    return Section(
+        f"{stage.name}: {stage.kind} by {stage.method['use']}",
+        words,
+        ("network", "validation accuracy", "test accuracy", "parameters"),
+        rows,
+        [figures.curves(m["history"]), figures.confusion(m["confusion"], stage.task["classes"])],
+    )
+
+
+def _meta_section(stage: StageSummary) -> Section:
+    m = stage.metrics
+    rows = [
+        (name, str(m[name]["episodes"]), _interval(m[name], "before"), _interval(m[name], "after"))
+        for name in ("validation", "test")
+        if name in m
+    ]
+    seen = ", ".join(m["seen_upstream"])
+    words = (
+        f"{m['ways']}-way {m['shots']}-shot, mean and 95 % confidence interval over episodes, batch statistics: "
+        f"{m['normalisation']}. Test classes that an earlier stage was trained on: {seen or 'none'}."
+    )
+    return Section(
+        f"{stage.name}: meta-learning by {stage.method['use']}",
+        words,
+        ("split", "episodes", "before adaptation", "after adaptation"),
+        rows,
+        [figures.curves(m["history"]), figures.adaptation(m["test"])],
+    )
+
+
+def _export_section(stage: StageSummary) -> Section:
+    m = stage.metrics
+    rows = [
+        ("file", f"{stage.name}/{m['file']}, {m['bytes']:,} bytes"),
+        ("classes", ", ".join(m["classes"])),
+        ("accuracy of the file", f"{m['test_accuracy']:.1%} of {m['images']} test images"),
+        ("accuracy of the network", f"{m['network_accuracy']:.1%}"),
+        ("same class as the network", f"{m['agreement']:.1%}"),
+        ("difference of class scores", f"at most {m['max_difference']:.2g}, on average {m['mean_difference']:.2g}"),
+        ("latency of the file, batch 1, 1 thread", f"{m['latency_ms']:.3f} ms"),
+        ("latency of the network, batch 1, 1 thread", f"{m['network_latency_ms']:.3f} ms"),
+    ]
+    return Section(f"{stage.name}: export by {stage.method['use']}", "", ("what", "measured"), rows)
+
+
+def _provenance(run: RunSummary) -> Section:
+    rows = [("seed", str(run.seed)), ("device", f"{run.device}, {run.threads} threads")]
+    rows += [(name, value) for name, value in run.versions.items()]
+    words = f"Again, with the same numbers on the same machine: learnforge run {run.folder.name}/recipe.toml --run NEW_FOLDER"
+    return Section("Provenance", words, ("what", "value"), rows)
+
+
+_STAGES: dict[str, Callable[[StageSummary], Section]] = {
+    "search": _search_section,
+    "distill": _compared_section,
+    "transfer": _compared_section,
+    "meta": _meta_section,
+    "export": _export_section,
+}
+_VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "search": _search_verdict,
+    "distill": _distill_verdict,
+    "transfer": _transfer_verdict,
+    "meta": _meta_verdict,
+    "export": _export_verdict,
+}

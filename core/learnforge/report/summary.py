@@ -1,0 +1,92 @@
+"""Reads a run's folder into what a report shows. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from learnforge.errors import RunError
+
+
+@frozen
+class StageSummary:
+    """What a report knows of a stage.
+
+    Args:
+        name: Name in the recipe.
+        kind: Kind of stage.
+        method: Its method, `{"use": name, **options}`; empty if it has none.
+        state: `waiting`, `running`, `finished` or `kept`.
+        seconds: Time it took.
+        task: Facts about its task: name, classes, shape, sizes of the splits.
+        metrics: What it measured; empty if it is not finished.
+    """
+
+    name: str
+    kind: str
+    method: Mapping[str, Any]
+    state: str
+    seconds: float
+    task: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether there are metrics to show."""
+        return bool(self.metrics)
+
+
+@frozen
+class RunSummary:
+    """What a report knows of a run.
+
+    Args:
+        folder: Its folder.
+        name: Its name.
+        state: `running`, `finished` or `failed`.
+        seed: Its seed.
+        device: Where it trained.
+        threads: CPU threads it used.
+        versions: Versions of Python and libraries.
+        stages: Its stages, in order.
+    """
+
+    folder: Path
+    name: str
+    state: str
+    seed: int
+    device: str
+    threads: int
+    versions: Mapping[str, str]
+    stages: tuple[StageSummary, ...]
+
+
+def read_summary(folder: Path) -> RunSummary:
+    """Read a run's folder, also while the run goes on.
+
+    Raises:
+        RunError: It holds no run.
+    """
+    try:
+        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{folder} holds no run: run.json is missing") from error
+    except ValueError as error:
+        raise RunError(f"{folder}/run.json is damaged: {error}; run the recipe again") from error
+    stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
+    keys = ("name", "state", "seed", "device", "threads", "versions")
+    return RunSummary(folder=folder, stages=stages, **{key: data[key] for key in keys})
+
+
+def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
+    metrics: dict[str, Any] = {}
+    file = folder / data["name"] / "metrics.json"
+    if data["state"] in ("finished", "kept") and file.exists():
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+    return StageSummary(
+        data["name"], data["kind"], data["method"] or {}, data["state"], data["seconds"], data["task"], metrics
+    )
