@@ -59,7 +59,18 @@ if TYPE_CHECKING:
     from learnforge.training import Train
 
 _HOMES = {
-    "api": ("adapt", "distill", "export", "load", "load_method", "load_task", "meta_train", "run", "search", "transfer"),
+    "api": (
+        "adapt",
+        "distill",
+        "export",
+        "load",
+        "load_method",
+        "load_task",
+        "meta_train",
+        "run",
+        "search",
+        "transfer",
+    ),
     "artifact": ("Artifact", "find_head", "replace_head"),
     "context": ("Context", "Executor", "Slot"),
     "episodes": ("EpisodeShape", "Episodes", "Labelled"),

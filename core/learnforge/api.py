@@ -90,7 +90,9 @@ def run(
     return run_recipe(parse_recipe(data, plugins, source), plugins, options)
 
 
-def search(task: Task | TaskSource, space: str | Space, method: Any = "evolution", **settings: Any) -> Artifact:
+def search(
+    task: Task | TaskSource, space: str | Space, method: Any = "evolution", **settings: Any
+) -> Artifact:
     """Search an architecture; see `SearchStage` for the settings, and `run_stage` for seed, workers and run.
 
     Args:
@@ -102,7 +104,11 @@ def search(task: Task | TaskSource, space: str | Space, method: Any = "evolution
 
 
 def distill(
-    teacher: Artifact | Model | nn.Module, student: Any, method: Any = "kd", task: Task | TaskSource | None = None, **settings: Any
+    teacher: Artifact | Model | nn.Module,
+    student: Any,
+    method: Any = "kd",
+    task: Task | TaskSource | None = None,
+    **settings: Any,
 ) -> Artifact:
     """Teach a student what a teacher knows; see `DistillStage` for the settings.
 
@@ -112,10 +118,14 @@ def distill(
         method: A distiller, or its name.
         task: What to learn; the task that the teacher was made with in this session, by default.
     """
-    return run_stage("distill", method, task or _task_behind(teacher), teacher=teacher, student=student, **settings)
+    return run_stage(
+        "distill", method, task or _task_behind(teacher), teacher=teacher, student=student, **settings
+    )
 
 
-def transfer(source: Artifact | Model | nn.Module, task: Task | TaskSource, method: Any = "fine-tune", **settings: Any) -> Artifact:
+def transfer(
+    source: Artifact | Model | nn.Module, task: Task | TaskSource, method: Any = "fine-tune", **settings: Any
+) -> Artifact:
     """Carry a network to another task; see `TransferStage` for the settings."""
     return run_stage("transfer", method, task, source=source, **settings)
 
@@ -131,10 +141,14 @@ def meta_train(
 ) -> Artifact:
     """Learn to learn classes from a few examples; see `MetaStage` for the settings."""
     episodes = {"ways": ways, "shots": shots, "queries": queries}
-    return run_stage("meta", method, task or _task_behind(source), source=source, episodes=episodes, **settings)
+    return run_stage(
+        "meta", method, task or _task_behind(source), source=source, episodes=episodes, **settings
+    )
 
 
-def export(source: Artifact, task: Task | TaskSource, method: Any = "torch-export", **settings: Any) -> Artifact:
+def export(
+    source: Artifact, task: Task | TaskSource, method: Any = "torch-export", **settings: Any
+) -> Artifact:
     """Write a network to a file in the folder `run=`, and prove it on the task's test split."""
     return run_stage("export", method, task, source=source, **settings)
 
@@ -216,7 +230,8 @@ def _make_stage(kind: str, method: Any, settings: Mapping[str, Any], plugins: Pl
     chosen = _make_method(cls.method_kind or "", method, plugins, problems)
     if stage is None or problems:
         raise RecipeError(problems, f"{kind}()")
-    return evolve(stage, method=chosen)
+    made: Stage = evolve(stage, method=chosen)
+    return made
 
 
 def _make_method(kind: str, method: Any, plugins: Plugins, problems: list[Problem]) -> Any:

@@ -1,4 +1,6 @@
-"""Artifacts: what every stage takes and gives. A folder holds one as JSON and safetensors, never as pickled code."""
+"""Artifacts: what every stage takes and gives. A folder holds one as JSON and safetensors, never as pickled
+code.
+"""
 
 from __future__ import annotations
 
@@ -56,13 +58,16 @@ class NetworkSpec:
         """
         if self.kind == "module":
             raise ArtifactError(
-                f"this artifact holds the weights of the module {self.table['use']!r}, which only its author's code can "
+                f"this artifact holds the weights of the module {self.table['use']!r}, which only its "
+                "author's code can "
                 f"build; pass it, `learnforge.load(path, module=...)`"
             )
         problems: list[Any] = []
         source = plugins.resolve(self.kind, self.table, self.kind, problems)
         if source is None:
-            raise ArtifactError(f"the {self.kind} of this artifact cannot be built: " + "; ".join(map(str, problems)))
+            raise ArtifactError(
+                f"the {self.kind} of this artifact cannot be built: " + "; ".join(map(str, problems))
+            )
         if self.design is not None:
             module = source.build(dict(self.design), task)
         else:
@@ -83,8 +88,8 @@ class Provenance:
         seed: Seed of the run.
         fingerprint: Fingerprint of the stage: equal fingerprints, equal results.
         parents: Fingerprints of the artifacts that it was made from.
-        trained_on: For each task that it or an ancestor was trained on: name, `origins` (original labels), `samples`
-            (count) and `content` (hash of the training images).
+        trained_on: For each task that it or an ancestor was trained on: name, `origins` (original labels),
+            `samples` (count) and `content` (hash of the training images).
     """
 
     stage: str = ""
@@ -128,13 +133,16 @@ class Artifact:
     module: nn.Module | None = field(default=None, repr=False)
     data: Task | None = field(default=None, repr=False)
 
-    def network(self, plugins: Plugins | None = None, seed: int = 0, task: TaskInfo | None = None) -> nn.Module:
+    def network(
+        self, plugins: Plugins | None = None, seed: int = 0, task: TaskInfo | None = None
+    ) -> nn.Module:
         """Build the network and load its weights.
 
         Args:
             plugins: Where the model or space is looked up; all that is installed, if None.
             seed: Seeds the initialisation where there are no weights.
-            task: Build for this task instead, with fresh weights; for models whose number of outputs must differ.
+            task: Build for this task instead, with fresh weights; for models whose number of outputs must
+                differ.
 
         Raises:
             ArtifactError: The network cannot be built, or the weights do not fit it.
@@ -166,7 +174,9 @@ class Artifact:
             return scores
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 images [image, channel, height, width] into what the network takes; floats pass as they are."""
+        """Turn uint8 images [image, channel, height, width] into what the network takes; floats pass as they
+        are.
+        """
         if images.dtype != torch.uint8:
             return images
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.task.mean, self.task.std))
@@ -181,7 +191,9 @@ class Artifact:
         tensors = {f"weights/{name}": t for name, t in (self.weights or {}).items()}
         tensors |= {f"adapter/{name}": t for name, t in self.adapter.items()}
         weights = folder / "weights.safetensors"
-        write_atomically(weights, lambda path: save_file({k: t.contiguous() for k, t in tensors.items()}, path))
+        write_atomically(
+            weights, lambda path: save_file({k: t.contiguous() for k, t in tensors.items()}, path)
+        )
         write_json(folder / "metrics.json", dict(self.metrics))
         write_json(
             folder / "artifact.json",
@@ -205,7 +217,8 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         module: The network, for an artifact made from a module of the caller's.
 
     Raises:
-        ArtifactError: There is none, it was written by a newer learnforge, or its files do not belong together.
+        ArtifactError: There is none, it was written by a newer learnforge, or its files do not belong
+            together.
     """
     folder = Path(folder)
     try:
@@ -213,9 +226,13 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         digest = hash_file(folder / "weights.safetensors")
         if data["format"] > FORMAT:
-            raise ArtifactError(f"{folder}: written by a newer learnforge (format {data['format']}); upgrade learnforge")
+            raise ArtifactError(
+                f"{folder}: written by a newer learnforge (format {data['format']}); upgrade learnforge"
+            )
         if digest != data["weights_sha256"]:
-            raise ArtifactError(f"{folder}: weights.safetensors is not the file that artifact.json was written for")
+            raise ArtifactError(
+                f"{folder}: weights.safetensors is not the file that artifact.json was written for"
+            )
         tensors = load_file(folder / "weights.safetensors")
         artifact = Artifact(
             spec=NetworkSpec(**data["spec"]),
@@ -230,7 +247,9 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder} holds no artifact: {Path(error.filename).name} is missing") from error
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ArtifactError(f"{folder}: the artifact is damaged ({type(error).__name__}: {error}); run the stage again") from error
+        raise ArtifactError(
+            f"{folder}: the artifact is damaged ({type(error).__name__}: {error}); run the stage again"
+        ) from error
     if module is not None and artifact.weights is not None:
         load_weights(module, artifact.weights)
     return artifact
@@ -287,7 +306,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _task_info(data: Mapping[str, Any]) -> TaskInfo:
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     return TaskInfo(**lists)
 
 
@@ -296,7 +315,8 @@ def _provenance(data: Mapping[str, Any]) -> Provenance:
 
 
 def find_head(module: nn.Module, outputs: int) -> str:
-    """Return the name of the layer that gives the class scores: the last linear layer or convolution with as many outputs.
+    """Return the name of the layer that gives the class scores: the last linear layer or convolution with as
+    many outputs.
 
     Raises:
         ArtifactError: There is none; the layers are listed.
@@ -304,13 +324,17 @@ def find_head(module: nn.Module, outputs: int) -> str:
     layers = [(name, m) for name, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     for name, layer in reversed(layers):
         if (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) == outputs:
-            return name
+            return str(name)
     listing = ", ".join(f"{name} {type(layer).__name__}" for name, layer in layers) or "none"
-    raise ArtifactError(f"no layer of {type(module).__name__} has {outputs} outputs, so its head is unknown; layers: {listing}")
+    raise ArtifactError(
+        f"no layer of {type(module).__name__} has {outputs} outputs, so its head is unknown; layers: "
+        f"{listing}"
+    )
 
 
 def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
-    """Put a fresh head with `new_outputs` outputs in place of the old one, on the same device; return its name.
+    """Put a fresh head with `new_outputs` outputs in place of the old one, on the same device; return its
+    name.
 
     Its initialisation is torch's own, from the global generator.
     """
@@ -321,7 +345,9 @@ def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
         new: nn.Module = nn.Linear(old.in_features, new_outputs, old.bias is not None)
     else:
         assert isinstance(old, nn.Conv2d)
-        new = nn.Conv2d(old.in_channels, new_outputs, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)  # type: ignore[arg-type]
+        has_bias = old.bias is not None
+        conv: Any = nn.Conv2d  # torch annotates the kernel size of a layer as a tuple of any length
+        new = conv(old.in_channels, new_outputs, old.kernel_size, old.stride, old.padding, bias=has_bias)
     module.set_submodule(name, new.to(device))
     return name
 
@@ -329,5 +355,3 @@ def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters."""
     return sum(p.numel() for p in module.parameters())
-
-

@@ -1,13 +1,14 @@
-"""Augmentation with numbered views: which view an image shows in an epoch is a pure function of (seed, epoch, index).
+"""Augmentation with numbered views: which view an image shows in an epoch is a pure function of (seed, epoch,
+index).
 
-A random crop out of a padded image has (2 · padding + 1)² positions, a flip doubles them; so an image has finitely many
-views, and a view's number says exactly which one it is.
+A random crop out of a padded image has (2 · padding + 1)² positions, a flip doubles them; so an image has
+finitely many views, and a view's number says exactly which one it is.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from attrs import field, frozen
 from attrs.validators import ge
 from torch import Tensor
@@ -17,7 +18,8 @@ from learnforge.randomness import derive, hashed
 
 @frozen
 class Augmentation:
-    """Random crop and horizontal flip, as usual for small images (He et al. 2015, section 4.2. arXiv:1512.03385).
+    """Random crop and horizontal flip, as usual for small images (He et al. 2015, section 4.2.
+    arXiv:1512.03385).
 
     Args:
         crop: Zero padding in pixels on each side, out of which the crop is cut; 0 for none.
@@ -33,7 +35,7 @@ class Augmentation:
         return (2 * self.crop + 1) ** 2 * (2 if self.flip else 1)
 
     def draw(self, seed: int, epoch: int, indices: Tensor) -> Tensor:
-        """Return the view of each image in an epoch: int64 [batch] in [0, views), on the device of `indices`."""
+        """Return the view of each image in an epoch: int64 [batch] in [0, views), on `indices`' device."""
         if self.views == 1:
             return torch.zeros_like(indices)
         return hashed(derive(seed, "views", epoch), indices) % self.views

@@ -1,4 +1,6 @@
-"""What a stage is handed: seed, device, executor, hooks, progress and folder. There are no globals to reach for."""
+"""What a stage is handed: seed, device, executor, hooks, progress and folder. There are no globals to reach
+for.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,8 @@ class Slot:
 class Executor(ABC):
     """A method of the kind `executor`: opens places to work.
 
-    The search driver calls `open` at its start, and again with one slot after a worker was lost. A lost worker shows as a
-    future that raises `concurrent.futures.BrokenExecutor`; the trial is run once more.
+    The search driver calls `open` at its start, and again with one slot after a worker was lost. A lost
+    worker shows as a future that raises `concurrent.futures.BrokenExecutor`; the trial is run once more.
     """
 
     @abstractmethod
@@ -82,7 +84,8 @@ class Silence:
 
 
 class Checkpoint:
-    """The state of one training on the disk: tensors and plain data, written atomically, read without unpickling code.
+    """The state of one training on the disk: tensors and plain data, written atomically, read without
+    unpickling code.
 
     Args:
         path: File; None keeps nothing.
@@ -129,7 +132,8 @@ class Context:
         workers: Trials at a time.
         deterministic: Ask CUDA for reproducible kernels.
         progress: Shows what is going on.
-        emit: Fires a hook of the kind "what happened" and writes it to the event log: `emit("epoch_finished", …)`.
+        emit: Fires a hook of the kind "what happened" and writes it to the event log: `emit("epoch_finished",
+            …)`.
     """
 
     stage: str
@@ -183,4 +187,3 @@ def choose_device(name: str) -> torch.device:
         message = f"must be `auto` or a device of this machine, got {name!r}: {reason}"
         raise RecipeError([Problem("run.device", message)]) from error
     return device
-

@@ -1,13 +1,13 @@
 """Episodes: few-shot tasks drawn from the classes of a split, each a pure function of (seed, index).
 
-A batch of episodes hands out its support set, then its query set. The query may depend on the adapted parameters, which is
-what reinforcement learning needs; for images it does not.
+A batch of episodes hands out its support set, then its query set. The query may depend on the adapted
+parameters, which is what reinforcement learning needs; for images it does not.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from attrs import field, frozen
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from learnforge.errors import TaskError
 from learnforge.randomness import derive, hashed
-from learnforge.task import MemorySplit
+
+if TYPE_CHECKING:
+    from learnforge.task import MemorySplit
 
 
 @frozen(eq=False)
@@ -82,9 +84,23 @@ class EpisodeShape:
     queries: int = field(default=15, validator=ge(1))
 
 
+class EpisodeSource(ABC):
+    """Draws batches of episodes. A task whose episodes are no images brings its own."""
+
+    @abstractmethod
+    def draw(self, seed: int, indices: Tensor) -> Episodes:
+        """Draw the episodes with the given numbers, a pure function of both arguments.
+
+        Args:
+            seed: Seed of the sequence of episodes.
+            indices: int64 [task], numbers in that sequence.
+        """
+
+
 @frozen(eq=False)
-class EpisodeSource:
-    """Draws image episodes from one split. Images stay on the device; episodes are gathered by index, without a loop.
+class ImageEpisodeSource(EpisodeSource):
+    """Draws image episodes from one split. Images stay on the device; episodes are gathered by index, without
+    a loop.
 
     Args:
         images: float [image, channel, height, width], normalised.
@@ -99,7 +115,9 @@ class EpisodeSource:
     shape: EpisodeShape
 
     @classmethod
-    def from_split(cls, split: MemorySplit, normalised: Tensor, shape: EpisodeShape, name: str) -> EpisodeSource:
+    def from_split(
+        cls, split: MemorySplit, normalised: Tensor, shape: EpisodeShape, name: str
+    ) -> ImageEpisodeSource:
         """Index a split by class.
 
         Args:
@@ -117,12 +135,14 @@ class EpisodeSource:
         short = [len(m) for m in members if len(m) < need]
         if len(members) < shape.ways:
             raise TaskError(
-                f"episodes: the {name} split must have at least ways = {shape.ways} classes, it has {len(members)}. "
+                f"episodes: the {name} split must have at least ways = {shape.ways} classes, it has "
+                f"{len(members)}. "
                 f"Lower `episodes.ways`, or give the task more classes (for digits, `rotations = 4`)."
             )
         if short:
             raise TaskError(
-                f"episodes: every class of the {name} split needs shots + queries = {need} images, but {len(short)} "
+                f"episodes: every class of the {name} split needs shots + queries = {need} images, but "
+                f"{len(short)} "
                 f"have fewer (the smallest {min(short)}). Lower `episodes.shots` or `episodes.queries`."
             )
         table = torch.full((len(members), max(map(len, members))), -1, device=normalised.device)
@@ -131,20 +151,17 @@ class EpisodeSource:
         return cls(normalised, table, present.to(normalised.device), shape)
 
     def draw(self, seed: int, indices: Tensor) -> ImageEpisodes:
-        """Draw the episodes with the given numbers.
+        """Draw episodes: classes without replacement, then images of a class without replacement.
 
-        Classes are drawn without replacement, then images of a class without replacement, so support and query never
-        share an image.
-
-        Args:
-            seed: Seed of the sequence of episodes.
-            indices: int64 [task], numbers in that sequence.
+        So support and query never share an image.
         """
         ways, shots, queries = self.shape.ways, self.shape.shots, self.shape.queries
         device = self.table.device
         indices = indices.to(device)
         classes = torch.arange(len(self.table), device=device)
-        order = hashed(derive(seed, "classes"), indices[:, None], classes[None, :]).argsort(dim=1, stable=True)
+        order = hashed(derive(seed, "classes"), indices[:, None], classes[None, :]).argsort(
+            dim=1, stable=True
+        )
         rows = self.table[order[:, :ways]]  # [task, way, image of the class]
         slots = torch.arange(rows.shape[2], device=device)
         keys = hashed(derive(seed, "images"), indices[:, None, None], order[:, :ways, None], slots)

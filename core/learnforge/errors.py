@@ -1,17 +1,17 @@
 """Every error that learnforge raises on purpose, in one tree.
 
-    LearnforgeError                 what a caller of the API catches; the command line prints it without a traceback
-    ├── RecipeError                 a recipe or a method's options are wrong: every problem at once (exit code 2)
-    ├── PluginError                 a plugin cannot be found, loaded or used
-    │   └── InstallError            learnforge itself, or an extra, is not installed
-    ├── TaskError                   the data are missing, corrupt, or not what the stage needs
-    ├── ArtifactError               an artifact cannot be read, or does not fit what is asked of it
-    ├── StageError                  a stage cannot finish
-    │   ├── DivergedError           the loss is no longer finite; the last good checkpoint is kept
-    │   └── ExportMismatchError     the exported file does not compute what the module computes
-    └── RunError                    the run's folder cannot be used
-        └── RunLockedError          another process is running in it
-    PluginWarning (UserWarning)     a plugin is at fault, and the run goes on without it
+LearnforgeError                 what a caller of the API catches; the command line prints it without a
+traceback ├── RecipeError                 a recipe or a method's options are wrong: every problem at once
+(exit code 2) ├── PluginError                 a plugin cannot be found, loaded or used
+│   └── InstallError            learnforge itself, or an extra, is not installed
+├── TaskError                   the data are missing, corrupt, or not what the stage needs
+├── ArtifactError               an artifact cannot be read, or does not fit what is asked of it
+├── StageError                  a stage cannot finish
+│   ├── DivergedError           the loss is no longer finite; the last good checkpoint is kept
+│   └── ExportMismatchError     the exported file does not compute what the module computes
+└── RunError                    the run's folder cannot be used
+    └── RunLockedError          another process is running in it
+PluginWarning (UserWarning)     a plugin is at fault, and the run goes on without it
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from attrs import frozen
 
 
 class LearnforgeError(Exception):
-    """Base of every error raised on purpose; its text says what must hold, what came, where, and what to do."""
+    """Base of every error raised on purpose; says what must hold, what came, where, and what to do."""
 
     exit_code = 1
 

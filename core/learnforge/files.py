@@ -56,7 +56,9 @@ def write_json(path: Path, data: Any) -> None:
 def refusal(path: Path, error: OSError) -> RunError:
     """Return the error that says why the disk refused `path` and what to do about it."""
     reason = _REFUSALS.get(error.errno or 0, error.strerror or str(error))
-    return RunError(f"cannot write {path}: {reason}. What was finished before stays loadable; run again to go on.")
+    return RunError(
+        f"cannot write {path}: {reason}. What was finished before stays loadable; run again to go on."
+    )
 
 
 def fingerprint(data: Any) -> str:
@@ -92,9 +94,8 @@ def _forget(temporary: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    if path.is_dir():
-        if os.name == "nt":  # Windows cannot open a folder for flushing
-            return
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder for flushing
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

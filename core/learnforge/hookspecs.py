@@ -1,14 +1,15 @@
 """Every hook of learnforge, in the order data flows: the framework's table of contents.
 
-A plugin implements a hook by a function of the same name, marked with `@hookimpl`, in the module that its entry point
+A plugin implements a hook by a function of the same name, marked with `@hookimpl`, in the module that its
+entry point
 names; it may leave out arguments that it does not need. Four sorts of hooks:
 
-- *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`, `_meta_learners`,
-  `_exporters`, `_executors`, `_stages`. Each returns `{method name: class}`.
-- *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work runs, also
-  in worker processes, and an error in one is fatal, since the result would depend on it.
-- *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process that drives
-  the run. A fault in one is reported with the plugin's name, and nothing else changes.
+- *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`,
+  `_meta_learners`, `_exporters`, `_executors`, `_stages`. Each returns `{method name: class}`.
+- *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work
+  runs, also in worker processes, and an error in one is fatal, since the result would depend on it.
+- *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
+  that drives the run. A fault in one is reported with the plugin's name, and nothing else changes.
 - *what is shown, and growing*: `learnforge_report_sections`, `_add_hooks`, `_commands`.
 """
 
@@ -47,7 +48,9 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def learnforge_tasks() -> Mapping[str, type[TaskSource]]:  # type: ignore[empty-body]
-    """Offer task sources (entry point `task.NAME`). Called once, when a recipe or a call uses one of this plugin's."""
+    """Offer task sources (entry point `task.NAME`). Called once, when a recipe or a call uses one of this
+    plugin's.
+    """
 
 
 @hookspec
@@ -57,7 +60,7 @@ def learnforge_spaces() -> Mapping[str, type[Space]]:  # type: ignore[empty-body
 
 @hookspec
 def learnforge_models() -> Mapping[str, type[Any]]:  # type: ignore[empty-body]
-    """Offer models (entry point `model.NAME`): subclasses of `learnforge.Model`. Called once, on first use."""
+    """Offer models (entry point `model.NAME`), subclasses of `learnforge.Model`. Called on first use."""
 
 
 @hookspec
@@ -92,7 +95,7 @@ def learnforge_executors() -> Mapping[str, type[Executor]]:  # type: ignore[empt
 
 @hookspec
 def learnforge_stages() -> Mapping[str, type[Stage]]:  # type: ignore[empty-body]
-    """Offer kinds of stage (entry point `stage.KIND`). Called once, when a recipe has a stage of that kind."""
+    """Offer kinds of stage (entry point `stage.KIND`). Called when a recipe has a stage of that kind."""
 
 
 # What may be changed or refused
@@ -112,8 +115,9 @@ def learnforge_optimizer(
 ) -> torch.optim.Optimizer | None:
     """Build the optimizer of a training, or return None to leave it to others and to the core.
 
-    Called once at the start of each training, where it runs. `parameters` are torch parameter groups, each with its
-    `lr`; `options` are the settings of `train` (optimizer, learning_rate, weight_decay, momentum, …).
+    Called once at the start of each training, where it runs. `parameters` are torch parameter groups, each
+    with its `lr`; `options` are the settings of `train` (optimizer, learning_rate, weight_decay, momentum,
+    …).
     """
 
 
@@ -121,8 +125,8 @@ def learnforge_optimizer(
 def learnforge_batch(batch: Batch, stage: str) -> Batch | None:
     """Return a changed training batch, or None to leave it.
 
-    Called for every training batch of every stage, where it is trained, after augmentation and normalisation. Each
-    implementation is handed what the one before it returned.
+    Called for every training batch of every stage, where it is trained, after augmentation and normalisation.
+    Each implementation is handed what the one before it returned.
     """
 
 
@@ -174,12 +178,14 @@ def learnforge_report_sections(run: RunSummary) -> Iterable[Section]:  # type: i
 
 @hookspec
 def learnforge_add_hooks(manager: pluggy.PluginManager) -> None:
-    """Add hook specifications that other plugins implement: `manager.add_hookspecs(module)`. Called on loading."""
+    """Add hook specifications that other plugins implement: `manager.add_hookspecs(module)`. Called on
+    loading.
+    """
 
 
 @hookspec
 def learnforge_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-body]
-    """Offer subcommands (entry point `command.NAME`). Called when the command line is asked for one of them."""
+    """Offer subcommands (entry point `command.NAME`). Called when the command line is asked for one."""
 
 
 COLLECTING = {

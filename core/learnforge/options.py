@@ -1,8 +1,9 @@
 """Plain data in, frozen attrs objects out: every wrong option at once, each with its TOML path.
 
-A class's attrs fields are its options: the annotation is the type, the validators the range, the `Args:` section of its
-docstring the words. Types may be `bool`, `int`, `float`, `str`, `Path`, `Literal[...]`, `X | None`, unions of these,
-`tuple[X, ...]`, `Mapping[str, X]`, another attrs class, or what a plugin brings (see `plugin_field`).
+A class's attrs fields are its options: the annotation is the type, the validators the range, the `Args:`
+section of its docstring the words. Types may be `bool`, `int`, `float`, `str`, `Path`, `Literal[...]`, `X |
+None`, unions of these, `tuple[X, ...]`, `Mapping[str, X]`, another attrs class, or what a plugin brings (see
+`plugin_field`).
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ def structure(
     for key, field in fields.items():
         if key not in data:
             if field.default is NOTHING:
-                problems.append(Problem(_join(path, key), f"is missing; it must be {_expected(hints[field.name], field)}"))
+                problems.append(
+                    Problem(_join(path, key), f"is missing; it must be {_expected(hints[field.name], field)}")
+                )
             continue
         value = _value(data[key], hints[field.name], field, _join(path, key), problems, resolve)
         if value is not _FAILED and _is_valid(field, value, _join(path, key), problems):
@@ -151,7 +154,9 @@ def describe(cls: type) -> list[OptionDescription]:
 
 
 def option_key(field: Attribute[Any]) -> str:
-    """Return the TOML key of an attrs field: its name, unless its metadata give another (`from` is a keyword)."""
+    """Return the TOML key of an attrs field: its name, unless its metadata give another (`from` is a
+    keyword).
+    """
     return str(field.metadata.get("key", field.name))
 
 
@@ -176,7 +181,9 @@ def _value(
     if isinstance(data, str):
         data = {"use": data}
     if not isinstance(data, Mapping) or not isinstance(data.get("use"), str):
-        named = " or the name of a stage or the path of an artifact" if field.metadata.get("reference") else ""
+        named = (
+            " or the name of a stage or the path of an artifact" if field.metadata.get("reference") else ""
+        )
         problems.append(Problem(path, f'must be a table {{ use = "{kind} name", … }}{named}, got {data!r}'))
         return _FAILED
     assert resolve is not None, "a class with plugin fields is structured with a resolver"
@@ -207,7 +214,9 @@ def _convert(data: Any, hint: Any, path: str, problems: list[Problem], resolve: 
     hint_text = ""
     if origin is Literal and isinstance(data, str):
         hint_text = f"; {nearest(data, [str(a) for a in get_args(hint)])}"
-    problems.append(Problem(path, f"must be {_type_words(hint)}, got {data!r} ({type(data).__name__}){hint_text}"))
+    problems.append(
+        Problem(path, f"must be {_type_words(hint)}, got {data!r} ({type(data).__name__}){hint_text}")
+    )
     return _FAILED
 
 

@@ -1,7 +1,8 @@
 """Plugins: found by entry-point metadata, imported only when used, kept from harming the host.
 
-An entry point of the group `learnforge` says by its name what it brings (`searcher.evolution`; a name without a dot is a
-hooks-only plugin), so finding out what there is imports nothing. A `Plugins` object holds the plugins of one run.
+An entry point of the group `learnforge` says by its name what it brings (`searcher.evolution`; a name without
+a dot is a hooks-only plugin), so finding out what there is imports nothing. A `Plugins` object holds the
+plugins of one run.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Identity:
         name: Name in recipes.
         distribution: Who brings it.
         version: Version of the distribution.
-        source: SHA-256 of the source file where the version does not pin it (editable installs and files), else "".
+        source: SHA-256 of the source file where the version does not pin it (editable installs and files),
+            else "".
     """
 
     kind: str
@@ -161,7 +163,9 @@ class Plugins:
         if base is not None and not (isinstance(cls, type) and issubclass(cls, base)):
             raise PluginError(f"{plugin}: {name!r} must be a subclass of {base.__name__}, got {cls!r}")
         if inspect.isclass(cls):
-            _IDENTITIES[cls] = Identity(kind, name, plugin.distribution, plugin.version, _source_hash(plugin, cls))
+            _IDENTITIES[cls] = Identity(
+                kind, name, plugin.distribution, plugin.version, _source_hash(plugin, cls)
+            )
         return cls
 
     def resolve(self, kind: str, table: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
@@ -175,7 +179,9 @@ class Plugins:
         return structure(cls, options, path, problems, self.resolve)
 
     def batch_transforms(self, stage: str) -> list[Callable[[Batch], Batch]]:
-        """Return the `learnforge_batch` implementations, in pluggy's order of calls; empty costs a step nothing."""
+        """Return the `learnforge_batch` implementations, in pluggy's order of calls; empty costs a step
+        nothing.
+        """
         implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
         return [_batch_transform(impl, stage) for impl in implementations]
 
@@ -206,10 +212,14 @@ class Plugins:
         self._import(plugin)
         hook_name = hookspecs.COLLECTING.get(plugin.kind)
         if hook_name is None:
-            raise PluginError(f"{plugin}: unknown kind {plugin.kind!r}; {nearest(plugin.kind, hookspecs.COLLECTING)}")
+            raise PluginError(
+                f"{plugin}: unknown kind {plugin.kind!r}; {nearest(plugin.kind, hookspecs.COLLECTING)}"
+            )
         offered = self._offers(self._modules[plugin.name], hook_name, plugin)
         if plugin.method not in offered:
-            raise PluginError(f"{plugin}: its `{hook_name}` must offer {plugin.method!r}; {nearest(plugin.method, offered)}")
+            raise PluginError(
+                f"{plugin}: its `{hook_name}` must offer {plugin.method!r}; {nearest(plugin.method, offered)}"
+            )
         return offered[plugin.method]
 
     def _offers(self, module: ModuleType, hook_name: str, plugin: Plugin) -> dict[str, type[Any]]:
@@ -239,7 +249,7 @@ class Plugins:
         if module not in self.manager.get_plugins():
             try:
                 self.manager.register(module, name=plugin.name)
-                self.manager.subset_hook_caller(  # a plugin may bring hooks of its own before they are checked
+                self.manager.subset_hook_caller(  # its own hooks come before the check
                     "learnforge_add_hooks", [p for p in self.manager.get_plugins() if p is not module]
                 )(manager=self.manager)
                 self._check_hooks(module, plugin)
@@ -293,13 +303,20 @@ class Plugins:
         names = {p.name for p in self.found}
         for name in self.choice.disable:
             if name not in owners | names:
-                raise PluginError(f"`[plugins] disable`: {name!r} is no plugin or distribution; {nearest(name, owners | names)}")
+                raise PluginError(
+                    f"`[plugins] disable`: {name!r} is no plugin or distribution; "
+                    f"{nearest(name, owners | names)}"
+                )
         hooks_only = {p.name for p in self.found if p.kind == "hooks"}
         for name in self.choice.enable:
             if name not in hooks_only:
-                raise PluginError(f"`[plugins] enable`: {name!r} is no hooks-only plugin; {nearest(name, hooks_only)}")
+                raise PluginError(
+                    f"`[plugins] enable`: {name!r} is no hooks-only plugin; {nearest(name, hooks_only)}"
+                )
             if name in self.choice.disable:
-                raise PluginError(f"`[plugins]`: {name!r} is both enabled and disabled; take it out of one list")
+                raise PluginError(
+                    f"`[plugins]`: {name!r} is both enabled and disabled; take it out of one list"
+                )
 
 
 def installed() -> tuple[Plugin, ...]:
@@ -312,7 +329,8 @@ def installed() -> tuple[Plugin, ...]:
     found = sorted((_plugin(point) for point in points), key=lambda p: (p.name, p.distribution))
     if not any(p.distribution == "learnforge" for p in found):
         raise InstallError(
-            f"learnforge is imported from {Path(__file__).parent}, but it is not installed, so its methods are not "
+            f"learnforge is imported from {Path(__file__).parent}, but it is not installed, so its methods "
+            "are not "
             f"registered. Run `pip install -e .` in the checkout."
         )
     return tuple(found)
@@ -340,7 +358,9 @@ def _plugin(point: importlib.metadata.EntryPoint) -> Plugin:
 
 
 def _import_file(file: Path, plugin: Plugin) -> ModuleType:
-    """Import a file under a name that depends only on its stem, so that worker processes can unpickle its classes."""
+    """Import a file under a name that depends only on its stem, so that worker processes can unpickle its
+    classes.
+    """
     name = f"learnforge_plugin_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -362,7 +382,9 @@ def _guarded(function: Callable[..., Any], hook_name: str, plugin: Plugin) -> Ca
             return function(*arguments)
         except Exception as error:
             warnings.warn(
-                f"{plugin}: `{hook_name}` fails with {_words(error)}; the run goes on.", PluginWarning, stacklevel=2
+                f"{plugin}: `{hook_name}` fails with {_words(error)}; the run goes on.",
+                PluginWarning,
+                stacklevel=2,
             )
             return None
 
@@ -409,4 +431,3 @@ def _hash_path(file: Path) -> str:
 
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
-

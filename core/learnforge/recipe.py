@@ -1,4 +1,6 @@
-"""Recipes: TOML in, frozen objects out, every error at once with its TOML path. A recipe is data and can execute nothing."""
+"""Recipes: TOML in, frozen objects out, every error at once with its TOML path. A recipe is data and can
+execute nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from attrs import evolve, field, frozen
 from attrs.validators import ge
 
 from learnforge.artifact import Artifact, from_model, from_module, load_artifact, trained_on
-from learnforge.errors import ArtifactError, LearnforgeError, PluginError, Problem, RecipeError, TaskError, nearest
+from learnforge.errors import (
+    ArtifactError,
+    LearnforgeError,
+    PluginError,
+    Problem,
+    RecipeError,
+    TaskError,
+    nearest,
+)
 from learnforge.options import structure
 from learnforge.plugins import PluginChoice, Plugins
 from learnforge.space import Model, measure_cost
@@ -88,9 +98,15 @@ def find_recipe(name: str | Path) -> Path:
         if path.is_file():
             return path
         raise RecipeError([Problem("", "there is no such file")], str(path))
-    built_in = {Path(r.name).stem: Path(str(r)) for r in resources.files("learnforge.recipes").iterdir() if r.name.endswith(".toml")}
+    built_in = {
+        Path(r.name).stem: Path(str(r))
+        for r in resources.files("learnforge.recipes").iterdir()
+        if r.name.endswith(".toml")
+    }
     if str(name) not in built_in:
-        raise RecipeError([Problem("", f"no such file or built-in recipe; {nearest(str(name), built_in)}")], str(name))
+        raise RecipeError(
+            [Problem("", f"no such file or built-in recipe; {nearest(str(name), built_in)}")], str(name)
+        )
     return built_in[str(name)]
 
 
@@ -110,7 +126,9 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     return data
 
 
-def plugin_choice(data: Mapping[str, Any], files: Sequence[Path] = (), disable: Sequence[str] = ()) -> PluginChoice:
+def plugin_choice(
+    data: Mapping[str, Any], files: Sequence[Path] = (), disable: Sequence[str] = ()
+) -> PluginChoice:
     """Read the table `[plugins]` and add what only the command line and the API can say.
 
     Raises:
@@ -120,7 +138,9 @@ def plugin_choice(data: Mapping[str, Any], files: Sequence[Path] = (), disable: 
     settings = structure(PluginSettings, data.get("plugins", {}), "plugins", problems)
     if settings is None:
         raise RecipeError(problems)
-    return PluginChoice(settings.enable, (*settings.disable, *disable), tuple(Path(f).resolve() for f in files))
+    return PluginChoice(
+        settings.enable, (*settings.disable, *disable), tuple(Path(f).resolve() for f in files)
+    )
 
 
 def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recipe") -> Recipe:
@@ -144,7 +164,12 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
     _check_names(tables, problems)
     for stage in stages:
         if stage is not None and stage.task is None and "task" not in data:
-            problems.append(Problem(f"stage.{stage.name}.task", 'is missing, and there is no [task]; write task = { use = "…" }'))
+            problems.append(
+                Problem(
+                    f"stage.{stage.name}.task",
+                    'is missing, and there is no [task]; write task = { use = "…" }',
+                )
+            )
     complete = [stage for stage in stages if stage is not None]
     _check_references(complete, problems)
     if problems or run is None:
@@ -153,7 +178,8 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
 
 
 def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks, source: str = "recipe") -> None:
-    """Find what only shows with the data: tasks that cannot be read, networks that do not fit them, stages' own rules.
+    """Find what only shows with the data: tasks that cannot be read, networks that do not fit them, stages'
+    own rules.
 
     Raises:
         RecipeError: Anything is wrong; all of it is listed. Nothing has been trained.
@@ -213,7 +239,9 @@ def resolve_inputs(
 
 def with_lineage(artifact: Artifact, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
     """Return an artifact that knows what it and its ancestors were trained on."""
-    own = artifact.provenance.trained_on or (trained_on(task.info.name, task.origins_of(task.train), task.train),)
+    own = artifact.provenance.trained_on or (
+        trained_on(task.info.name, task.origins_of(task.train), task.train),
+    )
     entries = [entry for parent in inputs.values() for entry in parent.provenance.trained_on] + list(own)
     unique = {entry["content"]: entry for entry in entries}
     return evolve(artifact, provenance=evolve(artifact.provenance, trained_on=tuple(unique.values())))
@@ -245,9 +273,11 @@ def _override(data: dict[str, Any], text: str) -> Problem | None:
     keys = path.strip().split(".")
     table: Any = data
     if keys[0] == "stage":
-        stages = {s.get("name", s.get("kind")): s for s in data.get("stage", []) if isinstance(s, dict)}
+        stages = {str(s.get("name", s.get("kind"))): s for s in data.get("stage", []) if isinstance(s, dict)}
         if len(keys) < 3 or keys[1] not in stages:
-            return Problem(text, f"must name a stage and a key; {nearest(keys[1] if len(keys) > 1 else '', stages)}")
+            return Problem(
+                text, f"must name a stage and a key; {nearest(keys[1] if len(keys) > 1 else '', stages)}"
+            )
         table, keys = stages[keys[1]], keys[2:]
     for key in keys[:-1]:
         table = table.setdefault(key, {})
@@ -275,7 +305,11 @@ def _parse_stage(table: Any, position: int, plugins: Plugins, problems: list[Pro
     kind = table.get("kind")
     path = f"stage.{table.get('name', kind if isinstance(kind, str) else position)}"
     if not isinstance(kind, str):
-        problems.append(Problem(f"{path}.kind", f"must name a kind of stage; {nearest(str(kind), plugins.names('stage'))}"))
+        problems.append(
+            Problem(
+                f"{path}.kind", f"must name a kind of stage; {nearest(str(kind), plugins.names('stage'))}"
+            )
+        )
         return None
     try:
         cls = plugins.load("stage", kind, Stage)
@@ -291,10 +325,16 @@ def _parse_stage(table: Any, position: int, plugins: Plugins, problems: list[Pro
     return evolve(stage, method=method) if stage is not None else None
 
 
-def _parse_method(cls: type[Stage], table: Mapping[str, Any], path: str, plugins: Plugins, problems: list[Problem]) -> Any:
+def _parse_method(
+    cls: type[Stage], table: Mapping[str, Any], path: str, plugins: Plugins, problems: list[Problem]
+) -> Any:
     kind = cls.method_kind
     if kind is None:
-        problems += [Problem(f"{path}.{key}", "this kind of stage has no method") for key in ("use", "options") if key in table]
+        problems += [
+            Problem(f"{path}.{key}", "this kind of stage has no method")
+            for key in ("use", "options")
+            if key in table
+        ]
         return None
     if not isinstance(table.get("use"), str):
         problems.append(Problem(f"{path}.use", f"must name a {kind}; {nearest('', plugins.names(kind))}"))
@@ -310,10 +350,17 @@ def _parse_method(cls: type[Stage], table: Mapping[str, Any], path: str, plugins
 def _check_names(tables: Sequence[Any], problems: list[Problem]) -> None:
     names = [t.get("name", t.get("kind")) for t in tables if isinstance(t, Mapping)]
     for name in sorted({n for n in names if names.count(n) > 1}, key=str):
-        problems.append(Problem(f"stage.{name}.name", f"stage names must differ, {names.count(name)} stages are called {name!r}"))
+        problems.append(
+            Problem(
+                f"stage.{name}.name",
+                f"stage names must differ, {names.count(name)} stages are called {name!r}",
+            )
+        )
     for name in names:
         if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
-            problems.append(Problem(f"stage.{name}.name", "must be letters, digits, - and _, since it names a folder"))
+            problems.append(
+                Problem(f"stage.{name}.name", "must be letters, digits, - and _, since it names a folder")
+            )
 
 
 def _check_references(stages: Sequence[Stage], problems: list[Problem]) -> None:
@@ -323,16 +370,32 @@ def _check_references(stages: Sequence[Stage], problems: list[Problem]) -> None:
         for role, reference in stage.describe_inputs().items():
             path = f"stage.{stage.name}.{fields[role]}"
             if reference is None and position == 0:
-                problems.append(Problem(path, "is missing, and there is no stage above; name a stage, an artifact's folder or a model"))
+                problems.append(
+                    Problem(
+                        path,
+                        "is missing, and there is no stage above; name a stage, an artifact's folder or a "
+                        "model",
+                    )
+                )
             if isinstance(reference, str) and reference not in earlier and not Path(reference).is_dir():
-                problems.append(Problem(path, f"{reference!r} is no earlier stage and no folder; {nearest(reference, earlier)}"))
+                problems.append(
+                    Problem(
+                        path,
+                        f"{reference!r} is no earlier stage and no folder; {nearest(reference, earlier)}",
+                    )
+                )
 
 
 def _check_form(stage: Stage, task: Task) -> list[Problem]:
     if task.info.form in stage.forms:
         return []
     accepted = ", ".join(sorted(stage.forms))
-    return [Problem("task", f"a {stage.kind} stage takes tasks of the form {accepted}, {task.info.name} is {task.info.form}")]
+    return [
+        Problem(
+            "task",
+            f"a {stage.kind} stage takes tasks of the form {accepted}, {task.info.name} is {task.info.form}",
+        )
+    ]
 
 
 def _check_models(stage: Stage, task: Task) -> list[Problem]:
@@ -350,5 +413,7 @@ def _check_models(stage: Stage, task: Task) -> list[Problem]:
         except Exception as error:
             shape = list(task.info.input_shape)
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            problems.append(Problem(role, f"the model must take images of shape {shape}, but it fails with {reason}"))
+            problems.append(
+                Problem(role, f"the model must take images of shape {shape}, but it fails with {reason}")
+            )
     return problems

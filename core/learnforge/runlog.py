@@ -1,4 +1,6 @@
-"""A run's lock and its event log: one line of JSON for each event, appended, a torn last line cut off on opening."""
+"""A run's lock and its event log: one line of JSON for each event, appended, a torn last line cut off on
+opening.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def lock(folder: Path) -> Iterator[None]:
         raise refusal(folder, error) from error
     with stream:
         if not _try_lock(stream):
-            raise RunLockedError(f"{folder}: another process is running here; wait for it, or choose another folder with `--run`")
+            raise RunLockedError(
+                f"{folder}: another process is running here; wait for it, or choose another folder with "
+                "`--run`"
+            )
         yield
 
 

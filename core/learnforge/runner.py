@@ -5,9 +5,10 @@
       search/   artifact.json  weights.safetensors  metrics.json  stage.json  study.db
       distill/  artifact.json  weights.safetensors  metrics.json  stage.json  checkpoint/ (while it trains)
 
-A stage's fingerprint covers all that its result depends on: settings, methods' code, data, the fingerprints of its inputs, the
-plugins that change batches, optimizers or designs, and the seed. Equal fingerprint and finished: kept. Equal and unfinished:
-continued. Different: run again, after asking if it was finished.
+A stage's fingerprint covers all that its result depends on: settings, methods' code, data, the fingerprints
+of its inputs, the
+plugins that change batches, optimizers or designs, and the seed. Equal fingerprint and finished: kept. Equal
+and unfinished: continued. Different: run again, after asking if it was finished.
 """
 
 from __future__ import annotations
@@ -154,7 +155,9 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
 class _Runner:
     """One attempt at a run, under its lock."""
 
-    def __init__(self, current: Run, tasks: Tasks, options: Options, device: torch.device, log: EventLog | None):
+    def __init__(
+        self, current: Run, tasks: Tasks, options: Options, device: torch.device, log: EventLog | None
+    ):
         self.current, self.tasks, self.options, self.device, self.log = current, tasks, options, device, log
         self.plugins, self.recipe, self.folder = current.plugins, current.recipe, options.folder
 
@@ -237,7 +240,8 @@ class _Runner:
                 stale.append(stage.name)
         if stale and not self.options.may_overwrite(stale):
             raise RunError(
-                f"{self.folder}: the finished stages {', '.join(stale)} would be run again, because what they depend on has "
+                f"{self.folder}: the finished stages {', '.join(stale)} would be run again, because what "
+                "they depend on has "
                 f"changed. Pass `--overwrite` (in Python `overwrite=True`), or choose another run folder."
             )
         if self.folder is not None:
@@ -326,12 +330,15 @@ def report_sections(run: Run) -> list[Section]:
     """Ask the run's plugins for sections of its report; a plugin at fault is named and left out."""
     if run.folder is None:
         return []
-    summary, sections = read_summary(run.folder), []
+    summary = read_summary(run.folder)
+    sections: list[Section] = []
     for impl in run.plugins.hook.learnforge_report_sections.get_hookimpls():
         try:
-            sections += list(impl.function(*([summary] if impl.argnames else [])) or ())
+            made: Any = impl.function(*([summary] if impl.argnames else []))
+            sections += list(made or ())
         except Exception as error:
-            message = f"plugin {impl.plugin_name!r}: `learnforge_report_sections` fails with {type(error).__name__}: {error}"
+            fault = f"{type(error).__name__}: {error}"
+            message = f"plugin {impl.plugin_name!r}: `learnforge_report_sections` fails with {fault}"
             warnings.warn(message, PluginWarning, stacklevel=2)
     return sections
 
@@ -339,7 +346,9 @@ def report_sections(run: Run) -> list[Section]:
 def versions() -> dict[str, str]:
     """Return the versions that a result can depend on."""
     names = ("learnforge", "torch", "torchvision", "optuna", "numpy")
-    return {"python": platform.python_version(), "machine": platform.machine()} | {n: version(n) for n in names}
+    return {"python": platform.python_version(), "machine": platform.machine()} | {
+        n: version(n) for n in names
+    }
 
 
 def _task_sources(stage: Stage) -> list[TaskSource]:

@@ -23,7 +23,8 @@ Design = dict[str, Any]
 
 
 class Pick(Protocol):
-    """Makes the choices of a design. A searcher stands behind it; names identify a choice from trial to trial.
+    """Makes the choices of a design. A searcher stands behind it; names identify a choice from trial to
+    trial.
 
     Choices may depend on earlier ones: a space asks only for what the design needs.
     """
@@ -41,8 +42,8 @@ class Pick(Protocol):
 class Space(ABC):
     """A family of networks: a frozen attrs class whose fields are the options in `space = { use = …, … }`.
 
-    The search driver calls `design` once for each trial, where the search is driven, and `build` wherever that design is
-    costed, trained or loaded.
+    The search driver calls `design` once for each trial, where the search is driven, and `build` wherever
+    that design is costed, trained or loaded.
     """
 
     @abstractmethod
@@ -71,10 +72,14 @@ class Model(ABC):
 
     @abstractmethod
     def build(self, task: TaskInfo) -> nn.Module:
-        """Build the network, initialised from torch's global generator or with its pretrained weights; see `Space.build`."""
+        """Build the network, initialised from torch's global generator or with its pretrained weights; see
+        `Space.build`.
+        """
 
     def require(self) -> None:
-        """Raise an error that says what is missing if `build` needs files that are not there; called by the checks."""
+        """Raise an error that says what is missing if `build` needs files that are not there; called by the
+        checks.
+        """
 
     def without_pretrained(self) -> Model:
         """Return the same model without pretrained weights; itself, unless it has such an option."""
@@ -93,7 +98,8 @@ class Cost:
     Args:
         parameters: Trainable numbers.
         macs: Multiply-adds in convolutions and matrix products; one multiply-add is one.
-        peak_activation_bytes: Most bytes of input and intermediate results alive at once in 32-bit eager inference.
+        peak_activation_bytes: Most bytes of input and intermediate results alive at once in 32-bit eager
+            inference.
     """
 
     parameters: int
@@ -110,7 +116,8 @@ COSTS = ("parameters", "macs", "peak_activation_bytes", "latency_ms")
 
 
 def measure_cost(module: nn.Module, task: TaskInfo) -> Cost:
-    """Count parameters, multiply-adds and activation memory of a module on the meta device: nothing is computed.
+    """Count parameters, multiply-adds and activation memory of a module on the meta device: nothing is
+    computed.
 
     Args:
         module: A module on the meta device (built under `torch.device("meta")`).
@@ -142,7 +149,9 @@ def measure_latency(module: nn.Module, task: TaskInfo, batch_size: int = 1, thre
 
 
 def time_call(call: Any, module: nn.Module | None, device: torch.device, threads: int) -> float:
-    """Return the median milliseconds of a call: 5 warm-up calls, then 30 calls or one second, whichever ends first."""
+    """Return the median milliseconds of a call: 5 warm-up calls, then 30 calls or one second, whichever ends
+    first.
+    """
     before, was_training = torch.get_num_threads(), module is not None and module.training
     torch.set_num_threads(threads)
     if module is not None:
@@ -177,10 +186,12 @@ def _synchronise(device: torch.device) -> None:
 
 
 class _ActivationMeter(TorchDispatchMode):
-    """Follows which storages are alive while a module runs; storages that existed before (weights) do not count."""
+    """Follows which storages are alive while a module runs; storages that existed before (weights) do not
+    count.
+    """
 
     def __init__(self, image: Tensor):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._alive: dict[int, int] = {}
         self.peak = 0
         self._born(image)
@@ -188,7 +199,9 @@ class _ActivationMeter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = {t.untyped_storage()._cdata for t in args if isinstance(t, Tensor)}  # views of weights among them
+        given = {
+            t.untyped_storage()._cdata for t in args if isinstance(t, Tensor)
+        }  # views of weights among them
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in given:

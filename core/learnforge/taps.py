@@ -41,7 +41,9 @@ class Tapped:
         modules = dict(network.named_modules())
         for name in layers:
             if name not in modules:
-                raise StageError(f"{type(network).__name__} has no layer {name!r}; {nearest(name, filter(None, modules))}")
+                raise StageError(
+                    f"{type(network).__name__} has no layer {name!r}; {nearest(name, filter(None, modules))}"
+                )
         self._handles = [modules[name].register_forward_hook(self._catch(name)) for name in layers]
 
     def __call__(self, images: Tensor) -> Outputs:

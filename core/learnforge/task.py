@@ -1,7 +1,7 @@
 """What is learnt: a task with its splits, the batches they are handed out in, and where tasks come from.
 
-Images are kept as unsigned bytes; a batch holds them as normalised floats. Axes are written [batch, channel, height,
-width] throughout.
+Images are kept as unsigned bytes; a batch holds them as normalised floats. Axes are written [batch, channel,
+height, width] throughout.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from learnforge.episodes import EpisodeShape, EpisodeSource
 from learnforge.errors import TaskError
 from learnforge.files import fingerprint
 from learnforge.randomness import permutation
@@ -32,8 +33,8 @@ class TaskInfo:
     Args:
         name: Name for people.
         classes: Class names; a label is an index into them.
-        origins: For each class the original label that it was made from, as `data set:label`. A rotated 4 and an
-            upright 4 have one origin, so no split of labels can tear them apart.
+        origins: For each class the original label that it was made from, as `data set:label`. A rotated 4 and
+            an upright 4 have one origin, so no split of labels can tear them apart.
         input_shape: Channels, height and width of an image.
         mean: Mean of each channel of the training images, in [0, 1].
         std: Standard deviation of each channel, in (0, 1].
@@ -62,7 +63,8 @@ class Batch:
         images: float [batch, channel, height, width], normalised.
         labels: int64 [batch]; -1 where the label is withheld.
         indices: int64 [batch], positions in the split.
-        views: int64 [batch], which of the finitely many augmented views each image is; 0 without augmentation.
+        views: int64 [batch], which of the finitely many augmented views each image is; 0 without
+            augmentation.
         progress: Share of the training that is done, in [0, 1).
     """
 
@@ -74,7 +76,9 @@ class Batch:
 
 
 class Split(ABC):
-    """Labelled images in a fixed order. `MemorySplit` holds them; `StreamSplit` reads them as they are needed."""
+    """Labelled images in a fixed order. `MemorySplit` holds them; `StreamSplit` reads them as they are
+    needed.
+    """
 
     labels: Tensor
 
@@ -92,7 +96,9 @@ class Split(ABC):
 
     @abstractmethod
     def load(self, device: torch.device) -> Split:
-        """Return a split whose batches come out on `device`, holding the images there where they are held at all."""
+        """Return a split whose batches come out on `device`, holding the images there where they are held at
+        all.
+        """
 
     @abstractmethod
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -121,7 +127,11 @@ class MemorySplit(Split):
         return MemorySplit(self.images[indices], self.labels[indices])
 
     def load(self, device: torch.device) -> MemorySplit:
-        return self if self.images.device == device else MemorySplit(self.images.to(device), self.labels.to(device))
+        return (
+            self
+            if self.images.device == device
+            else MemorySplit(self.images.to(device), self.labels.to(device))
+        )
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         order = order.to(self.images.device)
@@ -149,7 +159,8 @@ class StreamSplit(Split):
     Args:
         files: One file an image.
         labels: int64 [count].
-        decode: Reads a file into uint8 [channel, height, width]; a module-level callable, since workers unpickle it.
+        decode: Reads a file into uint8 [channel, height, width]; a module-level callable, since workers
+            unpickle it.
         content: Hash of the files.
         workers: Reading processes; 0 reads in this process.
         device: Where batches come out.
@@ -185,29 +196,40 @@ class StreamSplit(Split):
         )
         for indices, images in zip(order.split(batch_size), loader, strict=True):
             labels = self.labels[indices].to(self.device, non_blocking=True)
-            yield images.to(self.device, non_blocking=True), labels, indices.to(self.device, non_blocking=True)
+            yield (
+                images.to(self.device, non_blocking=True),
+                labels,
+                indices.to(self.device, non_blocking=True),
+            )
 
 
 @frozen(eq=False, slots=False)
 class Task:
-    """A classification task: what it is, and its images in three splits. The test split is read once, at the end.
+    """A classification task: what it is, and its images in three splits. The test split is read once, at the
+    end.
 
     Args:
         info: Names, shapes and normalisation.
         train: Images to learn from.
         validation: Images to choose by.
         test: Images to report on. For meta-learning its classes may be others than those of `train`.
+        episodes: For tasks whose episodes are not drawn from the splits: makes a source of episodes from the
+            split's name, the size of an episode and the device.
     """
 
     info: TaskInfo
     train: Split
     validation: Split
     test: Split
+    episodes: Callable[[str, EpisodeShape, torch.device], EpisodeSource] | None = None
 
     @cached_property
     def content(self) -> str:
         """Hash (hex) of everything that a result can depend on."""
-        info = {name: getattr(self.info, name) for name in ("classes", "origins", "input_shape", "mean", "std", "form")}
+        info = {
+            name: getattr(self.info, name)
+            for name in ("classes", "origins", "input_shape", "mean", "std", "form")
+        }
         return fingerprint([info, self.train.content, self.validation.content, self.test.content])
 
     def origins_of(self, split: Split) -> list[str]:
@@ -225,10 +247,12 @@ class Task:
 
 
 class TaskSource(ABC):
-    """A method of the kind `task`: a frozen attrs class whose fields are the options in `task = { use = …, … }`.
+    """A method of the kind `task`: a frozen attrs class whose fields are the options in `task = { use = …, …
+    }`.
 
-    The core calls `load` once in a run for each different source, before the first stage that needs it; what it returns
-    is hashed into fingerprints, so it must be a pure function of the options and the files they name.
+    The core calls `load` once in a run for each different source, before the first stage that needs it; what
+    it returns is hashed into fingerprints, so it must be a pure function of the options and the files they
+    name.
     """
 
     @abstractmethod
@@ -241,7 +265,8 @@ class TaskSource(ABC):
 
 
 def measure_channels(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel of uint8 images [count, channel, height, width], in [0, 1].
+    """Return mean and standard deviation of each channel of uint8 images [count, channel, height, width], in
+    [0, 1].
 
     A channel without any spread gets the deviation 1, so that normalising it stays finite.
     """
@@ -266,8 +291,8 @@ def stratified(labels: Tensor, fractions: Sequence[float], seed: int) -> list[Te
         seed: Which split.
 
     Returns:
-        One int64 tensor of positions for each part, ascending. A part with a share above 0 gets at least one image of a
-        class that has enough of them.
+        One int64 tensor of positions for each part, ascending. A part with a share above 0 gets at least one
+        image of a class that has enough of them.
     """
     parts: list[list[Tensor]] = [[] for _ in range(len(fractions) + 1)]
     for label in labels.unique().tolist():
@@ -288,12 +313,16 @@ def check_task(task: Task, source: str) -> None:
     Raises:
         TaskError: A split is empty, there is only one class, or a class has no training image.
     """
-    info: TaskInfo = task.info
+    info = task.info
+    if task.episodes is not None:
+        return
     for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test)):
         if len(split) == 0:
             raise TaskError(f"{source}: the {name} split must hold at least one image, it is empty")
     if info.outputs < 2:
-        raise TaskError(f"{source}: a classification task needs at least two classes, got {list(info.classes)}")
+        raise TaskError(
+            f"{source}: a classification task needs at least two classes, got {list(info.classes)}"
+        )
 
 
 def describe_task(task: Task) -> dict[str, Any]:

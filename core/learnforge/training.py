@@ -1,7 +1,8 @@
 """The ordinary training loop, written once: `fit` trains, `evaluate` judges.
 
-Batch order and augmentation are pure functions of (seed, epoch, index), and each epoch seeds torch anew, so a training
-that goes on from a checkpoint ends with the same bits as one that was never cut off. Nothing inside a step waits for the
+Batch order and augmentation are pure functions of (seed, epoch, index), and each epoch seeds torch anew, so a
+training that goes on from a checkpoint ends with the same bits as one that was never cut off. Nothing inside
+a step waits for the
 device: losses stay there and are read once an epoch.
 """
 
@@ -35,13 +36,16 @@ class Train:
 
     Args:
         epochs: Passes over the training split, from 0.
-        batch_size: Images in a step. A last batch of a single image is left out, since batch statistics need two.
+        batch_size: Images in a step. A last batch of a single image is left out, since batch statistics need
+            two.
         optimizer: `sgd` (Nesterov momentum), `adam` or `adamw`.
         learning_rate: Peak learning rate.
-        weight_decay: Decay of the weights, as the optimizer defines it; biases and normalisation are not decayed.
+        weight_decay: Decay of the weights, as the optimizer defines it; biases and normalisation are not
+            decayed.
         momentum: Momentum of `sgd`.
-        schedule: Course of the learning rate after the warm-up: `constant`, `cosine` to 0, `step` by a tenth at half and
-            three quarters, or `one-cycle` (30 % rise from a 25th, then fall to nothing, both as cosines).
+        schedule: Course of the learning rate after the warm-up: `constant`, `cosine` to 0, `step` by a tenth
+            at half and three quarters, or `one-cycle` (30 % rise from a 25th, then fall to nothing, both as
+            cosines).
         warmup_epochs: Epochs of linear rise at the start, may be a fraction.
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
         clip_norm: Largest norm of the gradient; larger ones are scaled down to it.
@@ -103,8 +107,8 @@ class Trainee:
     Args:
         network: The network; it is what is averaged, kept and handed on.
         loss: From a batch, and the companion's batch where there is one, to a scalar loss. Reads the network.
-        groups: torch parameter groups, `{"params": […], "scale": factor on the learning rate}`; None trains all of the
-            network, and of `extra`, at the full rate.
+        groups: torch parameter groups, `{"params": […], "scale": factor on the learning rate}`; None trains
+            all of the network, and of `extra`, at the full rate.
         extra: A module that is trained and checkpointed with the network and dropped afterwards.
         set_mode: Puts the network into training mode, frozen parts excepted.
     """
@@ -117,13 +121,15 @@ class Trainee:
 
     def parameter_groups(self) -> list[Mapping[str, Any]]:
         """Return the groups that are trained, `extra` included."""
-        own = list(self.groups) if self.groups is not None else [{"params": list(self.network.parameters())}]
+        everything: Mapping[str, Any] = {"params": list(self.network.parameters())}
+        own = list(self.groups) if self.groups is not None else [everything]
         extra = list(self.extra.parameters()) if self.extra is not None else []
         return [*own, {"params": extra}] if extra else own
 
 
 class Normaliser:
-    """Turns bytes into what networks take: float, each channel with mean 0 and deviation 1 over the training split.
+    """Turns bytes into what networks take: float, each channel with mean 0 and deviation 1 over the training
+    split.
 
     Args:
         task: Gives mean and deviation.
@@ -179,7 +185,11 @@ def fit(
     with context.progress.track(f"{context.stage}: {part}", settings.epochs, run.epoch) as tracker:
         while run.epoch < settings.epochs and not run.is_stalled():
             entry = run.train_epoch(validate)
-            context.emit("epoch_finished", stage=context.stage, metrics={"part": part, "epochs": settings.epochs, **entry})
+            context.emit(
+                "epoch_finished",
+                stage=context.stage,
+                metrics={"part": part, "epochs": settings.epochs, **entry},
+            )
             checkpoint.save(run.state, final=run.epoch == settings.epochs or run.is_stalled())
             tracker.advance(_words(entry))
     run.finish()
@@ -190,9 +200,21 @@ class _Training:
     """The moving parts of one `fit`."""
 
     def __init__(
-        self, trainee: Trainee, split: Split, task: TaskInfo, settings: Train, context: Context, companion: Split | None
+        self,
+        trainee: Trainee,
+        split: Split,
+        task: TaskInfo,
+        settings: Train,
+        context: Context,
+        companion: Split | None,
     ):
-        self.trainee, self.split, self.settings, self.context, self.companion = trainee, split, settings, context, companion
+        self.trainee, self.split, self.settings, self.context, self.companion = (
+            trainee,
+            split,
+            settings,
+            context,
+            companion,
+        )
         self.groups = trainee.parameter_groups()
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.optimizer = make_optimizer(self.groups, settings, context.plugins)
@@ -235,7 +257,9 @@ class _Training:
     def _steps(self) -> list[Tensor]:
         settings, total = self.settings, self.steps * self.settings.epochs
         losses: list[Tensor] = []
-        autocast = torch.autocast(self.context.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+        autocast = torch.autocast(
+            self.context.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        )
         for step, batches in enumerate(self._batches()):
             factor = settings.rate(self.epoch * self.steps + step, total, self.steps)
             for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
@@ -243,7 +267,7 @@ class _Training:
             with autocast:
                 loss = self.trainee.loss(*batches)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if settings.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
             self.optimizer.step()
@@ -276,7 +300,13 @@ class _Training:
         lap = 0
         while True:
             for batch in self._stream(companion, "companion", len(companion), lap):
-                yield Batch(batch.images, torch.full_like(batch.labels, -1), batch.indices, batch.views, batch.progress)
+                yield Batch(
+                    batch.images,
+                    torch.full_like(batch.labels, -1),
+                    batch.indices,
+                    batch.views,
+                    batch.progress,
+                )
             lap += 1
 
     def _finite_mean(self, losses: list[Tensor]) -> float:
@@ -348,7 +378,9 @@ class _Training:
         self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
 
 
-def make_optimizer(groups: Sequence[Mapping[str, Any]], settings: Train, plugins: Plugins) -> torch.optim.Optimizer:
+def make_optimizer(
+    groups: Sequence[Mapping[str, Any]], settings: Train, plugins: Plugins
+) -> torch.optim.Optimizer:
     """Build the optimizer: a plugin's, if one offers it, else torch's own, fused.
 
     Parameters with fewer than two axes (biases, normalisation) are not decayed.
@@ -360,19 +392,28 @@ def make_optimizer(groups: Sequence[Mapping[str, Any]], settings: Train, plugins
         for decays in (True, False):
             members = [p for p in trainable if (p.ndim > 1) == decays]
             if members:
-                prepared.append({"params": members, "lr": rate, "weight_decay": settings.weight_decay * decays})
+                prepared.append(
+                    {"params": members, "lr": rate, "weight_decay": settings.weight_decay * decays}
+                )
     offered = plugins.hook.learnforge_optimizer(parameters=prepared, options=asdict(settings))
     if offered is not None:
         assert isinstance(offered, torch.optim.Optimizer)
         return offered
-    extra = {"momentum": settings.momentum, "nesterov": settings.momentum > 0} if settings.optimizer == "sgd" else {}
+    extra = (
+        {"momentum": settings.momentum, "nesterov": settings.momentum > 0}
+        if settings.optimizer == "sgd"
+        else {}
+    )
     is_fusible = all(p.device.type in ("cpu", "cuda") for group in prepared for p in group["params"])
-    return _OPTIMIZERS[settings.optimizer](prepared, fused=is_fusible, **extra)
+    optimizer: torch.optim.Optimizer = _OPTIMIZERS[settings.optimizer](prepared, fused=is_fusible, **extra)
+    return optimizer
 
 
 def cross_entropy(network: nn.Module, settings: Train) -> Callable[[Batch], Tensor]:
     """Return the loss of plain supervised training."""
-    return lambda batch: F.cross_entropy(network(batch.images), batch.labels, label_smoothing=settings.label_smoothing)
+    return lambda batch: F.cross_entropy(
+        network(batch.images), batch.labels, label_smoothing=settings.label_smoothing
+    )
 
 
 @frozen
@@ -390,7 +431,9 @@ class Scores:
     count: int
 
 
-def predict(network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int = 512) -> Tensor:
+def predict(
+    network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int = 512
+) -> Tensor:
     """Return a network's class scores for a whole split, in order: float [image, outputs].
 
     Args:

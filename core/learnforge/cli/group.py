@@ -49,7 +49,9 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show the commands with their words, importing none."""
         with formatter.section("Commands"):
-            formatter.write_dl([*_COMMANDS.items(), *((name, "(from a plugin)") for name in self._from_plugins())])
+            formatter.write_dl(
+                [*_COMMANDS.items(), *((name, "(from a plugin)") for name in self._from_plugins())]
+            )
 
     def _from_plugins(self) -> list[str]:
         from learnforge.plugins import installed

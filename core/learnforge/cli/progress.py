@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
 
 from learnforge.context import Progress, Tracker
@@ -27,8 +34,16 @@ class Bars:
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
         """Show a bar until the end of the block."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with RichProgress(*columns, TextColumn("[dim]{task.fields[words]}"), console=Console(stderr=True)) as bars:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(
+            *columns, TextColumn("[dim]{task.fields[words]}"), console=Console(stderr=True)
+        ) as bars:
             yield _Bar(bars, bars.add_task(label, total=total, completed=done, words=""))
 
 

@@ -11,23 +11,46 @@ import click
 
 def recipe_options(function: Any) -> Any:
     """Add the argument and options that every command on recipes takes."""
-    for decorate in reversed(
-        [
-            click.argument("recipe"),
-            click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value: stage.search.trials=50."),
-            click.option("--plugin", "files", multiple=True, type=click.Path(path_type=Path), help="Load a Python file as a plugin."),
-            click.option("--no-plugin", "disable", multiple=True, metavar="NAME", help="Refuse a plugin or distribution."),
-        ]
-    ):
+    decorators: list[Any] = [
+        click.argument("recipe"),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Change a value: stage.search.trials=50.",
+        ),
+        click.option(
+            "--plugin",
+            "files",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Load a Python file as a plugin.",
+        ),
+        click.option(
+            "--no-plugin",
+            "disable",
+            multiple=True,
+            metavar="NAME",
+            help="Refuse a plugin or distribution.",
+        ),
+    ]
+    for decorate in reversed(decorators):
         function = decorate(function)
     return function
 
 
 @click.command("run", short_help="Run a recipe, or go on with it.")
 @recipe_options
-@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of the run; runs/NAME by default.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trials of a search at a time.")
-@click.option("--overwrite", is_flag=True, help="Run finished stages again where what they depend on has changed.")
+@click.option(
+    "--run", "folder", type=click.Path(path_type=Path), help="Folder of the run; runs/NAME by default."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Trials of a search at a time."
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Run finished stages again where what they depend on has changed."
+)
 def command(
     recipe: str,
     overrides: Sequence[str],
@@ -63,4 +86,5 @@ def _ask(folder: Path, names: Sequence[str]) -> bool:
     """Ask on a terminal whether finished stages may be run again; without one the answer is no."""
     if not click.get_text_stream("stdin").isatty():
         return False
-    return click.confirm(f"{folder}: run the finished stages {', '.join(names)} again, and lose what they made?")
+    question = f"{folder}: run the finished stages {', '.join(names)} again, and lose what they made?"
+    return bool(click.confirm(question))

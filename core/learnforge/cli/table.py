@@ -13,7 +13,9 @@ def show_run(run: RunSummary) -> None:
     """Print the table of stages and where the report is."""
     table = Table(title=f"{run.name}: {run.state}", title_justify="left")
     for column in STAGE_COLUMNS:
-        table.add_column(column, justify="right" if column in ("parameters", "macs", "latency", "seconds") else "left")
+        table.add_column(
+            column, justify="right" if column in ("parameters", "macs", "latency", "seconds") else "left"
+        )
     for stage in run.stages:
         table.add_row(*stage_row(stage))
     console = Console()

@@ -1,4 +1,6 @@
-"""The report: what a run found, as `report.html` (one file, works offline) and `report.md`, made from the run's folder."""
+"""The report: what a run found, as `report.html` (one file, works offline) and `report.md`, made from the
+run's folder.
+"""
 
 from learnforge.report.section import Section
 from learnforge.report.summary import RunSummary, StageSummary, read_summary

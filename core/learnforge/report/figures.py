@@ -17,7 +17,9 @@ def search_history(metrics: Mapping[str, Any]) -> Any:
     figure = _figure("Search history", "trial", "validation accuracy")
     figure.add_scatter(x=numbers, y=accuracy, mode="markers", name="trial", marker_color=_COLOURS[0])
     best = list(accumulate(accuracy, max))
-    figure.add_scatter(x=numbers, y=best, mode="lines", name="best so far", line={"shape": "hv", "color": _COLOURS[1]})
+    figure.add_scatter(
+        x=numbers, y=best, mode="lines", name="best so far", line={"shape": "hv", "color": _COLOURS[1]}
+    )
     figure.update_yaxes(tickformat=".0%")
     return figure
 
@@ -30,7 +32,11 @@ def pareto(metrics: Mapping[str, Any]) -> Any:
     figure = _figure("Accuracy and cost", cost, "validation accuracy")
     for name, colour, members in (
         ("other designs", _COLOURS[0], [r for r in trials if r["number"] not in metrics["front"]]),
-        ("Pareto set", _COLOURS[1], sorted((r for r in trials if r["number"] in metrics["front"]), key=lambda r: r["metrics"][cost])),
+        (
+            "Pareto set",
+            _COLOURS[1],
+            sorted((r for r in trials if r["number"] in metrics["front"]), key=lambda r: r["metrics"][cost]),
+        ),
     ):
         figure.add_scatter(
             x=[r["metrics"][cost] for r in members],
@@ -49,19 +55,37 @@ def curves(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     figure = _figure("Training", "epoch", "loss")
     for colour, (name, entries) in zip(_COLOURS, history.items(), strict=False):
         epochs = list(range(1, len(entries) + 1)) if name != "meta" else [e["epoch"] for e in entries]
-        figure.add_scatter(x=epochs, y=[e["loss"] for e in entries], name=f"{name}: loss", line={"color": colour})
+        figure.add_scatter(
+            x=epochs, y=[e["loss"] for e in entries], name=f"{name}: loss", line={"color": colour}
+        )
         if entries and "accuracy" in entries[0]:
             accuracy = [e["accuracy"] for e in entries]
             line = {"color": colour, "dash": "dot"}
             figure.add_scatter(x=epochs, y=accuracy, name=f"{name}: accuracy", line=line, yaxis="y2")
-    figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "tickformat": ".0%", "title": "accuracy", "showgrid": False})
+    figure.update_layout(
+        yaxis2={
+            "overlaying": "y",
+            "side": "right",
+            "tickformat": ".0%",
+            "title": "accuracy",
+            "showgrid": False,
+        }
+    )
     return figure
 
 
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Any:
     """Draw how often each true class was taken for each class."""
     figure = _figure("Test images by true and predicted class", "predicted", "true")
-    figure.add_heatmap(z=counts, x=list(classes), y=list(classes), colorscale="Blues", text=counts, texttemplate="%{text}", showscale=False)
+    figure.add_heatmap(
+        z=counts,
+        x=list(classes),
+        y=list(classes),
+        colorscale="Blues",
+        text=counts,
+        texttemplate="%{text}",
+        showscale=False,
+    )
     figure.update_xaxes(type="category")
     figure.update_yaxes(type="category", autorange="reversed")
     return figure
@@ -72,7 +96,9 @@ def adaptation(scores: Mapping[str, Any]) -> Any:
     figure = _figure("Adaptation to unseen classes", "steps", "accuracy")
     means = [mean for mean, _ in scores["by_step"]]
     bars = {"type": "data", "array": [interval for _, interval in scores["by_step"]]}
-    figure.add_bar(x=[str(step) for step in range(len(means))], y=means, error_y=bars, marker_color=_COLOURS[0])
+    figure.add_bar(
+        x=[str(step) for step in range(len(means))], y=means, error_y=bars, marker_color=_COLOURS[0]
+    )
     figure.update_yaxes(tickformat=".0%", range=[0, 1])
     return figure
 

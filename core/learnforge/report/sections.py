@@ -67,7 +67,8 @@ def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
 
 def _search_verdict(m: Mapping[str, Any]) -> str:
     return (
-        f"The search trained {m['trials']} different designs and handed on one with {m['parameters']:,} parameters that gets "
+        f"The search trained {m['trials']} different designs and handed on one with {m['parameters']:,} "
+        "parameters that gets "
         f"{m['test_accuracy']:.1%} of the test images right."
     )
 
@@ -75,7 +76,8 @@ def _search_verdict(m: Mapping[str, Any]) -> str:
 def _distill_verdict(m: Mapping[str, Any]) -> str:
     factor = m["teacher_parameters"] / m["parameters"]
     words = (
-        f"It taught a student of {m['parameters']:,} parameters ({factor:.1f} times fewer), which gets {m['test_accuracy']:.1%} "
+        f"It taught a student of {m['parameters']:,} parameters ({factor:.1f} times fewer), which gets "
+        f"{m['test_accuracy']:.1%} "
         f"right where its teacher gets {m['teacher_test_accuracy']:.1%}"
     )
     if "baseline_test_accuracy" in m:
@@ -100,14 +102,15 @@ def _meta_verdict(m: Mapping[str, Any]) -> str:
 
 def _export_verdict(m: Mapping[str, Any]) -> str:
     return (
-        f"The exported file has {m['bytes'] / 1024:.0f} KiB, takes {m['latency_ms']:.2f} ms an image on one thread, and names the same "
+        f"The exported file has {m['bytes'] / 1024:.0f} KiB, takes {m['latency_ms']:.2f} ms an image on one "
+        "thread, and names the same "
         f"class as the network for {m['agreement']:.1%} of {m['images']} images."
     )
 
 
 def _search_section(stage: StageSummary) -> Section:
     m = stage.metrics
-    states = f"{m['trials']} trained, {m['failed']} failed, {m['repeats']} repeated, {m['refused']} refused by limits or plugins"
+    states = f"{m['trials']} trained, {m['failed']} failed, {m['repeats']} repeated, {m['refused']} refused"
     front = [r for r in m["history"] if r["number"] in m["front"]]
     front.sort(key=lambda r: -r["metrics"]["accuracy"])
     rows = [
@@ -122,7 +125,8 @@ def _search_section(stage: StageSummary) -> Section:
     ]
     return Section(
         f"{stage.name}: search by {stage.method['use']}",
-        f"Objectives: {', '.join(m['objectives'])}. Designs: {states}. Accuracy in this section is on validation data; the table "
+        f"Objectives: {', '.join(m['objectives'])}. Designs: {states}. Accuracy in this section is on "
+        "validation data; the table "
         f"shows the Pareto set.",
         ("trial", "validation accuracy", "parameters", "macs", "seconds"),
         rows,
@@ -160,7 +164,8 @@ def _meta_section(stage: StageSummary) -> Section:
     ]
     seen = ", ".join(m["seen_upstream"])
     words = (
-        f"{m['ways']}-way {m['shots']}-shot, mean and 95 % confidence interval over episodes, batch statistics: "
+        f"{m['ways']}-way {m['shots']}-shot, mean and 95 % confidence interval over episodes, batch "
+        "statistics: "
         f"{m['normalisation']}. Test classes that an earlier stage was trained on: {seen or 'none'}."
     )
     return Section(
@@ -180,7 +185,10 @@ def _export_section(stage: StageSummary) -> Section:
         ("accuracy of the file", f"{m['test_accuracy']:.1%} of {m['images']} test images"),
         ("accuracy of the network", f"{m['network_accuracy']:.1%}"),
         ("same class as the network", f"{m['agreement']:.1%}"),
-        ("difference of class scores", f"at most {m['max_difference']:.2g}, on average {m['mean_difference']:.2g}"),
+        (
+            "difference of class scores",
+            f"at most {m['max_difference']:.2g}, on average {m['mean_difference']:.2g}",
+        ),
         ("latency of the file, batch 1, 1 thread", f"{m['latency_ms']:.3f} ms"),
         ("latency of the network, batch 1, 1 thread", f"{m['network_latency_ms']:.3f} ms"),
     ]
@@ -190,7 +198,8 @@ def _export_section(stage: StageSummary) -> Section:
 def _provenance(run: RunSummary) -> Section:
     rows = [("seed", str(run.seed)), ("device", f"{run.device}, {run.threads} threads")]
     rows += [(name, value) for name, value in run.versions.items()]
-    words = f"Again, with the same numbers on the same machine: learnforge run {run.folder.name}/recipe.toml --run NEW_FOLDER"
+    again = f"learnforge run {run.folder}/recipe.toml --run NEW_FOLDER"
+    words = f"The same numbers again, on the same machine: {again}"
     return Section("Provenance", words, ("what", "value"), rows)
 
 

@@ -88,5 +88,11 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
     if data["state"] in ("finished", "kept") and file.exists():
         metrics = json.loads(file.read_text(encoding="utf-8"))
     return StageSummary(
-        data["name"], data["kind"], data["method"] or {}, data["state"], data["seconds"], data["task"], metrics
+        data["name"],
+        data["kind"],
+        data["method"] or {},
+        data["state"],
+        data["seconds"],
+        data["task"],
+        metrics,
     )

@@ -15,8 +15,10 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-.table { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); } th { background: var(--soft); }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
+th { background: var(--soft); }
 @media print { .js-plotly-plot { break-inside: avoid; } }
 """
 
@@ -49,7 +51,8 @@ def to_html(run: RunSummary, sections: Sequence[Section]) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(run.name)}: learnforge report</title><style>{_STYLE}</style>{script}</head>\n"
-        f"<body><main><h1>{escape(run.name)}</h1><p>learnforge report, run {escape(run.state)}</p>\n{body}</main></body></html>\n"
+        f"<body><main><h1>{escape(run.name)}</h1><p>learnforge report, run "
+        f"{escape(run.state)}</p>\n{body}</main></body></html>\n"
     )
 
 
@@ -64,10 +67,18 @@ def _section_html(section: Section) -> str:
         parts.append(f"<p>{escape(section.words)}</p>")
     if section.rows:
         head = "".join(f'<th scope="col">{escape(column)}</th>' for column in section.columns)
-        rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in section.rows)
-        parts.append(f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>')
+        rows = "\n".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in section.rows
+        )
+        parts.append(
+            f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        )
     for figure in section.figures:
-        parts.append(figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False}))
+        parts.append(
+            figure.to_html(
+                full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False}
+            )
+        )
     return "\n".join([*parts, "</section>"])
 
 

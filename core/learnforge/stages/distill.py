@@ -27,8 +27,8 @@ Criterion = Callable[[Outputs, Outputs, Batch], Tensor]
 class Distiller(ABC):
     """A method of the kind `distiller`: a frozen attrs class with a loss.
 
-    The core calls `taps` once, then `criterion` once, then what `criterion` returned for every batch, with the student in
-    training mode and the teacher frozen, in eval mode and without gradient.
+    The core calls `taps` once, then `criterion` once, then what `criterion` returned for every batch, with
+    the student in training mode and the teacher frozen, in eval mode and without gradient.
     """
 
     @abstractmethod
@@ -48,8 +48,9 @@ class Distiller(ABC):
     def criterion(self, student: Outputs, teacher: Outputs, task: Task) -> Criterion:
         """Return what is called for every batch: the method's own `loss` by default.
 
-        A method with connectors or a memory bank returns an `nn.Module` called as `module(student, teacher, batch)`; its
-        parameters are trained with the student's, its buffers are checkpointed, and it is dropped at the end.
+        A method with connectors or a memory bank returns an `nn.Module` called as `module(student, teacher,
+        batch)`; its parameters are trained with the student's, its buffers are checkpointed, and it is
+        dropped at the end.
 
         Args:
             student: Outputs for a few training images, for shapes.
@@ -67,8 +68,8 @@ class DistillStage(Stage):
         teacher: A stage, an artifact's folder, or a model; the stage above by default.
         student: A model, or a stage or artifact to go on from.
         train: How the student is trained.
-        baseline: Train the same student, from the same initial weights, with the same budget and without the teacher, and
-            report both.
+        baseline: Train the same student, from the same initial weights, with the same budget and without the
+            teacher, and report both.
     """
 
     teacher: Reference = plugin_field("model", default=None, reference=True)
@@ -82,7 +83,10 @@ class DistillStage(Stage):
 
     def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         return [
-            Problem(role, f"must tell apart the task's {task.info.outputs} classes, it has {inputs[role].task.outputs}")
+            Problem(
+                role,
+                f"must tell apart the task's {task.info.outputs} classes, it has {inputs[role].task.outputs}",
+            )
             for role in ("teacher", "student")
             if inputs[role].task.outputs != task.info.outputs
         ]
@@ -114,7 +118,9 @@ class DistillStage(Stage):
             provenance=Provenance(trained_on=(learnt,)),
         )
 
-    def _distil(self, student: nn.Module, teacher: nn.Module, task: Task, context: Context) -> list[dict[str, Any]]:
+    def _distil(
+        self, student: nn.Module, teacher: nn.Module, task: Task, context: Context
+    ) -> list[dict[str, Any]]:
         teacher.eval().requires_grad_(False)
         before = copy_weights(teacher)
         student_layers, teacher_layers = self.method.taps(student, teacher)
@@ -142,7 +148,9 @@ class DistillStage(Stage):
             pupil.close()
             master.close()
         if not _is_equal(before, copy_weights(teacher)):
-            raise StageError(f"the distiller {type(self.method).__name__} changed its teacher, which must stay as it is")
+            raise StageError(
+                f"the distiller {type(self.method).__name__} changed its teacher, which must stay as it is"
+            )
         return history
 
     def _criterion(self, pupil: Tapped, master: Tapped, task: Task, context: Context) -> Criterion:
@@ -176,7 +184,9 @@ def _agreement(student: nn.Module, teacher: nn.Module, task: Task) -> float:
 
 def _is_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     """Compare bit for bit; NaNs are equal to themselves."""
-    return all(torch.equal(t.view(torch.uint8), second[n].view(torch.uint8)) for n, t in first.items() if t.ndim)
+    return all(
+        torch.equal(t.view(torch.uint8), second[n].view(torch.uint8)) for n, t in first.items() if t.ndim
+    )
 
 
 @hookimpl

@@ -1,4 +1,6 @@
-"""Export: the kind of stage `export`, the hole that an exporter fills, and the proof that the file computes what the network does."""
+"""Export: the kind of stage `export`, the hole that an exporter fills, and the proof that the file computes
+what the network does.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, count_parameters
 from learnforge.context import Context
-from learnforge.episodes import EpisodeShape
-from learnforge.errors import ExportMismatchError, Problem
+from learnforge.episodes import EpisodeShape, ImageEpisodes
+from learnforge.errors import ExportMismatchError, Problem, StageError
 from learnforge.files import refusal, remove, write_json
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
@@ -27,13 +29,14 @@ from learnforge.stages.meta import adapt_artifact
 from learnforge.stages.meta.stage import episode_source
 from learnforge.stages.stage import Reference, Stage
 from learnforge.task import MemorySplit, Split, Task, TaskInfo
-from learnforge.training import Normaliser
 
 Runtime = Callable[[Tensor], Tensor]
 
 
 class Exporter(ABC):
-    """A method of the kind `exporter`: writes a network to a file for a runtime, and reads it back for the proof."""
+    """A method of the kind `exporter`: writes a network to a file for a runtime, and reads it back for the
+    proof.
+    """
 
     suffix: ClassVar[str]
     """Ending of the file's name, such as `.onnx`."""
@@ -43,14 +46,17 @@ class Exporter(ABC):
         """Write the module to a file that takes batches of any size.
 
         Args:
-            module: Takes uint8 images [batch, channel, height, width] and gives class scores; in eval mode, on the CPU.
+            module: Takes uint8 images [batch, channel, height, width] and gives class scores; in eval mode,
+                on the CPU.
             example: Two images as the module takes them.
             path: The file to write.
         """
 
     @abstractmethod
     def load(self, path: Path) -> Runtime:
-        """Return what runs the file: from uint8 images [batch, channel, height, width] to class scores [batch, class]."""
+        """Return what runs the file: from uint8 images [batch, channel, height, width] to class scores
+        [batch, class].
+        """
 
 
 class Deployed(nn.Module):
@@ -98,7 +104,13 @@ class ExportStage(Stage):
         if source.adapter_options or source.task.outputs == task.info.outputs:
             return []
         want, got = task.info.outputs, source.task.outputs
-        return [Problem("task", f"must have as many classes as the network has outputs ({got}), it has {want}; give the stage the task of its input")]
+        return [
+            Problem(
+                "task",
+                f"must have as many classes as the network has outputs ({got}), it has {want}; give the "
+                "stage the task of its input",
+            )
+        ]
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         artifact, images, labels = self._ready(inputs["source"], task, context)
@@ -107,7 +119,11 @@ class ExportStage(Stage):
             path = folder / f"model{self.method.suffix}"
             metrics = self._export(module, images, labels, path)
             write_json(folder / "model.json", _manual(artifact.task, path.name, self.method))
-        metrics |= {"classes": list(artifact.task.classes), "file": path.name, "parameters": count_parameters(module.network)}
+        metrics |= {
+            "classes": list(artifact.task.classes),
+            "file": path.name,
+            "parameters": count_parameters(module.network),
+        }
         return evolve(artifact, metrics=metrics)
 
     def _ready(self, source: Artifact, task: Task, context: Context) -> tuple[Artifact, Tensor, Tensor]:
@@ -116,12 +132,18 @@ class ExportStage(Stage):
             images, labels = _gather(task.test)
             return source, images, labels
         shape = EpisodeShape(**source.adapter_options["episodes"])
-        cpu = torch.device("cpu")
-        episode = episode_source(task.test, task.info, shape, "test", cpu).draw(context.derive("episode"), torch.zeros(1, dtype=torch.int64))
+        source_of = episode_source(task, "test", shape, torch.device("cpu"))
+        episode = source_of.draw(context.derive("episode"), torch.zeros(1, dtype=torch.int64))
+        if not isinstance(episode, ImageEpisodes):
+            raise StageError("only a learner of images can be exported with a support set of its test split")
         info = task.info
         rows = episode.classes[0].tolist()
-        adapted = adapt_artifact(source, episode.support.images[0], episode.support.labels[0], context.plugins)
-        names = evolve(info, classes=tuple(info.classes[r] for r in rows), origins=tuple(info.origins[r] for r in rows))
+        adapted = adapt_artifact(
+            source, episode.support.images[0], episode.support.labels[0], context.plugins
+        )
+        names = evolve(
+            info, classes=tuple(info.classes[r] for r in rows), origins=tuple(info.origins[r] for r in rows)
+        )
         mean = torch.tensor(info.mean).view(-1, 1, 1)
         std = torch.tensor(info.std).view(-1, 1, 1)
         images = ((episode.queries.images[0] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
@@ -139,8 +161,10 @@ class ExportStage(Stage):
                 rejected = path.with_name(f"rejected-{path.name}")
                 draft.replace(rejected)
                 raise ExportMismatchError(
-                    f"the exported file must give the network's class scores within {self.tolerance:g} of the largest, but it is "
-                    f"off by {metrics['relative_difference']:.2g}, and names the same class for {metrics['agreement']:.1%} of the "
+                    f"the exported file must give the network's class scores within {self.tolerance:g} of "
+                    "the largest, but it is "
+                    f"off by {metrics['relative_difference']:.2g}, and names the same class for "
+                    f"{metrics['agreement']:.1%} of the "
                     f"images. It is kept as {rejected.name} for inspection."
                 )
             draft.replace(path)
@@ -184,7 +208,9 @@ def _folder(context: Context) -> Iterator[Path]:
 def _gather(split: Split) -> tuple[Tensor, Tensor]:
     if isinstance(split, MemorySplit):
         return split.images.cpu(), split.labels.cpu()
-    parts = [(images.cpu(), labels.cpu()) for images, labels, _ in split.batches(torch.arange(len(split)), 512)]
+    parts = [
+        (images.cpu(), labels.cpu()) for images, labels, _ in split.batches(torch.arange(len(split)), 512)
+    ]
     return torch.cat([i for i, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
@@ -193,8 +219,16 @@ def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
     return {
         "file": file,
         "exporter": spell(exporter),
-        "input": {"type": "uint8", "axes": ["batch", "channel", "height", "width"], "shape": list(task.input_shape)},
-        "output": {"type": "float32", "axes": ["batch", "class"], "meaning": "class scores before the softmax"},
+        "input": {
+            "type": "uint8",
+            "axes": ["batch", "channel", "height", "width"],
+            "shape": list(task.input_shape),
+        },
+        "output": {
+            "type": "float32",
+            "axes": ["batch", "class"],
+            "meaning": "class scores before the softmax",
+        },
         "classes": list(task.classes),
         "normalisation": "inside the graph",
     }

@@ -31,6 +31,8 @@ def judge(network: nn.Module, task: Task, prefix: str = "") -> dict[str, Any]:
 
 
 def weigh(network: nn.Module, task: Task) -> dict[str, float]:
-    """Return a network's costs: parameters, multiply-adds, activation memory, and latency with one image and one thread."""
+    """Return a network's costs: parameters, multiply-adds, activation memory, and latency with one image and
+    one thread.
+    """
     costs = measure_cost(copy.deepcopy(network).to("meta"), task.info).as_metrics()
     return {**costs, "latency_ms": measure_latency(network, task.info)}

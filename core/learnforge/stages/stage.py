@@ -19,15 +19,18 @@ from learnforge.space import Model
 from learnforge.task import Task, TaskSource
 
 Reference = str | Model | Artifact | nn.Module | None
-"""An input: a stage's name or an artifact's path, a model, and from the API an artifact or a module; None: the stage above."""
+"""An input: a stage's name or an artifact's path, a model, and from the API an artifact or a module; None:
+the stage above.
+"""
 
 
 @frozen(kw_only=True)
 class Stage(ABC):
-    """One step of a recipe. A subclass is a frozen attrs class whose fields are the keys of a `[[stage]]` table.
+    """One step of a recipe. A subclass is a frozen attrs class whose fields are the keys of a `[[stage]]`
+    table.
 
-    The runner resolves the inputs, calls `check` before anything of the recipe is computed, then `run` once; `run` goes on
-    from `context.folder` if it was cut off there before.
+    The runner resolves the inputs, calls `check` before anything of the recipe is computed, then `run` once;
+    `run` goes on from `context.folder` if it was cut off there before.
 
     Args:
         name: Name of the stage in its recipe, and of its folder.
@@ -54,8 +57,8 @@ class Stage(ABC):
 
         Args:
             task: The stage's task.
-            inputs: As for `run`, but the outputs of earlier stages are stand-ins without weights: what they were trained on
-                is known, and their network may not be built.
+            inputs: As for `run`, but the outputs of earlier stages are stand-ins without weights: what they
+                were trained on is known, and their network may not be built.
         """
         return []
 
@@ -65,14 +68,28 @@ class Stage(ABC):
 
     def describe_inputs(self) -> dict[str, Reference]:
         """Return {role: reference} for every input."""
-        return {f.name: getattr(self, f.name) for f in attrs.fields(type(self)) if f.metadata.get("reference")}
+        return {
+            f.name: getattr(self, f.name) for f in attrs.fields(type(self)) if f.metadata.get("reference")
+        }
 
     def fingerprint_data(self) -> dict[str, Any]:
-        """Return what the result depends on, apart from data and inputs: settings and the code of every method used."""
-        own = {f for f in attrs.fields(type(self)) if f.name not in ("name", "method") and not f.metadata.get("placement")}
-        settings = {option_key(f): _spelled(f, getattr(self, f.name)) for f in own if not f.metadata.get("reference")}
+        """Return what the result depends on, apart from data and inputs: settings and the code of every
+        method used.
+        """
+        own = {
+            f
+            for f in attrs.fields(type(self))
+            if f.name not in ("name", "method") and not f.metadata.get("placement")
+        }
+        settings = {
+            option_key(f): _spelled(f, getattr(self, f.name)) for f in own if not f.metadata.get("reference")
+        }
         methods = [getattr(self, f.name) for f in attrs.fields(type(self)) if f.metadata.get("plugin")]
-        used = [m for m in (self.method, *methods) if m is not None and attrs.has(type(m)) and not isinstance(m, Artifact)]
+        used = [
+            m
+            for m in (self.method, *methods)
+            if m is not None and attrs.has(type(m)) and not isinstance(m, Artifact)
+        ]
         return {
             "kind": self.kind,
             "method": spell(self.method) if self.method is not None else None,

@@ -32,8 +32,9 @@ class Phase:
     """A part of a training in which the same parameters are trained.
 
     Args:
-        rates: {prefix of parameter names: factor on the learning rate}; the longest prefix that fits a name counts, "" fits
-            every name, and what no prefix fits is frozen: its weights and its batch statistics do not change.
+        rates: {prefix of parameter names: factor on the learning rate}; the longest prefix that fits a name
+            counts, "" fits every name, and what no prefix fits is frozen: its weights and its batch
+            statistics do not change.
         epochs: Length; None for what the other phases leave of `train.epochs`.
         name: Name in progress and history.
     """
@@ -48,7 +49,8 @@ class Transfer(ABC):
 
     @abstractmethod
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        """Return the network made ready for the new task: a new head, adapters. May change and return what it is given.
+        """Return the network made ready for the new task: a new head, adapters. May change and return what it
+        is given.
 
         Args:
             network: The network with its weights.
@@ -57,7 +59,8 @@ class Transfer(ABC):
         """
 
     def finish(self, network: nn.Module) -> nn.Module:
-        """Return the network as it is handed on, what was only for training merged or removed; as it is, by default.
+        """Return the network as it is handed on, what was only for training merged or removed; as it is, by
+        default.
 
         It must have the layers that its model builds for the new task, since artifacts are loaded that way.
         """
@@ -65,7 +68,9 @@ class Transfer(ABC):
 
 
 class PhasedTransfer(Transfer):
-    """A strategy that trains by gradient, in phases. The core owns the loop, checkpoints and frozen batch statistics."""
+    """A strategy that trains by gradient, in phases. The core owns the loop, checkpoints and frozen batch
+    statistics.
+    """
 
     adapts_domain: ClassVar[bool] = False
     """Train on labelled images of the source task, with unlabelled images of the new task as companions."""
@@ -74,7 +79,9 @@ class PhasedTransfer(Transfer):
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
         """Say what is trained, in which order, for how long and at which rates."""
 
-    def loss(self, outputs: Outputs, batch: Batch, other: Outputs | None, other_batch: Batch | None) -> Tensor:
+    def loss(
+        self, outputs: Outputs, batch: Batch, other: Outputs | None, other_batch: Batch | None
+    ) -> Tensor:
         """Return the scalar loss of a batch; cross-entropy by default.
 
         Args:
@@ -92,8 +99,8 @@ class PhasedTransfer(Transfer):
     def criterion(self, outputs: Outputs, task: TaskInfo) -> Criterion:
         """Return what is called for every batch: the method's own `loss` by default.
 
-        A method with parts of its own (a discriminator) returns an `nn.Module` called as `loss` is; it is trained with the
-        network and dropped at the end.
+        A method with parts of its own (a discriminator) returns an `nn.Module` called as `loss` is; it is
+        trained with the network and dropped at the end.
 
         Args:
             outputs: Outputs for a few images, for shapes.
@@ -111,8 +118,8 @@ class DirectTransfer(Transfer):
 
         Args:
             network: What `prepare` returned, on the device.
-            task: The new task, loaded on the device. Only a method that declares itself a test-time method in its docstring
-                may read the images of the test split, and none its labels.
+            task: The new task, loaded on the device. Only a method that declares itself a test-time method in
+                its docstring may read the images of the test split, and none its labels.
             context: Seed, device, checkpoints.
         """
 
@@ -122,7 +129,8 @@ class TransferStage(Stage):
     """Carry a network's knowledge to another task.
 
     Args:
-        source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by default.
+        source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by
+            default.
         train: How the network is trained.
         baseline: Train the same network from fresh weights with the same budget, and report both.
         source_task: The labelled task of a domain adaptation.
@@ -145,16 +153,22 @@ class TransferStage(Stage):
     def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         problems = []
         if self.adapts_domain and self.source_task is None:
-            problems.append(Problem("source_task", "is missing; this method adapts from a labelled source task"))
+            problems.append(
+                Problem("source_task", "is missing; this method adapts from a labelled source task")
+            )
         source = inputs["source"]
         if source.task.input_shape != task.info.input_shape:
             want, got = list(task.info.input_shape), list(source.task.input_shape)
-            problems.append(Problem("from", f"must take images of shape {want} as the task has, it takes {got}"))
+            problems.append(
+                Problem("from", f"must take images of shape {want} as the task has, it takes {got}")
+            )
         return problems
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         here, source = task.load(context.device), inputs["source"]
-        labelled = self.source_task.load().load(context.device) if self.source_task and self.adapts_domain else here
+        labelled = (
+            self.source_task.load().load(context.device) if self.source_task and self.adapts_domain else here
+        )
         network = source.network(context.plugins, context.derive("source"))
         with seeded(context.derive("prepare")):
             network = self.method.prepare(network, source.task, task.info).to(context.device)
@@ -162,19 +176,27 @@ class TransferStage(Stage):
         network = self.method.finish(network).eval()
         metrics = judge(network, here) | weigh(network, here)
         finished = self._as_artifact(source, network, task)
-        if self.baseline and source.spec.kind != "module":  # a caller's own module has no fresh weights to start from
-            fresh = finished.network(context.plugins, context.derive("baseline"), task.info).to(context.device)
+        if (
+            self.baseline and source.spec.kind != "module"
+        ):  # a caller's own module has no fresh weights to start from
+            fresh = finished.network(context.plugins, context.derive("baseline"), task.info).to(
+                context.device
+            )
             history["from scratch"] = self._train_fresh(fresh, labelled, here, context)
             metrics |= judge(fresh, here, "baseline_")
         return evolve(finished, metrics=metrics | {"history": history})
 
     def _as_artifact(self, source: Artifact, network: nn.Module, task: Task) -> Artifact:
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
-        artifact = evolve(source, task=task.info, provenance=Provenance(trained_on=(learnt,))).with_state(network)
+        artifact = evolve(source, task=task.info, provenance=Provenance(trained_on=(learnt,))).with_state(
+            network
+        )
         if source.spec.kind == "module":
             return evolve(artifact, module=network)
         assert artifact.weights is not None
-        load_weights(artifact.network(task=task.info), artifact.weights)  # it must load again as its model builds it
+        load_weights(
+            artifact.network(task=task.info), artifact.weights
+        )  # it must load again as its model builds it
         return artifact
 
     def _carry(
@@ -183,7 +205,9 @@ class TransferStage(Stage):
         if isinstance(self.method, DirectTransfer):
             fitted = self.method.fit(network, here, context)
             if fitted is not network:
-                raise StageError(f"{type(self.method).__name__}.fit must return the network that it was given")
+                raise StageError(
+                    f"{type(self.method).__name__}.fit must return the network that it was given"
+                )
             return []
         tapped = Tapped(network, self.method.taps(network))
         criterion = self._criterion(tapped, here, context)
@@ -209,7 +233,9 @@ class TransferStage(Stage):
         images, _, _ = next(iter(task.train.batches(torch.arange(min(4, len(task.train))), 4)))
         tapped.network.eval()
         with torch.no_grad():
-            criterion: Criterion = self.method.criterion(tapped(Normaliser(task.info, context.device)(images)), task.info)
+            criterion: Criterion = self.method.criterion(
+                tapped(Normaliser(task.info, context.device)(images)), task.info
+            )
         if isinstance(criterion, nn.Module):
             criterion.to(context.device)
         return criterion
@@ -250,7 +276,9 @@ class TransferStage(Stage):
             here.train if self.adapts_domain else None,
         )
 
-    def _train_fresh(self, network: nn.Module, labelled: Task, here: Task, context: Context) -> list[dict[str, Any]]:
+    def _train_fresh(
+        self, network: nn.Module, labelled: Task, here: Task, context: Context
+    ) -> list[dict[str, Any]]:
         return fit(
             Trainee(network, cross_entropy(network, self.train)),
             labelled.train,
@@ -263,7 +291,8 @@ class TransferStage(Stage):
 
 
 def freeze(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
-    """Freeze what a phase does not train, and return torch parameter groups for the rest, each parameter in one group.
+    """Freeze what a phase does not train, and return torch parameter groups for the rest, each parameter in
+    one group.
 
     Raises:
         StageError: The phase trains nothing.
@@ -277,12 +306,17 @@ def freeze(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
             groups.setdefault(rate, []).append(parameter)
     if not groups:
         names = ", ".join(name for name, _ in network.named_children())
-        raise StageError(f"the phase {phase.name!r} trains nothing: no parameter starts with {list(phase.rates)}; parts: {names}")
+        raise StageError(
+            f"the phase {phase.name!r} trains nothing: no parameter starts with {list(phase.rates)}; parts: "
+            f"{names}"
+        )
     return [{"params": parameters, "scale": rate} for rate, parameters in groups.items()]
 
 
 def set_training(network: nn.Module) -> None:
-    """Put a network into training mode, except modules whose own parameters are all frozen: their statistics stay."""
+    """Put a network into training mode, except modules whose own parameters are all frozen: their statistics
+    stay.
+    """
     network.train()
     for module in network.modules():
         own = list(module.parameters(recurse=False))

@@ -2,7 +2,8 @@
 
     loss = (1 - alpha) * CE(s, y) + alpha * T^2 * KL(softmax(t / T) || softmax(s / T))
 
-s and t are the class scores of student and teacher. T^2 keeps the size of the soft gradient independent of T (section 2).
+s and t are the class scores of student and teacher. T^2 keeps the size of the soft gradient independent of T
+(section 2).
 
 Reference:
     Hinton, Vinyals & Dean, Distilling the knowledge in a neural network, 2015. arXiv:1503.02531

@@ -1,4 +1,5 @@
-"""Processes: every slot is a freshly spawned process of its own, so a job that dies takes one trial with it and no other.
+"""Processes: every slot is a freshly spawned process of its own, so a job that dies takes one trial with it
+and no other.
 
 Tensors in the arguments are handed over in shared memory.
 """
@@ -25,7 +26,8 @@ class Processes(Executor):
 
         context = torch.multiprocessing.get_context("spawn")
         return [
-            concurrent.futures.ProcessPoolExecutor(1, context, _start, (slot, setup, arguments)) for slot in slots
+            concurrent.futures.ProcessPoolExecutor(1, context, _start, (slot, setup, arguments))
+            for slot in slots
         ]
 
 

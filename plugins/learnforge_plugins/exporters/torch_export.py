@@ -1,4 +1,5 @@
-"""torch.export: the network as an ahead-of-time graph (`.pt2`), which torch runs without the Python code that defined it.
+"""torch.export: the network as an ahead-of-time graph (`.pt2`), which torch runs without the Python code that
+defined it.
 
 Reference:
     PyTorch documentation, torch.export. https://docs.pytorch.org/docs/stable/export.html

@@ -1,13 +1,16 @@
 """MAML: find initial weights from which a few gradient steps on a few examples lead to a good classifier.
 
-    theta_0 = theta,   theta_{k+1} = theta_k - alpha * grad L_support(theta_k)          (inner loop, equation 1)
-    theta  <- theta - beta * grad_theta sum over tasks L_query(theta_K)                 (outer loop, algorithm 2)
+    theta_0 = theta,   theta_{k+1} = theta_k - alpha * grad L_support(theta_k)          (inner loop, equation
+    1) theta  <- theta - beta * grad_theta sum over tasks L_query(theta_K)                 (outer loop,
+    algorithm 2)
 
-The outer gradient goes through the inner steps: with v_K = grad L_query(theta_K) and H_k the Hessian of the support loss at
-theta_k, v_k = v_{k+1} - alpha * H_k v_{k+1}, and v_0 is the meta-gradient. `first_order` leaves the Hessians out (section 5.2).
+The outer gradient goes through the inner steps: with v_K = grad L_query(theta_K) and H_k the Hessian of the
+support loss at theta_k, v_k = v_{k+1} - alpha * H_k v_{k+1}, and v_0 is the meta-gradient. `first_order`
+leaves the Hessians out (section 5.2).
 
 Reference:
-    Finn, Abbeel & Levine, Model-agnostic meta-learning for fast adaptation of deep networks, 2017. arXiv:1703.03400
+    Finn, Abbeel & Levine, Model-agnostic meta-learning for fast adaptation of deep networks, 2017.
+    arXiv:1703.03400
 """
 
 from __future__ import annotations
@@ -15,7 +18,16 @@ from __future__ import annotations
 from attrs import field, frozen
 from attrs.validators import ge, gt, optional
 
-from learnforge import Engine, Episodes, FastWeights, Labelled, MetaGradient, MetaLearner, Parameters, hookimpl
+from learnforge import (
+    Engine,
+    Episodes,
+    FastWeights,
+    Labelled,
+    MetaGradient,
+    MetaLearner,
+    Parameters,
+    hookimpl,
+)
 
 
 @frozen

@@ -1,10 +1,12 @@
-"""Conv4: four blocks of 3 × 3 convolution, batch normalisation, ReLU and 2 × 2 max-pooling; the network of the few-shot literature.
+"""Conv4: four blocks of 3 × 3 convolution, batch normalisation, ReLU and 2 × 2 max-pooling; the network of
+the few-shot literature.
 
 Reference:
-    Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, Matching networks for one shot learning, 2016, section 4.1.
-    arXiv:1606.04080
+    Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, Matching networks for one shot learning, 2016,
+    section 4.1. arXiv:1606.04080
 Differs:
-    A block does not pool once the features are 1 pixel high or wide; what is left is averaged, where the paper flattens it.
+    A block does not pool once the features are 1 pixel high or wide; what is left is averaged, where the
+    paper flattens it.
 """
 
 from __future__ import annotations
@@ -33,12 +35,18 @@ class Conv4(Model):
         side = min(height, pixels)
         layers: list[nn.Module] = []
         for _ in range(self.blocks):
-            layers += [nn.Conv2d(inside, self.width, 3, padding=1), nn.BatchNorm2d(self.width), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(inside, self.width, 3, padding=1),
+                nn.BatchNorm2d(self.width),
+                nn.ReLU(inplace=True),
+            ]
             if side >= 2:
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
             inside = self.width
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.width, task.outputs))
+        return nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.width, task.outputs)
+        )
 
 
 @hookimpl

@@ -1,13 +1,14 @@
 """MobileNetV2 with a width multiplier and a stem for small images.
 
-Inverted residual blocks: 1 × 1 expansion, 3 × 3 depthwise convolution, linear 1 × 1 projection, with a shortcut where the shape
-stays. Every width is multiplied by `width` and rounded to a multiple of `divisor`.
+Inverted residual blocks: 1 × 1 expansion, 3 × 3 depthwise convolution, linear 1 × 1 projection, with a
+shortcut where the shape stays. Every width is multiplied by `width` and rounded to a multiple of `divisor`.
 
 Reference:
-    Sandler, Howard, Zhu, Zhmoginov & Chen, MobileNetV2: inverted residuals and linear bottlenecks, 2018, table 2.
-    arXiv:1801.04381
+    Sandler, Howard, Zhu, Zhmoginov & Chen, MobileNetV2: inverted residuals and linear bottlenecks, 2018,
+    table 2. arXiv:1801.04381
 Differs:
-    Below 128 pixels the first one or two strides are left out, and below 16 the last three stages, so that features keep an extent.
+    Below 128 pixels the first one or two strides are left out, and below 16 the last four stages, so that
+    features keep an extent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from torch import Tensor, nn
 from learnforge import Model, TaskInfo, hookimpl
 
 # table 2: expansion t, channels c, blocks n, stride s
-_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 _STEM = 32
 _LAST = 1280
 
@@ -44,9 +53,12 @@ class MobileNet(Model):
         channels, height, pixels = task.input_shape
         side = min(height, pixels)
         unhalved = 0 if side >= 128 else 1 if side >= 64 else 2
-        stages = _STAGES if side >= 16 else _STAGES[:4]
+        stages = _STAGES if side >= 16 else _STAGES[:3]
         inside = self._widen(_STEM)
-        layers: list[nn.Module] = [_conv(channels, inside, 3, 1 if unhalved > 0 else 2), nn.ReLU6(inplace=True)]
+        layers: list[nn.Module] = [
+            _conv(channels, inside, 3, 1 if unhalved > 0 else 2),
+            nn.ReLU6(inplace=True),
+        ]
         halvings = 1
         for expansion, outside, blocks, stride in stages:
             outside = self._widen(outside)

@@ -1,7 +1,9 @@
-"""Residual networks for small images: a 3 × 3 stem and three stages of 16, 32 and 64 channels, without parameters in shortcuts.
+"""Residual networks for small images: a 3 × 3 stem and three stages of 16, 32 and 64 channels, without
+parameters in shortcuts.
 
-Depth 6n + 2 has n blocks in each stage. Where a stage begins, the shortcut takes every second pixel and fills up new channels with
-zeros (option A). `resnet8x4` and `resnet32x4` of the distillation literature are depth 8 and 32 with `width = 4`.
+Depth 6n + 2 has n blocks in each stage. Where a stage begins, the shortcut takes every second pixel and fills
+up new channels with zeros (option A). `resnet8x4` and `resnet32x4` of the distillation literature are depth 8
+and 32 with `width = 4`.
 
 Reference:
     He, Zhang, Ren & Sun, Deep residual learning for image recognition, 2015, section 4.2. arXiv:1512.03385
@@ -46,7 +48,9 @@ class ResNet(Model):
             for block in range(blocks):
                 layers.append(BasicBlock(inside, outside, 2 if stage > 0 and block == 0 else 1))
                 inside = outside
-        network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, task.outputs))
+        network = nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, task.outputs)
+        )
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

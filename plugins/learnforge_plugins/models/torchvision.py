@@ -1,10 +1,11 @@
 """torchvision's classification models by name, with or without the weights that torchvision publishes.
 
-Pretrained weights are read from torch's own cache and downloaded if they are not there; then the head is replaced by one for the
-task's classes.
+Pretrained weights are read from torch's own cache and downloaded if they are not there; then the head is
+replaced by one for the task's classes.
 
 Reference:
-    torchvision documentation, Models and pre-trained weights. https://docs.pytorch.org/vision/stable/models.html
+    torchvision documentation, Models and pre-trained weights.
+    https://docs.pytorch.org/vision/stable/models.html
 """
 
 from __future__ import annotations
@@ -64,12 +65,16 @@ class TorchvisionModel(Model):
 
         names = models.list_models(module=models)
         if self.name not in names:
-            raise ArtifactError(f"torchvision has no classification model {self.name!r}; {nearest(self.name, names)}")
+            raise ArtifactError(
+                f"torchvision has no classification model {self.name!r}; {nearest(self.name, names)}"
+            )
         if self.weights is None:
             return None
         entries = models.get_model_weights(self.name)
         if self.weights not in entries.__members__:
-            raise ArtifactError(f"{self.name} has no weights {self.weights!r}; {nearest(self.weights, entries.__members__)}")
+            raise ArtifactError(
+                f"{self.name} has no weights {self.weights!r}; {nearest(self.weights, entries.__members__)}"
+            )
         return entries[self.weights]
 
     def _find(self, entry: Any) -> Path:
@@ -82,20 +87,25 @@ class TorchvisionModel(Model):
                 torch.hub.download_url_to_file(entry.url, str(file), progress=False)
             except (URLError, OSError) as error:
                 raise ArtifactError(
-                    f"the weights {self.weights} of {self.name} must be in {file}, and cannot be downloaded ({error}). Fetch "
+                    f"the weights {self.weights} of {self.name} must be in {file}, and cannot be downloaded "
+                    f"({error}). Fetch "
                     f"{entry.url} on a machine with network and put it there, or leave out `weights`."
                 ) from error
         return file
 
 
 def _replace_stem(model: nn.Module, channels: int) -> None:
-    """Let the first convolution take another number of channels; a pretrained one is averaged over its colours."""
+    """Let the first convolution take another number of channels; a pretrained one is averaged over its
+    colours.
+    """
     name, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     has_bias = old.bias is not None
     new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=has_bias)  # type: ignore[arg-type]
     with torch.no_grad():
         # the sum over channels keeps its size
-        new.weight.copy_(old.weight.mean(1, keepdim=True).expand_as(new.weight) * (old.in_channels / channels))
+        new.weight.copy_(
+            old.weight.mean(1, keepdim=True).expand_as(new.weight) * (old.in_channels / channels)
+        )
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     model.set_submodule(name, new.to(old.weight.device))

@@ -2,15 +2,18 @@
 
     1. The first P designs are random.
     2. Draw S members of the population, with replacement; the best is the parent.
-    3. The child is the parent with one choice changed; it is evaluated and joins. The oldest dies, however good it was.
+    3. The child is the parent with one choice changed; it is evaluated and joins. The oldest dies, however
+    good it was.
 
-Killing the oldest, not the worst, makes a design survive only by having good descendants, which guards against lucky
-evaluations (section 3).
+Killing the oldest, not the worst, makes a design survive only by having good descendants, which guards
+against lucky evaluations (section 3).
 
 Reference:
-    Real, Aggarwal, Huang & Le, Regularized evolution for image classifier architecture search, 2019. arXiv:1802.01548
+    Real, Aggarwal, Huang & Le, Regularized evolution for image classifier architecture search, 2019.
+    arXiv:1802.01548
 Differs:
-    With several objectives the tournament is won by non-dominated rank, then crowding distance (NSGA-II's order).
+    With several objectives the tournament is won by non-dominated rank, then crowding distance (NSGA-II's
+    order).
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ class Evolution(Searcher):
     population: int = field(default=20, validator=ge(2))
     tournament: int = field(default=5, validator=ge(1))
 
-    def sampler(self, seed: int, directions: Sequence[str], view: SpaceView | None = None) -> optuna.samplers.BaseSampler:
+    def sampler(
+        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+    ) -> optuna.samplers.BaseSampler:
         return _AgingSampler(seed, self.population, self.tournament)
 
 

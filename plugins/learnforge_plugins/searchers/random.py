@@ -20,7 +20,9 @@ from learnforge import HistorySampler, Searcher, SpaceView, hookimpl
 class Random(Searcher):
     """Random search. It has no options."""
 
-    def sampler(self, seed: int, directions: Sequence[str], view: SpaceView | None = None) -> optuna.samplers.BaseSampler:
+    def sampler(
+        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+    ) -> optuna.samplers.BaseSampler:
         return _RandomSampler(seed)
 
 

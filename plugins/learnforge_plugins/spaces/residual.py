@@ -1,11 +1,13 @@
 """Residual networks: stages of blocks, each block a residual block, an inverted residual block or nothing.
 
-A stage halves the resolution (but for the first) and has a width of its own; each of its blocks has an operation and a kernel
-size. A block that is skipped leaves no trace in the design, and neither does the kernel size it would have had.
+A stage halves the resolution (but for the first) and has a width of its own; each of its blocks has an
+operation and a kernel size. A block that is skipped leaves no trace in the design, and neither does the
+kernel size it would have had.
 
 Reference:
     He, Zhang, Ren & Sun, Deep residual learning for image recognition, 2015. arXiv:1512.03385
-    Sandler, Howard, Zhu, Zhmoginov & Chen, MobileNetV2: inverted residuals and linear bottlenecks, 2018. arXiv:1801.04381
+    Sandler, Howard, Zhu, Zhmoginov & Chen, MobileNetV2: inverted residuals and linear bottlenecks, 2018.
+    arXiv:1801.04381
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import deep_iterable, ge, in_, min_len
+from attrs.validators import deep_iterable, ge, min_len
 from torch import Tensor, nn
 
 from learnforge import Pick, Space, TaskInfo, hookimpl
@@ -85,7 +87,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, kernel: int):
         super().__init__()
-        self.body = nn.Sequential(_conv_norm(width, width, kernel), nn.ReLU(inplace=True), _conv_norm(width, width, kernel))
+        self.body = nn.Sequential(
+            _conv_norm(width, width, kernel), nn.ReLU(inplace=True), _conv_norm(width, width, kernel)
+        )
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -94,7 +98,9 @@ class ResidualBlock(nn.Module):
 
 
 class InvertedBlock(nn.Module):
-    """Expansion, depthwise convolution, linear projection, with a shortcut around them (Sandler et al., figure 3b)."""
+    """Expansion, depthwise convolution, linear projection, with a shortcut around them (Sandler et al.,
+    figure 3b).
+    """
 
     def __init__(self, width: int, kernel: int, expansion: int):
         super().__init__()

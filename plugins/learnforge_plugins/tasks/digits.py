@@ -1,9 +1,12 @@
-"""Handwritten digits, 8 × 8 grey pixels, 1,797 images of 43 people, as scikit-learn brings them: real and offline.
+"""Handwritten digits, 8 × 8 grey pixels, 1,797 images of 43 people, as scikit-learn brings them: real and
+offline.
 
-Every class is split 60 : 20 : 20 into training, validation and test images, the same for every choice of classes.
+Every class is split 60 : 20 : 20 into training, validation and test images, the same for every choice of
+classes.
 
 Reference:
-    Alpaydin & Kaynak, Optical recognition of handwritten digits, UCI Machine Learning Repository, 1998. doi:10.24432/C50P49
+    Alpaydin & Kaynak, Optical recognition of handwritten digits, UCI Machine Learning Repository, 1998.
+    doi:10.24432/C50P49
 """
 
 from __future__ import annotations
@@ -21,12 +24,12 @@ from learnforge.task import measure_channels, stratified
 _DIGITS = tuple(range(10))
 
 
-def _differ(instance: object, attribute: Any, value: tuple[int, ...] | None) -> None:
-    if value is not None and len(set(value)) < len(value):
+def _differ(instance: object, attribute: Any, value: tuple[int, ...]) -> None:
+    if len(set(value)) < len(value):
         raise ValueError(f"{attribute.name!r} must not repeat a digit, got {list(value)}")
 
 
-_DIGITS_ONLY = optional([deep_iterable(in_(_DIGITS)), _differ])
+_DIGITS_ONLY: Any = optional([deep_iterable(in_(_DIGITS)), _differ])
 
 
 @frozen
@@ -35,10 +38,13 @@ class Digits(TaskSource):
 
     Args:
         classes: Digits to learn, 0 to 9; all but the test classes by default.
-        labels_per_class: Training images to keep of each class; all by default. A class is a digit in one rotation.
-        rotations: 1, 2 or 4: each digit turned by multiples of 360°, 180° or 90°, every turn a class of its own.
+        labels_per_class: Training images to keep of each class; all by default. A class is a digit in one
+            rotation.
+        rotations: 1, 2 or 4: each digit turned by multiples of 360°, 180° or 90°, every turn a class of its
+            own.
         validation_classes: Digits that only the validation split shows; by default it shows `classes`.
-        test_classes: Digits that only the test split shows, all of their images; by default it shows `classes`.
+        test_classes: Digits that only the test split shows, all of their images; by default it shows
+            `classes`.
         split_seed: Which random split into training, validation and test images, from 0.
     """
 
@@ -54,7 +60,10 @@ class Digits(TaskSource):
         for i, group in enumerate(groups):
             shared = set(group).intersection(*[set().union(*groups[:i], *groups[i + 1 :])])
             if shared:
-                raise ValueError(f"classes, validation_classes and test_classes must not share digits, {sorted(shared)} are shared")
+                raise ValueError(
+                    f"classes, validation_classes and test_classes must not share digits, {sorted(shared)} "
+                    "are shared"
+                )
         if not self._train_classes:
             raise ValueError("classes must hold at least one digit")
 
@@ -71,7 +80,11 @@ class Digits(TaskSource):
         train = _of(train, labels, own)
         if self.labels_per_class:
             train = _first(train, labels, self.labels_per_class, self.split_seed)
-        validation = _of(everything, labels, self.validation_classes) if self.validation_classes else _of(validation, labels, own)
+        validation = (
+            _of(everything, labels, self.validation_classes)
+            if self.validation_classes
+            else _of(validation, labels, own)
+        )
         test = _of(everything, labels, self.test_classes) if self.test_classes else _of(test, labels, own)
         shown = (*own, *(self.validation_classes or ()), *(self.test_classes or ()))
         mean, std = measure_channels(images[train])
@@ -83,7 +96,8 @@ class Digits(TaskSource):
             mean=mean,
             std=std,
         )
-        return Task(info, *(self._turned(images[part], labels[part], shown) for part in (train, validation, test)))
+        turned = [self._turned(images[part], labels[part], shown) for part in (train, validation, test)]
+        return Task(info, turned[0], turned[1], turned[2])
 
     def _turned(self, images: Tensor, labels: Tensor, shown: tuple[int, ...]) -> MemorySplit:
         """Turn every image by every angle; a label is (place of the digit, number of the turn)."""

@@ -1,7 +1,9 @@
-"""A folder of images, one sub-folder a class: `train/ val/ test/` with the classes inside, or the classes alone, which are then split.
+"""A folder of images, one sub-folder a class: `train/ val/ test/` with the classes inside, or the classes
+alone, which are then split.
 
-Grey, colour, palette, RGBA and 16-bit images of any size are converted to one shape; files that cannot be read are all named
-before anything is trained. Small sets are held in memory; large ones are read by worker processes as they are needed.
+Grey, colour, palette, RGBA and 16-bit images of any size are converted to one shape; files that cannot be
+read are all named before anything is trained. Small sets are held in memory; large ones are read by worker
+processes as they are needed.
 """
 
 from __future__ import annotations
@@ -34,15 +36,16 @@ class ImageFolder(TaskSource):
     """Images in folders.
 
     Args:
-        root: The folder: with `train` (and perhaps `val`, `test`) inside, or with one sub-folder for each class. What is
-            missing is split off the training images.
-        size: Height and width in pixels: the shorter side is resized to it and the middle cut out. By default the size that
-            all images have; where they differ, it must be given.
+        root: The folder: with `train` (and perhaps `val`, `test`) inside, or with one sub-folder for each
+            class. What is missing is split off the training images.
+        size: Height and width in pixels: the shorter side is resized to it and the middle cut out. By default
+            the size that all images have; where they differ, it must be given.
         channels: 1 for grey, 3 for colour; by default grey if every image is grey.
         validation: Share of the training images to validate with, where there is no folder for it.
         test: Share to test with, where there is no folder for it.
         split_seed: Which random split, from 0.
-        memory_mib: Hold the images in memory if they need at most so many MiB; read them as they are needed otherwise.
+        memory_mib: Hold the images in memory if they need at most so many MiB; read them as they are needed
+            otherwise.
         workers: Reading processes for images that are not held in memory.
     """
 
@@ -61,22 +64,33 @@ class ImageFolder(TaskSource):
         decode = partial(decode_image, size=size, channels=channels)
         count = sum(map(len, files))
         is_held = count * channels * size * size <= self.memory_mib * 2**20
-        splits = [self._split(part, part_labels, decode, is_held) for part, part_labels in zip(files, labels, strict=True)]
+        train, validation, test = (
+            self._split(part, part_labels, decode, is_held)
+            for part, part_labels in zip(files, labels, strict=True)
+        )
         sample = files[0] if is_held else files[0][:: max(1, len(files[0]) // _SAMPLE)]
         mean, std = measure_channels(_decode_all(sample, decode))
         name = self.root.resolve().name
-        info = TaskInfo(name, tuple(classes), tuple(f"{name}:{c}" for c in classes), (channels, size, size), mean, std)
-        return Task(info, *splits)
+        info = TaskInfo(
+            name, tuple(classes), tuple(f"{name}:{c}" for c in classes), (channels, size, size), mean, std
+        )
+        return Task(info, train, validation, test)
 
     def _find(self) -> tuple[list[str], list[list[Path]], list[Tensor]]:
         """Return class names, and for training, validation and test the files and their labels."""
         if not self.root.is_dir():
             raise TaskError(f"task.root: must be a folder of images, {self.root} is none")
-        folders = {part: next((self.root / n for n in names if (self.root / n).is_dir()), None) for part, names in _NAMES.items()}
+        folders = {
+            part: next((self.root / n for n in names if (self.root / n).is_dir()), None)
+            for part, names in _NAMES.items()
+        }
         train = folders["train"] or self.root
         classes = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
         if len(classes) < 2:
-            raise TaskError(f"task.root: {train} must hold a sub-folder for each of at least two classes, it holds {classes}")
+            raise TaskError(
+                f"task.root: {train} must hold a sub-folder for each of at least two classes, it holds "
+                f"{classes}"
+            )
         found: dict[str, tuple[list[Path], Tensor]] = {}
         for part, folder in folders.items():
             if folder is not None:
@@ -104,11 +118,17 @@ class ImageFolder(TaskSource):
         bad = [f"{file}: {head}" for file, head in zip(files, heads, strict=True) if isinstance(head, str)]
         if bad:
             shown = "\n  ".join(bad[:20]) + (f"\n  and {len(bad) - 20} more" if len(bad) > 20 else "")
-            raise TaskError(f"{len(bad)} of {len(files)} files in {self.root} cannot be read as images; mend or remove them:\n  {shown}")
+            raise TaskError(
+                f"{len(bad)} of {len(files)} files in {self.root} cannot be read as images; mend or remove "
+                f"them:\n  {shown}"
+            )
         good = [head for head in heads if not isinstance(head, str)]
         sizes = {(width, height) for width, height, _ in good}
         if self.size is None and (len(sizes) > 1 or any(w != h for w, h in sizes)):
-            raise TaskError(f"task.size: must be given, since the images have {len(sizes)} sizes, such as {sorted(sizes)[:3]}")
+            raise TaskError(
+                f"task.size: must be given, since the images have {len(sizes)} sizes, such as "
+                f"{sorted(sizes)[:3]}"
+            )
         channels = self.channels or (1 if all(is_grey for _, _, is_grey in good) else 3)
         return self.size or next(iter(sizes))[0], channels
 
@@ -118,7 +138,9 @@ class ImageFolder(TaskSource):
         # the bytes of a large set are too many to hash; size and time of change tell an edited file
         stats = [[str(f.relative_to(self.root)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
         keywords = {key: str(value) for key, value in decode.keywords.items()}
-        return StreamSplit(files, labels, decode, fingerprint([stats, labels.tolist(), keywords]), self.workers)
+        return StreamSplit(
+            files, labels, decode, fingerprint([stats, labels.tolist(), keywords]), self.workers
+        )
 
 
 def decode_image(file: Path, size: int, channels: int) -> Tensor:
@@ -159,7 +181,9 @@ def _head(file: Path) -> tuple[int, int, bool] | str:
         with Image.open(file) as image:
             head = (image.width, image.height, image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F"))
             image.verify()
-        with Image.open(file) as image:  # verify() spares the pixels; a cut-off file only shows when they are read
+        with Image.open(
+            file
+        ) as image:  # verify() spares the pixels; a cut-off file only shows when they are read
             image.load()
     except UnidentifiedImageError:
         return "no known image format"
@@ -170,7 +194,11 @@ def _head(file: Path) -> tuple[int, int, bool] | str:
 
 def _list(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
     """List the image files of every class, sorted by name."""
-    extra = sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name not in classes and not f.name.startswith("."))
+    extra = sorted(
+        f.name
+        for f in folder.iterdir()
+        if f.is_dir() and f.name not in classes and not f.name.startswith(".")
+    )
     if extra:
         raise TaskError(f"{folder} holds classes that the training folder has not: {', '.join(extra)}")
     files: list[Path] = []
@@ -193,5 +221,3 @@ def _decode_all(files: Sequence[Path], decode: partial[Tensor]) -> Tensor:
 @hookimpl
 def learnforge_tasks() -> dict[str, type[TaskSource]]:
     return {"image-folder": ImageFolder}
-
-

@@ -1,7 +1,9 @@
-"""torchvision's data sets by name: MNIST, FashionMNIST, KMNIST, USPS, SVHN, CIFAR10, CIFAR100, STL10, Omniglot.
+"""torchvision's data sets by name: MNIST, FashionMNIST, KMNIST, USPS, SVHN, CIFAR10, CIFAR100, STL10,
+Omniglot.
 
-The official test split is the test split; validation images are split off the official training split. Omniglot has other
-characters in its evaluation set than in its background set, so it serves meta-learning as it is.
+The official test split is the test split; validation images are split off the official training split.
+Omniglot has other characters in its evaluation set than in its background set, so it serves meta-learning as
+it is.
 """
 
 from __future__ import annotations
@@ -64,7 +66,11 @@ class TorchvisionTask(TaskSource):
         test_images, test_labels, test_names = self._read(False)
         if self.name == "Omniglot":  # other characters, so other classes
             test_labels, names = test_labels + len(names), [*names, *test_names]
-        kept = sorted(set(self.classes)) if self.classes else sorted({*labels.unique().tolist(), *test_labels.unique().tolist()})
+        kept = (
+            sorted(set(self.classes))
+            if self.classes
+            else sorted({*labels.unique().tolist(), *test_labels.unique().tolist()})
+        )
         unknown = [c for c in kept if c >= len(names) or c < 0]
         if unknown:
             raise TaskError(f"task.classes: {self.name} has the labels 0 to {len(names) - 1}, got {unknown}")
@@ -90,10 +96,17 @@ class TorchvisionTask(TaskSource):
 
     def _parts(self, labels: Tensor, kept: list[int]) -> tuple[Tensor, Tensor]:
         validation, train = stratified(labels, (self.validation,), self.split_seed)
-        validation, train = (part[torch.isin(labels[part], torch.tensor(kept))] for part in (validation, train))
+        validation, train = (
+            part[torch.isin(labels[part], torch.tensor(kept))] for part in (validation, train)
+        )
         if self.labels_per_class:
-            shuffled = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(self.split_seed))]
-            few = [shuffled[labels[shuffled] == label][: self.labels_per_class] for label in labels[train].unique().tolist()]
+            shuffled = train[
+                torch.randperm(len(train), generator=torch.Generator().manual_seed(self.split_seed))
+            ]
+            few = [
+                shuffled[labels[shuffled] == label][: self.labels_per_class]
+                for label in labels[train].unique().tolist()
+            ]
             train = torch.cat(few).sort().values
         return train, validation
 
@@ -108,7 +121,8 @@ class TorchvisionTask(TaskSource):
             hint = "check the network" if self.download else "set `download = true`, or put the files there"
             file = inspect.getsourcefile(cls)
             raise TaskError(
-                f"task: {self.name} must be in {self.root}, laid out as torchvision.datasets.{self.name} does "
+                f"task: {self.name} must be in {self.root}, laid out as torchvision.datasets.{self.name} "
+                "does "
                 f"({Path(file).name if file else ''}); {hint}. torchvision says: {error}"
             ) from error
         return self._tensors(data)
@@ -119,7 +133,9 @@ class TorchvisionTask(TaskSource):
             size = self.size or 28
             pictures = [data[i] for i in range(len(data))]
             # strokes are dark; resized by area, so that thin strokes do not break
-            stacked = torch.stack([torch.from_numpy(np.array(image.convert("L"))) for image, _ in pictures])[:, None]
+            stacked = torch.stack([torch.from_numpy(np.array(image.convert("L"))) for image, _ in pictures])[
+                :, None
+            ]
             labels = torch.tensor([label for _, label in pictures])
             return _resized(stacked, size), labels, names
         raw = data.data
@@ -137,7 +153,8 @@ def _resized(images: Tensor, size: int | None) -> Tensor:
     if size is None or images.shape[-1] == size == images.shape[-2]:
         return images
     parts = [
-        F.interpolate(part.float(), (size, size), mode="area" if size < part.shape[-1] else "nearest") for part in images.split(4096)
+        F.interpolate(part.float(), (size, size), mode="area" if size < part.shape[-1] else "nearest")
+        for part in images.split(4096)
     ]
     return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
 

@@ -1,4 +1,6 @@
-"""Meta-learning: the kind of stage `meta`, the hole that a meta-learner fills, and the engine that it computes with."""
+"""Meta-learning: the kind of stage `meta`, the hole that a meta-learner fills, and the engine that it
+computes with.
+"""
 
 from learnforge.stages.meta.engine import ENGINES, Engine, FastWeights, Step
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner

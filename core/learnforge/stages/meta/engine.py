@@ -1,13 +1,15 @@
 """The engine: the batched passes that meta-learners are written with, exact for any module.
 
-A meta-learner adapts the same parameters to many tasks at once. An engine takes one inner step for all of them, gives the
-query gradient of each, and pulls a gradient back through a step: with theta' = theta - r · g(theta), where g is the gradient
-of the support loss, the chain rule gives dL/dtheta = v - r · H(theta) v for v = dL/dtheta' and the Hessian H of the support
-loss. That is all that second-order meta-learning needs, and no graph has to live longer than a step.
+A meta-learner adapts the same parameters to many tasks at once. An engine takes one inner step for all of
+them, gives the query gradient of each, and pulls a gradient back through a step: with theta' = theta - r ·
+g(theta), where g is the gradient of the support loss, the chain rule gives dL/dtheta = v - r · H(theta) v for
+v = dL/dtheta' and the Hessian H of the support loss. That is all that second-order meta-learning needs, and
+no graph has to live longer than a step.
 
-Two engines compute the same numbers. `loop` goes from task to task with autograd and keeps the graph of each step. `vmap`
-vectorises over tasks with vmap outermost (`vmap(grad(…))`): differentiating through a vmapped inner loop gives wrong
-gradients for normalisation weights on current torch (pytorch/functorch#534), so `vmap` recomputes a step to pull back.
+Two engines compute the same numbers. `loop` goes from task to task with autograd and keeps the graph of each
+step. `vmap` vectorises over tasks with vmap outermost (`vmap(grad(…))`): differentiating through a vmapped
+inner loop gives wrong gradients for normalisation weights on current torch (pytorch/functorch#534), so `vmap`
+recomputes a step to pull back.
 """
 
 from __future__ import annotations
@@ -23,10 +25,39 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from learnforge.episodes import Labelled
-from learnforge.stages.meta.normalisation import Policy, episode_norms, prepare_normalisation
+from learnforge.stages.meta.normalisation import EpisodeNorm, Policy, prepare_normalisation
 
 Parameters = Mapping[str, Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Rules:
+    """What one task's outputs and losses are. A meta-learner may have its own; these are the usual ones for
+    classification.
+    """
+
+    def support_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss that inner steps follow.
+
+        Args:
+            outputs: [image, output], the network's for the support set.
+            labels: [image], or [sample, column] for tasks whose targets have several columns.
+        """
+        return F.cross_entropy(outputs, labels)
+
+    def query_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss that adapted parameters are judged by; arguments as for `support_loss`."""
+        return F.cross_entropy(outputs, labels)
+
+    def predict(self, engine: Engine, parameters: Parameters, support: Labelled, images: Tensor) -> Tensor:
+        """Return one task's outputs for its query images, [image, output]: by default the adapted network's.
+
+        Args:
+            engine: Runs the network.
+            parameters: This task's adapted parameters.
+            support: This task's support set, without the task axis.
+            images: This task's query images.
+        """
+        return engine.query_outputs(parameters, support.images, images)
 
 
 @frozen(eq=False)
@@ -57,7 +88,8 @@ class Step:
     Args:
         gradients: {name: [task, …]}, detached.
         losses: Support loss of each task, [task], detached.
-        hessian_vector: From {name: [task, …]} to the product of each task's Hessian with it, of the same shapes.
+        hessian_vector: From {name: [task, …]} to the product of each task's Hessian with it, of the same
+            shapes.
     """
 
     gradients: dict[str, Tensor]
@@ -91,14 +123,14 @@ class Engine(ABC):
     Args:
         network: Any module; a copy of it is used.
         policy: Whose batch statistics normalise the query.
-        loss: From outputs [image, output] and labels [image] to a scalar; cross-entropy by default.
+        rules: Losses and predictions of a task; the usual ones by default.
     """
 
-    def __init__(self, network: nn.Module, policy: Policy, loss: Loss = F.cross_entropy):
+    def __init__(self, network: nn.Module, policy: Policy, rules: Rules | None = None):
         self.policy = policy
-        self.loss = loss
+        self.rules = rules or Rules()
         self._network = prepare_normalisation(network, policy).train(False)
-        self._norms = episode_norms(self._network)
+        self._norms = [m for m in self._network.modules() if isinstance(m, EpisodeNorm)]
         self._buffers = dict(self._network.named_buffers())
         self.names = tuple(name for name, _ in self._network.named_parameters())
 
@@ -115,23 +147,24 @@ class Engine(ABC):
         outputs: Tensor = functional_call(self._network, (dict(parameters), self._buffers), (images,))
         return outputs
 
-    def judge_query(self, parameters: Parameters, support: Tensor, query: Tensor) -> Tensor:
-        """Return one task's outputs for its query images, normalised as the policy says."""
+    def query_outputs(self, parameters: Parameters, support: Tensor, query: Tensor) -> Tensor:
+        """Return the network's outputs for one task's query images, normalised as the policy says."""
         if self.policy != "support" or not self._norms:
             return self.forward(parameters, query)
         together = torch.cat([support, query])
         return self.forward(parameters, together, len(support))[len(support) :]
 
-    def support_loss(self, parameters: Parameters, images: Tensor, labels: Tensor) -> Tensor:
-        """Return one task's loss on its support set."""
-        return self.loss(self.forward(parameters, images), labels)
+    def _support_loss(self, parameters: Parameters, images: Tensor, labels: Tensor) -> Tensor:
+        return self.rules.support_loss(self.forward(parameters, images), labels)
 
-    def query_loss(
-        self, parameters: Parameters, support: Tensor, images: Tensor, labels: Tensor
+    def _predict(self, parameters: Parameters, support: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        return self.rules.predict(self, parameters, Labelled(support, labels), images)
+
+    def _query_loss(
+        self, parameters: Parameters, support: Tensor, support_labels: Tensor, images: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return one task's loss on its query set, and its outputs."""
-        outputs = self.judge_query(parameters, support, images)
-        return self.loss(outputs, labels), outputs
+        outputs = self._predict(parameters, support, support_labels, images)
+        return self.rules.query_loss(outputs, labels), outputs
 
     @abstractmethod
     def step(self, weights: FastWeights, support: Labelled) -> Step:
@@ -155,12 +188,11 @@ class Engine(ABC):
         if self.policy == "running" or not self._norms:
             return {}
         with torch.no_grad():
-            self.forward(parameters, images)
+            self.forward(parameters, images, len(images))
         buffers: dict[str, Tensor] = {}
         for name, module in self._network.named_modules():
-            if module in self._norms and module.measured is not None:  # type: ignore[union-attr]
-                mean, variance = module.measured  # type: ignore[misc, union-attr]
-                buffers |= {f"{name}.running_mean": mean, f"{name}.running_var": variance}
+            if isinstance(module, EpisodeNorm):
+                buffers[f"{name}.running_mean"], buffers[f"{name}.running_var"] = module.statistics
         return buffers
 
 
@@ -173,34 +205,45 @@ class LoopEngine(Engine):
         for task in range(tasks):
             theta = {name: t.detach().requires_grad_() for name, t in weights.of(task).items()}
             with torch.enable_grad():
-                loss = self.support_loss(theta, support.images[task], support.labels[task])
-                found = torch.autograd.grad(loss, list(theta.values()), create_graph=True, materialize_grads=True)
+                loss = self._support_loss(theta, support.images[task], support.labels[task])
+                found = torch.autograd.grad(
+                    loss, list(theta.values()), create_graph=True, materialize_grads=True
+                )
             leaves.append(theta)
             losses.append(loss.detach())
             gradients.append(dict(zip(theta, found, strict=True)))
 
         def hessian_vector(cotangent: Parameters) -> dict[str, Tensor]:
-            return _stack([_pulled(gradients[t], leaves[t], {n: c[t] for n, c in cotangent.items()}) for t in range(tasks)])
+            return _stack(
+                [
+                    _pulled(gradients[t], leaves[t], {n: c[t] for n, c in cotangent.items()})
+                    for t in range(tasks)
+                ]
+            )
 
-        return Step(_stack([{n: g.detach() for n, g in found.items()} for found in gradients]), torch.stack(losses), hessian_vector)
+        return Step(
+            _stack([{n: g.detach() for n, g in found.items()} for found in gradients]),
+            torch.stack(losses),
+            hessian_vector,
+        )
 
     def judge(self, weights: FastWeights, support: Labelled, query: Labelled) -> Judgement:
         gradients, losses, accuracies = [], [], []
         for task in range(len(query.labels)):
             theta = {name: t.detach().requires_grad_() for name, t in weights.of(task).items()}
             with torch.enable_grad():
-                loss, outputs = self.query_loss(theta, support.images[task], query.images[task], query.labels[task])
+                loss, outputs = self._query_loss(theta, *_one(support, task), *_one(query, task))
                 found = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
             gradients.append(dict(zip(theta, found, strict=True)))
             losses.append(loss.detach())
-            accuracies.append((outputs.argmax(1) == query.labels[task]).float().mean())
+            accuracies.append(_accuracy(outputs.detach(), query.labels[task]))
         return Judgement(_stack(gradients), torch.stack(losses), torch.stack(accuracies))
 
     def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
         with torch.no_grad():
             return torch.stack(
                 [
-                    self.judge_query(weights.of(task), support.images[task], query.images[task])
+                    self._predict(weights.of(task), *_one(support, task), query.images[task])
                     for task in range(len(query.labels))
                 ]
             )
@@ -214,11 +257,11 @@ class VmapEngine(Engine):
         axis = None if weights.is_shared else 0
 
         def gradient(parameters: Parameters, images: Tensor, labels: Tensor) -> Any:
-            return torch.func.grad_and_value(self.support_loss)(parameters, images, labels)
+            return torch.func.grad_and_value(self._support_loss)(parameters, images, labels)
 
         def product(parameters: Parameters, vector: Parameters, images: Tensor, labels: Tensor) -> Any:
             def slope(at: Parameters) -> Tensor:
-                found = grad(self.support_loss)(at, images, labels)
+                found = grad(self._support_loss)(at, images, labels)
                 return torch.stack([(found[name] * vector[name]).sum() for name in found]).sum()
 
             return grad(slope)(parameters)
@@ -233,16 +276,16 @@ class VmapEngine(Engine):
 
     def judge(self, weights: FastWeights, support: Labelled, query: Labelled) -> Judgement:
         axis = None if weights.is_shared else 0
-        run = vmap(torch.func.grad_and_value(self.query_loss, has_aux=True), in_dims=(axis, 0, 0, 0))
-        gradients, (losses, outputs) = run(dict(weights.tensors), support.images, query.images, query.labels)
-        accuracies = (outputs.argmax(2) == query.labels).float().mean(1)
-        return Judgement(gradients, losses, accuracies)
+        run = vmap(torch.func.grad_and_value(self._query_loss, has_aux=True), in_dims=(axis, 0, 0, 0, 0))
+        pairs = (support.images, support.labels, query.images, query.labels)
+        gradients, (losses, outputs) = run(dict(weights.tensors), *pairs)
+        return Judgement(gradients, losses, _accuracy(outputs, query.labels))
 
     def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
         axis = None if weights.is_shared else 0
         with torch.no_grad():
-            run = vmap(self.judge_query, in_dims=(axis, 0, 0))
-            outputs: Tensor = run(dict(weights.tensors), support.images, query.images)
+            run = vmap(self._predict, in_dims=(axis, 0, 0, 0))
+            outputs: Tensor = run(dict(weights.tensors), support.images, support.labels, query.images)
             return outputs
 
 
@@ -251,6 +294,17 @@ ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "vmap": VmapEngine}
 
 def _rate(rates: float | Parameters, name: str) -> Any:
     return rates if isinstance(rates, float) else rates[name]
+
+
+def _one(labelled: Labelled, task: int) -> tuple[Tensor, Tensor]:
+    return labelled.images[task], labelled.labels[task]
+
+
+def _accuracy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of right classes over the last axis of the labels; NaN where labels are no classes."""
+    if labels.is_floating_point():
+        return outputs.new_full(outputs.shape[:-2], float("nan"))
+    return (outputs.argmax(-1) == labels).float().mean(-1)
 
 
 def _stack(tasks: Sequence[Parameters]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from learnforge.artifact import replace_head
 from learnforge.episodes import Episodes, Labelled
-from learnforge.stages.meta.engine import Engine, FastWeights, Parameters
+from learnforge.stages.meta.engine import Engine, FastWeights, Parameters, Rules
 
 
 @frozen(eq=False)
@@ -28,11 +28,13 @@ class MetaGradient:
     accuracies: Tensor
 
 
-class MetaLearner(ABC):
+class MetaLearner(Rules, ABC):
     """A method of the kind `meta-learner`: a frozen attrs class, functional and batched over tasks.
 
-    Meta-parameters are the network's parameters, by name, and those of `extra_parameters`. The core samples episodes, calls
-    `gradient`, runs the outer optimizer, checkpoints and evaluates.
+    Meta-parameters are the network's parameters, by name, and those of `extra_parameters`. The core samples
+    episodes, calls `gradient`, runs the outer optimizer, checkpoints and evaluates. Losses and predictions of
+    a task (`support_loss`, `query_loss`, `predict`) are cross-entropy and the adapted network's outputs,
+    unless a method says otherwise.
     """
 
     @abstractmethod
@@ -47,7 +49,8 @@ class MetaLearner(ABC):
 
     @abstractmethod
     def adapt(self, engine: Engine, parameters: Parameters, support: Labelled) -> list[FastWeights]:
-        """Return the network's parameters after 0, 1, 2, … steps of adaptation; the last is what the method stands for.
+        """Return the network's parameters after 0, 1, 2, … steps of adaptation; the last is what the method
+        stands for.
 
         Args:
             engine: Does the batched passes.
@@ -56,7 +59,8 @@ class MetaLearner(ABC):
         """
 
     def prepare(self, network: nn.Module, outputs: int, ways: int) -> nn.Module:
-        """Return the network that is meta-learnt: by default the one given, with a fresh head of `ways` outputs.
+        """Return the network that is meta-learnt: by default the one given, with a fresh head of `ways`
+        outputs.
 
         Args:
             network: The network with its weights.

@@ -1,13 +1,15 @@
-"""Batch normalisation in few-shot learning: whose statistics normalise the query is a policy, and it changes the score.
+"""Batch normalisation in few-shot learning: whose statistics normalise the query is a policy, and it changes
+the score.
 
-- `support`: the support set's, at the adapted weights. The query images are judged one by one, as a deployed network must.
-- `transductive`: the query batch's own, as MAML's authors do. The query images see each other, which helps, and which a
-  deployed network cannot do.
+- `support`: the support set's, at the adapted weights. The query images are judged one by one, as a deployed
+  network must.
+- `transductive`: the query batch's own, as MAML's authors do. The query images see each other, which helps,
+  and which a deployed network cannot do.
 - `running`: the running statistics that the network came with.
 
 Reference:
-    Bronskill, Gordon, Requeima, Nowozin & Turner, TaskNorm: Rethinking batch normalization for meta-learning, 2020.
-    arXiv:2003.03284
+    Bronskill, Gordon, Requeima, Nowozin & Turner, TaskNorm: Rethinking batch normalization for meta-learning,
+    2020. arXiv:2003.03284
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import copy
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Policy = Literal["support", "transductive", "running"]
@@ -23,7 +26,8 @@ POLICIES: tuple[Policy, ...] = ("support", "transductive", "running")
 
 
 class EpisodeNorm(nn.Module):
-    """Batch normalisation of an episode, with parameters and buffers named as in the `nn.BatchNorm2d` it stands for.
+    """Batch normalisation of an episode, with parameters and buffers named as in the `nn.BatchNorm2d` it
+    stands for.
 
     Written in elementary operations, which differentiate twice and vectorise over tasks exactly.
 
@@ -35,42 +39,45 @@ class EpisodeNorm(nn.Module):
     def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, policy: Policy):
         super().__init__()
         self.policy, self.eps = policy, norm.eps
-        self.reference: int | None = None  # how many images at the start of a batch give the statistics; None: all
-        self.measured: tuple[Tensor, Tensor] | None = None
-        self.register_parameter("weight", norm.weight)
-        self.register_parameter("bias", norm.bias)
+        self.reference: int | None = (
+            None  # how many images at the start of a batch give the statistics; None: all
+        )
+        self.weight, self.bias = norm.weight, norm.bias
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
+        self.statistics = self._running()  # the last ones measured
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise [image, channel, …] over images and positions."""
+        if self.policy == "running":
+            return self._scale(images, *self._running())
+        if self.reference is None:
+            return F.batch_norm(images, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        axes = [axis for axis in range(images.ndim) if axis != 1]
+        own = images[: self.reference]
+        mean = own.mean(axes)
+        variance = (own - mean.view(1, -1, *[1] * (images.ndim - 2))).square().mean(axes)
+        self.statistics = (mean, variance)
+        return self._scale(images, mean, variance)
+
+    def _running(self) -> tuple[Tensor, Tensor]:
+        mean, variance = self.running_mean, self.running_var
+        assert isinstance(mean, Tensor)
+        assert isinstance(variance, Tensor)
+        return mean, variance
+
+    def _scale(self, images: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (images.ndim - 2))
-        mean, variance = self._statistics(images)
         scaled = (images - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
         return scaled * self.weight.view(shape) + self.bias.view(shape)
 
-    def _statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if self.policy == "running":
-            assert isinstance(self.running_mean, Tensor)
-            assert isinstance(self.running_var, Tensor)
-            return self.running_mean, self.running_var
-        axes = [axis for axis in range(images.ndim) if axis != 1]
-        own = images if self.reference is None else images[: self.reference]
-        mean = own.mean(axes)
-        variance = (own - mean.view(1, -1, *[1] * (images.ndim - 2))).square().mean(axes)
-        self.measured = (mean, variance)
-        return mean, variance
-
 
 def prepare_normalisation(network: nn.Module, policy: Policy) -> nn.Module:
-    """Return a copy of a network whose batch normalisations follow a policy; its state dict has the same names."""
+    """Return a copy of a network whose batch normalisations follow a policy; its state dict has the same
+    names.
+    """
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             network.set_submodule(name, EpisodeNorm(module, policy))
     return network
-
-
-def episode_norms(network: nn.Module) -> list[EpisodeNorm]:
-    """List the normalisations that follow the policy."""
-    return [module for module in network.modules() if isinstance(module, EpisodeNorm)]

@@ -1,4 +1,6 @@
-"""The kind of stage `meta`: episodes, the outer loop, evaluation on classes that nobody has seen, and adaptation."""
+"""The kind of stage `meta`: episodes, the outer loop, evaluation on classes that nobody has seen, and
+adaptation.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import asdict, evolve, field, frozen
-from attrs.validators import ge, gt, in_
+from attrs.validators import ge, gt, in_, optional
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, Provenance, trained_on
 from learnforge.context import Checkpoint, Context
-from learnforge.episodes import EpisodeShape, EpisodeSource, Labelled
+from learnforge.episodes import EpisodeShape, EpisodeSource, ImageEpisodeSource, Labelled
 from learnforge.errors import ArtifactError, DivergedError, Problem, StageError
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
@@ -35,8 +37,10 @@ class MetaStage(Stage):
     """Learn to learn new classes from a few examples.
 
     Args:
-        source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by default.
+        source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by
+            default.
         episodes: Ways, shots and queries of an episode.
+        train_queries: Queries of each class in meta-training; as in `episodes` by default. Fewer are faster.
         iterations: Outer steps, from 0.
         tasks: Episodes in an outer step.
         optimizer: Outer optimizer: `adam`, `adamw` or `sgd`.
@@ -46,11 +50,13 @@ class MetaStage(Stage):
         engine: `loop` (task by task) or `vmap` (all tasks at once); the same numbers up to rounding.
         validation_episodes: Episodes of the validation split to judge by at the end; 0 for none.
         test_episodes: Episodes of the test split to report on, at least 400.
-        allow_seen: Go on when test classes were seen by an ancestor; the score is then marked "seen upstream".
+        allow_seen: Go on when test classes were seen by an ancestor; the score is then marked "seen
+            upstream".
     """
 
     source: Reference = plugin_field("model", default=None, reference=True, key="from")
     episodes: EpisodeShape = EpisodeShape()
+    train_queries: int | None = field(default=None, validator=optional(ge(1)))
     iterations: int = field(default=300, validator=ge(0))
     tasks: int = field(default=8, validator=ge(1))
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -73,14 +79,17 @@ class MetaStage(Stage):
             problems.append(
                 Problem(
                     "task",
-                    f"the test classes must differ from the training classes, but {_list(shared)} are in both. Give the task "
+                    f"the test classes must differ from the training classes, but {_list(shared)} are in "
+                    "both. Give the task "
                     f"`test_classes`, or set `allow_seen = true`.",
                 )
             )
         source = inputs["source"]
         if source.task.input_shape != task.info.input_shape:
             want, got = list(task.info.input_shape), list(source.task.input_shape)
-            problems.append(Problem("from", f"must take images of shape {want} as the task has, it takes {got}"))
+            problems.append(
+                Problem("from", f"must take images of shape {want} as the task has, it takes {got}")
+            )
         seen = source.provenance.origins & set(task.origins_of(task.test))
         if seen and not self.allow_seen:
             problems.append(Problem("task", _seen_words(seen)))
@@ -99,7 +108,7 @@ class MetaStage(Stage):
         network = source.network(context.plugins, context.derive("source"))
         with seeded(context.derive("prepare")):
             network = self.method.prepare(network, source.task.outputs, self.episodes.ways).to(context.device)
-        engine = ENGINES[self.engine](network, self.normalisation)
+        engine = ENGINES[self.engine](network, self.normalisation, self.method)
         parameters, extra = self._initial(network)
         history = self._train(engine, parameters, extra, here, context)
         for name, parameter in network.named_parameters():
@@ -108,8 +117,8 @@ class MetaStage(Stage):
         metrics: dict[str, Any] = {"ways": self.episodes.ways, "shots": self.episodes.shots}
         metrics |= {"normalisation": self.normalisation, "seen_upstream": sorted(seen)}
         if self.validation_episodes:
-            metrics["validation"] = self._evaluate(engine, meta, here.validation, here, context, "validation")
-        metrics["test"] = self._evaluate(engine, meta, here.test, here, context, "test")
+            metrics["validation"] = self._evaluate(engine, meta, here, context, "validation")
+        metrics["test"] = self._evaluate(engine, meta, here, context, "test")
         metrics |= weigh(network, here)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         return evolve(
@@ -137,14 +146,23 @@ class MetaStage(Stage):
         extra = {name: t.detach().clone() for name, t in self.method.extra_parameters(parameters).items()}
         clash = sorted(set(parameters) & set(extra))
         if clash:
-            raise StageError(f"{type(self.method).__name__}: extra parameters must not be named as the network's, {clash} are")
+            raise StageError(
+                f"{type(self.method).__name__}: extra parameters must not be named as the network's, {clash} "
+                "are"
+            )
         return parameters, extra
 
     def _train(
-        self, engine: Engine, parameters: dict[str, Tensor], extra: dict[str, Tensor], task: Task, context: Context
+        self,
+        engine: Engine,
+        parameters: dict[str, Tensor],
+        extra: dict[str, Tensor],
+        task: Task,
+        context: Context,
     ) -> list[dict[str, Any]]:
-        """Run the outer loop on `parameters` and `extra`, in place; go on from a checkpoint if there is one."""
-        source = episode_source(task.train, task.info, self.episodes, "train", context.device)
+        """Run the outer loop on `parameters` and `extra`, in place, going on from a checkpoint."""
+        shape = evolve(self.episodes, queries=self.train_queries or self.episodes.queries)
+        source = episode_source(task, "train", shape, context.device)
         leaves = {name: t.requires_grad_() for name, t in (parameters | extra).items()}
         settings = Train(optimizer=self.optimizer, learning_rate=self.learning_rate, weight_decay=0.0)
         optimizer = make_optimizer([{"params": list(leaves.values())}], settings, context.plugins)
@@ -167,10 +185,12 @@ class MetaStage(Stage):
         return history.entries
 
     def _evaluate(
-        self, engine: Engine, meta: Mapping[str, Tensor], split: Split, task: Task, context: Context, name: str
+        self, engine: Engine, meta: Mapping[str, Tensor], task: Task, context: Context, name: str
     ) -> dict[str, Any]:
-        """Judge adaptation on many episodes: accuracy after 0, 1, … steps, each with its 95 % confidence interval."""
-        source = episode_source(split, task.info, self.episodes, name, context.device)
+        """Judge adaptation on many episodes: accuracy after 0, 1, … steps, each with its 95 % confidence
+        interval.
+        """
+        source = episode_source(task, name, self.episodes, context.device)
         count = self.test_episodes if name == "test" else self.validation_episodes
         rows: list[Tensor] = []
         chunks = torch.arange(count).split(25)
@@ -195,15 +215,21 @@ class MetaStage(Stage):
         }
 
 
-def episode_source(
-    split: Split, info: TaskInfo, shape: EpisodeShape, name: str, device: torch.device
-) -> EpisodeSource:
-    """Hold a split's images on the device, normalised, and index them by class."""
-    order = torch.arange(len(split))
-    normalise = Normaliser(info, device)
-    parts = [(images, labels) for images, labels, _ in split.batches(order, 1024)]
+def episode_source(task: Task, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
+    """Return where episodes of a split come from: the task's own source, or its images, held on the device.
+
+    Args:
+        task: The task.
+        name: `train`, `validation` or `test`.
+        shape: Size of an episode.
+        device: Where the episodes are made.
+    """
+    if task.episodes is not None:
+        return task.episodes(name, shape, device)
+    split: Split = getattr(task, name)
+    parts = [(images, labels) for images, labels, _ in split.batches(torch.arange(len(split)), 1024)]
     held = MemorySplit(torch.cat([i for i, _ in parts]), torch.cat([labels for _, labels in parts]))
-    return EpisodeSource.from_split(held, normalise(held.images), shape, name)
+    return ImageEpisodeSource.from_split(held, Normaliser(task.info, device)(held.images), shape, name)
 
 
 def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins) -> Artifact:
@@ -216,8 +242,9 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
         plugins: Where the meta-learner is looked up.
 
     Returns:
-        An ordinary artifact whose network, in eval mode, tells these classes apart. Batch statistics are fixed to those of
-        the support images, also where the policy was transductive, since a deployed network judges images one by one.
+        An ordinary artifact whose network, in eval mode, tells these classes apart. Batch statistics are
+        fixed to those of the support images, also where the policy was transductive, since a deployed network
+        judges images one by one.
 
     Raises:
         ArtifactError: It is not meta-learnt, or images and labels do not fit it.
@@ -227,15 +254,22 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
         raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
     ways, shape = artifact.task.outputs, artifact.task.input_shape
     if tuple(images.shape[1:]) != shape or len(images) != len(labels):
-        raise ArtifactError(f"images must be [{len(labels)}, {', '.join(map(str, shape))}], got {list(images.shape)}")
+        raise ArtifactError(
+            f"images must be [{len(labels)}, {', '.join(map(str, shape))}], got {list(images.shape)}"
+        )
     if sorted(set(labels.tolist())) != list(range(ways)):
-        raise ArtifactError(f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got {labels.tolist()}")
+        raise ArtifactError(
+            f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got "
+            f"{labels.tolist()}"
+        )
     learner = plugins.resolve("meta-learner", options["meta_learner"], "meta-learner", [])
     if learner is None:
-        raise ArtifactError(f"the meta-learner {options['meta_learner']['use']!r} of this artifact is not installed")
+        raise ArtifactError(
+            f"the meta-learner {options['meta_learner']['use']!r} of this artifact is not installed"
+        )
     policy: Policy = options["normalisation"]
     network = artifact.network(plugins)
-    engine = ENGINES["loop"](network, policy if policy == "running" else "support")
+    engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
     meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
     support = Labelled(images[None], labels[None])
     adapted: FastWeights = learner.adapt(engine, meta, support)[-1]
@@ -249,7 +283,11 @@ class _Progressing:
     """Where meta-training stands: its iteration, history and checkpoint."""
 
     def __init__(
-        self, leaves: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, context: Context
+        self,
+        leaves: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        checkpoint: Checkpoint,
+        context: Context,
     ):
         self.leaves, self.optimizer, self.checkpoint, self.context = leaves, optimizer, checkpoint, context
         self.iteration = 0
@@ -264,7 +302,7 @@ class _Progressing:
                 leaf.data.copy_(state["parameters"][name])
 
     def note(self, found: MetaGradient, block: int, iterations: int) -> str:
-        """Count an iteration; at the end of a block report it and let it be checkpointed. Return a few words."""
+        """Count an iteration; report the end of a block and let it be checkpointed. Return a few words."""
         self._losses.append(found.losses.mean())
         self._accuracies.append(found.accuracies.mean())
         self.iteration += 1
@@ -281,7 +319,11 @@ class _Progressing:
         }
         self._losses, self._accuracies = [], []
         self.entries.append(entry)
-        self.context.emit("epoch_finished", stage=self.context.stage, metrics={"part": "meta", "epochs": iterations, **entry})
+        self.context.emit(
+            "epoch_finished",
+            stage=self.context.stage,
+            metrics={"part": "meta", "epochs": iterations, **entry},
+        )
         self.checkpoint.save(self._state, final=self.iteration == iterations)
         return f"loss {entry['loss']:.3f}, accuracy after adaptation {entry['accuracy']:.1%}"
 
@@ -296,8 +338,10 @@ class _Progressing:
 
 def _seen_words(seen: frozenset[str] | set[str]) -> str:
     return (
-        f"the test classes must be unseen, but {_list(seen)} were trained on upstream. Choose other `test_classes`, leave them "
-        f"out of the earlier stages' `classes`, or set `allow_seen = true` to report the score as seen upstream."
+        f"the test classes must be unseen, but {_list(seen)} were trained on upstream. Choose other "
+        "`test_classes`, leave them "
+        "out of the earlier stages' `classes`, or set `allow_seen = true` to report the score as seen "
+        "upstream."
     )
 
 
@@ -309,5 +353,3 @@ def _list(names: frozenset[str] | set[str]) -> str:
 def learnforge_stages() -> dict[str, type[Stage]]:
     """Offer the kind `meta`."""
     return {"meta": MetaStage}
-
-

@@ -1,8 +1,8 @@
 """The search driver: asks an Optuna study for designs, refuses, recognises, runs and records them.
 
-The study is the only state. What a trial was asked is stored before it runs, so trials in flight at a kill run again with
-their stored choices; with `batch` set a batch is wholly asked before its first trial starts and told in trial order at its
-end, so the number of workers does not change the search.
+The study is the only state. What a trial was asked is stored before it runs, so trials in flight at a kill
+run again with their stored choices; with `batch` set a batch is wholly asked before its first trial starts
+and told in trial order at its end, so the number of workers does not change the search.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from learnforge.errors import StageError
 from learnforge.randomness import seeded
 from learnforge.space import Design, Space, design_key, measure_cost, measure_latency
 from learnforge.stages.search.sampler import generator
+from learnforge.stages.search.storage import Direction
 from learnforge.stages.search.trial import TrialJob, TrialResult, run_trial, set_up, tear_down
 from learnforge.stages.search.view import SpaceView, TrialPick
 from learnforge.task import Task
@@ -31,7 +32,9 @@ from learnforge.training import Train
 REPEATS_BEFORE_RANDOM = 50
 """Repeated or refused designs in a row after which the driver draws an unseen random design itself."""
 DRAWS_BEFORE_EXHAUSTED = 2000
-"""Random designs drawn without an unseen, admissible one among them after which the space is called exhausted."""
+"""Random designs drawn without an unseen, admissible one among them after which the space is called
+exhausted.
+"""
 
 
 @frozen
@@ -51,7 +54,7 @@ class Goal:
     batch: int | None = None
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Direction]:
         """Optuna's direction of each objective."""
         return ["minimize" if name.startswith("-") else "maximize" for name in self.objectives]
 
@@ -90,7 +93,10 @@ class Record:
 
     def as_data(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
-        return {name: getattr(self, name) for name in ("number", "key", "design", "state", "metrics", "reason", "seconds")}
+        return {
+            name: getattr(self, name)
+            for name in ("number", "key", "design", "state", "metrics", "reason", "seconds")
+        }
 
 
 class Driver:
@@ -133,7 +139,8 @@ class Driver:
         self._setup = (self._search, space, task, train, context.seed, context.stage, context.plugins.choice)
 
     def run(self) -> list[Record]:
-        """Search until the goal is reached or the space is exhausted; return the evaluated designs, oldest first.
+        """Search until the goal is reached or the space is exhausted; return the evaluated designs, oldest
+        first.
 
         Raises:
             StageError: Every design was refused by the limits, or every trial fails.
@@ -141,7 +148,10 @@ class Driver:
         self._resume()
         label = f"{self.context.stage}: trials"
         try:
-            with self._pool() as pool, self.context.progress.track(label, self.goal.trials, self.counted) as tracker:
+            with (
+                self._pool() as pool,
+                self.context.progress.track(label, self.goal.trials, self.counted) as tracker,
+            ):
                 while self.in_flight or not self._is_done():
                     self._fill()
                     if self.in_flight:
@@ -163,7 +173,8 @@ class Driver:
         refused = [r for r in self.records.values() if r.state == "refused"]
         reason = refused[-1].reason if refused else "none was drawn"
         return (
-            f"none of {len(refused)} different designs is allowed; the last refusal: {reason}. Raise `limits`, or make the "
+            f"none of {len(refused)} different designs is allowed; the last refusal: {reason}. Raise "
+            "`limits`, or make the "
             f"space's smallest networks smaller."
         )
 
@@ -179,7 +190,7 @@ class Driver:
                 self.counted += is_new
 
     def _notice(self, record: Record, is_new: bool) -> None:
-        """Remember a design, and how many in a row were not new; called once for each trial, in trial order."""
+        """Remember a design, and how many in a row were not new; called for each trial, in trial order."""
         if record.state != "repeat":
             self.records.setdefault(record.key, record)
         self.in_a_row = 0 if is_new else self.in_a_row + 1
@@ -214,7 +225,9 @@ class Driver:
         return False
 
     def _admit(self, trial: Trial) -> None:
-        """Let the space make its choices; tell a repeated or refused design at once, take a new one in for running."""
+        """Let the space make its choices; tell a repeated or refused design at once, take a new one in for
+        running.
+        """
         design = self.space.design(TrialPick(trial))
         key = design_key(design)
         known = self.records.get(key)
@@ -243,7 +256,9 @@ class Driver:
         metrics = cost.as_metrics()
         reason = _over_limit(metrics, {k: v for k, v in self.goal.limits.items() if k in metrics})
         if not reason:
-            vetoed = self.context.plugins.hook.learnforge_vet_design(design=design, cost=cost, stage=self.context.stage)
+            vetoed = self.context.plugins.hook.learnforge_vet_design(
+                design=design, cost=cost, stage=self.context.stage
+            )
             reason = str(vetoed or "")
         return reason, metrics
 
@@ -286,7 +301,9 @@ class Driver:
         values = [record.metrics.get(name, math.nan) for name in self.goal.metrics]
         is_good = not result.failure and all(map(math.isfinite, values))
         record.state = "evaluated" if is_good else "failed"
-        record.reason = result.failure or ("" if is_good else f"{', '.join(self.goal.metrics)} must be finite, got {values}")
+        record.reason = result.failure or (
+            "" if is_good else f"{', '.join(self.goal.metrics)} must be finite, got {values}"
+        )
         self.counted += 1
         self._tell(trial, record, is_good)
         for twin in self.twins.pop(record.key, ()):
@@ -307,7 +324,9 @@ class Driver:
 class _Pool:
     """Hands jobs to one executor for each slot; a lost worker is replaced and its job run once more."""
 
-    def __init__(self, slots: Sequence[Slot], reopen: Callable[[Sequence[Slot]], list[concurrent.futures.Executor]]):
+    def __init__(
+        self, slots: Sequence[Slot], reopen: Callable[[Sequence[Slot]], list[concurrent.futures.Executor]]
+    ):
         self._slots, self._reopen = list(slots), reopen
         self._executors: list[concurrent.futures.Executor | None] = [None] * len(self._slots)
         self._queue: list[TrialJob] = []
@@ -367,11 +386,16 @@ def read_records(study: optuna.Study) -> list[dict[str, Any]]:
 
 
 def _over_limit(metrics: Mapping[str, float], limits: Mapping[str, float]) -> str:
-    over = [f"{name} {metrics[name]:,.6g} > {limit:,.6g}" for name, limit in limits.items() if metrics[name] > limit]
+    over = [
+        f"{name} {metrics[name]:,.6g} > {limit:,.6g}"
+        for name, limit in limits.items()
+        if metrics[name] > limit
+    ]
     return ", ".join(over)
 
 
 def _trial_words(record: Record) -> str:
     if record.state == "failed":
         return f"trial {record.number} failed"
-    return f"trial {record.number}: {record.metrics['accuracy']:.1%}, {int(record.metrics['parameters']):,} parameters"
+    parameters = int(record.metrics["parameters"])
+    return f"trial {record.number}: {record.metrics['accuracy']:.1%}, {parameters:,} parameters"

@@ -1,8 +1,8 @@
 """Order among results with several objectives: non-dominated rank, then crowding distance.
 
 Reference:
-    Deb, Pratap, Agarwal & Meyarivan, A fast and elitist multiobjective genetic algorithm: NSGA-II, 2002, sections III.A
-    and III.B. doi:10.1109/4235.996017
+    Deb, Pratap, Agarwal & Meyarivan, A fast and elitist multiobjective genetic algorithm: NSGA-II, 2002,
+    sections III.A and III.B. doi:10.1109/4235.996017
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Array = npt.NDArray[np.float64]
 def to_losses(values: Sequence[Sequence[float]], directions: Sequence[str]) -> Array:
     """Return values as an array [result, objective] in which lower is better."""
     signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
-    return np.asarray(values, dtype=np.float64).reshape(-1, len(directions)) * signs
+    losses: Array = np.asarray(values, dtype=np.float64).reshape(-1, len(directions)) * signs
+    return losses
 
 
 def non_dominated_rank(losses: Array) -> npt.NDArray[np.int64]:
@@ -43,7 +44,9 @@ def non_dominated_rank(losses: Array) -> npt.NDArray[np.int64]:
 
 
 def crowding_distance(losses: Array) -> Array:
-    """Return how far the neighbours of each result are, summed over normalised objectives; the outermost get infinity."""
+    """Return how far the neighbours of each result are, summed over normalised objectives; the outermost get
+    infinity.
+    """
     distance = np.zeros(len(losses))
     for column in losses.T:
         order = np.argsort(column, kind="stable")
@@ -55,7 +58,7 @@ def crowding_distance(losses: Array) -> Array:
 
 
 def best_first(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """Return positions from best to worst: by rank, then by crowding (lonely ones first), then older first."""
+    """Return positions from best to worst: by rank, then the least crowded first, then older first."""
     losses = to_losses(values, directions)
     ranks = non_dominated_rank(losses)
     crowding = np.zeros(len(losses))

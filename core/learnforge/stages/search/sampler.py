@@ -1,4 +1,6 @@
-"""The easy base of a sampler whose only state is the study: a trial's choices depend on finished trials, seed and number."""
+"""The easy base of a sampler whose only state is the study: a trial's choices depend on finished trials, seed
+and number.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ from learnforge.randomness import derive
 class HistorySampler(optuna.samplers.BaseSampler):
     """Proposes a whole trial from the history; choices that it leaves open are drawn uniformly.
 
-    A subclass writes `propose`. Kill the process at any moment and start again: the same trials follow, because each trial
-    has random generators of its own, seeded by (seed, trial number) and (seed, trial number, choice).
+    A subclass writes `propose`. Kill the process at any moment and start again: the same trials follow,
+    because each trial has random generators of its own, seeded by (seed, trial number) and (seed, trial
+    number, choice).
 
     Args:
         seed: Seed of the search.
@@ -40,19 +43,21 @@ class HistorySampler(optuna.samplers.BaseSampler):
         """Return the choices of the next trial, or some of them.
 
         Args:
-            history: Complete trials, oldest first; each has `params`, `distributions` and `values`. Not to be changed.
+            history: Complete trials, oldest first; each has `params`, `distributions` and `values`. Not to be
+                changed.
             rng: This trial's generator.
             directions: `maximize` or `minimize` for each value.
 
         Returns:
-            {name of a choice: value}. Names that are not asked for are ignored, and a name that is asked for but missing
-            here (a choice that only appears with this proposal), or out of range, is drawn uniformly.
+            {name of a choice: value}. Names that are not asked for are ignored, and a name that is asked for
+            but missing here (a choice that only appears with this proposal), or out of range, is drawn
+            uniformly.
         """
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Sample nothing jointly: choices come one by one, since a space may ask for some only after others."""
+        """Sample nothing jointly: choices come one by one, some only after others."""
         return {}
 
     def sample_relative(

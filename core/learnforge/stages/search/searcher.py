@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Searcher(ABC):
     """A method of the kind `searcher`: a frozen attrs class that makes an Optuna sampler.
 
-    The driver owns the study and everything around it: limits, duplicates, parallel trials, resume. It calls `sampler` once,
-    at the start and after every restart, so whatever the sampler needs to know must be in the study. Deriving the sampler
-    from `HistorySampler` makes sure of that.
+    The driver owns the study and everything around it: limits, duplicates, parallel trials, resume. It calls
+    `sampler` once, at the start and after every restart, so whatever the sampler needs to know must be in the
+    study. Deriving the sampler from `HistorySampler` makes sure of that.
     """
 
     @abstractmethod

@@ -36,18 +36,20 @@ class SearchStage(Stage):
     Args:
         space: Where to search.
         trials: Distinct designs to train, from 1.
-        objectives: What is wanted of a design: `accuracy` on validation data, `loss`, or a cost, with a minus before what
-            shall be small. Several make a Pareto set.
-        limits: Largest allowed costs: `parameters`, `macs`, `peak_activation_bytes`, `latency_ms`. Checked before training.
+        objectives: What is wanted of a design: `accuracy` on validation data, `loss`, or a cost, with a minus
+            before what shall be small. Several make a Pareto set.
+        limits: Largest allowed costs: `parameters`, `macs`, `peak_activation_bytes`, `latency_ms`. Checked
+            before training.
         train: How trials are trained.
-        batch: Trials asked at a time. With it the search is the same for any number of workers; without it, a free worker
-            gets the next trial at once.
+        batch: Trials asked at a time. With it the search is the same for any number of workers; without it, a
+            free worker gets the next trial at once.
         threads: CPU threads of a trial.
         executor: Where trials run: `serial`, `processes`; by default `processes` for more than one worker.
         keep: Best designs that are trained again, with `retrain`.
         retrain: How they are trained; by default as `train` with three times the epochs.
-        pick: Objective by which one of the Pareto set is handed on; the first objective by default. `knee` takes the design
-            nearest to the best of all objectives at once, each scaled to [0, 1] over the set.
+        pick: Objective by which one of the Pareto set is handed on; the first objective by default. `knee`
+            takes the design nearest to the best of all objectives at once, each scaled to [0, 1] over the
+            set.
     """
 
     space: Space = plugin_field("space")
@@ -82,10 +84,19 @@ class SearchStage(Stage):
             for name in self.objectives
             if name.removeprefix("-") not in METRICS
         ]
-        problems += [Problem(f"limits.{n}", f"unknown cost; {nearest(n, COSTS)}") for n in self.limits if n not in COSTS]
+        problems += [
+            Problem(f"limits.{n}", f"unknown cost; {nearest(n, COSTS)}")
+            for n in self.limits
+            if n not in COSTS
+        ]
         choices = {name.removeprefix("-") for name in self.objectives} | {"knee"}
         if self.pick is not None and self.pick not in choices:
-            problems.append(Problem("pick", f"must be an objective or `knee`, got {self.pick!r}; {nearest(self.pick, choices)}"))
+            problems.append(
+                Problem(
+                    "pick",
+                    f"must be an objective or `knee`, got {self.pick!r}; {nearest(self.pick, choices)}",
+                )
+            )
         return problems
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
@@ -97,7 +108,9 @@ class SearchStage(Stage):
         chosen = self._order(records, front)[: self.keep]
         here = task.load(context.device)
         retrained = [self._retrain(record, here, context) for record in chosen]
-        after = [evolve(r, metrics=r.metrics | {"accuracy": s.accuracy, "loss": s.loss}) for r, _, s in retrained]
+        after = [
+            evolve(r, metrics=r.metrics | {"accuracy": s.accuracy, "loss": s.loss}) for r, _, s in retrained
+        ]
         record, network, _ = retrained[self._preference(after)[0]]
         metrics = {
             **judge(network, here),
@@ -124,7 +137,14 @@ class SearchStage(Stage):
             raise StageError("a search needs an executor, the context has none")
         with open_study(path, self.name, goal.directions, sampler) as study:
             driver = Driver(
-                goal, self.space, task, self.train, study, context, self.executor or context.executor, self.threads
+                goal,
+                self.space,
+                task,
+                self.train,
+                study,
+                context,
+                self.executor or context.executor,
+                self.threads,
             )
             return driver.run(), read_records(study)
 
@@ -153,7 +173,9 @@ class SearchStage(Stage):
         column = self.goal.metrics.index(self.pick) if self.pick else 0
         return [int(i) for i in losses[:, column].argsort(kind="stable")]
 
-    def _retrain(self, record: Record, task: Task, context: Context) -> tuple[Record, torch.nn.Module, Scores]:
+    def _retrain(
+        self, record: Record, task: Task, context: Context
+    ) -> tuple[Record, torch.nn.Module, Scores]:
         seed = context.derive("retrain", record.key)
         with seeded(seed):
             network = self.space.build(record.design, task.info).to(context.device)

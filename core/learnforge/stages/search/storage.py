@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import optuna
+
+Direction = Literal["maximize", "minimize"]
 
 
 @contextlib.contextmanager
 def open_study(
-    path: Path | None, name: str, directions: Sequence[str], sampler: optuna.samplers.BaseSampler | None = None
+    path: Path | None,
+    name: str,
+    directions: Sequence[Direction],
+    sampler: optuna.samplers.BaseSampler | None = None,
 ) -> Iterator[optuna.Study]:
     """Open a study, creating it where there is none, and close its database at the end of the block.
 

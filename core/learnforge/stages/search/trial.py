@@ -1,4 +1,6 @@
-"""One trial of a search: build a design, train it, judge it on validation data. Runs wherever an executor puts it."""
+"""One trial of a search: build a design, train it, judge it on validation data. Runs wherever an executor
+puts it.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +70,16 @@ _WORKPLACES: dict[str, _Workplace] = {}
 
 
 def set_up(
-    slot: Slot, search: str, space: Space, task: Task, train: Train, seed: int, stage: str, choice: PluginChoice
+    slot: Slot,
+    search: str,
+    space: Space,
+    task: Task,
+    train: Train,
+    seed: int,
+    stage: str,
+    choice: PluginChoice,
 ) -> None:
-    """Prepare a process or thread for a search's trials: data onto the device, plugins loaded, threads set."""
+    """Prepare a process or thread for a search's trials: data on the device, plugins loaded."""
     device = torch.device(slot.device)
     _WORKPLACES[search] = _Workplace(slot, space, task.load(device), train, seed, stage, Plugins(choice))
 

@@ -66,9 +66,9 @@ def mutate(
 ) -> dict[str, Any]:
     """Return the choices with one of them changed to another value, never to the same.
 
-    Categories and whole numbers go to any other value with equal probability; a number moves by a normal step of a tenth of
-    its range (in the logarithm where it is logarithmic). Choices of a single value are left alone; if there are only such, an
-    equal copy is returned.
+    Categories and whole numbers go to any other value with equal probability; a number moves by a normal step
+    of a tenth of its range (in the logarithm where it is logarithmic). Choices of a single value are left
+    alone; if there are only such, an equal copy is returned.
     """
     free = [name for name, distribution in distributions.items() if not distribution.single()]
     if not free:
