@@ -50,7 +50,9 @@ def bare_epoch(model: nn.Module, info: TaskInfo, split: MemorySplit, batch_size:
     return time.perf_counter() - start
 
 
-def fit_epoch(model: nn.Module, info: TaskInfo, split: MemorySplit, batch_size: int, plugins: Plugins) -> float:
+def fit_epoch(
+    model: nn.Module, info: TaskInfo, split: MemorySplit, batch_size: int, plugins: Plugins
+) -> float:
     """Train one epoch with `fit` and return its seconds, set-up included."""
     settings = Train(epochs=1, batch_size=batch_size, schedule="constant")
     context = Context("benchmark", 0, torch.device("cpu"), plugins)
@@ -59,7 +61,9 @@ def fit_epoch(model: nn.Module, info: TaskInfo, split: MemorySplit, batch_size: 
     return time.perf_counter() - start
 
 
-def compare(name: str, build: Callable[[TaskInfo], nn.Module], data: tuple[TaskInfo, MemorySplit], epochs: int) -> float:
+def compare(
+    name: str, build: Callable[[TaskInfo], nn.Module], data: tuple[TaskInfo, MemorySplit], epochs: int
+) -> float:
     info, split = data
     plugins, model = Plugins(), build(info)
     ratios, ours, bares = [], [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def command(
 
 def _ask(folder: Path, names: Sequence[str]) -> bool:
     """Ask on a terminal whether finished stages may be run again; without one the answer is no."""
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         return False
     question = f"{folder}: run the finished stages {', '.join(names)} again, and lose what they made?"
     return bool(click.confirm(question))
