@@ -1,0 +1,202 @@
+"""Recipes: every error at once with its path, overrides, references."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+import learnforge as lf
+from learnforge.plugins import Plugins
+from learnforge.recipe import Tasks, check_recipe, find_recipe, parse_recipe, plugin_choice, read_recipe
+from learnforge.runner import _as_toml
+from tests.core.recipes import DISTILL, ROAD
+
+
+def problems_of(data: dict[str, Any], plugins: Plugins) -> dict[str, str]:
+    """Return {TOML path: message} of everything wrong."""
+    with pytest.raises(lf.RecipeError) as caught:
+        check_recipe(parse_recipe(data, plugins), plugins, Tasks())
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def edited(*changes: tuple[list[Any], Any]) -> dict[str, Any]:
+    data = copy.deepcopy(DISTILL)
+    for path, value in changes:
+        table: Any = data
+        for key in path[:-1]:
+            table = table[key]
+        table[path[-1]] = value
+    return data
+
+
+def test_every_error_comes_at_once(plugins: Plugins) -> None:
+    """Unknown names, wrong types and ranges in different places are all reported, each with its path."""
+    data = edited(
+        (["run", "sed"], 1),
+        (["task", "clases"], [1]),
+        (["stage", 0, "use"], "kdd"),
+        (["stage", 0, "train", "epochs"], -1),
+        (["stage", 0, "student"], {"use": "conv4", "width": "wide"}),
+        (["stage", 1, "options"], {"head_epoch": 2}),
+        (["stage", 1, "train", "optimizer"], "adamm"),
+        (["stages"], []),
+    )
+    found = problems_of(data, plugins)
+    assert found["stages"].startswith("unknown table; did you mean 'stage'?")
+    assert found["run.sed"].startswith("unknown option; did you mean 'seed'?")
+    assert "did you mean 'classes'?" in found["task.clases"]
+    assert "did you mean 'kd'?" in found["stage.first.use"]
+    assert found["stage.first.train.epochs"] == "'epochs' must be >= 0: -1"
+    assert found["stage.first.student.width"] == "must be a whole number, got 'wide' (str)"
+    assert "did you mean 'head_epochs'?" in found["stage.second.options.head_epoch"]
+    assert (
+        "did you mean 'adamw'?" in found["stage.second.train.optimizer"]
+        or "adam" in found["stage.second.train.optimizer"]
+    )
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "message"),
+    [
+        (
+            (["stage", 0, "kind"], "distil"),
+            "stage.first.kind",
+            "there is no stage 'distil'; did you mean 'distill'?",
+        ),
+        (
+            (["stage", 0, "teacher"], "nowhere"),
+            "stage.first.teacher",
+            "'nowhere' is no earlier stage and no folder",
+        ),
+        ((["stage", 1, "from"], "frist"), "stage.second.from", "did you mean 'first'?"),
+        ((["stage", 1, "name"], "first"), "stage.first.name", "stage names must differ"),
+        ((["stage", 1, "name"], "a/b"), "stage.a/b.name", "must be letters, digits, - and _"),
+        ((["stage", 0, "method"], "kd"), "stage.first.method", "did you mean `use`?"),
+        ((["stage", 0, "student"], 3), "stage.first.student", "must be a table"),
+        ((["task"], 3), "task", 'must be a table with use = "task name"'),
+        ((["stage"], []), "stage", "a recipe needs at least one [[stage]] table"),
+    ],
+)
+def test_structure_errors(change: tuple[list[Any], Any], path: str, message: str, plugins: Plugins) -> None:
+    """Each structural mistake is named at its path."""
+    assert message in problems_of(edited(change), plugins)[path]
+
+
+def test_a_first_stage_needs_its_input(plugins: Plugins) -> None:
+    """A stage that takes the stage above cannot stand first."""
+    data = copy.deepcopy(DISTILL)
+    data["stage"] = data["stage"][1:]
+    assert "there is no stage above" in problems_of(data, plugins)["stage.second.from"]
+
+
+def test_a_stage_needs_a_task(plugins: Plugins) -> None:
+    """Without [task] every stage must have its own."""
+    data = copy.deepcopy(DISTILL)
+    del data["task"]
+    assert set(problems_of(data, plugins)) == {"stage.first.task"}
+
+
+def test_a_model_that_cannot_take_the_images_is_found_before_training(plugins: Plugins) -> None:
+    """A network is shown one image of its task on the meta device."""
+    data = edited((["stage", 0, "student"], {"use": "torchvision", "name": "alexnet"}))
+    message = problems_of(data, plugins)["stage.first.student"]
+    assert message.startswith("the model must take images of shape [1, 8, 8], but it fails with")
+
+
+def test_seen_test_classes_are_refused_before_training(plugins: Plugins, tmp_path: Path) -> None:
+    """A meta stage whose test classes an earlier stage is trained on is refused by the check."""
+    file = tmp_path / "road.toml"
+    file.write_text(ROAD.replace("classes = [0, 1, 2]\n", "classes = [0, 1, 4]\n"))
+    found = problems_of(read_recipe(file), plugins)
+    assert "digits:4 were trained on upstream" in found["stage.meta.task"]
+
+
+def test_plugin_choices_are_checked(plugins: Plugins) -> None:
+    """`[plugins]` refuses unknown keys and wrong types."""
+    with pytest.raises(lf.RecipeError, match=r"plugins.enabled: unknown option; did you mean 'enable'\?"):
+        plugin_choice({"plugins": {"enabled": []}})
+    with pytest.raises(lf.RecipeError, match=r"plugins.disable\[0\]: must be a string, got 3"):
+        plugin_choice({"plugins": {"disable": [3]}})
+
+
+def test_a_disabled_method_is_refused(plugins: Plugins) -> None:
+    """A method whose plugin is disabled cannot be used, and the message says why."""
+    choice = plugin_choice({"plugins": {"disable": ["distiller.kd"]}})
+    with pytest.raises(
+        lf.RecipeError, match=r"'distiller.kd' of learnforge .* is disabled by `\[plugins\] disable`"
+    ):
+        parse_recipe(DISTILL, Plugins(choice))
+
+
+def test_overrides(tmp_path: Path) -> None:
+    """`--set` reaches tables, stages by name and nested tables, and reads values as TOML."""
+    file = tmp_path / "road.toml"
+    file.write_text(ROAD)
+    data = read_recipe(
+        file, ["run.seed=3", "stage.search.trials=50", "stage.search.train.epochs=9", "task.use=mnist"]
+    )
+    assert data["run"]["seed"] == 3
+    assert data["task"]["use"] == "mnist"
+    assert data["stage"][0]["trials"] == 50
+    assert data["stage"][0]["train"]["epochs"] == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trials", "must look like stage.search.trials=50"),
+        ("stage.serch.trials=5", "must name a stage and a key; did you mean 'search'?"),
+        ("run.name.x=5", "name is 'small', not a table"),
+    ],
+)
+def test_wrong_overrides(text: str, message: str, tmp_path: Path) -> None:
+    """An override that cannot be applied says why."""
+    file = tmp_path / "road.toml"
+    file.write_text(ROAD)
+    with pytest.raises(lf.RecipeError) as caught:
+        read_recipe(file, [text])
+    assert message in str(caught.value)
+
+
+def test_finding_recipes(tmp_path: Path) -> None:
+    """A built-in recipe is found by name; unknown names and missing files are named."""
+    assert find_recipe("digits").name == "digits.toml"
+    with pytest.raises(lf.RecipeError, match="did you mean 'digits'"):
+        find_recipe("digit")
+    with pytest.raises(lf.RecipeError, match="there is no such file"):
+        find_recipe(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("[run")
+    with pytest.raises(lf.RecipeError, match="must be valid TOML"):
+        read_recipe(tmp_path / "bad.toml")
+
+
+def test_the_written_recipe_reads_back(tmp_path: Path) -> None:
+    """What a run writes as recipe.toml is the recipe again."""
+    data = copy.deepcopy(DISTILL)
+    data["run"]["name"] = 'quotes " and \\ and\nlines'
+    (tmp_path / "recipe.toml").write_text(_as_toml(data))
+    assert read_recipe(tmp_path / "recipe.toml") == data
+
+
+def test_a_recipe_can_name_no_code(plugins: Plugins) -> None:
+    """A recipe is data: there is no key that loads a file."""
+    with pytest.raises(lf.RecipeError, match="plugins.files: unknown option"):
+        plugin_choice({"plugins": {"files": ["evil.py"]}})
+
+
+def test_the_example_is_the_packaged_recipe() -> None:
+    """examples/recipes/digits.toml is the recipe that `learnforge run digits` runs."""
+    examples = Path(__file__).parents[2] / "examples" / "recipes" / "digits.toml"
+    assert examples.read_text() == find_recipe("digits").read_text()
+
+
+def test_stages_are_frozen(plugins: Plugins) -> None:
+    """A recipe's objects are values: changed by evolve, equal by content."""
+    first, again = parse_recipe(DISTILL, plugins), parse_recipe(DISTILL, plugins)
+    assert first.stages == again.stages
+    assert evolve(first.stages[0], baseline=True) != first.stages[0]

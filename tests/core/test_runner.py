@@ -1,0 +1,220 @@
+"""Runs: what is kept, what is run again, what is refused, and what survives a fault."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import learnforge as lf
+from learnforge import files
+from learnforge.runlog import lock, read_events
+from learnforge.runner import Run
+from tests.core.recipes import DISTILL
+
+
+def changed(*path: Any, value: Any) -> dict[str, Any]:
+    """Return the recipe with one value changed."""
+    data = copy.deepcopy(DISTILL)
+    table: Any = data
+    for key in path[:-1]:
+        table = table[key]
+    table[path[-1]] = value
+    return data
+
+
+def states(run: Run) -> dict[str, str]:
+    return {stage.name: stage.state for stage in run.stages}
+
+
+def test_a_finished_run_is_kept(tmp_path: Path) -> None:
+    """Running again computes nothing and gives the same weights."""
+    first = lf.run(DISTILL, tmp_path / "run")
+    again = lf.run(DISTILL, tmp_path / "run")
+    assert states(first) == {"first": "finished", "second": "finished"}
+    assert states(again) == {"first": "kept", "second": "kept"}
+    for name, tensor in (first.artifacts["second"].weights or {}).items():
+        assert torch.equal(tensor, (again.artifacts["second"].weights or {})[name])
+
+
+def test_nothing_is_kept_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without a folder leaves no file behind."""
+    monkeypatch.chdir(tmp_path)
+    lf.run(DISTILL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_stage_is_refused_then_rerun(tmp_path: Path) -> None:
+    """A changed later stage is not overwritten unasked, and the earlier one is kept when it is."""
+    lf.run(DISTILL, tmp_path)
+    data = changed("stage", 1, "train", value={"epochs": 2})
+    with pytest.raises(lf.RunError, match=r"finished stages second would be run again.*--overwrite"):
+        lf.run(data, tmp_path)
+    assert lf.load(tmp_path / "second").metrics
+    assert states(lf.run(data, tmp_path, overwrite=True)) == {"first": "kept", "second": "finished"}
+
+
+def test_a_change_reaches_the_stages_made_from_it(tmp_path: Path) -> None:
+    """Changing the first stage runs the second again too, since its input is another."""
+    lf.run(DISTILL, tmp_path)
+    data = changed("stage", 0, "train", value={"epochs": 2})
+    assert states(lf.run(data, tmp_path, overwrite=True)) == {"first": "finished", "second": "finished"}
+
+
+def test_workers_do_not_change_a_fingerprint(tmp_path: Path) -> None:
+    """How a run is carried out is no part of what it computes."""
+    lf.run(DISTILL, tmp_path)
+    assert states(lf.run(DISTILL, tmp_path, workers=2)) == {"first": "kept", "second": "kept"}
+
+
+PLUGIN = """
+from attrs import frozen
+import torch.nn.functional as F
+from learnforge import Distiller, hookimpl
+
+@frozen
+class Hard(Distiller):
+    '''Labels only.'''
+    def loss(self, student, teacher, batch):
+        return F.cross_entropy(student.logits, batch.labels)
+
+@hookimpl
+def learnforge_distillers():
+    return {"hard": Hard}
+"""
+
+
+def test_editing_a_plugin_file_reruns_the_stages_that_use_it(tmp_path: Path) -> None:
+    """The source of a `--plugin` method is part of the fingerprint; stages that don't use it are kept."""
+    file = tmp_path / "hard_plugin.py"
+    file.write_text(PLUGIN)
+    data = changed("stage", 0, "use", value="hard")
+    lf.run(data, tmp_path / "run", plugin_files=(file,))
+    file.write_text(PLUGIN.replace("Labels only.", "Nothing but labels."))
+    run = lf.run(data, tmp_path / "run", plugin_files=(file,), overwrite=True)
+    assert states(run) == {"first": "finished", "second": "finished"}
+    other = lf.run(DISTILL, tmp_path / "other", plugin_files=(file,))
+    file.write_text(PLUGIN)
+    assert states(other) == {"first": "finished", "second": "finished"}
+    assert states(lf.run(DISTILL, tmp_path / "other", plugin_files=(file,))) == {
+        "first": "kept",
+        "second": "kept",
+    }
+
+
+def test_editing_an_image_reruns_the_stages_that_use_it(tmp_path: Path) -> None:
+    """The content of the data is part of the fingerprint."""
+    for name, shade in (("dark", 20), ("light", 220)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("L", (8, 8), shade + i).save(tmp_path / "images" / name / f"{i}.png")
+    data = changed("stage", 1, "task", value={"use": "image-folder", "root": str(tmp_path / "images")})
+    lf.run(data, tmp_path / "run")
+    assert states(lf.run(data, tmp_path / "run")) == {"first": "kept", "second": "kept"}
+    Image.new("L", (8, 8), 99).save(tmp_path / "images" / "dark" / "0.png")
+    assert states(lf.run(data, tmp_path / "run", overwrite=True)) == {"first": "kept", "second": "finished"}
+
+
+def test_a_second_run_in_the_folder_is_refused(tmp_path: Path) -> None:
+    """Two runs cannot share a folder at the same time."""
+    with lock(tmp_path), pytest.raises(lf.RunError, match="another process is running here"):
+        lf.run(DISTILL, tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_refusing_disk_leaves_what_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """When the disk is full or read-only the run ends with words, and finished stages load."""
+    flush = files._flush
+
+    def refuse(path: Path) -> None:
+        if "second" in str(path) and "weights" in path.name:
+            raise OSError(code, os.strerror(code))
+        flush(path)
+
+    monkeypatch.setattr(files, "_flush", refuse)
+    words = "the disk is full" if code == errno.ENOSPC else "the file system is read-only"
+    with pytest.raises(lf.RunError, match=words):
+        lf.run(DISTILL, tmp_path)
+    assert lf.load(tmp_path / "first").metrics["test_accuracy"] >= 0
+    assert not list(tmp_path.rglob("*.tmp"))
+    monkeypatch.undo()
+    assert states(lf.run(DISTILL, tmp_path)) == {"first": "kept", "second": "finished"}
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    """A file in the way is named."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(lf.RunError, match="cannot write"):
+        lf.run(DISTILL, tmp_path / "file" / "run")
+
+
+def test_a_diverging_stage_names_epoch_and_step(tmp_path: Path) -> None:
+    """A loss that is not finite ends the stage with its place, and the stage before stays."""
+    data = changed("stage", 1, "train", value={"epochs": 3, "learning_rate": 1e30, "optimizer": "sgd"})
+    with pytest.raises(lf.StageError, match=r"stage 'second': .*epoch \d+, step \d+ of \d+"):
+        lf.run(data, tmp_path)
+    assert lf.load(tmp_path / "first").metrics
+    assert json.loads((tmp_path / "run.json").read_text())["state"] == "failed"
+
+
+HOOKS = """
+from learnforge import hookimpl
+seen = []
+
+@hookimpl
+def learnforge_run_started(run): seen.append("run started")
+@hookimpl
+def learnforge_stage_started(stage): seen.append(f"{stage} started")
+@hookimpl
+def learnforge_epoch_finished(stage, metrics): seen.append(f"{stage} epoch {metrics['epoch']}")
+@hookimpl
+def learnforge_stage_finished(stage, artifact): seen.append(f"{stage} finished")
+@hookimpl
+def learnforge_run_finished(run): seen.append("run finished")
+@hookimpl
+def learnforge_run_failed(run, error): seen.append(f"run failed: {type(error).__name__}")
+"""
+
+
+def test_notifications_come_in_order(tmp_path: Path) -> None:
+    """Each event fires its hook once, in order, and stands in the event log."""
+    file = tmp_path / "listening.py"
+    file.write_text(HOOKS)
+    run = lf.run(DISTILL, tmp_path / "run", plugin_files=(file,))
+    module = next(p for p in run.plugins.manager.get_plugins() if getattr(p, "seen", None))
+    assert module.seen == [
+        "run started",
+        "first started",
+        "first epoch 1",
+        "first finished",
+        "second started",
+        "second epoch 1",
+        "second finished",
+        "run finished",
+    ]
+    logged = [event["event"] for event in read_events(tmp_path / "run" / "events.jsonl")]
+    assert logged == [
+        "run_started",
+        *["stage_started", "epoch_finished", "stage_finished"] * 2,
+        "run_finished",
+    ]
+
+
+def test_provenance_knows_the_ancestors(tmp_path: Path) -> None:
+    """An artifact names its method, its parents, and every class that it or an ancestor was trained on."""
+    run = lf.run(DISTILL, tmp_path)
+    first, second = run.artifacts["first"].provenance, run.artifacts["second"].provenance
+    assert second.parents == (first.fingerprint,)
+    assert second.origins == {"digits:0", "digits:1", "digits:2", "digits:6", "digits:8"}
+    assert second.method["use"] == "fine-tune"
+    assert second.identity["distribution"] == "learnforge"
+    assert lf.load(tmp_path / "second").provenance == second
