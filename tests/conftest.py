@@ -41,14 +41,18 @@ def make_context(plugins: Plugins, tmp_path: Path) -> Callable[..., Context]:
 
 @pytest.fixture(scope="session")
 def task() -> Task:
-    """Three classes of 8 × 8 images, each with a bright stripe elsewhere, that a small network learns in seconds."""
+    """Three classes of 8 × 8 images, each with a bright stripe elsewhere, that a small network learns in
+    seconds.
+    """
     return make_task()
 
 
 def make_task(classes: int = 3, count: int = 60, size: int = 8, seed: int = 0) -> Task:
     """Make a task whose class is the row of a bright stripe in noise."""
     names = tuple(f"stripe {i}" for i in range(classes))
-    info = TaskInfo("stripes", names, tuple(f"stripes:{i}" for i in range(classes)), (1, size, size), (0.3,), (0.25,))
+    info = TaskInfo(
+        "stripes", names, tuple(f"stripes:{i}" for i in range(classes)), (1, size, size), (0.3,), (0.25,)
+    )
     splits = [MemorySplit(*_stripes(classes, count, size, seed + part)) for part in range(3)]
     return Task(info, splits[0], splits[1], splits[2])
 

@@ -1,4 +1,5 @@
-"""Compares an epoch of `fit()` with a hand-written bare torch loop: same model, data, batches and optimizer, in one process.
+"""Compares an epoch of `fit()` with a hand-written bare torch loop: same model, data and batches, one
+process.
 
     python tests/benchmarks/training_step.py [--epochs 7] [--threads 1]
 
@@ -75,11 +76,8 @@ def compare(
             ours.append(our)
             bares.append(bare)
     ratio = statistics.median(ratios)
-    steps = len(split) / 64
-    print(
-        f"{name:<24}{statistics.median(bares) / steps * 1e3:>10.2f}{statistics.median(ours) / steps * 1e3:>10.2f}"
-        f"{ratio:>8.3f}{min(ratios):>8.3f}{max(ratios):>8.3f}"
-    )
+    bare, our = (statistics.median(times) * 64 / len(split) * 1e3 for times in (bares, ours))
+    print(f"{name:<24}{bare:>10.2f}{our:>10.2f}{ratio:>8.3f}{min(ratios):>8.3f}{max(ratios):>8.3f}")
     return ratio
 
 

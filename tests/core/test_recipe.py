@@ -185,7 +185,7 @@ def test_the_written_recipe_reads_back(tmp_path: Path) -> None:
 
 def test_a_recipe_can_name_no_code(plugins: Plugins) -> None:
     """A recipe is data: there is no key that loads a file."""
-    with pytest.raises(lf.RecipeError, match="plugins.files: unknown option"):
+    with pytest.raises(lf.RecipeError, match=r"plugins\.files: unknown option"):
         plugin_choice({"plugins": {"files": ["evil.py"]}})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -11,13 +12,14 @@ from learnforge.report.summary import RunSummary
 
 def show_run(run: RunSummary) -> None:
     """Print the table of stages and where the report is."""
-    table = Table(title=f"{run.name}: {run.state}", title_justify="left")
+    table = Table(title=f"{run.name}: {run.state}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in STAGE_COLUMNS:
-        table.add_column(
-            column, justify="right" if column in ("parameters", "macs", "latency", "seconds") else "left"
-        )
+        is_number = column in ("parameters", "macs", "latency", "seconds")
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=column != "against")
     for stage in run.stages:
         table.add_row(*stage_row(stage))
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)  # a log has no edge to wrap at
     console.print(table)
     console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)

@@ -39,17 +39,17 @@ def stage_row(stage: StageSummary) -> tuple[str, ...]:
 
 def _main_score(m: Mapping[str, Any]) -> str:
     if "test" in m:
-        return f"{_interval(m['test'], 'after')} {m['ways']}-way {m['shots']}-shot"
+        return f"{_interval(m['test'], 'after')}"
     return f"{m['test_accuracy']:.1%}" if "test_accuracy" in m else ""
 
 
 def _comparison(m: Mapping[str, Any]) -> str:
     if "test" in m:
-        return f"{_interval(m['test'], 'before')} before adaptation"
+        return f"{_interval(m['test'], 'before')} before, {m['ways']}-way {m['shots']}-shot"
     if "baseline_test_accuracy" in m:
         return f"{m['baseline_test_accuracy']:.1%} from scratch"
     if "agreement" in m:
-        return f"{m['agreement']:.1%} same class as the network"
+        return f"{m['agreement']:.1%} as the network"
     return ""
 
 

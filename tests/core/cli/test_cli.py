@@ -1,0 +1,152 @@
+"""The command line: what it prints, its exit codes, and that errors come without a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from learnforge.cli import main
+from learnforge.cli.progress import Lines
+
+SMALL = """
+[run]
+name = "tiny"
+device = "cpu"
+
+[task]
+use = "digits"
+classes = [0, 1]
+
+[[stage]]
+kind = "transfer"
+use = "fine-tune"
+from = { use = "conv4", width = 4, blocks = 1 }
+train = { epochs = 1 }
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "tiny.toml"
+    file.write_text(SMALL)
+    return file
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    return int(caught.value.code or 0)
+
+
+def test_run_shows_a_table_and_writes_a_report(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`learnforge run` ends with the table of stages and the place of the report."""
+    assert run("run", str(recipe)) == 0
+    output = capsys.readouterr()
+    assert "tiny: finished" in output.out
+    assert "fine-tune" in output.out
+    assert "report: runs/tiny/report.html" in output.out
+    assert "transfer: fine-tune 1/1" in output.err
+    assert Path("runs/tiny/report.html").stat().st_size < 6_000_000
+    assert Path("runs/tiny/report.md").read_text().startswith("# tiny\n")
+
+
+def test_report_reads_the_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`learnforge report` writes the same report out of the folder alone, and refuses a folder without a run."""
+    run("run", str(recipe))
+    page = Path("runs/tiny/report.md").read_text()
+    Path("runs/tiny/report.md").unlink()
+    assert run("report", "runs/tiny") == 0
+    assert Path("runs/tiny/report.md").read_text() == page
+    assert run("report", "nowhere") == 1
+    assert "nowhere holds no run: run.json is missing" in capsys.readouterr().err
+
+
+def test_check_finds_every_error_without_a_traceback(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recipe errors: exit code 2, all of them, no traceback; with `--debug` the traceback."""
+    recipe.write_text(SMALL.replace("fine-tune", "fine-tuna").replace("epochs = 1", "epochs = -1"))
+    for command in ("check", "run"):
+        assert run(command, str(recipe)) == 2
+        errors = capsys.readouterr().err
+        assert "2 problems" in errors
+        assert "stage.transfer.use: there is no transfer 'fine-tuna'; did you mean 'fine-tune'?" in errors
+        assert "stage.transfer.train.epochs: 'epochs' must be >= 0: -1" in errors
+        assert "Traceback" not in errors
+    assert not Path("runs").exists()
+    words = [sys.executable, "-m", "learnforge", "check", str(recipe), "--debug"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "Traceback" in shown.stderr
+
+
+def test_check_says_when_all_is_well(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A good recipe passes, and nothing is written."""
+    assert run("check", str(recipe)) == 0
+    assert capsys.readouterr().out.endswith("1 stages, no error\n")
+    assert run("check", "digits") == 0
+    assert not Path("runs").exists()
+
+
+def test_a_changed_stage_wants_overwrite(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal a finished stage is only run again with `--overwrite`."""
+    run("run", str(recipe))
+    assert run("run", str(recipe), "--set", "stage.transfer.train.epochs=2") == 1
+    assert "Pass `--overwrite`" in capsys.readouterr().err
+    assert run("run", str(recipe), "--set", "stage.transfer.train.epochs=2", "--overwrite") == 0
+    metrics = json.loads(Path("runs/tiny/transfer/metrics.json").read_text())
+    assert len(metrics["history"]["transfer"]) == 2
+
+
+def test_plugins_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`learnforge plugins` lists kinds and names; an unknown kind gets the nearest."""
+    assert run("plugins") == 0
+    listed = capsys.readouterr().out
+    assert "searcher" in listed
+    assert "evolution" in listed
+    assert run("plugins", "--kind", "sercher") == 2
+    assert "did you mean 'searcher'?" in capsys.readouterr().err
+
+
+def test_an_unknown_command_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped command is answered with the nearest one."""
+    assert run("rnu") == 2
+    assert "did you mean 'run'?" in capsys.readouterr().err
+
+
+def test_a_plugin_brings_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point `command.NAME` becomes a subcommand, imported only when it is called."""
+    (tmp_path / "greeting_command.py").write_text(
+        "import click\nfrom learnforge import hookimpl\n\n"
+        "@click.command('greet')\ndef greet():\n    click.echo('good day')\n\n"
+        "@hookimpl\ndef learnforge_commands():\n    return {'greet': greet}\n"
+    )
+    info = tmp_path / "greeting-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[learnforge]\ncommand.greet = greeting_command\n")
+    words = [sys.executable, "-m", "learnforge"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    listed = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "greet" in listed
+    assert (
+        subprocess.run([*words, "greet"], capture_output=True, text=True, check=True).stdout == "good day\n"
+    )
+
+
+def test_lines_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain progress prints its last state once, and in between only every few seconds."""
+    with Lines().track("stage: part", 3, 1) as tracker:
+        tracker.advance("loss 1")
+        tracker.advance()
+    assert capsys.readouterr().err == "stage: part 3/3, 0 s, loss 1\n"
+    monkeypatch.setattr("learnforge.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
+    with Lines().track("stage: part", 1) as tracker:
+        tracker.advance()
+    assert capsys.readouterr().err == "stage: part 1/1, 0 s\n" * 2
