@@ -1,4 +1,4 @@
-"""Meta-learn on some digits, then teach the result two digits that it has never seen, from five examples each."""
+"""Meta-learn on some digits, then teach the result two unseen digits from five examples each."""
 
 from __future__ import annotations
 

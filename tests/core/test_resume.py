@@ -63,7 +63,7 @@ def size_of(folder: Path) -> int:
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
-    """SIGKILL at random moments, each after some progress, changes neither weights nor metrics of any stage."""
+    """SIGKILL at random moments, each after some progress, changes no weight and no metric."""
     (tmp_path / "road.toml").write_text(ROAD)
     (tmp_path / "always_checkpoint.py").write_text(ALWAYS_CHECKPOINT)
     whole, killed = tmp_path / "whole", tmp_path / "killed"

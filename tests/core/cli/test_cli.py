@@ -56,7 +56,7 @@ def test_run_shows_a_table_and_writes_a_report(recipe: Path, capsys: pytest.Capt
 
 
 def test_report_reads_the_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`learnforge report` writes the same report out of the folder alone, and refuses a folder without a run."""
+    """`learnforge report` writes the same report out of the folder alone; without a run it refuses."""
     run("run", str(recipe))
     page = Path("runs/tiny/report.md").read_text()
     Path("runs/tiny/report.md").unlink()
