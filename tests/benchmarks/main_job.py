@@ -79,9 +79,8 @@ def main() -> None:
     for name, values in differences.items():
         show(name, values)
         ratio = statistics.mean(values) / (statistics.stdev(values) / len(values) ** 0.5)
-        print(
-            f"{'  in standard errors':<28}{ratio:>9.2f}{BARS[name]:>8.2f}{'' if ratio > BARS[name] else '  missed'}"
-        )
+        verdict = "" if ratio > BARS[name] else "  missed"
+        print(f"{'  in standard errors':<28}{ratio:>9.2f}{BARS[name]:>8.2f}{verdict}")
     after = statistics.mean(row["few-shot after adaptation"] for row in found)
     bar = BARS["few-shot after adaptation"]
     print(f"{'few-shot after adaptation':<28}{after:>9.3f}{bar:>8.2f}{'' if after >= bar else '  missed'}")
