@@ -16,7 +16,11 @@ def make_sections(run: RunSummary) -> list[Section]:
     """Return the core's sections of a run's report."""
     finished = [stage for stage in run.stages if stage.is_finished]
     own = [_STAGES[stage.kind](stage) for stage in finished if stage.kind in _STAGES]
-    table = Section("Stages", columns=STAGE_COLUMNS, rows=[stage_row(stage) for stage in run.stages])
+    words = (
+        "Accuracy is on test data. macs are multiply-adds for one image; latency is the median for one image on "
+        "one thread; seconds are those of the whole stage."
+    )
+    table = Section("Stages", words, columns=STAGE_COLUMNS, rows=[stage_row(stage) for stage in run.stages])
     return [Section("What came out", _verdict(run, finished)), table, *own, _provenance(run)]
 
 
