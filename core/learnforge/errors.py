@@ -1,8 +1,8 @@
 """Every error that learnforge raises on purpose, in one tree.
 
-LearnforgeError                 what a caller of the API catches; the command line prints it without a
-traceback ├── RecipeError                 a recipe or a method's options are wrong: every problem at once
-(exit code 2) ├── PluginError                 a plugin cannot be found, loaded or used
+LearnforgeError                 what a caller catches; the command line prints it without a traceback
+├── RecipeError                 a recipe or a method's options are wrong: every problem at once
+├── PluginError                 a plugin cannot be found, loaded or used
 │   └── InstallError            learnforge itself, or an extra, is not installed
 ├── TaskError                   the data are missing, corrupt, or not what the stage needs
 ├── ArtifactError               an artifact cannot be read, or does not fit what is asked of it
