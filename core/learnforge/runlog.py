@@ -73,7 +73,11 @@ class EventLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stream.close()
+        try:
+            self._stream.close()
+        except OSError as error:  # an event that the disk refused is still buffered, and refused again
+            if exception[0] is None:
+                raise refusal(self.path, error) from error
 
     def write(self, event: str, data: Mapping[str, Any]) -> None:
         """Append one event with the time of day.
