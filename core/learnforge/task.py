@@ -278,7 +278,8 @@ def measure_channels(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
         mean = float((counts * values).sum() / counts.sum())
         variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
         means.append(mean)
-        stds.append(variance**0.5 or 1.0)
+        # rounding leaves a variance of about 1e-35 where there is one value only
+        stds.append(variance**0.5 if counts.count_nonzero() > 1 else 1.0)
     return tuple(means), tuple(stds)
 
 
