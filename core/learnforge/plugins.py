@@ -197,15 +197,24 @@ class Plugins:
     def _find(self, kind: str, name: str) -> Plugin:
         wanted = f"{kind}.{name}"
         candidates = [p for p in self.found if p.name == wanted]
-        allowed = [p for p in candidates if not self.is_disabled(p)]
-        if len(allowed) > 1:
-            owners = " and ".join(f"{p.distribution} {p.version}" for p in allowed)
-            raise PluginError(f"{wanted!r} is brought by {owners}; disable one of these distributions")
+        allowed = self._allowed(wanted)
         if candidates and not allowed:
             raise PluginError(f"{candidates[0]} is disabled by `[plugins] disable`")
         if not allowed:
             raise PluginError(f"there is no {kind} {name!r}; {nearest(name, self.names(kind))}")
         return allowed[0]
+
+    def _allowed(self, name: str) -> list[Plugin]:
+        """Return the one plugin of this name that is not disabled, or none.
+
+        Raises:
+            PluginError: Two distributions bring it.
+        """
+        allowed = [p for p in self.found if p.name == name and not self.is_disabled(p)]
+        if len(allowed) > 1:
+            owners = " and ".join(f"{p.distribution} {p.version}" for p in allowed)
+            raise PluginError(f"{name!r} is brought by {owners}; disable one of these distributions")
+        return allowed
 
     def _method(self, plugin: Plugin) -> type[Any]:
         """Return what a plugin's collecting hook offers under the plugin's own name."""
@@ -283,8 +292,7 @@ class Plugins:
 
     def _enable(self, name: str) -> None:
         """Load a hooks-only plugin; a broken one is named and left out."""
-        candidates = [p for p in self.found if p.name == name]
-        for plugin in candidates:
+        for plugin in self._allowed(name):
             try:
                 self._import(plugin)
             except PluginError as error:
@@ -313,7 +321,7 @@ class Plugins:
                 raise PluginError(
                     f"`[plugins] enable`: {name!r} is no hooks-only plugin; {nearest(name, hooks_only)}"
                 )
-            if name in self.choice.disable:
+            if not self._allowed(name):
                 raise PluginError(
                     f"`[plugins]`: {name!r} is both enabled and disabled; take it out of one list"
                 )
