@@ -75,7 +75,7 @@ def test_lock_in_an_unwritable_place_is_a_run_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "mkdir", refuse)
     with (
-        pytest.raises(RunError, match="cannot write .*run: the file system is read-only"),
+        pytest.raises(RunError, match=r"cannot write .*run: the file system is read-only"),
         lock(tmp_path / "run"),
     ):
         pass
@@ -135,13 +135,14 @@ def test_whole_log_is_not_cut(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_full_disk_is_a_run_error(tmp_path):
     """An event that the disk refuses is a RunError, and closing the log afterwards hides it by no other."""
-    with (
-        pytest.raises(RunError, match="cannot write .*events.jsonl: the disk is full; free some space"),
-        EventLog(tmp_path / "events.jsonl") as log,
-    ):
-        log._stream.close()
-        log._stream = Path("/dev/full").open("w", encoding="utf-8")
-        log.write("epoch_finished", {})
+
+    def log_to_a_full_disk():
+        with EventLog(tmp_path / "events.jsonl") as log:
+            os.dup2(os.open("/dev/full", os.O_WRONLY), log._stream.fileno())
+            log.write("epoch_finished", {})
+
+    with pytest.raises(RunError, match=r"cannot write .*events.jsonl: the disk is full; free some space"):
+        log_to_a_full_disk()
 
 
 def test_log_in_a_missing_folder_is_a_run_error(tmp_path):
