@@ -1,0 +1,71 @@
+"""Taps catch what layers put out, and leave the network as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from learnforge.errors import StageError
+from learnforge.taps import Outputs, Tapped
+
+
+@pytest.fixture
+def network():
+    """Two layers by hand: x → 2x → relu → sum of it."""
+    first, last = nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)
+    nn.init.eye_(first.weight)
+    first.weight.data *= 2
+    nn.init.ones_(last.weight)
+    return nn.Sequential(nn.Sequential(first, nn.ReLU()), last)
+
+
+def test_taps_are_what_the_layers_put_out(network):
+    """Logits are the network's, and each tap is its layer's output, by hand."""
+    outputs = Tapped(network, ["0.0", "0"])(torch.tensor([[1.0, -3.0]]))
+    assert outputs.logits.tolist() == [[2.0]]
+    assert set(outputs.taps) == {"0.0", "0"}
+    assert outputs.taps["0.0"].tolist() == [[2.0, -6.0]]
+    assert outputs.taps["0"].tolist() == [[2.0, 0.0]]
+
+
+def test_gradients_flow_through_taps(network):
+    """A loss on a tap reaches the layers before it and no others."""
+    Tapped(network, ["0.0"])(torch.ones(1, 2)).taps["0.0"].sum().backward()
+    assert network[0][0].weight.grad is not None
+    assert network[1].weight.grad is None
+
+
+def test_calls_do_not_share_what_they_caught(network):
+    """The outputs of one call stay as they are when the next is made."""
+    tapped = Tapped(network, ["0"])
+    first, second = tapped(torch.tensor([[1.0, 0.0]])), tapped(torch.tensor([[5.0, 0.0]]))
+    assert first.taps["0"].tolist() == [[2.0, 0.0]]
+    assert second.taps["0"].tolist() == [[10.0, 0.0]]
+
+
+def test_two_listeners_on_one_network(network):
+    """Each listener catches its own layers, and closing one leaves the other."""
+    one, other = Tapped(network, ["0"]), Tapped(network, ["0.0"])
+    one.close()
+    assert set(other(torch.ones(1, 2)).taps) == {"0.0"}
+    assert one(torch.ones(1, 2)).taps == {}
+
+
+def test_close_leaves_the_network_as_it_was(network):
+    """After `close` no hook is left anywhere."""
+    Tapped(network, ["0", "1"]).close()
+    assert all(not m._forward_hooks for m in network.modules())
+
+
+def test_no_taps():
+    """Without layers the outputs are the logits alone."""
+    assert Tapped(nn.Identity())(torch.ones(1, 2)).taps == {}
+    assert Outputs(torch.ones(1)).taps == {}
+
+
+def test_unknown_layer_gets_the_nearest_and_no_hook_stays(network):
+    """A layer that does not exist is refused with the nearest name and the list; nothing is hooked."""
+    with pytest.raises(StageError, match=r"Sequential has no layer '0\.00'; did you mean '0\.0'\? There are: 0, 0"):
+        Tapped(network, ["0", "0.00"])
+    assert all(not m._forward_hooks for m in network.modules())
