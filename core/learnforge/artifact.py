@@ -333,22 +333,29 @@ def find_head(module: nn.Module, outputs: int) -> str:
 
 
 def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
-    """Put a fresh head with `new_outputs` outputs in place of the old one, on the same device; return its
-    name.
+    """Put a fresh head with `new_outputs` outputs in place of the old one, of its type and on its device;
+    return its name.
 
     Its initialisation is torch's own, from the global generator.
     """
     name = find_head(module, outputs)
     old = module.get_submodule(name)
-    device = next(old.parameters()).device
     if isinstance(old, nn.Linear):
         new: nn.Module = nn.Linear(old.in_features, new_outputs, old.bias is not None)
     else:
         assert isinstance(old, nn.Conv2d)
-        has_bias = old.bias is not None
         conv: Any = nn.Conv2d  # torch annotates the kernel size of a layer as a tuple of any length
-        new = conv(old.in_channels, new_outputs, old.kernel_size, old.stride, old.padding, bias=has_bias)
-    module.set_submodule(name, new.to(device))
+        new = conv(
+            old.in_channels,
+            new_outputs,
+            old.kernel_size,
+            old.stride,
+            old.padding,
+            old.dilation,
+            bias=old.bias is not None,
+            padding_mode=old.padding_mode,
+        )
+    module.set_submodule(name, new.to(old.weight.device, old.weight.dtype))
     return name
 
 
