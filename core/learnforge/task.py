@@ -102,7 +102,10 @@ class Split(ABC):
 
     @abstractmethod
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (images uint8, labels, indices) for `order` (int64 [count], CPU), `batch_size` at a time."""
+        """Yield (images uint8, labels, indices) for `order` (int64 [count], CPU), `batch_size` at a time.
+
+        An empty order yields nothing.
+        """
 
 
 @frozen(eq=False, slots=False)
@@ -135,7 +138,7 @@ class MemorySplit(Split):
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         order = order.to(self.images.device)
-        for indices in order.split(batch_size):
+        for indices in order.split(batch_size) if len(order) else ():
             yield self.images[indices], self.labels[indices], indices
 
 
@@ -186,6 +189,8 @@ class StreamSplit(Split):
         return evolve(self, device=device)
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        if not len(order):
+            return
         loader = DataLoader(
             _Decoded(self.files, self.decode),
             sampler=order.tolist(),
@@ -312,7 +317,7 @@ def check_task(task: Task, source: str) -> None:
     """Refuse a task that no stage could use.
 
     Raises:
-        TaskError: A split is empty, there is only one class, or a class has no training image.
+        TaskError: A split is empty, or there is only one class.
     """
     info = task.info
     if task.episodes is not None:
