@@ -1,4 +1,4 @@
-"""Numbered views: each is what a plain crop and flip would cut, and its number depends on seed, epoch, index."""
+"""Numbered views: each is a plain crop and flip; which one depends on seed, epoch and index."""
 
 from __future__ import annotations
 

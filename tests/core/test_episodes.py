@@ -37,7 +37,7 @@ def test_shapes_and_labels():
 
 
 def test_each_image_belongs_to_the_class_that_it_stands_for():
-    """Every image has the label that `classes` gives for its way, in unbalanced splits with gaps in the labels."""
+    """Every image has the label that `classes` gives for its way, whatever the sizes and gaps of labels."""
     source, column = make_source(labels=[2, 3, 5, 8, 11])
     episodes = source.draw(1, torch.arange(40))
     for part in (episodes.support, episodes.query(None)):
@@ -63,7 +63,7 @@ def test_classes_of_an_episode_are_distinct_and_all_come_up():
 
 
 def test_episode_is_a_pure_function_of_seed_and_number():
-    """Number 7 is the same alone, in any batch, and after others; another seed or number is another episode."""
+    """Number 7 is the same alone, in any batch, and after others; other numbers give other episodes."""
     source, _ = make_source()
     batch = source.draw(4, torch.tensor([3, 7, 1]))
     alone = source.draw(4, torch.tensor([7]))
@@ -86,13 +86,13 @@ def test_too_few_classes_are_refused():
     """A split with fewer classes than ways is refused with both numbers and advice."""
     with pytest.raises(
         TaskError,
-        match=r"the train split must have at least ways = 3 classes, it has 2. Lower `episodes.ways`, or give",
+        match=r"the train split must have at least ways = 3 classes, it has 2. Lower `episodes.ways`, or",
     ):
         make_source(counts=(9, 9))
 
 
 def test_too_few_images_are_refused():
-    """A class with fewer images than an episode takes is refused with the need, the number and the smallest."""
+    """A class with fewer images than an episode takes is refused with the need and the smallest."""
     with pytest.raises(
         TaskError,
         match=r"every class of the train split needs shots \+ queries = 6 images, but 2 have fewer "

@@ -95,7 +95,7 @@ def resolve(kind, table, path, problems):
 
 
 def test_values_become_an_object():
-    """Every sort of value is taken over; whole numbers serve as numbers, strings as paths, lists as tuples."""
+    """Every sort of value is taken; whole numbers serve as numbers, strings as paths, lists as tuples."""
     data = {
         "size": 3,
         "rate": 2,
@@ -169,7 +169,11 @@ def test_build_raises_them_as_one_error():
         ("on", "true", "must be true or false, got 'true' (str)"),
         ("word", 1, "must be a string, got 1 (int)"),
         ("path", 1, "must be a path, got 1 (int)"),
-        ("mode", "maxx", "must be one of 'max', 'mean', got 'maxx' (str); did you mean 'max'? There are: max, mean"),
+        (
+            "mode",
+            "maxx",
+            "must be one of 'max', 'mean', got 'maxx' (str); did you mean 'max'? There are: max, mean",
+        ),
         ("mode", 1, "must be one of 'max', 'mean', got 1 (int)"),
         ("maybe", "x", "must be a whole number, got 'x' (str)"),
         ("either", "aut", "must be a number or one of 'auto', got 'aut' (str)"),
@@ -225,7 +229,7 @@ def test_rules_of_own_validators_are_reported_at_the_option():
 
 
 def test_plugin_field_takes_tables_strings_and_objects():
-    """`{ use = … }` and a bare name are resolved with their options; an object passes; so does a reference."""
+    """`{ use = … }` and a bare name are resolved with their options; objects and references pass."""
     problems: list[Problem] = []
     built = structure(
         Stage, {"shape": {"use": "square", "side": 2}, "from": "search"}, "s", problems, resolve
@@ -246,8 +250,8 @@ def test_plugin_field_problems_have_paths():
     assert found == {
         "s.shape.side": "'side' must be >= 0.0: -1.0",
         "s.shape.sid": "unknown option; did you mean 'side'? There are: side",
-        "s.from": 'must be a table { use = "model name", … } or the name of a stage or the path of an artifact, '
-        "got {}",
+        "s.from": 'must be a table { use = "model name", … } or the name of a stage or the path of '
+        "an artifact, got {}",
     }
     assert wrong({"shape": 3}, Stage, resolve, "s") == {
         "s.shape": 'must be a table { use = "shape name", … }, got 3'

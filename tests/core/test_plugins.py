@@ -98,7 +98,7 @@ def test_found_without_import(install):
 
 
 def test_identity_and_spelling_of_a_loaded_method(install):
-    """An installed method is known by kind, name, distribution and version; its table names it as recipes do."""
+    """An installed method is known by kind, name, distribution and version; its table is a recipe's."""
     install("lf-test-a", {"distiller.soft": "lf_test_a"}, {"lf_test_a": DISTILLER}, version="2.3")
     method = Plugins().load("distiller", "soft")(temperature=2.0)
     identity = identify(method)
@@ -207,8 +207,8 @@ def test_unknown_names_in_the_choice_get_the_nearest(install):
     with pytest.raises(PluginError, match=r"`\[plugins\] disable`: 'searcher.randon' is no plugin or distri.*"
                                           r"did you mean 'searcher.random'\?"):  # fmt: skip
         Plugins(PluginChoice(disable=("searcher.randon",)))
-    with pytest.raises(PluginError, match=r"`\[plugins\] enable`: 'lf-test-trak' is no hooks-only plugin; did you "
-                                          r"mean 'lf-test-track'\?"):  # fmt: skip
+    with pytest.raises(PluginError, match=r"`\[plugins\] enable`: 'lf-test-trak' is no hooks-only plugin; "
+                                          r"did you mean 'lf-test-track'\?"):  # fmt: skip
         enabled("lf-test-trak")
     with pytest.raises(PluginError, match=r"`\[plugins\] enable`: 'searcher.random' is no hooks-only plugin"):
         enabled("searcher.random")
@@ -250,8 +250,8 @@ def test_broken_import_names_plugin_distribution_and_cause(install):
     install("lf-test-a", {"distiller.soft": "lf_test_a"}, {"lf_test_a": "1 / 0"})
     with pytest.raises(
         PluginError,
-        match=r"plugin 'distiller.soft' of lf-test-a 1.0 cannot be imported: ZeroDivisionError: division by zero"
-        r'\. Mend or uninstall it, or refuse it with `\[plugins\] disable = \["distiller.soft"\]`',
+        match=r"plugin 'distiller.soft' of lf-test-a 1.0 cannot be imported: ZeroDivisionError: division by"
+        r' zero\. Mend or uninstall it, or refuse it with `\[plugins\] disable = \["distiller.soft"\]`',
     ):
         Plugins().load("distiller", "soft")
 
@@ -287,7 +287,7 @@ def test_broken_hooks_only_plugin_is_left_out(install):
     [
         (
             "@hookimpl\ndef learnforge_stage_startd(stage): pass",
-            r"implements an unknown hook `learnforge_stage_startd`; did you mean 'learnforge_stage_started'\?",
+            r"implements an unknown hook `learnforge_stage_startd`; did you mean 'learnforge_stage_started'",
         ),
         (
             "def learnforge_stage_started(stage): pass",
@@ -377,7 +377,7 @@ def test_file_that_cannot_be_loaded_is_named(write_plugin, tmp_path):
 
 
 def test_batch_transforms_are_chained_in_pluggys_order(write_plugin):
-    """Each transform gets what the one before it returned; the last registered goes first, None changes nothing."""
+    """Each transform gets what the one before returned, the last registered first; None changes nothing."""
     body = "@hookimpl\ndef learnforge_batch(batch, stage): return batch + [stage + '{}']\n"
     files = (
         write_plugin("one.py", body.format(1)),
@@ -395,7 +395,7 @@ def test_batch_transforms_are_chained_in_pluggys_order(write_plugin):
 
 
 def test_changing_lists_those_whose_hooks_change_results(install, write_plugin):
-    """Plugins that vet, batch or optimise are listed with a hash of their source; those that listen are not."""
+    """Plugins that vet, batch or optimise are listed with a hash of their source; listeners are not."""
     vet = "from learnforge import hookimpl\n@hookimpl\ndef learnforge_vet_design(design): return None\n"
     listen = "from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_started(stage): pass\n"
     install("lf-test-a", {"lf-test-vet": "lf_test_a", "lf-test-ear": "lf_test_b"},

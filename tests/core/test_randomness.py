@@ -42,7 +42,7 @@ def test_mix_is_splitmix64():
 
 
 def test_hashed_agrees_with_whole_numbers():
-    """The tensor arithmetic equals the same hash in Python's unbounded integers, also for negative counters."""
+    """The tensor arithmetic equals the same hash in Python's integers, also for negative counters."""
     counters = [(0, 0), (3, 5), (-1, 7), (2**40, 2**62)]
     first, second = (torch.tensor(column) for column in zip(*counters, strict=True))
     expected = []
@@ -76,7 +76,7 @@ def test_hashed_is_uniform():
 
 
 def test_permutation_is_pure():
-    """A permutation has every position once, depends on its seed alone, and draws from no global generator."""
+    """A permutation has every position once, depends on its seed alone, and uses no global generator."""
     torch.manual_seed(5)
     before = torch.get_rng_state()
     order = permutation(3, 50)

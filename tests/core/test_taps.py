@@ -66,6 +66,8 @@ def test_no_taps():
 
 def test_unknown_layer_gets_the_nearest_and_no_hook_stays(network):
     """A layer that does not exist is refused with the nearest name and the list; nothing is hooked."""
-    with pytest.raises(StageError, match=r"Sequential has no layer '0\.00'; did you mean '0\.0'\? There are: 0, 0"):
+    with pytest.raises(
+        StageError, match=r"Sequential has no layer '0\.00'; did you mean '0\.0'\? There are: 0, 0"
+    ):
         Tapped(network, ["0", "0.00"])
     assert all(not m._forward_hooks for m in network.modules())

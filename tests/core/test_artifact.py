@@ -1,0 +1,356 @@
+"""Artifacts survive the disk, notice damage, and say what does not fit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from attrs import evolve
+from torch import nn
+
+from learnforge.artifact import (
+    FORMAT,
+    Artifact,
+    NetworkSpec,
+    Provenance,
+    copy_weights,
+    count_parameters,
+    find_head,
+    from_model,
+    from_module,
+    load_artifact,
+    load_weights,
+    replace_head,
+    trained_on,
+)
+from learnforge.errors import ArtifactError
+
+
+class Mine(nn.Module):
+    """A caller's own network."""
+
+    def __init__(self, outputs=3):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4))
+        self.head = nn.Linear(4, outputs)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+@pytest.fixture
+def artifact(plugins, task):
+    """A trained-looking conv4 with an adapter, metrics and provenance."""
+    model = plugins.load("model", "conv4")(width=4, blocks=2)
+    start = from_model(model, task.info)
+    provenance = Provenance(
+        "meta", "meta", {"use": "maml", "steps": 2}, {"version": "1"}, 7, "f" * 64, ("p",),
+        (trained_on("stripes", ["s:1", "s:0"], task.train), {"task": "x", "origins": ["d:4"], "samples": 1}),
+    )  # fmt: skip
+    return start.with_state(
+        start.network(plugins, seed=3),
+        adapter={"rates": torch.tensor([0.1, 0.2])},
+        adapter_options={"steps": 2},
+        metrics={"accuracy": 0.75, "history": [1, 2]},
+        provenance=provenance,
+    )
+
+
+def test_round_trip(artifact, plugins, tmp_path):
+    """What is saved comes back: spec, task, weights, adapter, metrics, provenance, predictions."""
+    artifact.save(tmp_path / "a")
+    back = load_artifact(tmp_path / "a")
+    assert back.spec == artifact.spec
+    assert back.task == artifact.task
+    assert back.provenance == artifact.provenance
+    assert back.metrics == artifact.metrics
+    assert back.adapter_options == {"steps": 2}
+    assert list(back.adapter) == ["rates"]
+    assert torch.equal(back.adapter["rates"], artifact.adapter["rates"])
+    assert set(back.weights) == set(artifact.weights)
+    assert all(torch.equal(back.weights[name], tensor) for name, tensor in artifact.weights.items())
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(back.predict(images, plugins), artifact.predict(images, plugins))
+
+
+def test_folder_holds_plain_files_only(artifact, tmp_path):
+    """A folder has JSON and safetensors, no pickle and no temporary file."""
+    artifact.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"artifact.json", "metrics.json", "weights.safetensors"}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"accuracy": 0.75, "history": [1, 2]}
+
+
+def test_untrained_artifact_has_no_weights(plugins, task, tmp_path):
+    """A network that nobody trained is saved without weights; its seed says how it starts."""
+    model = plugins.load("model", "conv4")(width=4, blocks=1)
+    from_model(model, task.info).save(tmp_path)
+    back = load_artifact(tmp_path)
+    assert back.weights is None
+    states = [copy_weights(back.network(plugins, seed))["0.weight"] for seed in (1, 1, 2)]
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_building_leaves_the_global_generator_alone(artifact, plugins):
+    """Initialising a network by a seed does not move torch's global generator."""
+    before = torch.get_rng_state()
+    artifact.network(plugins, seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_network_for_another_task_has_fresh_weights(artifact, plugins):
+    """Built for a task with other classes, the network fits that task and has none of the old weights."""
+    other = evolve(artifact.task, classes=("a",) * 7, origins=("a:0",) * 7)
+    network = artifact.network(plugins, 0, other)
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
+    assert not torch.equal(network.state_dict()["0.weight"], artifact.weights["0.weight"])
+
+
+def test_changed_weights_are_noticed(artifact, tmp_path):
+    """Weights that are not those of artifact.json, by one byte or another training, are refused."""
+    artifact.save(tmp_path)
+    file = tmp_path / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(
+        ArtifactError, match=r"weights.safetensors is not the file that artifact.json was written for"
+    ):
+        load_artifact(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["artifact.json", "metrics.json", "weights.safetensors"])
+def test_missing_file_is_named(artifact, tmp_path, name):
+    """A folder without one of the files is no artifact; the file is named."""
+    artifact.save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ArtifactError, match=f"holds no artifact: {name} is missing"):
+        load_artifact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [("{", "JSONDecodeError"), ("[]", "TypeError"), ("{}", "KeyError"), ("\xff", "UnicodeDecodeError")],
+)
+def test_damaged_description_is_an_artifact_error(artifact, tmp_path, text, cause):
+    """A description that cannot be read is called damaged, with the cause and what to do."""
+    artifact.save(tmp_path)
+    (tmp_path / "artifact.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(ArtifactError, match=rf"the artifact is damaged \({cause}: .*\); run the stage again"):
+        load_artifact(tmp_path)
+
+
+def test_newer_format_asks_for_an_upgrade(artifact, tmp_path):
+    """A format of the future is refused before anything else is read from it."""
+    artifact.save(tmp_path)
+    data = json.loads((tmp_path / "artifact.json").read_text())
+    (tmp_path / "artifact.json").write_text(json.dumps({**data, "format": FORMAT + 1}))
+    with pytest.raises(
+        ArtifactError, match=rf"written by a newer learnforge \(format {FORMAT + 1}\); upgrade"
+    ):
+        load_artifact(tmp_path)
+
+
+def test_interrupted_save_is_no_artifact(artifact, tmp_path, monkeypatch):
+    """The description is written last: a save that is cut off before it leaves nothing that loads."""
+    monkeypatch.setattr("learnforge.artifact.write_json", lambda path, data: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        artifact.save(tmp_path)
+    with pytest.raises(ArtifactError, match=r"holds no artifact: artifact.json is missing"):
+        load_artifact(tmp_path)
+
+
+def test_origins_of_all_ancestors_are_known(artifact, task):
+    """An artifact's origins are those of every training in its line."""
+    assert artifact.provenance.origins == {"s:0", "s:1", "d:4"}
+    assert artifact.provenance.trained_on[0] == {
+        "task": "stripes", "origins": ["s:1", "s:0"], "samples": 60, "content": task.train.content,
+    }  # fmt: skip
+
+
+# Weights that fit
+
+
+def test_loading_weights_lists_every_fault():
+    """Missing, unexpected and ill-shaped tensors are all listed by name and shape, and nothing is loaded."""
+    module = nn.Linear(2, 3)
+    before = copy_weights(module)
+    weights = {"weight": torch.zeros(4, 2), "scale": torch.zeros(1)}
+    with pytest.raises(
+        ArtifactError,
+        match=r"the weights do not fit Linear: missing bias; unexpected scale; "
+        r"weight is \[4, 2\], the network wants \[3, 2\]",
+    ):
+        load_weights(module, weights)
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_long_lists_of_faults_are_cut():
+    """After eight faults the rest are counted."""
+    with pytest.raises(ArtifactError, match=r"unexpected 7; and 3 more$"):
+        load_weights(nn.Identity(), {str(i): torch.zeros(1) for i in range(11)})
+
+
+def test_copied_weights_are_detached_copies():
+    """A copy does not follow the module, nor carry gradients; buffers are in it."""
+    module = nn.BatchNorm1d(2)
+    weights = copy_weights(module)
+    module.weight.data.fill_(5)
+    assert weights["weight"].tolist() == [1, 1]
+    assert not weights["weight"].requires_grad
+    assert "running_mean" in weights
+
+
+def test_spec_that_cannot_be_built_says_why(task, plugins):
+    """A model that is no longer installed, or whose options changed, is named with its problems."""
+    spec = NetworkSpec("model", {"use": "conv5"})
+    with pytest.raises(
+        ArtifactError,
+        match=r"the model of this artifact cannot be built: model.use: there is no model 'conv5'",
+    ):
+        spec.build(task.info, plugins)
+    spec = NetworkSpec("model", {"use": "conv4", "widht": 3})
+    with pytest.raises(ArtifactError, match=r"model.widht: unknown option; did you mean 'width'"):
+        spec.build(task.info, plugins)
+
+
+# A caller's own module
+
+
+def test_own_module_round_trip(task, tmp_path):
+    """A caller's module is saved by its weights and loads into a new one of the same class."""
+    module = Mine().eval()
+    artifact = from_module(module, task.info)
+    artifact.save(tmp_path)
+    images = torch.rand(2, 1, 8, 8)
+    back = load_artifact(tmp_path, Mine())
+    assert torch.equal(back.predict(images), module(images))
+    assert artifact.spec == NetworkSpec("module", {"use": "Mine"})
+
+
+def test_own_module_is_copied(task):
+    """The artifact keeps the weights of the moment; what is done to its networks leaves the module alone."""
+    module = Mine()
+    artifact = from_module(module, task.info)
+    before = module.head.bias.detach().clone()
+    network = artifact.network()
+    network.head.bias.data += 1
+    assert torch.equal(module.head.bias, before)
+    module.head.bias.data += 1
+    assert torch.equal(artifact.network().head.bias, before)
+
+
+def test_own_module_must_be_brought_again(task, tmp_path, plugins):
+    """Without the module its artifact loads, but cannot build; another module is refused tensor by tensor."""
+    from_module(Mine(), task.info).save(tmp_path)
+    with pytest.raises(
+        ArtifactError, match=r"weights of the module 'Mine', .*`learnforge.load\(path, module="
+    ):
+        load_artifact(tmp_path).network(plugins)
+    with pytest.raises(
+        ArtifactError, match=r"do not fit Mine: head.weight is \[3, 4\], the network wants \[5, 4\]"
+    ):
+        load_artifact(tmp_path, Mine(5))
+
+
+# Predictions
+
+
+def test_bytes_are_normalised_and_floats_are_not(task):
+    """Bytes b become (b / 255 - mean) / std, channel by channel; floats pass as they are."""
+    info = evolve(task.info, input_shape=(2, 1, 1), mean=(0.2, 0.5), std=(0.4, 0.25))
+    artifact = Artifact(NetworkSpec("module", {}), info, module=nn.Flatten())
+    images = torch.tensor([[[[51]], [[255]]], [[[153]], [[0]]]], dtype=torch.uint8)
+    expected = torch.tensor([[0.0, 2.0], [1.0, -2.0]])
+    assert torch.allclose(artifact.predict(images), expected, atol=1e-6)
+    assert torch.equal(artifact.predict(expected.view(2, 2, 1, 1)), expected)
+
+
+def test_predictions_are_made_in_eval_mode(task):
+    """Running statistics are used, not those of the batch: one image alone scores as among others."""
+    artifact = from_module(Mine().train(), task.info)
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.allclose(artifact.predict(images)[:1], artifact.predict(images[:1]), atol=1e-6)
+    assert not artifact.predict(images).requires_grad
+
+
+# Heads
+
+
+def convolutional():
+    """A network whose head is a 1 × 1 convolution."""
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+
+
+def test_head_is_the_last_layer_with_as_many_outputs():
+    """Of several layers with the right number the last is the head, linear or convolution."""
+    assert find_head(Mine(), 3) == "head"
+    assert find_head(Mine(4), 4) == "head"
+    assert find_head(Mine(3), 4) == "body.1"
+    assert find_head(convolutional(), 3) == "1"
+
+
+def test_unknown_head_lists_the_layers():
+    """Where no layer has as many outputs, all layers are listed; a network without any says none."""
+    with pytest.raises(
+        ArtifactError,
+        match=r"no layer of Mine has 9 outputs, so its head is unknown; layers: body.1 Linear, head Linear",
+    ):
+        find_head(Mine(), 9)
+    with pytest.raises(ArtifactError, match="layers: none"):
+        find_head(nn.Identity(), 9)
+
+
+def test_replacing_a_linear_head():
+    """The new head has the new number of outputs and a fresh start; all else stays."""
+    module = Mine()
+    before = copy_weights(module)
+    assert replace_head(module, 3, 5) == "head"
+    assert module(torch.rand(2, 1, 8, 8)).shape == (2, 5)
+    assert module.head.bias is not None
+    assert torch.equal(module.body[1].weight, before["body.1.weight"])
+
+
+def test_replacing_by_as_many_outputs_is_a_fresh_start():
+    """A head with as many outputs as before is new all the same, and drawn from the global generator."""
+    heads = []
+    for _ in range(2):
+        module = Mine()
+        old = module.head
+        torch.manual_seed(1)
+        replace_head(module, 3, 3)
+        assert module.head is not old
+        heads.append(module.head.weight)
+    assert torch.equal(heads[0], heads[1])
+
+
+def test_replacing_a_convolution_as_head():
+    """A convolution keeps kernel, stride, padding, dilation and its lack of a bias."""
+    module = convolutional()
+    assert replace_head(module, 3, 7) == "1"
+    assert module(torch.rand(2, 1, 8, 8)).shape == (2, 7)
+    assert module[1].bias is None
+    assert module[1].kernel_size == (1, 1)
+    strided = nn.Sequential(nn.Conv2d(1, 3, 3, stride=2, padding=2, dilation=2, padding_mode="reflect"))
+    # (8 + 2 · 2 - 2 · 2 - 1) // 2 + 1 = 4
+    replace_head(strided, 3, 4)
+    assert strided(torch.rand(1, 1, 8, 8)).shape == (1, 4, 4, 4)
+    assert (strided[0].dilation, strided[0].padding_mode) == ((2, 2), "reflect")
+
+
+def test_new_head_has_the_old_ones_type_and_device():
+    """A head in double precision, or on the meta device, is replaced by one of the same kind."""
+    module = Mine().double()
+    replace_head(module, 3, 5)
+    assert module.head.weight.dtype == torch.float64
+    module = Mine().to("meta")
+    replace_head(module, 3, 5)
+    assert module.head.weight.device.type == "meta"
+
+
+def test_count_parameters():
+    """Linear 64 → 4, normalisation of 4, linear 4 → 3: 260 + 8 + 15."""
+    assert count_parameters(Mine()) == 283
