@@ -226,8 +226,7 @@ class _Training:
         )
         self.normalise = Normaliser(task, context.device)
         self.transforms = context.plugins.batch_transforms(context.stage)
-        self.usable = len(split) - (len(split) > 1 and len(split) % settings.batch_size == 1)
-        self.steps = math.ceil(self.usable / settings.batch_size)
+        self.steps = math.ceil(self._usable(split) / settings.batch_size)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
@@ -277,36 +276,35 @@ class _Training:
         return losses
 
     def _batches(self) -> Iterator[tuple[Batch, ...]]:
-        own = self._stream(self.split, "order", self.usable)
+        own = self._stream(self.split, "order")
         if self.companion is None:
             return ((batch,) for batch in own)
         return zip(own, self._endless(self.companion), strict=False)
 
-    def _stream(self, split: Split, purpose: str, usable: int, lap: int = 0) -> Iterator[Batch]:
+    def _usable(self, split: Split) -> int:
+        """Return how many images an epoch shows: all, but for a last batch of a single one."""
+        return len(split) - (len(split) > 1 and len(split) % self.settings.batch_size == 1)
+
+    def _stream(self, split: Split, purpose: str, lap: int = 0, has_labels: bool = True) -> Iterator[Batch]:
         """Yield the batches of this epoch, a pure function of (seed, epoch)."""
         seed = self.context.seed
-        order = permutation(derive(seed, purpose, self.epoch, lap), len(split))[:usable]
+        order = permutation(derive(seed, purpose, self.epoch, lap), len(split))[: self._usable(split)]
         augmentation = self.settings.augmentation
         total = self.steps * self.settings.epochs
         for step, (images, labels, indices) in enumerate(split.batches(order, self.settings.batch_size)):
             views = augmentation.draw(seed, self.epoch, indices)
             shown = self.normalise(augmentation.show(images, views))
-            batch = Batch(shown, labels, indices, views, (self.epoch * self.steps + step) / total)
+            known = labels if has_labels else torch.full_like(labels, -1)
+            batch = Batch(shown, known, indices, views, (self.epoch * self.steps + step) / total)
             for transform in self.transforms:
                 batch = transform(batch)
             yield batch
 
     def _endless(self, companion: Split) -> Iterator[Batch]:
+        """Yield the companion's batches, lap after lap; nobody is handed their labels."""
         lap = 0
         while True:
-            for batch in self._stream(companion, "companion", len(companion), lap):
-                yield Batch(
-                    batch.images,
-                    torch.full_like(batch.labels, -1),
-                    batch.indices,
-                    batch.views,
-                    batch.progress,
-                )
+            yield from self._stream(companion, "companion", lap, has_labels=False)
             lap += 1
 
     def _finite_mean(self, losses: list[Tensor]) -> float:
