@@ -123,6 +123,10 @@ class Plugins:
         for name in self.choice.enable:
             self._enable(name)
 
+    def __reduce__(self) -> tuple[type[Plugins], tuple[PluginChoice]]:
+        """Pickle the choice alone: another process loads the same plugins by name and file."""
+        return Plugins, (self.choice,)
+
     @property
     def hook(self) -> pluggy.HookRelay:
         """The relay whose attributes call hooks, `plugins.hook.learnforge_run_started(run=run)`."""

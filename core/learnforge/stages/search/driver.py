@@ -136,7 +136,8 @@ class Driver:
         self.in_a_row = 0
         self.is_exhausted = False
         self._search = f"{context.stage}/{context.seed}/{id(self)}"
-        self._setup = (self._search, space, task, train, context.seed, context.stage, context.plugins.choice)
+        # the plugins come first: unpickling them loads the files that the other values' classes are from
+        self._setup = (context.plugins, self._search, space, task, train, context.seed, context.stage)
 
     def run(self) -> list[Record]:
         """Search until the goal is reached or the space is exhausted; return the evaluated designs, oldest
@@ -199,10 +200,12 @@ class Driver:
         return self.is_exhausted or self.counted + len(self.in_flight) >= self.goal.trials
 
     def _fill(self) -> None:
-        """Ask for trials until the batch, or every worker, has work."""
-        if self.batch and self.in_flight:
-            return
-        want = self.batch or len(self.slots)
+        """Ask for trials until the batch, or every worker, has work.
+
+        Batches end where their number divides the trials counted, so that a batch which a kill left half
+        asked is asked to its end, and one left half told is not asked for more.
+        """
+        want = self.batch - self.counted % self.batch if self.batch else len(self.slots)
         while len(self.in_flight) < want and not self._is_done():
             if self.in_a_row >= REPEATS_BEFORE_RANDOM and not self._enqueue_unseen():
                 self.is_exhausted = True

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from learnforge.context import Context, Slot
 from learnforge.errors import DivergedError
-from learnforge.plugins import PluginChoice, Plugins
+from learnforge.plugins import Plugins
 from learnforge.randomness import derive, seeded
 from learnforge.space import Design, Space
 from learnforge.task import Task
@@ -71,17 +71,17 @@ _WORKPLACES: dict[str, _Workplace] = {}
 
 def set_up(
     slot: Slot,
+    plugins: Plugins,
     search: str,
     space: Space,
     task: Task,
     train: Train,
     seed: int,
     stage: str,
-    choice: PluginChoice,
 ) -> None:
-    """Prepare a process or thread for a search's trials: data on the device, plugins loaded."""
+    """Prepare a process or thread for a search's trials: data on the device."""
     device = torch.device(slot.device)
-    _WORKPLACES[search] = _Workplace(slot, space, task.load(device), train, seed, stage, Plugins(choice))
+    _WORKPLACES[search] = _Workplace(slot, space, task.load(device), train, seed, stage, plugins)
 
 
 def tear_down(search: str) -> None:
