@@ -1,0 +1,661 @@
+"""The search: driver, resume, duplicates, limits, Pareto sets, samplers and the stage around them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from attrs import evolve
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from learnforge import (
+    Context,
+    HistorySampler,
+    PluginChoice,
+    Plugins,
+    Searcher,
+    SpaceView,
+    StageError,
+    Task,
+    Train,
+    best_first,
+    mutate,
+)
+from learnforge.stages.search import SearchStage, draw, driver, generator, non_dominated_rank
+from learnforge.stages.search import stage as stage_module
+from learnforge.stages.search.driver import Driver, Goal, Record, read_records
+from learnforge.stages.search.pareto import crowding_distance, to_losses
+from learnforge.stages.search.sampler import contains
+from learnforge.stages.search.storage import open_study
+from learnforge.stages.search.trial import TrialResult
+
+MakeContext = Callable[..., Context]
+QUICK = Train(epochs=1, batch_size=60, learning_rate=1e-2)
+
+TOY = '''
+"""Twelve networks of one hidden layer; three of four widths times three activations, and some that fail."""
+
+import os
+from pathlib import Path
+
+from attrs import frozen
+from torch import nn
+
+from learnforge import Space, hookimpl
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+class Fault(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x):
+        if x.device.type == "meta" or not self.kind:
+            return x
+        if self.kind == "nan":
+            return x * float("nan")
+        if self.kind == "error":
+            raise ValueError("this network does not work")
+        try:
+            Path(self.kind).open("x").close()
+        except FileExistsError:
+            return x
+        os._exit(1)
+
+
+@frozen
+class Toy(Space):
+    faults: dict[int, str] = {}
+
+    def design(self, pick):
+        return {"width": pick.integer("width", 1, 4), "act": pick.choice("act", ("relu", "tanh", "gelu"))}
+
+    def build(self, design, task):
+        layers = [nn.Flatten(), nn.Linear(64, design["width"]), ACTIVATIONS[design["act"]]()]
+        fault = Fault(self.faults.get(design["width"], ""))
+        return nn.Sequential(*layers, fault, nn.Linear(design["width"], task.outputs))
+
+
+@hookimpl
+def learnforge_spaces():
+    return {"toy": Toy}
+'''
+
+
+class Kill(BaseException):
+    """Stands for a kill: no handler of Exception stops it."""
+
+
+@pytest.fixture(scope="module")
+def toy_plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
+    """Plugins with the toy space, loaded from a file as `--plugin` does."""
+    file = tmp_path_factory.mktemp("plugin") / "toy_space.py"
+    file.write_text(TOY)
+    return Plugins(PluginChoice(files=(file,)))
+
+
+@pytest.fixture
+def search(
+    toy_plugins: Plugins, task: Task, make_context: MakeContext
+) -> Callable[..., tuple[list[Record], list[dict[str, Any]]]]:
+    """Run a search of the toy space and return the evaluated records, and all told ones without times."""
+
+    def run(
+        trials: int = 5,
+        objectives: tuple[str, ...] = ("accuracy",),
+        limits: Mapping[str, float] | None = None,
+        batch: int | None = None,
+        faults: dict[int, str] | None = None,
+        searcher: tuple[str, dict[str, Any]] = ("evolution", {"population": 2, "tournament": 2}),
+        storage: Any = None,
+        executor: str = "serial",
+        plugins: Plugins = toy_plugins,
+        **more: Any,
+    ) -> tuple[list[Record], list[dict[str, Any]]]:
+        space = toy_plugins.load("space", "toy")(faults or {})
+        goal = Goal(trials, objectives, limits or {}, batch)
+        context = evolve(make_context(None, **more), plugins=plugins)
+        method = plugins.load("searcher", searcher[0])(**searcher[1])
+        sampler = method.sampler(7, goal.directions, SpaceView(space))
+        place = plugins.load("executor", executor)()
+        path = storage if isinstance(storage, Path) else None
+        with open_study(path, "toy", goal.directions, sampler) as study:
+            if storage is not None and path is None:
+                options = {"study_name": "toy", "directions": goal.directions, "load_if_exists": True}
+                study = optuna.create_study(storage=storage, sampler=sampler, **options)
+            records = Driver(goal, space, task, QUICK, study, context, place, 1).run()
+            return records, timeless(read_records(study))
+
+    return run
+
+
+def timeless(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Leave the times out of records."""
+    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in told]
+
+
+# The driver
+
+
+def test_a_batch_makes_the_search_independent_of_workers(search: Any) -> None:
+    """With `batch` set, one worker in this process and two processes find the same trials, bit for bit."""
+    alone = search(trials=6, batch=3)[1]
+    together = search(trials=6, batch=3, executor="processes", workers=2)[1]
+    assert together == alone
+    assert [entry["number"] for entry in alone] == sorted(entry["number"] for entry in alone)
+
+
+def test_batches_are_asked_before_they_run(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `batch = 3`, the choices of three new designs are stored before the first of them trains."""
+    events: list[str] = []
+    ask, run_trial = optuna.Study.ask, driver.run_trial
+    monkeypatch.setattr(optuna.Study, "ask", lambda *a, **k: (events.append("ask"), ask(*a, **k))[1])
+    monkeypatch.setattr(driver, "run_trial", lambda job: (events.append("run"), run_trial(job))[1])
+    told = search(trials=6, batch=3)[1]
+    runs = "".join(event[0] for event in events).replace("a", " ").split()
+    assert runs == ["rrr", "rrr"]
+    assert events.count("ask") == len(told)
+
+
+def test_repeats_are_told_the_known_result_and_not_counted(search: Any) -> None:
+    """A repeat carries its twin's design and metrics, and `trials` counts distinct designs only."""
+    records, told = search(trials=10)
+    states = Counter(entry["state"] for entry in told)
+    assert states["evaluated"] == len(records) == 10
+    assert states["repeat"] > 0
+    by_number = {entry["number"]: entry for entry in told}
+    for entry in told:
+        if entry["state"] == "repeat":
+            known = by_number[int(entry["reason"].removeprefix("repeats trial "))]
+            assert (entry["design"], entry["metrics"]) == (known["design"], known["metrics"])
+    assert len({record.key for record in records}) == 10
+
+
+def test_a_small_space_is_exhausted_and_the_search_ends(search: Any) -> None:
+    """A space of 12 designs is evaluated whole, however many trials are asked for."""
+    records, _ = search(trials=100, batch=4)
+    found = {(record.design["width"], record.design["act"]) for record in records}
+    assert len(records) == len(found) == 12
+
+
+def test_limits_refuse_before_training(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A design over a limit is refused with numbers, never trained, and not counted."""
+    trained: list[int] = []
+    run_trial = driver.run_trial
+    monkeypatch.setattr(
+        driver, "run_trial", lambda job: (trained.append(job.design["width"]), run_trial(job))[1]
+    )
+    # 64 w + w + 3 w + 3 parameters: 139 with w = 2, 207 with w = 3
+    records, told = search(trials=6, limits={"parameters": 139})
+    assert len(records) == 6
+    assert set(trained) == {1, 2}
+    refused = [entry for entry in told if entry["state"] == "refused"]
+    assert {entry["reason"] for entry in refused} <= {"parameters 207 > 139", "parameters 275 > 139"}
+    assert refused
+
+
+def test_a_plugin_may_refuse_designs(search: Any, toy_plugins: Plugins, tmp_path: Path) -> None:
+    """What `learnforge_vet_design` gives as a reason is the reason of the refusal."""
+    veto = tmp_path / "veto.py"
+    veto.write_text(
+        "from learnforge import hookimpl\n\n@hookimpl\ndef learnforge_vet_design(design, cost, stage):\n"
+        "    return f'{stage} wants no tanh' if design['act'] == 'tanh' else None\n"
+    )
+    records, told = search(trials=8, plugins=Plugins(PluginChoice(files=(veto,))))
+    assert {record.design["act"] for record in records} == {"relu", "gelu"}
+    assert len(records) == 8
+    refused = {entry["reason"] for entry in told if entry["state"] == "refused"}
+    assert refused == {"stage wants no tanh"}
+
+
+def test_a_search_whose_designs_are_all_refused_says_so(search: Any) -> None:
+    """Where no design is allowed, the error names the last refusal and what to do."""
+    words = (
+        r"none of \d+ different designs is allowed; the last refusal: parameters \d+ > 10\. Raise `limits`"
+    )
+    with pytest.raises(StageError, match=words):
+        search(limits={"parameters": 10})
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("nan", "the training loss must be finite"), ("error", "ValueError: this network does not work")],
+)
+def test_a_failing_trial_fails_alone(fault: str, words: str, search: Any) -> None:
+    """A trial that diverges or raises is counted as failed, with its reason, and the search goes on."""
+    records, told = search(trials=12, faults={2: fault})
+    failed = [entry for entry in told if entry["state"] == "failed"]
+    assert len(failed) == 3
+    assert len(records) == 9
+    assert all(entry["design"]["width"] == 2 and entry["reason"].startswith(words) for entry in failed)
+
+
+def test_a_search_whose_trials_all_fail_says_so(search: Any) -> None:
+    """Where every trial fails, the error says how many and why the last one did."""
+    with pytest.raises(StageError, match="all 3 trials failed; the last one: ValueError: this network does"):
+        search(trials=3, faults=dict.fromkeys(range(1, 5), "error"))
+
+
+class Clock:
+    """Raises `Kill` at the n-th moment."""
+
+    def __init__(self, last: float):
+        self.last, self.now = last, 0
+
+    def tick(self) -> None:
+        self.now += 1
+        if self.now == self.last:
+            raise Kill
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Tick before and after each call."""
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.tick()
+            result = function(*arguments, **options)
+            self.tick()
+            return result
+
+        return call
+
+
+def killed_at(moment: float, run: Callable[[Callable[..., None]], Any]) -> tuple[Any, int]:
+    """Run a search that is killed at a moment; return its result, if it has one, and the moments seen."""
+    clock = Clock(moment)
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in (
+            (optuna.Study, "ask"),
+            (optuna.Study, "tell"),
+            (optuna.trial.Trial, "suggest_int"),
+            (optuna.trial.Trial, "set_user_attr"),
+            (driver, "run_trial"),
+        ):
+            patch.setattr(owner, name, clock.around(getattr(owner, name)))
+        try:
+            return run(lambda *a, **k: clock.tick()), clock.now
+        except Kill:
+            return None, clock.now
+
+
+@pytest.mark.parametrize(("batch", "trials"), [(1, 4), (3, 7)])
+def test_a_search_killed_anywhere_goes_on_as_if_it_had_not_been(search: Any, batch: int, trials: int) -> None:
+    """Killed at any call of ask, suggest, store, run, tell or emit, the search ends with the same records."""
+    expected, moments = killed_at(math.inf, lambda emit: search(trials, batch=batch, emit=emit)[1])
+    assert Counter(entry["state"] for entry in expected)["repeat"] > 0
+    assert moments > 10 * trials
+    for moment in range(1, moments + 1):
+        storage = optuna.storages.InMemoryStorage()
+        result, _ = killed_at(
+            moment, lambda emit, storage=storage: search(trials, batch=batch, storage=storage, emit=emit)
+        )
+        assert result is None
+        assert search(trials, batch=batch, storage=storage)[1] == expected, moment
+
+
+@pytest.mark.parametrize("moment", [8, 31, 47])
+def test_a_search_in_sqlite_goes_on_as_well(search: Any, moment: int, tmp_path: Path) -> None:
+    """The same holds for the SQLite file that a run keeps."""
+    path = tmp_path / "study.db"
+    result, _ = killed_at(moment, lambda emit: search(5, batch=3, storage=path, emit=emit))
+    assert result is None
+    assert search(5, batch=3, storage=path)[1] == search(5, batch=3)[1]
+
+
+def test_a_killed_worker_costs_one_retry(search: Any, tmp_path: Path) -> None:
+    """A worker process that dies is replaced, and its trial ends as if nothing had happened."""
+    faults = dict.fromkeys(range(1, 5), str(tmp_path / "died"))
+    told = search(trials=3, batch=3, executor="processes", faults=faults)[1]
+    assert (tmp_path / "died").exists()
+    assert told == search(trials=3, batch=3)[1]
+
+
+def test_a_trial_that_kills_its_worker_twice_fails(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial is run at most twice; the others go on."""
+    from concurrent.futures import BrokenExecutor
+
+    run_trial = driver.run_trial
+
+    def run(job: Any) -> TrialResult:
+        if job.number == 1:
+            raise BrokenExecutor
+        return run_trial(job)
+
+    monkeypatch.setattr(driver, "run_trial", run)
+    records, told = search(trials=3, batch=3)
+    assert [(e["number"], e["reason"]) for e in told if e["state"] == "failed"] == [
+        (1, "its worker process died twice")
+    ]
+    assert len(records) == 2
+
+
+def test_a_latency_is_measured_once_and_stored(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new design is measured once; after a kill the stored measurement is used."""
+    measured: list[int] = []
+
+    def measure(network: torch.nn.Module, info: Any, threads: int) -> float:
+        measured.append(1)
+        return float(len(measured))
+
+    monkeypatch.setattr(driver, "measure_latency", measure)
+    storage = optuna.storages.InMemoryStorage()
+    run_trial = driver.run_trial
+
+    def kill(job: Any) -> TrialResult:
+        raise Kill
+
+    monkeypatch.setattr(driver, "run_trial", kill)
+    options: dict[str, Any] = {"objectives": ("accuracy", "-latency_ms"), "limits": {"latency_ms": 2.5}}
+    with pytest.raises(Kill):
+        search(trials=2, storage=storage, **options)
+    assert len(measured) == 1
+    monkeypatch.setattr(driver, "run_trial", run_trial)
+    records, _ = search(trials=2, storage=storage, **options)
+    assert [record.metrics["latency_ms"] for record in records] == [1.0, 2.0]
+    search(trials=2, storage=storage, **options)
+    assert len(measured) == 2
+
+
+def test_study_opens_with_optuna(search: Any, tmp_path: Path) -> None:
+    """`optuna.load_study` reads the file: complete trials with the objective's values, failed ones marked."""
+    path = tmp_path / "study.db"
+    told = search(trials=4, faults={2: "error"}, storage=path)[1]
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    study = optuna.load_study(study_name="toy", storage=storage)
+    complete = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    evaluated = [e for e in told if e["state"] in ("evaluated", "repeat") and e["metrics"].get("accuracy")]
+    assert [t.value for t in complete] == [e["metrics"]["accuracy"] for e in evaluated]
+    assert all(set(t.params) == {"width", "act"} for t in study.trials)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+# The stage
+
+
+@pytest.fixture
+def make_stage(toy_plugins: Plugins) -> Callable[..., SearchStage]:
+    """Make a search stage over the toy space."""
+
+    def make(**settings: Any) -> SearchStage:
+        options = {"train": QUICK, "method": toy_plugins.load("searcher", "random")(), **settings}
+        return SearchStage(name="stage", space=toy_plugins.load("space", "toy")(), **options)
+
+    return make
+
+
+def record(number: int, accuracy: float, parameters: float) -> Record:
+    """Make an evaluated record."""
+    metrics = {"accuracy": accuracy, "parameters": parameters}
+    return Record(number, str(number), {"width": 1, "act": "relu"}, "evaluated", metrics)
+
+
+def test_front_and_picks_by_hand(make_stage: Callable[..., SearchStage]) -> None:
+    """Of five designs three are not dominated; `pick` orders them by objective or by distance to the best."""
+    records = [
+        record(0, 0.9, 1000),
+        record(1, 0.8, 200),
+        record(2, 0.4, 100),
+        record(3, 0.7, 300),
+        record(4, 0.9, 1100),
+    ]
+    stage = make_stage(objectives=("accuracy", "-parameters"))
+    front = stage._front(records)
+    assert [r.number for r in front] == [0, 1, 2]
+    assert [r.number for r in stage._order(records, front)] == [0, 1, 2, 3, 4]
+    small = make_stage(objectives=("accuracy", "-parameters"), pick="parameters")
+    assert [r.number for r in small._order(records, front)][:3] == [2, 1, 0]
+    # scaled losses: (0, 1), (0.2, 1/9), (1, 0); squared distances 1, 0.052, 1
+    knee = make_stage(objectives=("accuracy", "-parameters"), pick="knee")
+    assert [r.number for r in knee._order(records, front)][:3] == [1, 0, 2]
+
+
+def test_check_names_what_is_unknown(make_stage: Callable[..., SearchStage], task: Task) -> None:
+    """Unknown objectives, limits and picks are all reported, each with its path and the nearest name."""
+    stage = make_stage(objectives=("acuracy", "-parameters"), limits={"parameter": 10}, pick="macs")
+    problems = {p.path: p.message for p in stage.check(task, {})}
+    assert set(problems) == {"objectives", "limits.parameter", "pick"}
+    assert problems["objectives"].startswith("unknown metric 'acuracy'; did you mean 'accuracy'?")
+    assert problems["limits.parameter"].startswith("unknown cost; did you mean 'parameters'?")
+    assert problems["pick"].startswith("must be an objective or `knee`, got 'macs'")
+
+
+def test_the_best_designs_are_trained_again(
+    make_stage: Callable[..., SearchStage],
+    task: Task,
+    make_context: MakeContext,
+    toy_plugins: Plugins,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`keep` designs are trained as `retrain` says, and the one that is then best is handed on."""
+    longer, trained = Train(epochs=4, batch_size=30, learning_rate=1e-2), []
+    fit = stage_module.fit
+
+    def spy(trainee: Any, split: Any, info: Any, settings: Train, context: Any, part: str, *rest: Any) -> Any:
+        assert settings is longer
+        history = fit(trainee, split, info, settings, context, part, *rest)
+        trained.append((history[-1]["accuracy"], trainee.network, part))
+        return history
+
+    monkeypatch.setattr(stage_module, "fit", spy)
+    context = evolve(make_context(), plugins=toy_plugins)
+    artifact = make_stage(trials=4, keep=3, retrain=longer).run(task, {}, context)
+    assert len(trained) == 3
+    best = max(trained, key=lambda entry: entry[0])
+    assert artifact.metrics["validation_accuracy"] == best[0]
+    network = artifact.network(toy_plugins)
+    assert all(torch.equal(t, best[1].state_dict()[n]) for n, t in network.state_dict().items())
+    told = artifact.metrics["history"]
+    ranked = sorted(told, key=lambda entry: -entry["metrics"]["accuracy"])[:3]
+    assert [part for _, _, part in trained] == [f"trial {entry['number']} again" for entry in ranked]
+    assert artifact.metrics["trials"] == 4
+    assert artifact.metrics["front"] == [
+        e["number"] for e in told if e["metrics"]["accuracy"] == ranked[0]["metrics"]["accuracy"]
+    ]
+    assert artifact.provenance.origins == set(task.info.origins)
+
+
+def test_by_default_retraining_takes_three_times_as_long(make_stage: Callable[..., SearchStage]) -> None:
+    """Without `retrain`, designs are retrained as in trials, with three times the epochs."""
+    assert make_stage().longer == evolve(QUICK, epochs=3)
+
+
+def test_a_stage_resumes_to_the_same_artifact(
+    make_stage: Callable[..., SearchStage],
+    task: Task,
+    make_context: MakeContext,
+    toy_plugins: Plugins,
+    tmp_path: Path,
+) -> None:
+    """A stage cut off after two trials hands on the same weights as one that was not."""
+    seen: list[str] = []
+
+    def stop(event: str, **data: Any) -> None:
+        seen.append(event)
+        if len(seen) == 2:
+            raise Kill
+
+    stage = make_stage(trials=3)
+    whole = stage.run(task, {}, evolve(make_context(None), plugins=toy_plugins))
+    with pytest.raises(Kill):
+        stage.run(task, {}, evolve(make_context(tmp_path, emit=stop), plugins=toy_plugins))
+    again = stage.run(task, {}, evolve(make_context(tmp_path), plugins=toy_plugins))
+    assert whole.weights is not None
+    assert again.weights is not None
+    assert all(torch.equal(tensor, again.weights[name]) for name, tensor in whole.weights.items())
+    assert timeless(again.metrics["history"]) == timeless(whole.metrics["history"])
+
+
+# Order among several objectives
+
+
+def test_non_dominated_rank_by_hand() -> None:
+    """Peeling: (1, 4), (2, 2) and (4, 1) are rank 0, (3, 3) rank 1, (5, 5) rank 2; equals share a rank."""
+    losses = np.array([[1, 4], [3, 3], [2, 2], [5, 5], [4, 1], [3, 3]], dtype=float)
+    assert non_dominated_rank(losses).tolist() == [0, 1, 0, 2, 0, 1]
+    assert non_dominated_rank(losses[:, :1]).tolist() == [0, 2, 1, 4, 3, 2]
+
+
+def test_crowding_distance_by_hand() -> None:
+    """The ends are infinitely far; the middle gets its neighbours' distance over the spread, summed."""
+    losses = np.array([[0.0, 10.0], [1.0, 6.0], [3.0, 2.0], [4.0, 0.0]])
+    assert crowding_distance(losses).tolist() == [math.inf, 3 / 4 + 8 / 10, 3 / 4 + 6 / 10, math.inf]
+    assert crowding_distance(np.ones((2, 2))).tolist() == [math.inf, math.inf]
+
+
+def test_best_first_orders_by_rank_crowding_and_age() -> None:
+    """Rank decides, then the least crowded, then the older; to maximise is to negate."""
+    values = [[0.9, 10.0], [0.8, 6.0], [0.6, 2.0], [0.5, 0.0], [0.5, 9.0]]
+    assert best_first(values, ["maximize", "minimize"]) == [0, 3, 1, 2, 4]
+    assert best_first([[1.0], [3.0], [3.0], [2.0]], ["maximize"]) == [1, 2, 3, 0]
+    assert to_losses([[1.0, 2.0]], ["maximize", "minimize"]).tolist() == [[-1.0, 2.0]]
+
+
+# Samplers
+
+
+class Recording(HistorySampler):
+    """Proposes the best trial's choices with one changed, as an author would."""
+
+    def propose(
+        self, history: Sequence[Any], rng: np.random.Generator, directions: Sequence[str]
+    ) -> Mapping[str, Any]:
+        if not history:
+            return {}
+        best = history[best_first([t.values for t in history], directions)[0]]
+        return mutate(best.params, best.distributions, rng)
+
+
+def objective(trial: optuna.trial.Trial) -> float:
+    """A tree of choices: `depth` says how many numbers there are."""
+    depth = trial.suggest_int("depth", 1, 3)
+    return sum(trial.suggest_float(f"x{i}", 0.1, 10, log=True) for i in range(depth))
+
+
+def test_choices_are_pure_in_history_seed_and_number() -> None:
+    """A fresh sampler at every trial gives the same choices as one sampler, another seed others."""
+
+    def run(seed: int, is_fresh: bool) -> list[dict[str, Any]]:
+        study = optuna.create_study(sampler=Recording(seed))
+        for _ in range(8):
+            if is_fresh:
+                study.sampler = Recording(seed)
+                np.random.default_rng(1).random()
+            trial = study.ask()
+            study.tell(trial, objective(trial))
+        return [trial.params for trial in study.trials]
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    one = run(3, False)
+    assert run(3, True) == one
+    assert run(4, False) != one
+    optuna.logging.set_verbosity(verbosity)
+
+
+def test_a_proposal_out_of_range_is_drawn_instead() -> None:
+    """A proposed value that a distribution cannot give, and a missing one, are drawn uniformly."""
+
+    class Wild(HistorySampler):
+        def propose(self, history: Any, rng: Any, directions: Any) -> Mapping[str, Any]:
+            return {"a": 99, "b": "z", "c": 2, "nobody": 1}
+
+    trial = optuna.create_study(sampler=Wild(0)).ask()
+    assert trial.suggest_int("a", 0, 3) in range(4)
+    assert trial.suggest_categorical("b", ["x", "y"]) in ("x", "y")
+    assert trial.suggest_int("c", 0, 3) == 2
+    assert 0 <= trial.suggest_float("d", 0, 1) <= 1
+
+
+@pytest.mark.parametrize(
+    ("distribution", "value", "is_inside"),
+    [
+        (IntDistribution(0, 8, step=2), 4, True),
+        (IntDistribution(0, 8, step=2), 5, False),
+        (IntDistribution(0, 8), True, False),
+        (FloatDistribution(0, 1), 1.0, True),
+        (FloatDistribution(0, 1), "1", False),
+        (FloatDistribution(0, 1), None, False),
+        (CategoricalDistribution([None, "a"]), None, True),
+    ],
+)
+def test_contains(distribution: Any, value: Any, is_inside: bool) -> None:
+    """A value is inside when the distribution can give it, in its own type."""
+    assert contains(distribution, value) is is_inside
+
+
+@pytest.mark.parametrize(
+    ("distribution", "shares"),
+    [
+        (CategoricalDistribution(["a", "b", None]), {"a": 1 / 3, "b": 1 / 3, None: 1 / 3}),
+        (IntDistribution(2, 8, step=3), {2: 1 / 3, 5: 1 / 3, 8: 1 / 3}),
+        # logarithmic: k has the share of [k - 1/2, k + 1/2] in the logarithm
+        (IntDistribution(1, 3, log=True), {k: math.log((2 * k + 1) / (2 * k - 1), 7) for k in (1, 2, 3)}),
+        (FloatDistribution(0, 1, step=0.5), {0.0: 1 / 3, 0.5: 1 / 3, 1.0: 1 / 3}),
+    ],
+)
+def test_draws_are_uniform(distribution: Any, shares: dict[Any, float]) -> None:
+    """Every value comes up with its share, ends included, within four standard deviations."""
+    rng, count = generator(0, "test"), 4000
+    found = Counter(draw(distribution, rng) for _ in range(count))
+    assert set(found) == set(shares)
+    for value, share in shares.items():
+        assert abs(found[value] - count * share) < 4 * math.sqrt(count * share * (1 - share))
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_draws_of_numbers_are_uniform(log: bool) -> None:
+    """The largest gap between the draws and the uniform law is under Kolmogorov's 0.1 % bound."""
+    distribution, count = FloatDistribution(0.01, 100, log=log), 4000
+    rng = generator(1, "test")
+    values = np.sort([draw(distribution, rng) for _ in range(count)])
+    place = (np.log10(values) + 2) / 4 if log else (values - 0.01) / 99.99
+    assert np.abs(place - (np.arange(count) + 0.5) / count).max() < 1.95 / math.sqrt(count)
+
+
+def test_mutation_changes_exactly_one_choice() -> None:
+    """One free choice changes, to a value of its range; a choice of a single value never does."""
+    distributions = {
+        "kind": CategoricalDistribution(["a", "b", "c"]),
+        "width": IntDistribution(8, 64, step=8),
+        "depth": IntDistribution(1, 64, log=True),
+        "rate": FloatDistribution(1e-4, 1.0, log=True),
+        "drop": FloatDistribution(0.0, 0.5),
+        "only": CategoricalDistribution(["x"]),
+    }
+    choices = {"kind": "a", "width": 8, "depth": 64, "rate": 1.0, "drop": 0.0, "only": "x"}
+    rng, changed = generator(0, "mutate"), Counter()
+    for _ in range(500):
+        child = mutate(choices, distributions, rng)
+        different = [name for name in choices if child[name] != choices[name]]
+        assert len(different) == 1
+        assert contains(distributions[different[0]], child[different[0]])
+        changed[different[0]] += 1
+    assert set(changed) == set(choices) - {"only"}
+    assert min(changed.values()) > 60
+    assert mutate({"only": "x"}, {"only": distributions["only"]}, rng) == {"only": "x"}
+
+
+def test_a_view_offers_candidates_of_the_space(toy_plugins: Plugins) -> None:
+    """Random, completed and mutated candidates carry choices, design and key that belong together."""
+    view, rng = SpaceView(toy_plugins.load("space", "toy")()), generator(0, "view")
+    candidate = view.complete({"width": 3}, rng)
+    assert candidate.choices["width"] == candidate.design["width"] == 3
+    assert view.complete(candidate.choices, rng) == candidate
+    other = view.mutate(candidate, rng)
+    assert other.key != candidate.key
+    assert {view.random(rng).design["width"] for _ in range(60)} == {1, 2, 3, 4}
+
+
+def test_a_searcher_is_an_abstract_class() -> None:
+    """A searcher without `sampler` cannot be made."""
+    with pytest.raises(TypeError, match="abstract"):
+        Searcher()  # type: ignore[abstract]
