@@ -48,6 +48,7 @@ class Tapped:
 
     def __call__(self, images: Tensor) -> Outputs:
         """Run the network on normalised images."""
+        self._caught = {}  # whoever ran the network since, such as a validation, was listened to as well
         logits = self.network(images)
         caught, self._caught = self._caught, {}
         return Outputs(logits, caught)
@@ -56,6 +57,7 @@ class Tapped:
         """Stop listening."""
         for handle in self._handles:
             handle.remove()
+        self._caught = {}
 
     def _catch(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -184,9 +184,12 @@ def _agreement(student: nn.Module, teacher: nn.Module, task: Task) -> float:
 
 def _is_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     """Compare bit for bit; NaNs are equal to themselves."""
-    return all(
-        torch.equal(t.view(torch.uint8), second[n].view(torch.uint8)) for n, t in first.items() if t.ndim
-    )
+    return all(torch.equal(_bytes(tensor), _bytes(second[name])) for name, tensor in first.items())
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Return a tensor's bytes, whatever its layout: uint8 [byte]."""
+    return tensor.contiguous().flatten().view(torch.uint8)
 
 
 @hookimpl
