@@ -71,3 +71,21 @@ def test_unknown_layer_gets_the_nearest_and_no_hook_stays(network):
     ):
         Tapped(network, ["0", "0.00"])
     assert all(not m._forward_hooks for m in network.modules())
+
+
+def test_only_its_own_call_is_caught() -> None:
+    """A layer that this call skips has no tap, though the network ran in between."""
+
+    class Skipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part, self.is_skipped = nn.Linear(3, 3), False
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images if self.is_skipped else self.part(images)
+
+    network = Skipping()
+    tapped = Tapped(network, ["part"])
+    network(torch.zeros(1, 3))
+    network.is_skipped = True
+    assert tapped(torch.zeros(1, 3)).taps == {}
