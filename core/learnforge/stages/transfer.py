@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -175,7 +176,7 @@ class TransferStage(Stage):
         history = {"transfer": self._carry(network, source.task, here, labelled, context)}
         network = self.method.finish(network).eval()
         metrics = judge(network, here) | weigh(network, here)
-        finished = self._as_artifact(source, network, task)
+        finished = self._as_artifact(source, network, task, labelled, context)
         if (
             self.baseline and source.spec.kind != "module"
         ):  # a caller's own module has no fresh weights to start from
@@ -186,17 +187,19 @@ class TransferStage(Stage):
             metrics |= judge(fresh, here, "baseline_")
         return evolve(finished, metrics=metrics | {"history": history})
 
-    def _as_artifact(self, source: Artifact, network: nn.Module, task: Task) -> Artifact:
-        learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
-        artifact = evolve(source, task=task.info, provenance=Provenance(trained_on=(learnt,))).with_state(
+    def _as_artifact(
+        self, source: Artifact, network: nn.Module, task: Task, labelled: Task, context: Context
+    ) -> Artifact:
+        tasks = [task, labelled] if self.adapts_domain else [task]
+        learnt = tuple(trained_on(t.info.name, t.origins_of(t.train), t.train) for t in tasks)
+        artifact = evolve(source, task=task.info, provenance=Provenance(trained_on=learnt)).with_state(
             network
         )
         if source.spec.kind == "module":
             return evolve(artifact, module=network)
         assert artifact.weights is not None
-        load_weights(
-            artifact.network(task=task.info), artifact.weights
-        )  # it must load again as its model builds it
+        # it must load again as its model builds it
+        load_weights(artifact.network(context.plugins, task=task.info), artifact.weights)
         return artifact
 
     def _carry(
@@ -223,11 +226,18 @@ class TransferStage(Stage):
         return history
 
     def _lengths(self, phases: Sequence[Phase]) -> list[Train]:
-        """Share out `train.epochs`: phases of their own length first, the rest evenly among the others."""
-        fixed = sum(phase.epochs or 0 for phase in phases)
-        open_ones = [phase for phase in phases if phase.epochs is None]
-        rest = max(0, self.train.epochs - fixed) // max(1, len(open_ones))
-        return [evolve(self.train, epochs=rest if phase.epochs is None else phase.epochs) for phase in phases]
+        """Share out `train.epochs`: phases of their own length first, the rest evenly among the others, the
+        first of them longer where it does not divide.
+        """
+        rest = max(0, self.train.epochs - sum(phase.epochs or 0 for phase in phases))
+        left = sum(phase.epochs is None for phase in phases)
+        lengths = []
+        for phase in phases:
+            epochs = phase.epochs if phase.epochs is not None else math.ceil(rest / left)
+            if phase.epochs is None:
+                rest, left = rest - epochs, left - 1
+            lengths.append(evolve(self.train, epochs=epochs))
+        return lengths
 
     def _criterion(self, tapped: Tapped, task: Task, context: Context) -> Criterion:
         images, _, _ = next(iter(task.train.batches(torch.arange(min(4, len(task.train))), 4)))
@@ -263,7 +273,7 @@ class TransferStage(Stage):
             loss,
             groups,
             criterion if isinstance(criterion, nn.Module) else None,
-            lambda: set_training(network),
+            lambda: set_training(network, phase),
         )
         return fit(
             trainee,
@@ -299,8 +309,7 @@ def freeze(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
     """
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        fitting = [prefix for prefix in phase.rates if _fits(prefix, name)]
-        rate = phase.rates[max(fitting, key=len)] if fitting else 0.0
+        rate = _rate(phase, name)
         parameter.requires_grad_(rate > 0)
         if rate > 0:
             groups.setdefault(rate, []).append(parameter)
@@ -313,15 +322,24 @@ def freeze(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
     return [{"params": parameters, "scale": rate} for rate, parameters in groups.items()]
 
 
-def set_training(network: nn.Module) -> None:
-    """Put a network into training mode, except modules whose own parameters are all frozen: their statistics
-    stay.
+def set_training(network: nn.Module, phase: Phase) -> None:
+    """Put a network into training mode, except modules that the phase freezes: their statistics stay.
+
+    A module with parameters is frozen if all of its own are; one with buffers alone, such as a normalisation
+    without weights, if the phase has no rate for its name.
     """
     network.train()
-    for module in network.modules():
+    for name, module in network.named_modules():
         own = list(module.parameters(recurse=False))
-        if own and not any(p.requires_grad for p in own):
+        has_statistics = not own and any(True for _ in module.buffers(recurse=False))
+        if (own and not any(p.requires_grad for p in own)) or (has_statistics and not _rate(phase, name)):
             module.training = False  # not eval(), which would reach its children
+
+
+def _rate(phase: Phase, name: str) -> float:
+    """Return the rate of the longest prefix that fits a name; 0 where none does."""
+    fitting = [prefix for prefix in phase.rates if _fits(prefix, name)]
+    return phase.rates[max(fitting, key=len)] if fitting else 0.0
 
 
 def _fits(prefix: str, name: str) -> bool:
