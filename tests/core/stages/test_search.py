@@ -286,7 +286,7 @@ def killed_at(moment: float, run: Callable[[Callable[..., None]], Any]) -> tuple
             return None, clock.now
 
 
-@pytest.mark.parametrize(("batch", "trials"), [(1, 5), (3, 7)])
+@pytest.mark.parametrize(("batch", "trials"), [(1, 7), (3, 7)])
 def test_a_search_killed_anywhere_goes_on_as_if_it_had_not_been(search: Any, batch: int, trials: int) -> None:
     """Killed at any call of ask, suggest, store, run, tell or emit, the search ends with the same records."""
     expected, moments = killed_at(math.inf, lambda emit: search(trials, batch=batch, emit=emit)[1])

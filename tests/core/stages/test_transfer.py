@@ -1,0 +1,514 @@
+"""Transfer: what is frozen stays, what is trained is trained once, and what is handed on loads again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attrs import evolve, field, frozen
+from torch import Tensor, nn
+
+from learnforge import (
+    Artifact,
+    ArtifactError,
+    Batch,
+    Context,
+    DirectTransfer,
+    Outputs,
+    Phase,
+    PhasedTransfer,
+    PluginChoice,
+    Plugins,
+    StageError,
+    Task,
+    TaskInfo,
+    TaskSource,
+    Train,
+    find_head,
+    replace_head,
+)
+from learnforge import context as context_module
+from learnforge.artifact import copy_weights, from_model, from_module
+from learnforge.stages import transfer as transfer_module
+from learnforge.stages.transfer import TransferStage, freeze, set_training
+
+MakeContext = Callable[..., Context]
+QUICK = Train(epochs=2, batch_size=20, learning_rate=1e-2, optimizer="sgd")
+
+MODEL = '''
+from attrs import evolve, frozen
+from torch import nn
+
+from learnforge import Model, hookimpl
+
+
+@frozen
+class Small(Model):
+    """A small network whose pretrained weights are all 0.01."""
+
+    pretrained: bool = False
+
+    def build(self, task):
+        network = nn.Sequential()
+        network.add_module("conv", nn.Conv2d(1, 4, 3, stride=2))
+        network.add_module("norm", nn.BatchNorm2d(4))
+        network.add_module("rest", nn.Sequential(nn.ReLU(), nn.Flatten()))
+        network.add_module("head", nn.Linear(36, task.outputs))
+        if self.pretrained:
+            for parameter in network.parameters():
+                nn.init.constant_(parameter, 0.01)
+        return network
+
+    def without_pretrained(self):
+        return evolve(self, pretrained=False)
+
+
+@hookimpl
+def learnforge_models():
+    return {"small": Small}
+'''
+
+
+class CutError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def small_plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
+    """Plugins with the model `small`, loaded from a file as `--plugin` does."""
+    file = tmp_path_factory.mktemp("plugin") / "small_model.py"
+    file.write_text(MODEL)
+    return Plugins(PluginChoice(files=(file,)))
+
+
+@pytest.fixture
+def context(make_context: MakeContext, small_plugins: Plugins) -> Context:
+    """A context that keeps nothing and knows the model `small`."""
+    return evolve(make_context(None), plugins=small_plugins)
+
+
+@pytest.fixture
+def old(task: Task) -> TaskInfo:
+    """The task that the source was trained for, with four classes."""
+    return evolve(task.info, name="old", classes=tuple("abcd"), origins=tuple(f"old:{c}" for c in "abcd"))
+
+
+@pytest.fixture
+def source(old: TaskInfo, small_plugins: Plugins) -> Artifact:
+    """A network of the model `small` with weights and batch statistics."""
+    artifact = from_model(small_plugins.load("model", "small")(), old)
+    network = artifact.network(small_plugins)
+    network(torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
+    return artifact.with_state(network)
+
+
+@frozen
+class Phased(PhasedTransfer):
+    """A fresh head, and the given phases."""
+
+    steps: Sequence[Phase] = (Phase({"": 1.0}),)
+    watch: Callable[[Any], None] = field(default=lambda seen: None, eq=False)
+
+    def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
+        replace_head(network, old.outputs, new.outputs)
+        return network
+
+    def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
+        return self.steps
+
+    def loss(
+        self, outputs: Outputs, batch: Batch, other: Outputs | None, other_batch: Batch | None
+    ) -> Tensor:
+        self.watch((outputs, batch, other, other_batch))
+        return F.cross_entropy(outputs.logits, batch.labels)
+
+
+def carry(method: Any, **settings: Any) -> TransferStage:
+    """Make a stage."""
+    return TransferStage(name="stage", method=method, **{"train": QUICK, **settings})
+
+
+def network_of(outputs: int = 3) -> nn.Module:
+    """Make a network with named parts."""
+    network = nn.Sequential()
+    network.add_module("stem", nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)))
+    network.add_module("stem2", nn.Conv2d(4, 4, 1))
+    network.add_module("flat", nn.Flatten())
+    network.add_module("head", nn.Linear(144, outputs))
+    return network
+
+
+# Phases
+
+
+def test_groups_hold_every_trained_parameter_once_at_the_rate_of_the_longest_prefix() -> None:
+    """Rates go by the longest prefix of whole names; what no prefix fits is frozen."""
+    network = network_of()
+    groups = freeze(network, Phase({"stem": 0.1, "stem.1": 0.5, "head": 1.0, "stem.1.bias": 0.0}))
+    rates = {id(p): group["scale"] for group in groups for p in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in groups)
+    expected = {
+        "stem.0.weight": 0.1,
+        "stem.0.bias": 0.1,
+        "stem.1.weight": 0.5,
+        "stem.2.weight": 0.1,
+        "stem.2.bias": 0.1,
+        "head.weight": 1.0,
+        "head.bias": 1.0,
+    }
+    assert {n: rates[id(p)] for n, p in network.named_parameters() if id(p) in rates} == expected
+    assert {name for name, p in network.named_parameters() if p.requires_grad} == set(expected)
+
+
+def test_the_empty_prefix_fits_everything() -> None:
+    """`""` gives every parameter a rate, and a longer prefix overrides it."""
+    network = network_of()
+    groups = freeze(network, Phase({"": 0.1, "head": 1.0}))
+    assert {group["scale"]: len(group["params"]) for group in groups} == {0.1: 8, 1.0: 2}
+
+
+def test_a_phase_that_trains_nothing_is_refused() -> None:
+    """The error names the phase, its prefixes and the network's parts."""
+    words = r"the phase 'late' trains nothing: no parameter starts with \['haed'\]; parts: stem, stem2, flat"
+    with pytest.raises(StageError, match=words):
+        freeze(network_of(), Phase({"haed": 1.0}, name="late"))
+
+
+def test_training_mode_leaves_out_modules_with_frozen_parameters() -> None:
+    """A frozen normalisation stays in eval mode; a module around a trained one does not stop it."""
+    network = network_of()
+    phase = Phase({"stem.1": 1.0, "head": 1.0})
+    freeze(network, phase)
+    set_training(network, phase)
+    modes = {name: module.training for name, module in network.named_modules()}
+    assert modes == {
+        "": True,
+        "stem": True,
+        "stem.0": False,
+        "stem.1": True,
+        "stem.2": False,
+        "stem2": False,
+        "flat": True,
+        "head": True,
+    }
+
+
+def test_statistics_without_parameters_are_frozen_by_name() -> None:
+    """A normalisation without weights keeps its statistics where the phase does not train its part."""
+    network = nn.Sequential(
+        nn.BatchNorm2d(1, affine=False), nn.BatchNorm2d(1, affine=False), nn.Conv2d(1, 1, 1)
+    )
+    phase = Phase({"1": 1.0, "2": 1.0})
+    freeze(network, phase)
+    set_training(network, phase)
+    assert [module.training for module in network] == [False, True, True]
+
+
+def test_frozen_parts_stay_bit_for_bit(task: Task, source: Artifact, context: Context) -> None:
+    """With only the head trained, weights and batch statistics of the rest do not change by a bit."""
+    artifact = carry(Phased([Phase({"head": 1.0})])).run(task, {"source": source}, context)
+    assert artifact.weights is not None
+    assert source.weights is not None
+    for name, tensor in source.weights.items():
+        if not name.startswith("head"):
+            assert torch.equal(tensor, artifact.weights[name]), name
+    assert artifact.weights["head.weight"].shape == (3, 36)
+
+
+def test_weight_decay_does_not_reach_frozen_parts(task: Task, source: Artifact, context: Context) -> None:
+    """Even with weight decay and an average, frozen tensors stay."""
+    train = evolve(QUICK, weight_decay=0.5, optimizer="adamw", ema=0.5)
+    artifact = carry(Phased([Phase({"norm": 1.0, "head": 1.0})]), train=train).run(
+        task, {"source": source}, context
+    )
+    assert artifact.weights is not None
+    assert source.weights is not None
+    assert torch.equal(source.weights["conv.weight"], artifact.weights["conv.weight"])
+    assert not torch.equal(source.weights["norm.running_mean"], artifact.weights["norm.running_mean"])
+
+
+def test_a_rate_scales_the_step(task: Task, source: Artifact, context: Context) -> None:
+    """With plain SGD and one step, a tenth of the rate moves the weights a tenth as far."""
+    train = Train(epochs=1, batch_size=60, optimizer="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.1)
+    assert source.weights is not None
+
+    def moved(rate: float) -> Tensor:
+        method = Phased([Phase({"": 1.0, "conv": rate})])
+        weights = carry(method, train=train, baseline=False).run(task, {"source": source}, context).weights
+        assert weights is not None
+        assert source.weights is not None
+        return weights["conv.weight"] - source.weights["conv.weight"]
+
+    torch.testing.assert_close(moved(0.1), 0.1 * moved(1.0), rtol=1e-3, atol=1e-7)
+
+
+def test_lengths_of_phases() -> None:
+    """Phases of their own length come first; the rest is shared out whole among the others."""
+
+    def lengths(epochs: int, *phases: int | None) -> list[int]:
+        stage = carry(Phased(), train=Train(epochs=epochs))
+        return [train.epochs for train in stage._lengths([Phase({"": 1.0}, length) for length in phases])]
+
+    assert lengths(10, 3, None) == [3, 7]
+    assert lengths(10, None) == [10]
+    assert lengths(10, None, 2, None) == [4, 2, 4]
+    assert lengths(3, 5, None) == [5, 0]
+    assert lengths(10, 4, 2) == [4, 2]
+    assert sum(lengths(10, None, None, 3)) == 10
+
+
+def test_phases_run_in_order_and_show_in_the_history(task: Task, source: Artifact, context: Context) -> None:
+    """Each phase trains its own parameters for its own time; afterwards everything may be trained again."""
+    trained: list[frozenset[str]] = []
+    emitted: list[str] = []
+
+    def emit(event: str, metrics: dict[str, Any], **data: Any) -> None:
+        emitted.append(metrics["part"])
+
+    method = Phased([Phase({"head": 1.0}, 1, "head"), Phase({"": 1.0}, name="all")])
+    fit = transfer_module.fit
+
+    def spy(trainee: Any, *rest: Any) -> Any:
+        trained.append(frozenset(n for n, p in trainee.network.named_parameters() if p.requires_grad))
+        return fit(trainee, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer_module, "fit", spy)
+        artifact = carry(method, train=evolve(QUICK, epochs=3), baseline=False).run(
+            task, {"source": source}, evolve(context, emit=emit)
+        )
+    assert emitted == ["1 head", "2 all", "2 all"]
+    assert trained[0] == {"head.weight", "head.bias"}
+    assert trained[1] > trained[0]
+    assert [entry["epoch"] for entry in artifact.metrics["history"]["transfer"]] == [1, 1, 2]
+
+
+def test_a_stage_cut_off_in_its_second_phase_goes_on(
+    task: Task, source: Artifact, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Continued, it ends with the same bits, and the first phase is not trained again."""
+    monkeypatch.setattr(context_module, "CHECKPOINT_SECONDS", 0)
+    stage = carry(Phased([Phase({"head": 1.0}, 2, "head"), Phase({"": 1.0}, 2, "all")]))
+    expected = stage.run(task, {"source": source}, context)
+    parts: list[str] = []
+
+    def stop(event: str, metrics: dict[str, Any], **data: Any) -> None:
+        parts.append(metrics["part"])
+        if len(parts) == 4:
+            raise CutError
+
+    with pytest.raises(CutError):
+        stage.run(task, {"source": source}, evolve(context, folder=tmp_path, emit=stop))
+    found = stage.run(task, {"source": source}, evolve(context, folder=tmp_path, emit=stop))
+    assert parts == ["1 head", "1 head", "2 all", "2 all", "2 all", "from scratch", "from scratch"]
+    assert found.weights is not None
+    assert expected.weights is not None
+    assert all(torch.equal(tensor, expected.weights[name]) for name, tensor in found.weights.items())
+    assert found.metrics["history"] == expected.metrics["history"]
+
+
+# Criteria and taps
+
+
+class Discriminator(nn.Module):
+    """A criterion with parameters of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(36, 1)
+
+    def forward(self, outputs: Outputs, batch: Batch, other: Any, other_batch: Any) -> Tensor:
+        return (
+            F.cross_entropy(outputs.logits, batch.labels) + self.layer(outputs.taps["rest"]).square().mean()
+        )
+
+
+@frozen
+class Adversarial(Phased):
+    """Uses a tap and a module criterion."""
+
+    made: list[Discriminator] = field(factory=list, eq=False)
+
+    def taps(self, network: nn.Module) -> Sequence[str]:
+        return ["rest"]
+
+    def criterion(self, outputs: Outputs, task: TaskInfo) -> Discriminator:
+        assert outputs.taps["rest"].shape == (4, 36)
+        torch.manual_seed(0)
+        self.made.append(Discriminator())
+        return self.made[-1]
+
+
+def test_a_criterion_is_trained_with_taps_and_dropped(task: Task, source: Artifact, context: Context) -> None:
+    """The module's parameters move, the artifact has none of them, and no hook is left."""
+    method = Adversarial()
+    artifact = carry(method, baseline=False).run(task, {"source": source}, context)
+    torch.manual_seed(0)
+    assert not torch.equal(method.made[0].layer.weight, Discriminator().layer.weight)
+    assert artifact.weights is not None
+    assert source.weights is not None
+    assert set(artifact.weights) == set(source.weights)
+
+
+# Direct strategies
+
+
+@frozen
+class Direct(DirectTransfer):
+    """Sets every bias of the head to a number, or returns another network."""
+
+    is_other: bool = False
+
+    def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
+        replace_head(network, old.outputs, new.outputs)
+        return network
+
+    def fit(self, network: nn.Module, task: Task, context: Context) -> nn.Module:
+        head = network.get_submodule(find_head(network, task.info.outputs))
+        nn.init.constant_(head.bias, 5.0)  # type: ignore[arg-type]
+        return network_of() if self.is_other else network
+
+
+def test_a_direct_strategy_fits_for_itself(task: Task, source: Artifact, context: Context) -> None:
+    """What `fit` did is handed on and judged; there is no history but the baseline's."""
+    artifact = carry(Direct()).run(task, {"source": source}, context)
+    assert artifact.weights is not None
+    assert artifact.weights["head.bias"].tolist() == [5.0] * 3
+    assert artifact.metrics["history"]["transfer"] == []
+    assert len(artifact.metrics["history"]["from scratch"]) == 2
+
+
+def test_a_direct_strategy_returns_the_network_that_it_was_given(
+    task: Task, source: Artifact, context: Context
+) -> None:
+    """Another network is refused."""
+    with pytest.raises(StageError, match=r"Direct\.fit must return the network that it was given"):
+        carry(Direct(is_other=True)).run(task, {"source": source}, context)
+
+
+# Domain adaptation
+
+
+@frozen
+class Adapting(Phased):
+    """Asks for companions."""
+
+    adapts_domain: ClassVar[bool] = True
+
+
+@frozen
+class Labelled(TaskSource):
+    """Gives a task that a test made."""
+
+    task: Task = field(eq=False, repr=False)
+
+    def load(self) -> Task:
+        return self.task
+
+
+def test_a_domain_adaptation_gets_unlabelled_companions(
+    task: Task, source: Artifact, context: Context
+) -> None:
+    """Labelled batches come from the source task, unlabelled ones from the new task, both with outputs."""
+    info = evolve(task.info, name="labelled", origins=("l:0", "l:1", "l:2"))
+    labelled = Task(info, task.validation, task.test, task.train)
+    seen: list[Any] = []
+    stage = carry(Adapting(watch=seen.append), source_task=Labelled(labelled), baseline=False)
+    assert stage.check(task, {"source": source}) == []
+    artifact = stage.run(task, {"source": source}, context)
+    assert len(seen) == 6
+    for outputs, batch, other, other_batch in seen:
+        assert outputs.logits.shape == other.logits.shape == (20, 3)
+        assert torch.equal(batch.labels, labelled.train.labels[batch.indices])
+        assert other_batch.labels.tolist() == [-1] * 20
+    _, batch, _, other_batch = seen[0]
+    own = task.train.images[other_batch.indices].float()  # type: ignore[attr-defined]
+    torch.testing.assert_close(other_batch.images * 0.25 * 255 + 0.3 * 255, own, rtol=0, atol=1e-3)
+    assert artifact.provenance.origins == {*task.info.origins, "l:0", "l:1", "l:2"}
+
+
+def test_a_domain_adaptation_without_a_labelled_task_is_refused(task: Task, source: Artifact) -> None:
+    """`source_task` is missed before anything is computed."""
+    assert [str(p) for p in carry(Adapting()).check(task, {"source": source})] == [
+        "source_task: is missing; this method adapts from a labelled source task"
+    ]
+
+
+def test_check_wants_equal_shapes(task: Task, source: Artifact) -> None:
+    """A source for other images is refused with both shapes."""
+    wide = evolve(source, task=evolve(source.task, input_shape=(3, 8, 8)))
+    assert [str(p) for p in carry(Phased()).check(task, {"source": wide})] == [
+        "from: must take images of shape [1, 8, 8] as the task has, it takes [3, 8, 8]"
+    ]
+
+
+# What is handed on
+
+
+@frozen
+class Unfinished(Phased):
+    """Leaves a layer behind that the model does not have."""
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        network.add_module("scale", nn.LayerNorm(3))
+        return network
+
+
+def test_a_finished_network_must_fit_its_model(task: Task, source: Artifact, context: Context) -> None:
+    """An artifact that could not be loaded again is refused, tensor by tensor."""
+    with pytest.raises(ArtifactError, match=r"do not fit Sequential: unexpected scale\.weight"):
+        carry(Unfinished()).run(task, {"source": source}, context)
+
+
+def test_the_artifact_loads_again_and_scores_the_same(
+    task: Task, source: Artifact, context: Context, small_plugins: Plugins
+) -> None:
+    """Built from its model, for the new task, the network gives the reported accuracy."""
+    train = evolve(QUICK, epochs=6)
+    artifact = carry(Phased(), train=train).run(task, {"source": source}, context)
+    scores = artifact.predict(task.test.images, small_plugins)  # type: ignore[attr-defined]
+    assert artifact.metrics["test_accuracy"] == float((scores.argmax(1) == task.test.labels).double().mean())
+    assert artifact.task == task.info
+    assert artifact.provenance.origins == set(task.info.origins)
+
+
+def test_the_baseline_starts_from_fresh_weights(
+    task: Task,
+    old: TaskInfo,
+    context: Context,
+    small_plugins: Plugins,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The strategy starts from pretrained weights; the baseline has the same budget and none of them."""
+    starts: dict[str, dict[str, Tensor]] = {}
+    budgets: list[Train] = []
+    fit = transfer_module.fit
+
+    def spy(trainee: Any, split: Any, info: Any, train: Train, context: Any, part: str, *rest: Any) -> Any:
+        starts[part] = copy_weights(trainee.network)
+        budgets.append(train)
+        return fit(trainee, split, info, train, context, part, *rest)
+
+    monkeypatch.setattr(transfer_module, "fit", spy)
+    pretrained = from_model(small_plugins.load("model", "small")(pretrained=True), old)
+    artifact = carry(Phased()).run(task, {"source": pretrained}, context)
+    assert starts["transfer"]["conv.weight"].eq(0.01).all()
+    assert not starts["from scratch"]["conv.weight"].eq(0.01).any()
+    assert starts["from scratch"]["head.weight"].shape == (3, 36)
+    assert budgets == [QUICK, QUICK]
+    assert {"baseline_test_accuracy", "baseline_validation_accuracy"} <= set(artifact.metrics)
+
+
+def test_a_module_of_ones_own_serves_as_source(task: Task, old: TaskInfo, context: Context) -> None:
+    """A bare module is carried over, itself left as it is, and has no baseline."""
+    module = network_of(4)
+    before = copy_weights(module)
+    artifact = carry(Phased()).run(task, {"source": from_module(module, old)}, context)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert artifact.predict(task.test.images).shape == (60, 3)  # type: ignore[attr-defined]
+    assert "baseline_test_accuracy" not in artifact.metrics
+    assert set(artifact.metrics["history"]) == {"transfer"}
