@@ -293,7 +293,7 @@ ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "vmap": VmapEngine}
 
 
 def _rate(rates: float | Parameters, name: str) -> Any:
-    return rates if isinstance(rates, float) else rates[name]
+    return rates[name] if isinstance(rates, Mapping) else rates
 
 
 def _one(labelled: Labelled, task: int) -> tuple[Tensor, Tensor]:

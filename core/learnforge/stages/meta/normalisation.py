@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learnforge.errors import StageError
+
 Policy = Literal["support", "transductive", "running"]
 POLICIES: tuple[Policy, ...] = ("support", "transductive", "running")
 
@@ -69,15 +71,26 @@ class EpisodeNorm(nn.Module):
     def _scale(self, images: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (images.ndim - 2))
         scaled = (images - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
+        if self.weight is None:  # affine=False
+            return scaled
         return scaled * self.weight.view(shape) + self.bias.view(shape)
 
 
 def prepare_normalisation(network: nn.Module, policy: Policy) -> nn.Module:
     """Return a copy of a network whose batch normalisations follow a policy; its state dict has the same
     names.
+
+    Raises:
+        StageError: A layer keeps no running statistics, so an adapted network could not keep its support
+            set's.
     """
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            if module.running_mean is None:
+                raise StageError(
+                    f"the layer {name!r} must keep running statistics, so that an adapted network can judge "
+                    f"images one by one, but {module} does not. Build it with `track_running_stats=True`."
+                )
             network.set_submodule(name, EpisodeNorm(module, policy))
     return network

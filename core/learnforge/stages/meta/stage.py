@@ -50,8 +50,8 @@ class MetaStage(Stage):
         engine: `loop` (task by task) or `vmap` (all tasks at once); the same numbers up to rounding.
         validation_episodes: Episodes of the validation split to judge by at the end; 0 for none.
         test_episodes: Episodes of the test split to report on, at least 400.
-        allow_seen: Go on when test classes were seen by an ancestor; the score is then marked "seen
-            upstream".
+        allow_seen: Go on when test classes were seen by an ancestor, or are trained on here; the score is
+            then marked "seen upstream".
     """
 
     source: Reference = plugin_field("model", default=None, reference=True, key="from")
@@ -101,7 +101,8 @@ class MetaStage(Stage):
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         source = inputs["source"]
-        seen = source.provenance.origins & set(task.origins_of(task.test))
+        trained = source.provenance.origins | set(task.origins_of(task.train))
+        seen = trained & set(task.origins_of(task.test))
         if seen and not self.allow_seen:
             raise StageError(_seen_words(seen))
         here = task.load(context.device)
