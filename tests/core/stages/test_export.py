@@ -1,0 +1,200 @@
+"""Export: the proof of a file, what is left behind when it fails, and what the manual says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from attrs import evolve, frozen, validators
+from torch import Tensor, nn
+
+from learnforge import (
+    Artifact,
+    Context,
+    EpisodeShape,
+    Exporter,
+    Plugins,
+    RunError,
+    Runtime,
+    Task,
+    TaskInfo,
+)
+from learnforge.artifact import from_module
+from learnforge.errors import ExportMismatchError
+from learnforge.stages.export import Deployed, ExportStage
+from learnforge.stages.meta import MetaStage, adapt_artifact
+
+MakeContext = Callable[..., Context]
+
+
+@frozen
+class Pickled(Exporter):
+    """Saves class scores by image, changed by a factor and an offset for the first class."""
+
+    suffix: ClassVar[str] = ".bin"
+    factor: float = 1.0
+    offset: float = 0.0
+    is_full: bool = False
+
+    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
+        assert example.dtype == torch.uint8
+        assert len(example) == 2
+        assert not module.training
+        if self.is_full:
+            raise OSError(28, "No space left on device")
+        path.write_bytes(b"12345678")
+        MODULES[path.name] = module
+
+    def load(self, path: Path) -> Runtime:
+        module = MODULES[path.name]
+        offset = torch.tensor([self.offset, 0.0, 0.0])
+        return lambda images: module(images) * self.factor + offset
+
+
+MODULES: dict[str, nn.Module] = {}
+
+
+@pytest.fixture
+def artifact(task: Task) -> Artifact:
+    """A small network with batch statistics."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    network(torch.randn(16, 1, 8, 8))
+    return from_module(network, task.info)
+
+
+def export(method: Exporter, **settings: Any) -> ExportStage:
+    """Make a stage."""
+    return ExportStage(name="stage", method=method, **settings)
+
+
+def test_parity_is_measured_on_every_test_image(
+    task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
+) -> None:
+    """Differences, agreement and accuracies are those of the exporter's scores against the network's own."""
+    own = artifact.predict(task.test.images)  # type: ignore[attr-defined]
+    largest = float(own.abs().max())
+    offset = 0.05 * largest
+    found = export(Pickled(offset=offset), tolerance=0.1).run(task, {"source": artifact}, make_context())
+    metrics = found.metrics
+    theirs = own + torch.tensor([offset, 0.0, 0.0])
+    assert metrics["max_difference"] == pytest.approx(offset, rel=1e-4)
+    assert metrics["mean_difference"] == pytest.approx(offset / 3, rel=1e-4)
+    assert metrics["relative_difference"] == pytest.approx(0.05, rel=1e-4)
+    assert metrics["agreement"] == float((theirs.argmax(1) == own.argmax(1)).double().mean())
+    assert metrics["test_accuracy"] == float((theirs.argmax(1) == task.test.labels).double().mean())
+    assert metrics["network_accuracy"] == float((own.argmax(1) == task.test.labels).double().mean())
+    assert (metrics["is_equal"], metrics["images"], metrics["bytes"]) == (True, 60, 8)
+    assert metrics["latency_ms"] > 0
+    assert metrics["network_latency_ms"] > 0
+    assert metrics["classes"] == list(task.info.classes)
+    assert metrics["parameters"] == 4 * 9 + 4 + 8 + 144 * 3 + 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.json"]
+
+
+def test_the_manual_says_how_to_run_the_file(
+    task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
+) -> None:
+    """`model.json` names the file, its input, its output and its classes."""
+    export(Pickled()).run(task, {"source": artifact}, make_context())
+    manual = json.loads((tmp_path / "model.json").read_text())
+    assert manual["file"] == "model.bin"
+    assert manual["input"]["type"] == "uint8"
+    assert manual["input"]["shape"] == [1, 8, 8]
+    assert manual["output"]["axes"] == ["batch", "class"]
+    assert manual["classes"] == list(task.info.classes)
+
+
+@pytest.mark.parametrize("factor", [1.001, 0.0, float("nan")])
+def test_a_file_that_is_off_is_rejected(
+    factor: float, task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
+) -> None:
+    """A mismatch ends the stage; the file is kept under another name, and there is no model or manual."""
+    words = (
+        r"within 0\.0001 of the largest, but it is off by (0\.001|1|nan), and names the same class for "
+        r"[\d.]+% of the images\. It is kept as rejected-model\.bin for inspection\."
+    )
+    with pytest.raises(ExportMismatchError, match=words):
+        export(Pickled(factor=factor)).run(task, {"source": artifact}, make_context())
+    assert [path.name for path in tmp_path.iterdir()] == ["rejected-model.bin"]
+
+
+def test_the_tolerance_is_relative_to_the_largest_score(
+    task: Task, artifact: Artifact, make_context: MakeContext
+) -> None:
+    """A factor of 1.001 passes a tolerance of 0.002 and fails one of 0.0005."""
+    stage = export(Pickled(factor=1.001), tolerance=2e-3)
+    assert stage.run(task, {"source": artifact}, make_context(None)).metrics["is_equal"]
+    with pytest.raises(ExportMismatchError, match=r"within 0\.0005"):
+        evolve(stage, tolerance=5e-4).run(task, {"source": artifact}, make_context(None))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(
+    task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
+) -> None:
+    """An error of the disk is reported with the path, and no part of a file stays."""
+    with pytest.raises(RunError, match=r"cannot write .*model\.bin: the disk is full"):
+        export(Pickled(is_full=True)).run(task, {"source": artifact}, make_context())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_normalisation_is_inside(task: Task, artifact: Artifact) -> None:
+    """The deployed module takes bytes and gives the scores that the artifact gives for them."""
+    images = task.test.images  # type: ignore[attr-defined]
+    module = Deployed(artifact.network(), task.info).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(module(images), artifact.predict(images), rtol=1e-4, atol=1e-4)
+
+
+def test_check_wants_the_networks_classes(task: Task, artifact: Artifact) -> None:
+    """A task with another number of classes is refused before anything is computed."""
+    other = evolve(artifact, task=evolve(task.info, classes=("a", "b"), origins=("d:0", "d:1")))
+    stage = export(Pickled())
+    assert stage.check(task, {"source": artifact}) == []
+    assert [str(problem) for problem in stage.check(task, {"source": other})] == [
+        "task: must have as many classes as the network has outputs (2), it has 3; give the stage the task "
+        "of its input"
+    ]
+    assert stage.check(task, {"source": evolve(other, adapter_options={"episodes": {}})}) == []
+
+
+def test_a_meta_learnt_network_is_adapted_first(
+    task: Task, make_context: MakeContext, plugins: Plugins, tmp_path: Path
+) -> None:
+    """It is taught one test episode; the file names those classes, in the order of its outputs."""
+    names = tuple(f"row {i}" for i in range(6))
+    info = TaskInfo("rows", names, tuple(f"rows:{i}" for i in range(6)), (1, 8, 8), (0.3,), (0.25,))
+    test = evolve(task.test, labels=task.test.labels + 3)  # type: ignore[type-var, call-arg]
+    few = Task(info, task.train, task.validation, test)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 6))
+    with validators.disabled():
+        meta = MetaStage(
+            name="meta",
+            method=plugins.load("meta-learner", "maml")(),
+            episodes=EpisodeShape(3, 3, 5),
+            iterations=60,
+            tasks=4,
+            learning_rate=1e-2,
+            engine="vmap",
+            validation_episodes=0,
+            test_episodes=4,
+        )
+    learnt = meta.run(few, {"source": from_module(network, info)}, make_context(None))
+    found = export(Pickled()).run(few, {"source": learnt}, make_context())
+    assert sorted(found.metrics["classes"]) == ["row 3", "row 4", "row 5"]
+    assert json.loads((tmp_path / "model.json").read_text())["classes"] == found.metrics["classes"]
+    assert found.metrics["images"] == 15
+    assert found.adapter_options == {}
+    with pytest.raises(Exception, match="only what a `meta` stage made can adapt"):
+        adapt_artifact(found, torch.zeros(3, 1, 8, 8), torch.arange(3), plugins)
+    # of all test images, named by the file, most get the name of their own row
+    scores = MODULES["model.bin"](few.test.images)  # type: ignore[attr-defined]
+    told = [found.metrics["classes"][k] for k in scores.argmax(1).tolist()]
+    right = [name == names[label] for name, label in zip(told, few.test.labels.tolist(), strict=True)]
+    assert sum(right) / len(right) > 0.7
+    assert found.metrics["test_accuracy"] > 0.7
