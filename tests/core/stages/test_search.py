@@ -119,13 +119,14 @@ def search(
         storage: Any = None,
         executor: str = "serial",
         plugins: Plugins = toy_plugins,
+        seed: int = 7,
         **more: Any,
     ) -> tuple[list[Record], list[dict[str, Any]]]:
         space = toy_plugins.load("space", "toy")(faults or {})
         goal = Goal(trials, objectives, limits or {}, batch)
         context = evolve(make_context(None, **more), plugins=plugins)
         method = plugins.load("searcher", searcher[0])(**searcher[1])
-        sampler = method.sampler(7, goal.directions, SpaceView(space))
+        sampler = method.sampler(seed, goal.directions, SpaceView(space))
         place = plugins.load("executor", executor)()
         path = storage if isinstance(storage, Path) else None
         with open_study(path, "toy", goal.directions, sampler) as study:
@@ -146,10 +147,16 @@ def timeless(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 # The driver
 
 
-def test_a_batch_makes_the_search_independent_of_workers(search: Any) -> None:
-    """With `batch` set, one worker in this process and two processes find the same trials, bit for bit."""
-    alone = search(trials=6, batch=3)[1]
-    together = search(trials=6, batch=3, executor="processes", workers=2)[1]
+def test_a_batch_makes_the_search_independent_of_workers(search: Any, tmp_path: Path) -> None:
+    """With `batch` set, two processes, one of which dies once, find the trials that one worker finds.
+
+    The space comes from a plugin file, which the processes load by themselves; a killed process is replaced
+    and costs one retry.
+    """
+    alone = search(trials=4, batch=2)[1]
+    faults = dict.fromkeys(range(1, 5), str(tmp_path / "died"))
+    together = search(trials=4, batch=2, executor="processes", workers=2, faults=faults)[1]
+    assert (tmp_path / "died").exists()
     assert together == alone
     assert [entry["number"] for entry in alone] == sorted(entry["number"] for entry in alone)
 
@@ -286,19 +293,20 @@ def killed_at(moment: float, run: Callable[[Callable[..., None]], Any]) -> tuple
             return None, clock.now
 
 
-@pytest.mark.parametrize(("batch", "trials"), [(1, 7), (3, 7)])
+@pytest.mark.parametrize(("batch", "trials"), [(1, 4), (3, 5)])
 def test_a_search_killed_anywhere_goes_on_as_if_it_had_not_been(search: Any, batch: int, trials: int) -> None:
     """Killed at any call of ask, suggest, store, run, tell or emit, the search ends with the same records."""
-    expected, moments = killed_at(math.inf, lambda emit: search(trials, batch=batch, emit=emit)[1])
+    expected, moments = killed_at(math.inf, lambda emit: search(trials, batch=batch, seed=12, emit=emit)[1])
     assert Counter(entry["state"] for entry in expected)["repeat"] > 0
     assert moments > 10 * trials
     for moment in range(1, moments + 1):
         storage = optuna.storages.InMemoryStorage()
         result, _ = killed_at(
-            moment, lambda emit, storage=storage: search(trials, batch=batch, storage=storage, emit=emit)
+            moment,
+            lambda emit, storage=storage: search(trials, batch=batch, seed=12, storage=storage, emit=emit),
         )
         assert result is None
-        assert search(trials, batch=batch, storage=storage)[1] == expected, moment
+        assert search(trials, batch=batch, seed=12, storage=storage)[1] == expected, moment
 
 
 @pytest.mark.parametrize("moment", [8, 31, 47])
@@ -308,14 +316,6 @@ def test_a_search_in_sqlite_goes_on_as_well(search: Any, moment: int, tmp_path: 
     result, _ = killed_at(moment, lambda emit: search(5, batch=3, storage=path, emit=emit))
     assert result is None
     assert search(5, batch=3, storage=path)[1] == search(5, batch=3)[1]
-
-
-def test_a_killed_worker_costs_one_retry(search: Any, tmp_path: Path) -> None:
-    """A worker process that dies is replaced, and its trial ends as if nothing had happened."""
-    faults = dict.fromkeys(range(1, 5), str(tmp_path / "died"))
-    told = search(trials=3, batch=3, executor="processes", faults=faults)[1]
-    assert (tmp_path / "died").exists()
-    assert told == search(trials=3, batch=3)[1]
 
 
 def test_a_trial_that_kills_its_worker_twice_fails(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
