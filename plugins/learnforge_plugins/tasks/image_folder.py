@@ -81,31 +81,41 @@ class ImageFolder(TaskSource):
         if not self.root.is_dir():
             raise TaskError(f"task.root: must be a folder of images, {self.root} is none")
         folders = {
-            part: next((self.root / n for n in names if (self.root / n).is_dir()), None)
+            part: next((self.root / n for n in names if _has_folders(self.root / n)), None)
             for part, names in _NAMES.items()
         }
         train = folders["train"] or self.root
+        held_out = [folder.name for folder in folders.values() if folder is not None]
+        if held_out and not folders["train"]:
+            raise TaskError(
+                f"task.root: {self.root} holds `{held_out[0]}`, but no `train`; put the training classes into "
+                f"{self.root / 'train'}"
+            )
         classes = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
         if len(classes) < 2:
             raise TaskError(
                 f"task.root: {train} must hold a sub-folder for each of at least two classes, it holds "
                 f"{classes}"
             )
-        found: dict[str, tuple[list[Path], Tensor]] = {}
-        for part, folder in folders.items():
-            if folder is not None:
-                found[part] = _list(folder, classes)
-        if not folders["train"]:
-            found = {"train": _list(train, classes)}
-        return classes, *self._fill(found)
+        folders["train"] = train
+        found = {part: _list(folder, classes) for part, folder in folders.items() if folder is not None}
+        return classes, *self._fill(found, classes)
 
-    def _fill(self, found: dict[str, tuple[list[Path], Tensor]]) -> tuple[list[list[Path]], list[Tensor]]:
+    def _fill(
+        self, found: dict[str, tuple[list[Path], Tensor]], classes: Sequence[str]
+    ) -> tuple[list[list[Path]], list[Tensor]]:
         """Split off the training images what has no folder of its own."""
         files, labels = found["train"]
         shares = (0.0 if "validation" in found else self.validation, 0.0 if "test" in found else self.test)
         if sum(shares) >= 1:
             raise TaskError(f"task: validation + test must be below 1, got {sum(shares):g}")
         validation, test, train = stratified(labels, shares, self.split_seed)
+        bare = [name for label, name in enumerate(classes) if not (labels[train] == label).any()]
+        if bare:
+            raise TaskError(
+                f"task.root: every class must have an image to train with, but {self.root} holds too few of "
+                f"{', '.join(bare)} to split off validation and test images"
+            )
         parts = {"train": train, "validation": validation, "test": test}
         split = {n: ([files[i] for i in p.tolist()], labels[p]) for n, p in parts.items()}
         whole = [split[n] if n == "train" or n not in found else found[n] for n in parts]
@@ -167,7 +177,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Bring 16-bit grey to 8 bits, which Pillow would clip instead, and lay transparency on white."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
-        top = 65535 if image.mode.startswith("I") and values.max(initial=0) > 255 else 255
+        # a 32-bit image may hold bytes or 16-bit values; "I;16" says which
+        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
+        top = 65535 if is_wide else 255
         return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         colour = image.convert("RGBA")
@@ -190,6 +202,11 @@ def _head(file: Path) -> tuple[int, int, bool] | str:
     except (OSError, SyntaxError, ValueError) as error:
         return str(error)
     return head
+
+
+def _has_folders(folder: Path) -> bool:
+    """Tell a split's folder, which holds class folders, from a class that has a split's name."""
+    return folder.is_dir() and any(inside.is_dir() for inside in folder.iterdir())
 
 
 def _list(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
