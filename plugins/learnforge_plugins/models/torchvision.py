@@ -11,6 +11,7 @@ Reference:
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlparse
@@ -53,7 +54,7 @@ class TorchvisionModel(Model):
         else:
             classes = len(entry.meta["categories"])
             model = models.get_model(self.name, weights=None, num_classes=classes)
-            model.load_state_dict(torch.load(self._find(entry), map_location="cpu", weights_only=True))
+            _load_weights(model, self._find(entry))
             replace_head(model, classes, task.outputs)
         if task.input_shape[0] != 3:
             _replace_stem(model, task.input_shape[0])
@@ -92,6 +93,16 @@ class TorchvisionModel(Model):
                     f"{entry.url} on a machine with network and put it there, or leave out `weights`."
                 ) from error
         return file
+
+
+def _load_weights(model: nn.Module, file: Path) -> None:
+    try:
+        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
+        raise ArtifactError(
+            f"{file} must hold the published weights, and cannot be read ({str(error).splitlines()[0]}). Remove "
+            "it, so that it is fetched anew."
+        ) from error
 
 
 def _replace_stem(model: nn.Module, channels: int) -> None:
