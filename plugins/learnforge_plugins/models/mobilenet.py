@@ -8,8 +8,8 @@ Reference:
     table 2. arXiv:1801.04381
 Differs:
     Below 128 pixels the first one or two strides are left out, and below 16 the last four stages, so that
-    features keep an extent. The last convolution shrinks with `width` below 1 as the others do, where the paper
-    keeps its 1,280 channels.
+    features keep an extent. The last convolution shrinks with `width` below 1 as the others do, where the
+    paper keeps its 1,280 channels.
 """
 
 from __future__ import annotations

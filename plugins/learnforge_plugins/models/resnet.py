@@ -1,8 +1,8 @@
 """Residual networks for small images: a 3 × 3 stem and three stages of 16, 32 and 64 channels.
 
-Depth 6n + 2 has n blocks in each stage. Where the shape changes, the shortcut takes every second pixel and fills
-up new channels with zeros (option A), or is a 1 × 1 convolution (option B). `resnet8x4` and `resnet32x4` of the
-distillation literature are depth 8 and 32 with `width = 4` and `projection = true`.
+Depth 6n + 2 has n blocks in each stage. Where the shape changes, the shortcut takes every second pixel and
+fills up new channels with zeros (option A), or is a 1 × 1 convolution (option B). `resnet8x4` and
+`resnet32x4` of the distillation literature are depth 8 and 32 with `width = 4` and `projection = true`.
 
 Reference:
     He, Zhang, Ren & Sun, Deep residual learning for image recognition, 2015, section 4.2. arXiv:1512.03385

@@ -99,9 +99,10 @@ def _load_weights(model: nn.Module, file: Path) -> None:
     try:
         model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ArtifactError(
-            f"{file} must hold the published weights, and cannot be read ({str(error).splitlines()[0]}). Remove "
-            "it, so that it is fetched anew."
+            f"{file} must hold the published weights, and cannot be read ({reason}). Remove it, so that it "
+            "is fetched anew."
         ) from error
 
 

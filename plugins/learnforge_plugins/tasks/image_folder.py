@@ -88,8 +88,8 @@ class ImageFolder(TaskSource):
         held_out = [folder.name for folder in folders.values() if folder is not None]
         if held_out and not folders["train"]:
             raise TaskError(
-                f"task.root: {self.root} holds `{held_out[0]}`, but no `train`; put the training classes into "
-                f"{self.root / 'train'}"
+                f"task.root: {self.root} holds `{held_out[0]}`, but no `train`; put the training classes "
+                f"into {self.root / 'train'}"
             )
         classes = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
         if len(classes) < 2:
