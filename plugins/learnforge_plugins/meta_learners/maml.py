@@ -1,8 +1,7 @@
 """MAML: find initial weights from which a few gradient steps on a few examples lead to a good classifier.
 
-    theta_0 = theta,   theta_{k+1} = theta_k - alpha * grad L_support(theta_k)          (inner loop, equation
-    1) theta  <- theta - beta * grad_theta sum over tasks L_query(theta_K)                 (outer loop,
-    algorithm 2)
+    theta_0 = theta,   theta_{k+1} = theta_k - alpha * grad L_support(theta_k)     (inner loop, equation 1)
+    theta <- theta - beta * grad_theta sum over tasks L_query(theta_K)             (outer loop, algorithm 2)
 
 The outer gradient goes through the inner steps: with v_K = grad L_query(theta_K) and H_k the Hessian of the
 support loss at theta_k, v_k = v_{k+1} - alpha * H_k v_{k+1}, and v_0 is the meta-gradient. `first_order`
