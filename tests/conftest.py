@@ -50,7 +50,8 @@ def task() -> Task:
 def make_task(classes: int = 3, count: int = 60, size: int = 8, seed: int = 0) -> Task:
     """Make a task whose class is the row of a bright stripe in noise."""
     names = tuple(f"stripe {i}" for i in range(classes))
-    info = TaskInfo("stripes", names, tuple(f"stripes:{i}" for i in range(classes)), (1, size, size), (0.3,), (0.25,))
+    origins = tuple(f"stripes:{i}" for i in range(classes))
+    info = TaskInfo("stripes", names, origins, (1, size, size), (0.3,), (0.25,))
     splits = [MemorySplit(*_stripes(classes, count, size, seed + part)) for part in range(3)]
     return Task(info, splits[0], splits[1], splits[2])
 

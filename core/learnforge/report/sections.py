@@ -17,8 +17,8 @@ def make_sections(run: RunSummary) -> list[Section]:
     finished = [stage for stage in run.stages if stage.is_finished]
     own = [_STAGES[stage.kind](stage) for stage in finished if stage.kind in _STAGES]
     words = (
-        "Accuracy is on test data. macs are multiply-adds for one image; latency is the median for one image on "
-        "one thread; seconds are those of the whole stage."
+        "Accuracy is on test data. macs are multiply-adds for one image; latency is the median for one "
+        "image on one thread; seconds are those of the whole stage."
     )
     table = Section("Stages", words, columns=STAGE_COLUMNS, rows=[stage_row(stage) for stage in run.stages])
     return [Section("What came out", _verdict(run, finished)), table, *own, _provenance(run)]
