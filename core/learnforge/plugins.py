@@ -116,12 +116,16 @@ class Plugins:
         self.manager = pluggy.PluginManager(hookspecs.GROUP)
         self.manager.add_hookspecs(hookspecs)
         self._modules: dict[str, ModuleType] = {}
+        self._loaded: list[tuple[Plugin, ModuleType]] = []
         self._from_files: dict[tuple[str, str], tuple[type, Plugin]] = {}
         self._refuse_unknown_names()
+        self._is_loading = True
         for file in self.choice.files:
             self._load_file(Path(file))
         for name in self.choice.enable:
             self._enable(name)
+        self._is_loading = False
+        self._check_loaded()
 
     def __reduce__(self) -> tuple[type[Plugins], tuple[PluginChoice]]:
         """Pickle the choice alone: another process loads the same plugins by name and file."""
@@ -265,7 +269,8 @@ class Plugins:
                 self.manager.subset_hook_caller(  # its own hooks come before the check
                     "learnforge_add_hooks", [p for p in self.manager.get_plugins() if p is not module]
                 )(manager=self.manager)
-                self._check_hooks(module, plugin)
+                if not self._is_loading:
+                    self._check_hooks(module, plugin)
             except Exception as error:
                 if self.manager.is_registered(module):
                     self.manager.unregister(module)
@@ -273,7 +278,19 @@ class Plugins:
                     raise
                 raise PluginError(f"{plugin} does not fit learnforge's hooks: {_words(error)}") from error
             self._guard_notifications(module, plugin)
+            self._loaded.append((plugin, module))
         self._modules[plugin.name] = module
+
+    def _check_loaded(self) -> None:
+        """Check hooks once all is loaded, since a plugin may use a hook that the next one brings."""
+        for plugin, module in self._loaded:
+            try:
+                self._check_hooks(module, plugin)
+            except PluginError as error:
+                if plugin.entry_point is None:
+                    raise
+                self.manager.unregister(module)
+                warnings.warn(f"{error} The run goes on without it.", PluginWarning, stacklevel=3)
 
     def _check_hooks(self, module: ModuleType, plugin: Plugin) -> None:
         """Refuse implementations of unknown hooks, and hook names that lack their mark."""

@@ -435,7 +435,6 @@ def test_plugin_brings_hooks_of_its_own(write_plugin):
         Plugins(PluginChoice(files=(write_plugin("greeter.py", GREETER),)))
 
 
-@pytest.mark.xfail(strict=True, reason="hooks are checked plugin by plugin, not once all are loaded")
 def test_order_of_plugins_that_bring_and_use_a_hook_is_free(write_plugin):
     """A plugin may implement another's hook whichever of them is named first."""
     files = (write_plugin("greeter.py", GREETER), write_plugin("own.py", OWN_HOOKS))
