@@ -43,6 +43,14 @@ def test_pooling_stops_at_one_pixel(make: Any, side: int, pools: int) -> None:
     assert network(torch.empty(2, 1, side, side, device="meta")).shape == (2, 5)
 
 
+def test_block_is_that_of_the_paper(make: Any) -> None:
+    """Each of the four blocks is a convolution, batch normalisation, ReLU and 2 × 2 max-pooling, in
+    this order.
+    """
+    layers = [type(m) for m in make(_info((3, 84, 84))).children()]
+    assert layers[:16] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d] * 4
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 224, 224), (2, 3, 9)])
 def test_images_of_any_size_give_class_scores(make: Any, shape: tuple[int, int, int]) -> None:
     """Every size and number of channels gives one score for each class."""

@@ -151,6 +151,16 @@ def test_cost_worked_by_hand(make: Any) -> None:
     assert cost.macs == 64 * (72 + 2 * 576) + 24
 
 
+@pytest.mark.parametrize("op", ["residual", "inverted"])
+def test_block_has_a_shortcut(make: Any, op: str) -> None:
+    """A block whose body gives nothing hands on what it was given."""
+    design = {"stages": [{"width": 4, "blocks": [{"op": op, "kernel": 3, "expansion": 2}]}]}
+    block = next(m for m in make(stages=1).build(design, INFO).modules() if hasattr(m, "body"))
+    torch.nn.init.zeros_(block.body[-1][1].weight)
+    images = torch.rand(2, 4, 5, 5)
+    assert torch.equal(block(images), images)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 224, 224), (2, 5, 9)])
 def test_images_of_any_size_give_class_scores(make: Any, shape: tuple[int, int, int]) -> None:
     """Every size and number of channels gives one score for each class."""

@@ -280,9 +280,11 @@ def test_streamed_equals_held(load: Any, tmp_path: Path, workers: int) -> None:
 def test_edited_image_changes_content(load: Any, tmp_path: Path, memory_mib: int) -> None:
     """Editing one image changes what a fingerprint says of the task."""
     _fill(tmp_path / "data", 5)
-    before = load(memory_mib=memory_mib).content
+    file = _save(tmp_path / "data/cat/plain.bmp", 7)
+    before, size = load(memory_mib=memory_mib).content, file.stat().st_size
     assert load(memory_mib=memory_mib).content == before
-    _save(tmp_path / "data/cat/0.png", 99)
+    _save(file, 99)
+    assert file.stat().st_size == size
     assert load(memory_mib=memory_mib).content != before
 
 

@@ -89,6 +89,27 @@ def test_size_resizes(load: Any) -> None:
     assert task.test.images[:, 0, 0, 0].tolist() == list(range(20))
 
 
+def test_thin_strokes_do_not_break(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stroke one pixel wide is averaged when an Omniglot drawing shrinks, wherever it runs."""
+
+    class Fake:
+        def __init__(self, root: str, download: bool, background: bool):
+            self._characters = ["a", "b"]
+
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            drawing = np.full((105, 105), 255, dtype=np.uint8)
+            drawing[:, 40 + index] = 0
+            return Image.fromarray(drawing), index % 2
+
+    monkeypatch.setattr("torchvision.datasets.Omniglot", Fake)
+    images = load("Omniglot").test.images
+    assert len(images) == 20
+    assert (images[:, 0, 14].min(1).values < 210).all()
+
+
 @pytest.mark.usefixtures("mnist")
 def test_unknown_labels_are_refused(load: Any) -> None:
     """A label that the data set lacks is named, with the range."""
