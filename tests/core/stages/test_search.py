@@ -173,6 +173,28 @@ def test_batches_are_asked_before_they_run(search: Any, monkeypatch: pytest.Monk
     assert events.count("ask") == len(told)
 
 
+def test_a_batch_is_told_in_trial_order(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever trial of a batch ends first, the search goes the same way."""
+    expected = search(trials=6, batch=3)[1]
+    collect, emitted = driver._Pool.collect, []
+    monkeypatch.setattr(driver._Pool, "collect", lambda pool, wait_for_all: collect(pool, wait_for_all)[::-1])
+
+    def emit(event: str, trial: Mapping[str, Any], **data: Any) -> None:
+        if trial["state"] == "evaluated":
+            emitted.append(trial["number"])
+
+    assert search(trials=6, batch=3, emit=emit)[1] == expected
+    assert emitted == sorted(emitted)
+
+
+def test_failed_trials_count_after_a_restart_too(search: Any) -> None:
+    """A finished search, started again, asks for nothing more, though some of its trials failed."""
+    storage, faults = optuna.storages.InMemoryStorage(), {1: "error", 2: "error"}
+    told = search(trials=6, faults=faults, storage=storage)[1]
+    assert {"failed", "evaluated"} <= {entry["state"] for entry in told}
+    assert search(trials=6, faults=faults, storage=storage)[1] == told
+
+
 def test_repeats_are_told_the_known_result_and_not_counted(search: Any) -> None:
     """A repeat carries its twin's design and metrics, and `trials` counts distinct designs only."""
     records, told = search(trials=10)
