@@ -194,7 +194,7 @@ class MetaStage(Stage):
         source = episode_source(task, name, self.episodes, context.device)
         count = self.test_episodes if name == "test" else self.validation_episodes
         rows: list[Tensor] = []
-        chunks = torch.arange(count).split(25)
+        chunks = torch.arange(count).split(self.tasks)  # as many at a time as in training
         with context.progress.track(f"{context.stage}: {name} episodes", len(chunks)) as tracker:
             for numbers in chunks:
                 episodes = source.draw(context.derive(name), numbers)
