@@ -39,6 +39,8 @@ class MetaStage(Stage):
     Args:
         source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by
             default.
+        fresh: Start from fresh weights of the source's network, not from those it comes with. Weights that were
+            trained to tell some classes apart can be a worse start for learning others.
         episodes: Ways, shots and queries of an episode.
         train_queries: Queries of each class in meta-training; as in `episodes` by default. Fewer are faster.
         iterations: Outer steps, from 0.
@@ -55,6 +57,7 @@ class MetaStage(Stage):
     """
 
     source: Reference = plugin_field("model", default=None, reference=True, key="from")
+    fresh: bool = False
     episodes: EpisodeShape = EpisodeShape()
     train_queries: int | None = field(default=None, validator=optional(ge(1)))
     iterations: int = field(default=300, validator=ge(0))
@@ -85,6 +88,8 @@ class MetaStage(Stage):
                 )
             )
         source = inputs["source"]
+        if self.fresh and source.module is not None:
+            problems.append(Problem("fresh", "cannot be true for a module of the caller's, which has no others"))
         if source.task.input_shape != task.info.input_shape:
             want, got = list(task.info.input_shape), list(source.task.input_shape)
             problems.append(
@@ -106,7 +111,8 @@ class MetaStage(Stage):
         if seen and not self.allow_seen:
             raise StageError(_seen_words(seen))
         here = task.load(context.device)
-        network = source.network(context.plugins, context.derive("source"))
+        fresh_task = source.task if self.fresh else None
+        network = source.network(context.plugins, context.derive("source"), fresh_task)
         with seeded(context.derive("prepare")):
             network = self.method.prepare(network, source.task.outputs, self.episodes.ways).to(context.device)
         engine = ENGINES[self.engine](network, self.normalisation, self.method)
