@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         search,
         transfer,
     )
-    from learnforge.artifact import Artifact, find_head, replace_head
+    from learnforge.artifact import Artifact
     from learnforge.context import Context, Executor, Slot
     from learnforge.episodes import Episodes, EpisodeShape, Labelled
     from learnforge.errors import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         StageError,
         TaskError,
     )
+    from learnforge.heads import find_head, replace_head
     from learnforge.plugins import PluginChoice, Plugins
     from learnforge.report import Section
     from learnforge.runner import Run
@@ -71,7 +72,7 @@ _HOMES = {
         "search",
         "transfer",
     ),
-    "artifact": ("Artifact", "find_head", "replace_head"),
+    "artifact": ("Artifact",),
     "context": ("Context", "Executor", "Slot"),
     "episodes": ("EpisodeShape", "Episodes", "Labelled"),
     "errors": (
@@ -85,6 +86,7 @@ _HOMES = {
         "StageError",
         "TaskError",
     ),
+    "heads": ("find_head", "replace_head"),
     "plugins": ("PluginChoice", "Plugins"),
     "report": ("Section",),
     "runner": ("Run",),

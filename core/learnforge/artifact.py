@@ -5,6 +5,7 @@ code.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learnforge.errors import ArtifactError
-from learnforge.files import hash_file, write_atomically, write_json
+from learnforge.files import fingerprint, hash_file, write_atomically, write_json
 from learnforge.plugins import Plugins, spell
 from learnforge.randomness import seeded
 from learnforge.space import Model, Space
@@ -133,6 +134,14 @@ class Artifact:
     module: nn.Module | None = field(default=None, repr=False)
     data: Task | None = field(default=None, repr=False)
 
+    @property
+    def content(self) -> str:
+        """Hash (hex) of all that the network computes with: spec, weights, adapter."""
+        tensors = {f"weights/{n}": t for n, t in (self.weights or {}).items()}
+        tensors |= {f"adapter/{n}": t for n, t in self.adapter.items()}
+        hashes = {name: hash_tensor(tensor) for name, tensor in tensors.items()}
+        return fingerprint([asdict(self.spec), self.weights is None, dict(self.adapter_options), hashes])
+
     def network(
         self, plugins: Plugins | None = None, seed: int = 0, task: TaskInfo | None = None
     ) -> nn.Module:
@@ -246,6 +255,8 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         )
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder} holds no artifact: {Path(error.filename).name} is missing") from error
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ArtifactError(
             f"{folder}: the artifact is damaged ({type(error).__name__}: {error}); run the stage again"
@@ -264,6 +275,14 @@ def from_module(module: nn.Module, task: TaskInfo) -> Artifact:
 def from_model(model: Model, task: TaskInfo) -> Artifact:
     """Wrap a model that nobody has trained here; its own pretrained weights come when it is built."""
     return Artifact(NetworkSpec.of(model), task)
+
+
+def hash_tensor(tensor: Tensor) -> str:
+    """Return the SHA-256 (hex) of a tensor's type, shape and bytes."""
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)}".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:
@@ -312,53 +331,3 @@ def _task_info(data: Mapping[str, Any]) -> TaskInfo:
 
 def _provenance(data: Mapping[str, Any]) -> Provenance:
     return Provenance(**{**data, "parents": tuple(data["parents"]), "trained_on": tuple(data["trained_on"])})
-
-
-def find_head(module: nn.Module, outputs: int) -> str:
-    """Return the name of the layer that gives the class scores: the last linear layer or convolution with as
-    many outputs.
-
-    Raises:
-        ArtifactError: There is none; the layers are listed.
-    """
-    layers = [(name, m) for name, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    for name, layer in reversed(layers):
-        if (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) == outputs:
-            return str(name)
-    listing = ", ".join(f"{name} {type(layer).__name__}" for name, layer in layers) or "none"
-    raise ArtifactError(
-        f"no layer of {type(module).__name__} has {outputs} outputs, so its head is unknown; layers: "
-        f"{listing}"
-    )
-
-
-def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
-    """Put a fresh head with `new_outputs` outputs in place of the old one, of its type and on its device;
-    return its name.
-
-    Its initialisation is torch's own, from the global generator.
-    """
-    name = find_head(module, outputs)
-    old = module.get_submodule(name)
-    if isinstance(old, nn.Linear):
-        new: nn.Module = nn.Linear(old.in_features, new_outputs, old.bias is not None)
-    else:
-        assert isinstance(old, nn.Conv2d)
-        conv: Any = nn.Conv2d  # torch annotates the kernel size of a layer as a tuple of any length
-        new = conv(
-            old.in_channels,
-            new_outputs,
-            old.kernel_size,
-            old.stride,
-            old.padding,
-            old.dilation,
-            bias=old.bias is not None,
-            padding_mode=old.padding_mode,
-        )
-    module.set_submodule(name, new.to(old.weight.device, old.weight.dtype))
-    return name
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of parameters."""
-    return sum(p.numel() for p in module.parameters())

@@ -131,20 +131,9 @@ class ImageEpisodeSource(EpisodeSource):
         """
         present = split.labels.unique()
         members = [(split.labels == label).nonzero().flatten() for label in present.tolist()]
-        need = shape.shots + shape.queries
-        short = [len(m) for m in members if len(m) < need]
-        if len(members) < shape.ways:
-            raise TaskError(
-                f"episodes: the {name} split must have at least ways = {shape.ways} classes, it has "
-                f"{len(members)}. "
-                f"Lower `episodes.ways`, or give the task more classes (for digits, `rotations = 4`)."
-            )
-        if short:
-            raise TaskError(
-                f"episodes: every class of the {name} split needs shots + queries = {need} images, but "
-                f"{len(short)} "
-                f"have fewer (the smallest {min(short)}). Lower `episodes.shots` or `episodes.queries`."
-            )
+        fault = episode_fault(split.labels, shape, name)
+        if fault:
+            raise TaskError(fault)
         table = torch.full((len(members), max(map(len, members))), -1, device=normalised.device)
         for row, m in enumerate(members):
             table[row, : len(m)] = m
@@ -178,3 +167,29 @@ class ImageEpisodeSource(EpisodeSource):
         tasks, ways, count = chosen.shape
         images = self.images[chosen.reshape(-1)].view(tasks, ways * count, *self.images.shape[1:])
         return Labelled(images, labels.repeat_interleave(count).expand(tasks, -1))
+
+
+def episode_fault(labels: Tensor, shape: EpisodeShape, name: str) -> str:
+    """Return why episodes of a shape cannot be drawn from a split, or "".
+
+    Args:
+        labels: int64 [image], the split's.
+        shape: Size of an episode.
+        name: Name of the split.
+    """
+    counts = labels.unique(return_counts=True)[1].tolist()
+    need = shape.shots + shape.queries
+    short = [count for count in counts if count < need]
+    if len(counts) < shape.ways:
+        return (
+            f"episodes: the {name} split must have at least ways = {shape.ways} classes, it has "
+            f"{len(counts)}. Lower `episodes.ways`, or give the task more classes (for digits, "
+            f"`rotations = 4`)."
+        )
+    if short:
+        return (
+            f"episodes: every class of the {name} split needs shots + queries = {need} images, but "
+            f"{len(short)} have fewer (the smallest {min(short)}). Lower `episodes.shots` or "
+            f"`episodes.queries`."
+        )
+    return ""

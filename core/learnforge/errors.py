@@ -102,8 +102,8 @@ class DivergedError(StageError):
     def __str__(self) -> str:
         return (
             f"the training loss must be finite, but it was not in epoch {self.epoch}, step {self.step} of "
-            f"{self.steps}. The last checkpoint before that is kept. Lower `train.learning_rate`, add "
-            f"`train.warmup_epochs`, or set `train.clip_norm`."
+            f"{self.steps}. The last checkpoint before that is kept. Lower `learning_rate`, or set "
+            f"`clip_norm` and `warmup_epochs`."
         )
 
 

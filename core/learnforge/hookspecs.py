@@ -125,7 +125,7 @@ def learnforge_optimizer(
 def learnforge_batch(batch: Batch, stage: str) -> Batch | None:
     """Return a changed training batch, or None to leave it.
 
-    Called for every training batch of every stage, where it is trained, after augmentation and normalisation.
+    Called for every batch that the core's training loop trains on (not for episodes), after augmentation.
     Each implementation is handed what the one before it returned.
     """
 

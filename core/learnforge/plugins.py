@@ -171,9 +171,7 @@ class Plugins:
         if base is not None and not (isinstance(cls, type) and issubclass(cls, base)):
             raise PluginError(f"{plugin}: {name!r} must be a subclass of {base.__name__}, got {cls!r}")
         if inspect.isclass(cls):
-            _IDENTITIES[cls] = Identity(
-                kind, name, plugin.distribution, plugin.version, _source_hash(plugin, cls)
-            )
+            _IDENTITIES[cls] = _identity(kind, name, plugin, cls)
         return cls
 
     def resolve(self, kind: str, table: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
@@ -431,6 +429,13 @@ def _batch_transform(impl: pluggy.HookImpl, stage: str) -> Callable[[Batch], Bat
 
 def _distribution_of(found: Iterable[Plugin], name: str) -> tuple[str, str]:
     return next(((p.distribution, p.version) for p in found if p.name == name), ("(file)", ""))
+
+
+def _identity(kind: str, name: str, plugin: Plugin, cls: type) -> Identity:
+    """Identify a method; a file counts by its content, wherever it lies."""
+    is_file = plugin.entry_point is None
+    owner = ("(file)", "") if is_file else (plugin.distribution, plugin.version)
+    return Identity(kind, name, *owner, _source_hash(plugin, cls))
 
 
 def _source_hash(plugin: Plugin, cls: type) -> str:

@@ -4,6 +4,7 @@ execute nothing.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -25,11 +26,17 @@ from learnforge.errors import (
     TaskError,
     nearest,
 )
-from learnforge.options import structure
+from learnforge.options import option_key, structure
 from learnforge.plugins import PluginChoice, Plugins
 from learnforge.space import Model, measure_cost
 from learnforge.stages.stage import Reference, Stage
 from learnforge.task import Task, TaskSource, check_task
+
+
+def _names_a_folder(instance: object, attribute: Any, value: str) -> None:
+    if not re.fullmatch(r"\w[\w .-]*", value):
+        raise ValueError(f"{attribute.name!r} must be letters, digits, spaces, . - and _, got {value!r}")
+
 
 _STAGE_KEYS = ("name", "kind", "use", "options")
 
@@ -45,7 +52,7 @@ class RunSettings:
         deterministic: Ask CUDA for reproducible kernels.
     """
 
-    name: str = "run"
+    name: str = field(default="run", validator=_names_a_folder)
     seed: int = field(default=0, validator=ge(0))
     device: str = "auto"
     deterministic: bool = False
@@ -94,7 +101,7 @@ def find_recipe(name: str | Path) -> Path:
         RecipeError: There is no such file or name.
     """
     path = Path(name)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or path.is_file():
         if path.is_file():
             return path
         raise RecipeError([Problem("", "there is no such file")], str(path))
@@ -295,6 +302,10 @@ def _parse_task(data: Mapping[str, Any], plugins: Plugins, problems: list[Proble
         problems.append(Problem("task", f'must be a table with use = "task name", got {table!r}'))
         return None
     source = plugins.resolve("task", table, "task", problems)
+    if source is not None and not isinstance(source, TaskSource):
+        problems.append(
+            Problem("task.use", f"{table['use']!r} must be a TaskSource, got {type(source).__name__}")
+        )
     return source if isinstance(source, TaskSource) else None
 
 
@@ -365,7 +376,7 @@ def _check_names(tables: Sequence[Any], problems: list[Problem]) -> None:
 
 def _check_references(stages: Sequence[Stage], problems: list[Problem]) -> None:
     for position, stage in enumerate(stages):
-        fields = {f.name: f.metadata.get("key", f.name) for f in attrs.fields(type(stage))}
+        fields = {f.name: option_key(f) for f in attrs.fields(type(stage))}
         earlier = [s.name for s in stages[:position]]
         for role, reference in stage.describe_inputs().items():
             path = f"stage.{stage.name}.{fields[role]}"
@@ -401,6 +412,7 @@ def _check_form(stage: Stage, task: Task) -> list[Problem]:
 def _check_models(stage: Stage, task: Task) -> list[Problem]:
     """Build every model that the stage names on the meta device and show it one image of its task."""
     problems = []
+    keys = {f.name: option_key(f) for f in attrs.fields(type(stage))}
     for role, reference in stage.describe_inputs().items():
         if not isinstance(reference, Model):
             continue
@@ -409,11 +421,13 @@ def _check_models(stage: Stage, task: Task) -> list[Problem]:
             with torch.device("meta"):
                 measure_cost(reference.without_pretrained().build(task.info), task.info)
         except LearnforgeError as error:
-            problems.append(Problem(role, str(error)))
+            problems.append(Problem(keys[role], str(error)))
         except Exception as error:
             shape = list(task.info.input_shape)
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             problems.append(
-                Problem(role, f"the model must take images of shape {shape}, but it fails with {reason}")
+                Problem(
+                    keys[role], f"the model must take images of shape {shape}, but it fails with {reason}"
+                )
             )
     return problems

@@ -30,6 +30,8 @@ def lock(folder: Path) -> Iterator[None]:
         stream = path.open("a+b")
     except OSError as error:
         raise refusal(folder, error) from error
+    if hasattr(os, "register_at_fork"):  # a child that outlives this process must not keep the lock
+        os.register_at_fork(after_in_child=stream.close)
     with stream:
         if not _try_lock(stream):
             raise RunLockedError(

@@ -13,11 +13,12 @@ and unfinished: continued. Different: run again, after asking if it was finished
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import attrs
 import torch
 from attrs import define, evolve, field, frozen
 
-from learnforge.artifact import Artifact, load_artifact
+from learnforge.artifact import Artifact, from_module, load_artifact
 from learnforge.context import Context, Progress, Silence, choose_device
 from learnforge.errors import ArtifactError, DivergedError, PluginWarning, RunError, StageError
 from learnforge.files import fingerprint, refusal, remove, write_json, write_text
@@ -37,7 +38,7 @@ from learnforge.report import Section, read_summary
 from learnforge.runlog import EventLog, lock
 from learnforge.space import Model
 from learnforge.stages.stage import Reference, Stage
-from learnforge.task import TaskSource, describe_task
+from learnforge.task import Task, TaskSource, describe_task
 
 
 @define(eq=False)
@@ -50,7 +51,7 @@ class StageRecord:
         method: Its method as a recipe would write it.
         fingerprint: What its result depends on.
         state: `waiting`, `running`, `finished` or `kept`.
-        seconds: Time it took, over all attempts that were not killed.
+        seconds: Time that its last attempt took.
         task: Facts about its task.
     """
 
@@ -177,8 +178,10 @@ class _Runner:
             run.state = "finished"
         except BaseException as error:
             run.state = "failed"
-            self.emit("run_failed", run=run, error=error)
-            run.write()
+            with suppress(RunError):  # a full disk must not hide the error itself
+                self.emit("run_failed", run=run, error=error)
+            with suppress(RunError):
+                run.write()
             raise
         self.emit("run_finished", run=run)
         run.write()
@@ -195,22 +198,30 @@ class _Runner:
         prints: dict[str, str] = {}
         for position, stage in enumerate(self.recipe.stages):
             sources = [self.recipe.task_of(stage), *_task_sources(stage)]
+            task = self.tasks.load(sources[0])
             prints[stage.name] = fingerprint(
                 {
                     **stage.fingerprint_data(),
                     "seed": derive(self.current.seed, "stage", stage.name),
                     "deterministic": self.recipe.run.deterministic,
-                    "tasks": [self.tasks.load(source).content for source in sources],
+                    "tasks": [self._task_print(source) for source in sources],
                     "changing": [attrs.asdict(i) for i in self.plugins.changing()],
                     "inputs": {
-                        role: self._input_print(reference, position, prints)
+                        role: self._input_print(reference, position, prints, task)
                         for role, reference in stage.describe_inputs().items()
                     },
                 }
             )
         return prints
 
-    def _input_print(self, reference: Reference, position: int, prints: Mapping[str, str]) -> Any:
+    def _task_print(self, source: TaskSource) -> Any:
+        """Return the content of a task; one with episodes of its own counts by options and code too."""
+        task = self.tasks.load(source)
+        if task.episodes is None:
+            return task.content
+        return [task.content, spell(source), attrs.asdict(identify(source))]
+
+    def _input_print(self, reference: Reference, position: int, prints: Mapping[str, str], task: Task) -> Any:
         if reference is None:
             return prints[self.recipe.stages[position - 1].name]
         if isinstance(reference, str) and reference in prints:
@@ -218,9 +229,9 @@ class _Runner:
         if isinstance(reference, Model):
             return [spell(reference), attrs.asdict(identify(reference))]
         artifact = load_artifact(Path(reference)) if isinstance(reference, str) else reference
-        if isinstance(artifact, Artifact):
-            return artifact.provenance.fingerprint or _weights_print(artifact.weights or {})
-        return _weights_print(artifact.state_dict())
+        return (
+            artifact.content if isinstance(artifact, Artifact) else from_module(artifact, task.info).content
+        )
 
     def _keep_or_clear(self, prints: Mapping[str, str]) -> None:
         """Take over finished stages, leave unfinished ones to be continued, and clear those that changed."""
@@ -235,7 +246,7 @@ class _Runner:
             found = self._find_finished(stage)
             if found is not None and found.provenance.fingerprint == prints[stage.name]:
                 self.current.artifacts[stage.name] = found
-                record.state, record.seconds = "kept", self._read_seconds(stage.name)
+                record.state, record.seconds = "kept", float(found.metrics.get("seconds", 0.0))
             elif found is not None:
                 stale.append(stage.name)
         if stale and not self.options.may_overwrite(stale):
@@ -256,16 +267,17 @@ class _Runner:
         except ArtifactError:
             return None
 
-    def _read_seconds(self, name: str) -> float:
-        assert self.folder is not None
-        return float(load_artifact(self.folder / name).metrics.get("seconds", 0.0))
-
     def _prepare_folder(self, folder: Path, print_: str) -> None:
         """Empty a stage's folder, unless what it holds was begun with the same fingerprint."""
         note = folder / "stage.json"
         try:
             if note.exists() and f'"{print_}"' in note.read_text(encoding="utf-8"):
                 return
+            if folder.is_dir() and any(folder.iterdir()) and not note.exists():
+                raise RunError(
+                    f"{folder} must be empty or a stage's folder of an earlier run, but it holds files that "
+                    f"no run made. Choose another run folder with `--run`, or move them away."
+                )
             remove(folder)
         except OSError as error:
             raise refusal(folder, error) from error
@@ -283,8 +295,9 @@ class _Runner:
             artifact = stage.run(task, inputs, context)
         except DivergedError as error:
             raise StageError(f"stage {stage.name!r}: {error}") from error
-        except StageError as error:
-            raise type(error)(f"stage {stage.name!r}: {error}") from error
+        except Exception as error:
+            error.add_note(f"in stage {stage.name!r}")
+            raise
         record.seconds = time.perf_counter() - start
         artifact = with_lineage(artifact, task, inputs)
         artifact = self._stamp(artifact, stage, prints[stage.name], inputs, record.seconds)
@@ -357,13 +370,10 @@ def _task_sources(stage: Stage) -> list[TaskSource]:
     return [value for value in values if value is not None and value is not stage.task]
 
 
-def _weights_print(weights: Mapping[str, torch.Tensor]) -> str:
-    return fingerprint({name: tensor.detach().cpu().flatten().tolist() for name, tensor in weights.items()})
-
-
 def _deterministic(wanted: bool) -> Any:
     stack = ExitStack()
     if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with it
         before = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(True)
         stack.callback(torch.use_deterministic_algorithms, before)

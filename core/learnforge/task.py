@@ -66,6 +66,7 @@ class Batch:
         views: int64 [batch], which of the finitely many augmented views each image is; 0 without
             augmentation.
         progress: Share of the training that is done, in [0, 1).
+        label_smoothing: Share of the target that a loss on labels is to spread evenly, in [0, 1).
     """
 
     images: Tensor
@@ -73,6 +74,7 @@ class Batch:
     indices: Tensor
     views: Tensor
     progress: float = 0.0
+    label_smoothing: float = 0.0
 
 
 class Split(ABC):

@@ -1,4 +1,4 @@
-"""The ordinary training loop, written once: `fit` trains, `evaluate` judges.
+"""The ordinary training loop, written once.
 
 Batch order and augmentation are pure functions of (seed, epoch, index), and each epoch seeds torch anew, so a
 training that goes on from a checkpoint ends with the same bits as one that was never cut off. Nothing inside
@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from learnforge.augmentation import Augmentation
 from learnforge.context import Context
 from learnforge.errors import DivergedError
+from learnforge.evaluation import Normaliser
 from learnforge.plugins import Plugins
 from learnforge.randomness import derive, permutation, seeded
 from learnforge.task import Batch, Split, TaskInfo
@@ -63,7 +64,9 @@ class Train:
     learning_rate: float = field(default=3e-3, validator=gt(0.0))
     weight_decay: float = field(default=1e-2, validator=ge(0.0))
     momentum: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
-    schedule: Literal["constant", "cosine", "step", "one-cycle"] = "cosine"
+    schedule: Literal["constant", "cosine", "step", "one-cycle"] = field(
+        default="cosine", validator=in_(("constant", "cosine", "step", "one-cycle"))
+    )
     warmup_epochs: float = field(default=0.0, validator=ge(0.0))
     label_smoothing: float = field(default=0.0, validator=[ge(0.0), lt(1.0)])
     clip_norm: float | None = field(default=None, validator=optional(gt(0.0)))
@@ -125,24 +128,6 @@ class Trainee:
         own = list(self.groups) if self.groups is not None else [everything]
         extra = list(self.extra.parameters()) if self.extra is not None else []
         return [*own, {"params": extra}] if extra else own
-
-
-class Normaliser:
-    """Turns bytes into what networks take: float, each channel with mean 0 and deviation 1 over the training
-    split.
-
-    Args:
-        task: Gives mean and deviation.
-        device: Where the images are.
-    """
-
-    def __init__(self, task: TaskInfo, device: torch.device):
-        self._mean = torch.tensor(task.mean, device=device).view(-1, 1, 1) * 255
-        self._scale = 1 / (torch.tensor(task.std, device=device).view(-1, 1, 1) * 255)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalise uint8 [batch, channel, height, width] to float32."""
-        return images.to(torch.float32).sub_(self._mean).mul_(self._scale)
 
 
 Validate = Callable[[], float]
@@ -295,7 +280,8 @@ class _Training:
             views = augmentation.draw(seed, self.epoch, indices)
             shown = self.normalise(augmentation.show(images, views))
             known = labels if has_labels else torch.full_like(labels, -1)
-            batch = Batch(shown, known, indices, views, (self.epoch * self.steps + step) / total)
+            progress = (self.epoch * self.steps + step) / total
+            batch = Batch(shown, known, indices, views, progress, self.settings.label_smoothing)
             for transform in self.transforms:
                 batch = transform(batch)
             yield batch
@@ -412,61 +398,6 @@ def cross_entropy(network: nn.Module, settings: Train) -> Callable[[Batch], Tens
     return lambda batch: F.cross_entropy(
         network(batch.images), batch.labels, label_smoothing=settings.label_smoothing
     )
-
-
-@frozen
-class Scores:
-    """How well a network does on a split.
-
-    Args:
-        accuracy: Share of images classified correctly, in [0, 1].
-        loss: Mean cross-entropy in nats.
-        count: Number of images.
-    """
-
-    accuracy: float
-    loss: float
-    count: int
-
-
-def predict(
-    network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int = 512
-) -> Tensor:
-    """Return a network's class scores for a whole split, in order: float [image, outputs].
-
-    Args:
-        network: A module, put into eval mode, or any callable from normalised images to class scores.
-        split: Images, loaded on the network's device.
-        task: Normalisation.
-        batch_size: Images in a pass.
-    """
-    if isinstance(network, nn.Module):
-        network.eval()
-    with torch.inference_mode():
-        parts: list[Tensor] = []
-        for images, _, _ in split.batches(torch.arange(len(split)), batch_size):
-            parts.append(network(Normaliser(task, images.device)(images)).float())
-        return torch.cat(parts)
-
-
-def score(logits: Tensor, labels: Tensor) -> Scores:
-    """Score class scores [image, outputs] against labels int64 [image]."""
-    labels = labels.to(logits.device)
-    accuracy = float((logits.argmax(1) == labels).double().mean())
-    return Scores(accuracy, float(F.cross_entropy(logits, labels)), len(labels))
-
-
-def evaluate(network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo) -> Scores:
-    """Judge a network on a split, in eval mode; see `predict`."""
-    return score(predict(network, split, task), split.labels)
-
-
-def confusion(logits: Tensor, labels: Tensor) -> list[list[int]]:
-    """Count images by true class (row) and predicted class (column)."""
-    outputs = logits.shape[1]
-    pairs = labels.cpu() * outputs + logits.argmax(1).cpu()
-    counts: list[list[int]] = torch.bincount(pairs, minlength=outputs**2).view(outputs, outputs).tolist()
-    return counts
 
 
 def _cosine(start: float, end: float, done: float) -> float:

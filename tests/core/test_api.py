@@ -96,3 +96,23 @@ def test_errors_say_what_is_wrong(digits: lf.Task) -> None:
         lf.distill(Own(), student=Own())
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lf.nothing  # type: ignore[attr-defined]
+
+
+def test_what_is_made_from_a_learner_is_an_ordinary_network(tmp_path: Path) -> None:
+    """A meta-learnt network that is transferred loses its adapter, so export takes it as it is."""
+    known = lf.load_task("digits", classes=[0, 1, 2, 3], test_classes=[4, 7], rotations=2)
+    model = lf.load_method("model.conv4")(width=4, blocks=1)
+    episode = {"ways": 2, "shots": 1, "queries": 2}
+    quick = lf.meta_train(model, task=known, iterations=1, test_episodes=400, **episode)
+    digits = lf.load_task("digits", classes=[6, 8])
+    tuned = lf.transfer(quick, digits, train={"epochs": 1}, baseline=False)
+    assert tuned.adapter_options == {}
+    assert lf.export(tuned, digits, run=tmp_path).metrics["classes"] == ["6", "8"]
+
+
+def test_episodes_are_checked_before_training(digits: lf.Task) -> None:
+    """Splits that are too small for the episodes are refused before any meta-training."""
+    known = lf.load_task("digits", classes=[0, 1, 2, 3], test_classes=[4, 7])
+    model = lf.load_method("model.conv4")(width=4, blocks=1)
+    with pytest.raises(lf.RecipeError, match="the test split must have at least ways = 5 classes, it has 2"):
+        lf.meta_train(model, task=known)

@@ -15,16 +15,14 @@ from learnforge.artifact import (
     NetworkSpec,
     Provenance,
     copy_weights,
-    count_parameters,
-    find_head,
     from_model,
     from_module,
     load_artifact,
     load_weights,
-    replace_head,
     trained_on,
 )
 from learnforge.errors import ArtifactError
+from learnforge.heads import count_parameters, find_head, replace_head
 
 
 class Mine(nn.Module):

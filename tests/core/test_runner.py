@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from PIL import Image
 
 import learnforge as lf
@@ -183,6 +184,56 @@ def learnforge_run_finished(run): seen.append("run finished")
 @hookimpl
 def learnforge_run_failed(run, error): seen.append(f"run failed: {type(error).__name__}")
 """
+
+
+def test_folders_that_no_run_made_are_never_emptied(tmp_path: Path) -> None:
+    """A folder with a stage's name that holds other files is refused and left alone."""
+    thesis = tmp_path / "second" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(lf.RunError, match="holds files that no run made"):
+        lf.run(DISTILL, tmp_path)
+    assert thesis.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["../..", "a/b", "", ".hidden"])
+def test_a_runs_name_cannot_lead_elsewhere(name: str) -> None:
+    """The name of a run is the name of a folder, never a path."""
+    with pytest.raises(lf.RecipeError, match=r"run\.name: 'name' must be letters, digits"):
+        lf.run(changed("run", "name", value=name))
+
+
+def test_an_input_given_as_an_object_counts_by_its_content(tmp_path: Path) -> None:
+    """Two artifacts with other weights are other inputs, whatever their provenance says."""
+    digits = lf.load_task("digits", classes=[0, 1, 2])
+    made = lf.transfer(lf.load_method("model.conv4")(width=4, blocks=1), digits, train={"epochs": 1})
+    other = evolve(made, weights={name: t + 1 for name, t in (made.weights or {}).items()})
+    lf.export(made, digits, run=tmp_path)
+    with pytest.raises(lf.RunError, match="would be run again"):
+        lf.export(other, digits, run=tmp_path)
+    assert lf.export(made, digits, run=tmp_path).metrics["is_equal"]
+
+
+def test_a_moved_plugin_file_is_the_same_method(tmp_path: Path) -> None:
+    """A fingerprint holds what a plugin file says, not where it lies."""
+    data = changed("stage", 0, "use", value="hard")
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "hard_plugin.py").write_text(PLUGIN)
+    lf.run(data, tmp_path / "run", plugin_files=(tmp_path / "here" / "hard_plugin.py",))
+    moved = lf.run(data, tmp_path / "run", plugin_files=(tmp_path / "there" / "hard_plugin.py",))
+    assert states(moved) == {"first": "kept", "second": "kept"}
+
+
+def test_an_executor_does_not_change_a_fingerprint(plugins: lf.Plugins) -> None:
+    """Where trials run is no part of what a search finds."""
+    stage = plugins.load("stage", "search")
+    space = plugins.load("space", "residual")()
+    method = plugins.load("searcher", "random")()
+    plain = stage(name="s", space=space, method=method)
+    elsewhere = evolve(plain, executor=plugins.load("executor", "processes")())
+    assert elsewhere.fingerprint_data() == plain.fingerprint_data()
+    assert evolve(plain, trials=3).fingerprint_data() != plain.fingerprint_data()
 
 
 def test_notifications_come_in_order(tmp_path: Path) -> None:

@@ -16,19 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from learnforge import Batch, Context, DivergedError, MemorySplit, PluginChoice, Plugins, Task, Train
 from learnforge import context as context_module
-from learnforge.training import (
-    Normaliser,
-    Scores,
-    Trainee,
-    _Training,
-    confusion,
-    cross_entropy,
-    evaluate,
-    fit,
-    make_optimizer,
-    predict,
-    score,
-)
+from learnforge.evaluation import Normaliser, Scores, confusion, evaluate, predict, score
+from learnforge.training import Trainee, _Training, cross_entropy, fit, make_optimizer
 
 MakeContext = Callable[..., Context]
 

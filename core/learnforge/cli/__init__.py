@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LearnforgeError as error:
         if is_debugging:
             raise
-        print(f"learnforge: {error}", file=sys.stderr)  # noqa: T201
+        words = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        print(f"learnforge: {words}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         if is_debugging:

@@ -51,7 +51,8 @@ def _comparison(m: Mapping[str, Any]) -> str:
     if "test" in m:
         return f"{_interval(m['test'], 'before')} before, {m['ways']}-way {m['shots']}-shot"
     if "baseline_test_accuracy" in m:
-        return f"{m['baseline_test_accuracy']:.1%} from scratch"
+        name = "without teacher" if "teacher_test_accuracy" in m else "from scratch"
+        return f"{m['baseline_test_accuracy']:.1%} {name}"
     if "agreement" in m:
         return f"{m['agreement']:.1%} as the network"
     return ""
@@ -85,7 +86,7 @@ def _distill_verdict(m: Mapping[str, Any]) -> str:
         f"right where its teacher gets {m['teacher_test_accuracy']:.1%}"
     )
     if "baseline_test_accuracy" in m:
-        words += f"; trained from scratch the same student gets {m['baseline_test_accuracy']:.1%}"
+        words += f"; without its teacher the same student gets {m['baseline_test_accuracy']:.1%}"
     return words + "."
 
 
@@ -144,7 +145,8 @@ def _compared_section(stage: StageSummary) -> Section:
     rows = [(own, f"{m['validation_accuracy']:.1%}", f"{m['test_accuracy']:.1%}", f"{m['parameters']:,}")]
     if "baseline_test_accuracy" in m:
         baseline = f"{m['baseline_validation_accuracy']:.1%}", f"{m['baseline_test_accuracy']:.1%}"
-        rows.append(("from scratch, same budget", *baseline, f"{m['parameters']:,}"))
+        name = "without its teacher" if stage.kind == "distill" else "from scratch"
+        rows.append((f"{name}, same budget", *baseline, f"{m['parameters']:,}"))
     words = ""
     if "teacher_test_accuracy" in m:
         teacher = f"{m['teacher_validation_accuracy']:.1%}", f"{m['teacher_test_accuracy']:.1%}"

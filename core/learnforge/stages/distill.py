@@ -10,16 +10,19 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from learnforge.artifact import Artifact, Provenance, copy_weights, count_parameters, trained_on
+from learnforge.artifact import Artifact, Provenance, copy_weights, trained_on
 from learnforge.context import Context
 from learnforge.errors import Problem, StageError
+from learnforge.evaluation import Normaliser, evaluate, predict, score
+from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
+from learnforge.randomness import seeded
 from learnforge.stages.measures import judge, weigh
-from learnforge.stages.stage import Reference, Stage
+from learnforge.stages.stage import Reference, Stage, check_fit
 from learnforge.taps import Outputs, Tapped
 from learnforge.task import Batch, Task
-from learnforge.training import Normaliser, Train, Trainee, cross_entropy, evaluate, fit, predict, score
+from learnforge.training import Train, Trainee, cross_entropy, fit
 
 Criterion = Callable[[Outputs, Outputs, Batch], Tensor]
 
@@ -83,12 +86,9 @@ class DistillStage(Stage):
 
     def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         return [
-            Problem(
-                role,
-                f"must tell apart the task's {task.info.outputs} classes, it has {inputs[role].task.outputs}",
-            )
+            fault
             for role in ("teacher", "student")
-            if inputs[role].task.outputs != task.info.outputs
+            for fault in check_fit(role, inputs[role].task, task.info)
         ]
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
@@ -113,6 +113,8 @@ class DistillStage(Stage):
         return evolve(
             inputs["student"],
             weights=weights,
+            adapter={},
+            adapter_options={},
             task=task.info,
             metrics=metrics | {"history": history},
             provenance=Provenance(trained_on=(learnt,)),
@@ -158,7 +160,7 @@ class DistillStage(Stage):
         images, _, _ = next(iter(task.train.batches(torch.arange(min(4, len(task.train))), 4)))
         images = Normaliser(task.info, context.device)(images)
         pupil.network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), seeded(context.derive("criterion")):
             criterion: Criterion = self.method.criterion(pupil(images), master(images), task)
         if isinstance(criterion, nn.Module):
             criterion.to(context.device)

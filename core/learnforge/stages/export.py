@@ -16,18 +16,19 @@ from attrs import evolve, field, frozen
 from attrs.validators import gt
 from torch import Tensor, nn
 
-from learnforge.artifact import Artifact, count_parameters
+from learnforge.artifact import Artifact
 from learnforge.context import Context
-from learnforge.episodes import EpisodeShape, ImageEpisodes
+from learnforge.episodes import EpisodeShape, ImageEpisodes, episode_fault
 from learnforge.errors import ExportMismatchError, Problem, StageError
 from learnforge.files import refusal, remove, write_json
+from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
 from learnforge.plugins import spell
 from learnforge.space import time_call
 from learnforge.stages.meta import adapt_artifact
-from learnforge.stages.meta.stage import episode_source
-from learnforge.stages.stage import Reference, Stage
+from learnforge.stages.meta.adaptation import episode_source
+from learnforge.stages.stage import Reference, Stage, check_fit
 from learnforge.task import MemorySplit, Split, Task, TaskInfo
 
 Runtime = Callable[[Tensor], Tensor]
@@ -101,16 +102,11 @@ class ExportStage(Stage):
 
     def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         source = inputs["source"]
-        if source.adapter_options or source.task.outputs == task.info.outputs:
-            return []
-        want, got = task.info.outputs, source.task.outputs
-        return [
-            Problem(
-                "task",
-                f"must have as many classes as the network has outputs ({got}), it has {want}; give the "
-                "stage the task of its input",
-            )
-        ]
+        if "meta_learner" not in source.adapter_options:
+            return check_fit("from", source.task, task.info)
+        shape = EpisodeShape(**source.adapter_options["episodes"])
+        fault = episode_fault(task.test.labels, shape, "test") if task.episodes is None else ""
+        return [Problem("task", fault)] if fault else []
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         artifact, images, labels = self._ready(inputs["source"], task, context)

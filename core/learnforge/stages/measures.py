@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from learnforge.evaluation import confusion, evaluate, predict, score
 from learnforge.space import measure_cost, measure_latency
 from learnforge.task import Task
-from learnforge.training import confusion, evaluate, predict, score
 
 
 def judge(network: nn.Module, task: Task, prefix: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from learnforge.errors import Problem
 from learnforge.options import option_key, plain, plugin_field
 from learnforge.plugins import identify, spell
 from learnforge.space import Model
-from learnforge.task import Task, TaskSource
+from learnforge.task import Task, TaskInfo, TaskSource
 
 Reference = str | Model | Artifact | nn.Module | None
 """An input: a stage's name or an artifact's path, a model, and from the API an artifact or a module; None:
@@ -64,7 +64,8 @@ class Stage(ABC):
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         """Return a stand-in, without weights, for what `run` will give; later stages are checked with it."""
-        return attrs.evolve(next(iter(inputs.values())), task=task.info, weights=None)
+        source = next(iter(inputs.values()))
+        return attrs.evolve(source, task=task.info, weights=None, adapter={}, adapter_options={})
 
     def describe_inputs(self) -> dict[str, Reference]:
         """Return {role: reference} for every input."""
@@ -76,26 +77,36 @@ class Stage(ABC):
         """Return what the result depends on, apart from data and inputs: settings and the code of every
         method used.
         """
-        own = {
-            f
-            for f in attrs.fields(type(self))
-            if f.name not in ("name", "method") and not f.metadata.get("placement")
-        }
-        settings = {
-            option_key(f): _spelled(f, getattr(self, f.name)) for f in own if not f.metadata.get("reference")
-        }
-        methods = [getattr(self, f.name) for f in attrs.fields(type(self)) if f.metadata.get("plugin")]
-        used = [
-            m
-            for m in (self.method, *methods)
-            if m is not None and attrs.has(type(m)) and not isinstance(m, Artifact)
+        fields = [f for f in attrs.fields(type(self)) if not f.metadata.get("placement")]
+        # inputs count by their own fingerprints, tasks by their content
+        counted = [
+            f for f in fields if not f.metadata.get("reference") and f.metadata.get("plugin") != "task"
         ]
+        own = [f for f in counted if f.name not in ("name", "method")]
+        parts = [getattr(self, f.name) for f in counted if f.metadata.get("plugin")]
         return {
             "kind": self.kind,
             "method": spell(self.method) if self.method is not None else None,
-            "settings": settings,
-            "code": [plain(identify(method)) for method in used],
+            "settings": {option_key(f): _spelled(f, getattr(self, f.name)) for f in own},
+            "code": [plain(identify(p)) for p in (self, self.method, *parts) if attrs.has(type(p))],
         }
+
+
+def check_fit(role: str, own: TaskInfo, task: TaskInfo) -> list[Problem]:
+    """Find out why a network made for one task cannot be used on another as it is.
+
+    Args:
+        role: The input's key, for the problems' path.
+        own: The task that the network was made for.
+        task: The task to use it on.
+    """
+    if own.input_shape != task.input_shape:
+        want, got = list(task.input_shape), list(own.input_shape)
+        return [Problem(role, f"must take images of shape {want} as the task has, it takes {got}")]
+    if own.classes != task.classes:
+        want_classes, got_classes = ", ".join(task.classes), ", ".join(own.classes)
+        return [Problem(role, f"must tell apart the task's classes {want_classes}; it knows {got_classes}")]
+    return []
 
 
 def _spelled(declared: attrs.Attribute[Any], value: Any) -> Any:

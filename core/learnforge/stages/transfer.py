@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from learnforge.artifact import Artifact, Provenance, load_weights, trained_on
 from learnforge.context import Context
 from learnforge.errors import Problem, StageError
+from learnforge.evaluation import Normaliser, evaluate
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
 from learnforge.randomness import seeded
@@ -23,7 +24,7 @@ from learnforge.stages.measures import judge, weigh
 from learnforge.stages.stage import Reference, Stage
 from learnforge.taps import Outputs, Tapped
 from learnforge.task import Batch, Task, TaskInfo, TaskSource
-from learnforge.training import Normaliser, Train, Trainee, cross_entropy, evaluate, fit
+from learnforge.training import Train, Trainee, cross_entropy, fit
 
 Criterion = Callable[[Outputs, Batch, Outputs | None, Batch | None], Tensor]
 
@@ -91,7 +92,7 @@ class PhasedTransfer(Transfer):
             other: The same for the companion batch, where the method adapts a domain.
             other_batch: Unlabelled images of the new task; its labels are -1.
         """
-        return F.cross_entropy(outputs.logits, batch.labels)
+        return F.cross_entropy(outputs.logits, batch.labels, label_smoothing=batch.label_smoothing)
 
     def taps(self, network: nn.Module) -> Sequence[str]:
         """Name the layers whose outputs the loss needs; none by default."""
@@ -192,9 +193,8 @@ class TransferStage(Stage):
     ) -> Artifact:
         tasks = [task, labelled] if self.adapts_domain else [task]
         learnt = tuple(trained_on(t.info.name, t.origins_of(t.train), t.train) for t in tasks)
-        artifact = evolve(source, task=task.info, provenance=Provenance(trained_on=learnt)).with_state(
-            network
-        )
+        plain = evolve(source, task=task.info, adapter={}, adapter_options={})
+        artifact = evolve(plain, provenance=Provenance(trained_on=learnt)).with_state(network)
         if source.spec.kind == "module":
             return evolve(artifact, module=network)
         assert artifact.weights is not None
@@ -206,7 +206,8 @@ class TransferStage(Stage):
         self, network: nn.Module, old: TaskInfo, here: Task, labelled: Task, context: Context
     ) -> list[dict[str, Any]]:
         if isinstance(self.method, DirectTransfer):
-            fitted = self.method.fit(network, here, context)
+            with seeded(context.derive("fit")):
+                fitted = self.method.fit(network, here, context)
             if fitted is not network:
                 raise StageError(
                     f"{type(self.method).__name__}.fit must return the network that it was given"
@@ -229,7 +230,13 @@ class TransferStage(Stage):
         """Share out `train.epochs`: phases of their own length first, the rest evenly among the others, the
         first of them longer where it does not divide.
         """
-        rest = max(0, self.train.epochs - sum(phase.epochs or 0 for phase in phases))
+        fixed = sum(phase.epochs or 0 for phase in phases)
+        if fixed > self.train.epochs:
+            raise StageError(
+                f"the method's phases take {fixed} epochs, `train.epochs` allows {self.train.epochs}; raise "
+                f"it, or shorten the phases, so that the baseline has the same budget"
+            )
+        rest = self.train.epochs - fixed
         left = sum(phase.epochs is None for phase in phases)
         lengths = []
         for phase in phases:
@@ -242,7 +249,7 @@ class TransferStage(Stage):
     def _criterion(self, tapped: Tapped, task: Task, context: Context) -> Criterion:
         images, _, _ = next(iter(task.train.batches(torch.arange(min(4, len(task.train))), 4)))
         tapped.network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), seeded(context.derive("criterion")):
             criterion: Criterion = self.method.criterion(
                 tapped(Normaliser(task.info, context.device)(images)), task.info
             )

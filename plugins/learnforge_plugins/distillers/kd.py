@@ -39,7 +39,7 @@ class KD(Distiller):
             log_target=True,
             reduction="batchmean",
         )
-        hard = F.cross_entropy(student.logits, batch.labels)
+        hard = F.cross_entropy(student.logits, batch.labels, label_smoothing=batch.label_smoothing)
         return (1 - self.alpha) * hard + self.alpha * t * t * soft
 
 

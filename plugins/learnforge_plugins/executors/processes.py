@@ -7,6 +7,8 @@ Tensors in the arguments are handed over in shared memory.
 from __future__ import annotations
 
 import concurrent.futures
+import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,8 +39,20 @@ def _start(slot: Slot, setup: Callable[..., None], arguments: tuple[Any, ...]) -
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(slot.threads)
     setup(slot, *arguments)
+
+
+def _end_with_parent() -> None:
+    """End this process when the driver is gone, which cannot say so when it is killed."""
+    import multiprocessing
+    import multiprocessing.connection
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 @hookimpl

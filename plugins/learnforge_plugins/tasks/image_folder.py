@@ -199,7 +199,7 @@ def _head(file: Path) -> tuple[int, int, bool] | str:
             image.load()
     except UnidentifiedImageError:
         return "no known image format"
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return str(error)
     return head
 

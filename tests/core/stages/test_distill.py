@@ -303,6 +303,11 @@ def test_check_wants_the_tasks_classes(task: Task, inputs: dict[str, Artifact]) 
     stage = distil(Soft())
     assert stage.check(task, inputs) == []
     assert [str(problem) for problem in stage.check(task, wrong)] == [
-        "teacher: must tell apart the task's 3 classes, it has 2",
-        "student: must tell apart the task's 3 classes, it has 2",
+        f"{role}: must tell apart the task's classes stripe 0, stripe 1, stripe 2; it knows a, b"
+        for role in ("teacher", "student")
     ]
+    turned = evolve(task.info, classes=task.info.classes[::-1])
+    backwards = {role: evolve(artifact, task=turned) for role, artifact in inputs.items()}
+    assert len(stage.check(task, backwards)) == 2
+    larger = {role: evolve(a, task=evolve(task.info, input_shape=(1, 9, 9))) for role, a in inputs.items()}
+    assert "must take images of shape [1, 8, 8]" in str(stage.check(task, larger)[0])

@@ -156,10 +156,13 @@ def test_check_wants_the_networks_classes(task: Task, artifact: Artifact) -> Non
     stage = export(Pickled())
     assert stage.check(task, {"source": artifact}) == []
     assert [str(problem) for problem in stage.check(task, {"source": other})] == [
-        "task: must have as many classes as the network has outputs (2), it has 3; give the stage the task "
-        "of its input"
+        "from: must tell apart the task's classes stripe 0, stripe 1, stripe 2; it knows a, b"
     ]
-    assert stage.check(task, {"source": evolve(other, adapter_options={"episodes": {}})}) == []
+    options = {"meta_learner": {"use": "maml"}, "episodes": {"ways": 3, "shots": 1, "queries": 5}}
+    assert stage.check(task, {"source": evolve(other, adapter_options=options)}) == []
+    options["episodes"] = {"ways": 5, "shots": 1, "queries": 5}
+    (problem,) = stage.check(task, {"source": evolve(other, adapter_options=options)})
+    assert "the test split must have at least ways = 5 classes, it has 3" in str(problem)
 
 
 def test_a_meta_learnt_network_is_adapted_first(

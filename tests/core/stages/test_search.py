@@ -17,6 +17,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from learnforge import (
     Context,
+    DivergedError,
     HistorySampler,
     PluginChoice,
     Plugins,
@@ -28,7 +29,7 @@ from learnforge import (
     best_first,
     mutate,
 )
-from learnforge.stages.search import SearchStage, draw, driver, generator, non_dominated_rank
+from learnforge.stages.search import SearchStage, draw, driver, generator, non_dominated_rank, pool
 from learnforge.stages.search import stage as stage_module
 from learnforge.stages.search.driver import Driver, Goal, Record, read_records
 from learnforge.stages.search.pareto import crowding_distance, to_losses
@@ -82,6 +83,8 @@ class Toy(Space):
     def build(self, design, task):
         layers = [nn.Flatten(), nn.Linear(64, design["width"]), ACTIVATIONS[design["act"]]()]
         fault = Fault(self.faults.get(design["width"], ""))
+        if fault.kind == "unbuildable":
+            raise ValueError("no such network")
         return nn.Sequential(*layers, fault, nn.Linear(design["width"], task.outputs))
 
 
@@ -164,9 +167,9 @@ def test_a_batch_makes_the_search_independent_of_workers(search: Any, tmp_path: 
 def test_batches_are_asked_before_they_run(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `batch = 3`, the choices of three new designs are stored before the first of them trains."""
     events: list[str] = []
-    ask, run_trial = optuna.Study.ask, driver.run_trial
+    ask, run_trial = optuna.Study.ask, pool.run_trial
     monkeypatch.setattr(optuna.Study, "ask", lambda *a, **k: (events.append("ask"), ask(*a, **k))[1])
-    monkeypatch.setattr(driver, "run_trial", lambda job: (events.append("run"), run_trial(job))[1])
+    monkeypatch.setattr(pool, "run_trial", lambda job: (events.append("run"), run_trial(job))[1])
     told = search(trials=6, batch=3)[1]
     runs = "".join(event[0] for event in events).replace("a", " ").split()
     assert runs == ["rrr", "rrr"]
@@ -176,8 +179,8 @@ def test_batches_are_asked_before_they_run(search: Any, monkeypatch: pytest.Monk
 def test_a_batch_is_told_in_trial_order(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever trial of a batch ends first, the search goes the same way."""
     expected = search(trials=6, batch=3)[1]
-    collect, emitted = driver._Pool.collect, []
-    monkeypatch.setattr(driver._Pool, "collect", lambda pool, wait_for_all: collect(pool, wait_for_all)[::-1])
+    collect, emitted = pool.Pool.collect, []
+    monkeypatch.setattr(pool.Pool, "collect", lambda own, wait_for_all: collect(own, wait_for_all)[::-1])
 
     def emit(event: str, trial: Mapping[str, Any], **data: Any) -> None:
         if trial["state"] == "evaluated":
@@ -219,9 +222,9 @@ def test_a_small_space_is_exhausted_and_the_search_ends(search: Any) -> None:
 def test_limits_refuse_before_training(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A design over a limit is refused with numbers, never trained, and not counted."""
     trained: list[int] = []
-    run_trial = driver.run_trial
+    run_trial = pool.run_trial
     monkeypatch.setattr(
-        driver, "run_trial", lambda job: (trained.append(job.design["width"]), run_trial(job))[1]
+        pool, "run_trial", lambda job: (trained.append(job.design["width"]), run_trial(job))[1]
     )
     # 64 w + w + 3 w + 3 parameters: 139 with w = 2, 207 with w = 3
     records, told = search(trials=6, limits={"parameters": 139})
@@ -306,7 +309,7 @@ def killed_at(moment: float, run: Callable[[Callable[..., None]], Any]) -> tuple
             (optuna.Study, "tell"),
             (optuna.trial.Trial, "suggest_int"),
             (optuna.trial.Trial, "set_user_attr"),
-            (driver, "run_trial"),
+            (pool, "run_trial"),
         ):
             patch.setattr(owner, name, clock.around(getattr(owner, name)))
         try:
@@ -344,14 +347,14 @@ def test_a_trial_that_kills_its_worker_twice_fails(search: Any, monkeypatch: pyt
     """A trial is run at most twice; the others go on."""
     from concurrent.futures import BrokenExecutor
 
-    run_trial = driver.run_trial
+    run_trial = pool.run_trial
 
     def run(job: Any) -> TrialResult:
         if job.number == 1:
             raise BrokenExecutor
         return run_trial(job)
 
-    monkeypatch.setattr(driver, "run_trial", run)
+    monkeypatch.setattr(pool, "run_trial", run)
     records, told = search(trials=3, batch=3)
     assert [(e["number"], e["reason"]) for e in told if e["state"] == "failed"] == [
         (1, "its worker process died twice")
@@ -369,17 +372,17 @@ def test_a_latency_is_measured_once_and_stored(search: Any, monkeypatch: pytest.
 
     monkeypatch.setattr(driver, "measure_latency", measure)
     storage = optuna.storages.InMemoryStorage()
-    run_trial = driver.run_trial
+    run_trial = pool.run_trial
 
     def kill(job: Any) -> TrialResult:
         raise Kill
 
-    monkeypatch.setattr(driver, "run_trial", kill)
+    monkeypatch.setattr(pool, "run_trial", kill)
     options: dict[str, Any] = {"objectives": ("accuracy", "-latency_ms"), "limits": {"latency_ms": 2.5}}
     with pytest.raises(Kill):
         search(trials=2, storage=storage, **options)
     assert len(measured) == 1
-    monkeypatch.setattr(driver, "run_trial", run_trial)
+    monkeypatch.setattr(pool, "run_trial", run_trial)
     records, _ = search(trials=2, storage=storage, **options)
     assert [record.metrics["latency_ms"] for record in records] == [1.0, 2.0]
     search(trials=2, storage=storage, **options)
@@ -483,6 +486,42 @@ def test_the_best_designs_are_trained_again(
         e["number"] for e in told if e["metrics"]["accuracy"] == ranked[0]["metrics"]["accuracy"]
     ]
     assert artifact.provenance.origins == set(task.info.origins)
+
+
+def test_a_design_that_cannot_be_built_is_refused_alone(search: Any) -> None:
+    """A space that fails for one design loses that design; the search goes on."""
+    found, told = search(trials=9, faults={1: "unbuildable"}, searcher=("random", {}))
+    assert {record.design["width"] for record in found} == {2, 3, 4}
+    reasons = {record["reason"] for record in told if record["state"] == "refused"}
+    assert reasons == {"cannot be built: ValueError: no such network"}
+
+
+def test_a_diverging_retraining_makes_place_for_the_next(
+    make_stage: Callable[..., SearchStage],
+    task: Task,
+    make_context: MakeContext,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The best designs are retrained until `keep` are done; only if all diverge does the stage fail."""
+    records = [Record(number, str(number), {}) for number in range(3)]
+    tried: list[int] = []
+
+    def retrain(self: SearchStage, record: Record, task: Task, context: Context) -> Any:
+        tried.append(record.number)
+        if record.number in bad:
+            raise DivergedError(1, 1, 1)
+        return record, None, None
+
+    monkeypatch.setattr(SearchStage, "_retrain", retrain)
+    stage, bad = make_stage(keep=2), {0}
+    assert [r.number for r, _, _ in stage._retrain_best(records, task, make_context(None))] == [1, 2]
+    stage, bad = make_stage(keep=1), {1}
+    tried.clear()
+    stage._retrain_best(records, task, make_context(None))
+    assert tried == [0]
+    bad = {0, 1, 2}
+    with pytest.raises(DivergedError):
+        stage._retrain_best(records, task, make_context(None))
 
 
 def test_by_default_retraining_takes_three_times_as_long(make_stage: Callable[..., SearchStage]) -> None:

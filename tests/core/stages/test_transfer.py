@@ -256,7 +256,8 @@ def test_lengths_of_phases() -> None:
     assert lengths(10, 3, None) == [3, 7]
     assert lengths(10, None) == [10]
     assert lengths(10, None, 2, None) == [4, 2, 4]
-    assert lengths(3, 5, None) == [5, 0]
+    with pytest.raises(StageError, match=r"phases take 5 epochs, `train\.epochs` allows 3"):
+        lengths(3, 5, None)
     assert lengths(10, 4, 2) == [4, 2]
     assert sum(lengths(10, None, None, 3)) == 10
 
@@ -292,7 +293,8 @@ def test_a_stage_cut_off_in_its_second_phase_goes_on(
 ) -> None:
     """Continued, it ends with the same bits, and the first phase is not trained again."""
     monkeypatch.setattr(context_module, "CHECKPOINT_SECONDS", 0)
-    stage = carry(Phased([Phase({"head": 1.0}, 2, "head"), Phase({"": 1.0}, 2, "all")]))
+    phases = [Phase({"head": 1.0}, 2, "head"), Phase({"": 1.0}, 2, "all")]
+    stage = evolve(carry(Phased(phases)), train=Train(epochs=4))
     expected = stage.run(task, {"source": source}, context)
     parts: list[str] = []
 
@@ -304,7 +306,7 @@ def test_a_stage_cut_off_in_its_second_phase_goes_on(
     with pytest.raises(CutError):
         stage.run(task, {"source": source}, evolve(context, folder=tmp_path, emit=stop))
     found = stage.run(task, {"source": source}, evolve(context, folder=tmp_path, emit=stop))
-    assert parts == ["1 head", "1 head", "2 all", "2 all", "2 all", "from scratch", "from scratch"]
+    assert parts == ["1 head", "1 head", "2 all", "2 all", "2 all", *["from scratch"] * 4]
     assert found.weights is not None
     assert expected.weights is not None
     assert all(torch.equal(tensor, expected.weights[name]) for name, tensor in found.weights.items())

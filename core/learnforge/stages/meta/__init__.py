@@ -2,10 +2,11 @@
 computes with.
 """
 
+from learnforge.stages.meta.adaptation import adapt_artifact
 from learnforge.stages.meta.engine import ENGINES, Engine, FastWeights, Step
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, prepare_normalisation
-from learnforge.stages.meta.stage import MetaStage, adapt_artifact, learnforge_stages
+from learnforge.stages.meta.stage import MetaStage, learnforge_stages
 
 __all__ = [
     "ENGINES",

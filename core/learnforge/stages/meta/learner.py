@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from attrs import frozen
 from torch import Tensor, nn
 
-from learnforge.artifact import replace_head
 from learnforge.episodes import Episodes, Labelled
+from learnforge.heads import replace_head
 from learnforge.stages.meta.engine import Engine, FastWeights, Parameters, Rules
 
 

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, Provenance, trained_on
 from learnforge.context import Checkpoint, Context
-from learnforge.episodes import EpisodeShape, EpisodeSource, ImageEpisodeSource, Labelled
-from learnforge.errors import ArtifactError, DivergedError, Problem, StageError
+from learnforge.episodes import EpisodeShape, episode_fault
+from learnforge.errors import DivergedError, Problem, StageError
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
-from learnforge.plugins import Plugins, spell
+from learnforge.plugins import spell
 from learnforge.randomness import seeded
 from learnforge.stages.measures import weigh
-from learnforge.stages.meta.engine import ENGINES, Engine, FastWeights
+from learnforge.stages.meta.adaptation import episode_source
+from learnforge.stages.meta.engine import ENGINES, Engine
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, Policy
 from learnforge.stages.stage import Reference, Stage
-from learnforge.task import MemorySplit, Split, Task, TaskInfo
-from learnforge.training import Normaliser, Train, make_optimizer
+from learnforge.task import Task, TaskInfo
+from learnforge.training import Train, make_optimizer
 
 BLOCKS = 20
 """Meta-training is reported, and may be checkpointed, this many times."""
@@ -39,7 +40,7 @@ class MetaStage(Stage):
     Args:
         source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by
             default.
-        fresh: Start from fresh weights of the source's network, not from those it comes with. Weights that were
+        fresh: Start from fresh weights of the source's network, not those it comes with. Weights that were
             trained to tell some classes apart can be a worse start for learning others.
         episodes: Ways, shots and queries of an episode.
         train_queries: Queries of each class in meta-training; as in `episodes` by default. Fewer are faster.
@@ -62,7 +63,9 @@ class MetaStage(Stage):
     train_queries: int | None = field(default=None, validator=optional(ge(1)))
     iterations: int = field(default=300, validator=ge(0))
     tasks: int = field(default=8, validator=ge(1))
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = field(
+        default="adam", validator=in_(("adam", "adamw", "sgd"))
+    )
     learning_rate: float = field(default=2e-3, validator=gt(0.0))
     clip_norm: float = field(default=10.0, validator=gt(0.0))
     normalisation: Policy = field(default="support", validator=in_(POLICIES))
@@ -89,7 +92,9 @@ class MetaStage(Stage):
             )
         source = inputs["source"]
         if self.fresh and source.module is not None:
-            problems.append(Problem("fresh", "cannot be true for a module of the caller's, which has no others"))
+            problems.append(
+                Problem("fresh", "cannot be true for a module of the caller's, which has no others")
+            )
         if source.task.input_shape != task.info.input_shape:
             want, got = list(task.info.input_shape), list(source.task.input_shape)
             problems.append(
@@ -98,11 +103,26 @@ class MetaStage(Stage):
         seen = source.provenance.origins & set(task.origins_of(task.test))
         if seen and not self.allow_seen:
             problems.append(Problem("task", _seen_words(seen)))
-        return problems
+        return problems + self._check_episodes(task)
+
+    def _check_episodes(self, task: Task) -> list[Problem]:
+        """Find splits that are too small for the episodes that will be drawn from them."""
+        if task.episodes is not None:
+            return []
+        wanted = {"train": self._train_shape, "test": self.episodes}
+        if self.validation_episodes:
+            wanted["validation"] = self.episodes
+        faults = [episode_fault(getattr(task, name).labels, shape, name) for name, shape in wanted.items()]
+        return [Problem("task", fault) for fault in faults if fault]
+
+    @property
+    def _train_shape(self) -> EpisodeShape:
+        return evolve(self.episodes, queries=self.train_queries or self.episodes.queries)
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         stand_in = evolve(inputs["source"], task=self._info(task.info), weights=None)
-        return evolve(stand_in, adapter_options={"episodes": asdict(self.episodes)})
+        options = {"meta_learner": spell(self.method), "episodes": asdict(self.episodes)}
+        return evolve(stand_in, adapter={}, adapter_options=options)
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         source = inputs["source"]
@@ -116,7 +136,7 @@ class MetaStage(Stage):
         with seeded(context.derive("prepare")):
             network = self.method.prepare(network, source.task.outputs, self.episodes.ways).to(context.device)
         engine = ENGINES[self.engine](network, self.normalisation, self.method)
-        parameters, extra = self._initial(network)
+        parameters, extra = self._initial(network, context)
         history = self._train(engine, parameters, extra, here, context)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(parameters[name])
@@ -148,9 +168,10 @@ class MetaStage(Stage):
         names = tuple(f"class {i + 1}" for i in range(self.episodes.ways))
         return evolve(info, classes=names, origins=names)
 
-    def _initial(self, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _initial(self, network: nn.Module, context: Context) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
-        extra = {name: t.detach().clone() for name, t in self.method.extra_parameters(parameters).items()}
+        with seeded(context.derive("extra")):
+            extra = {n: t.detach().clone() for n, t in self.method.extra_parameters(parameters).items()}
         clash = sorted(set(parameters) & set(extra))
         if clash:
             raise StageError(
@@ -168,8 +189,7 @@ class MetaStage(Stage):
         context: Context,
     ) -> list[dict[str, Any]]:
         """Run the outer loop on `parameters` and `extra`, in place, going on from a checkpoint."""
-        shape = evolve(self.episodes, queries=self.train_queries or self.episodes.queries)
-        source = episode_source(task, "train", shape, context.device)
+        source = episode_source(task, "train", self._train_shape, context.device)
         leaves = {name: t.requires_grad_() for name, t in (parameters | extra).items()}
         settings = Train(optimizer=self.optimizer, learning_rate=self.learning_rate, weight_decay=0.0)
         optimizer = make_optimizer([{"params": list(leaves.values())}], settings, context.plugins)
@@ -181,7 +201,8 @@ class MetaStage(Stage):
                     group["lr"] = self.learning_rate * settings.rate(history.iteration, self.iterations, 1)
                 numbers = torch.arange(self.tasks) + history.iteration * self.tasks
                 episodes = source.draw(context.derive("train"), numbers)
-                found = self.method.gradient(engine, {n: p.detach() for n, p in leaves.items()}, episodes)
+                with seeded(context.derive("iteration", history.iteration)):
+                    found = self.method.gradient(engine, {n: p.detach() for n, p in leaves.items()}, episodes)
                 for name, leaf in leaves.items():
                     leaf.grad = found.gradients[name]
                 nn.utils.clip_grad_norm_(list(leaves.values()), self.clip_norm)
@@ -220,70 +241,6 @@ class MetaStage(Stage):
             "after_interval": float(interval[-1]),
             "by_step": [[float(m), float(i)] for m, i in zip(mean, interval, strict=True)],
         }
-
-
-def episode_source(task: Task, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
-    """Return where episodes of a split come from: the task's own source, or its images, held on the device.
-
-    Args:
-        task: The task.
-        name: `train`, `validation` or `test`.
-        shape: Size of an episode.
-        device: Where the episodes are made.
-    """
-    if task.episodes is not None:
-        return task.episodes(name, shape, device)
-    split: Split = getattr(task, name)
-    parts = [(images, labels) for images, labels, _ in split.batches(torch.arange(len(split)), 1024)]
-    held = MemorySplit(torch.cat([i for i, _ in parts]), torch.cat([labels for _, labels in parts]))
-    return ImageEpisodeSource.from_split(held, Normaliser(task.info, device)(held.images), shape, name)
-
-
-def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins) -> Artifact:
-    """Teach a meta-learnt artifact new classes from a few labelled images.
-
-    Args:
-        artifact: What a meta stage made.
-        images: float [image, channel, height, width], normalised as the artifact's task says.
-        labels: int64 [image], in [0, ways); every class must occur.
-        plugins: Where the meta-learner is looked up.
-
-    Returns:
-        An ordinary artifact whose network, in eval mode, tells these classes apart. Batch statistics are
-        fixed to those of the support images, also where the policy was transductive, since a deployed network
-        judges images one by one.
-
-    Raises:
-        ArtifactError: It is not meta-learnt, or images and labels do not fit it.
-    """
-    options = artifact.adapter_options
-    if "meta_learner" not in options:
-        raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
-    ways, shape = artifact.task.outputs, artifact.task.input_shape
-    if tuple(images.shape[1:]) != shape or len(images) != len(labels):
-        raise ArtifactError(
-            f"images must be [{len(labels)}, {', '.join(map(str, shape))}], got {list(images.shape)}"
-        )
-    if sorted(set(labels.tolist())) != list(range(ways)):
-        raise ArtifactError(
-            f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got "
-            f"{labels.tolist()}"
-        )
-    learner = plugins.resolve("meta-learner", options["meta_learner"], "meta-learner", [])
-    if learner is None:
-        raise ArtifactError(
-            f"the meta-learner {options['meta_learner']['use']!r} of this artifact is not installed"
-        )
-    policy: Policy = options["normalisation"]
-    network = artifact.network(plugins)
-    engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
-    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
-    support = Labelled(images[None], labels[None])
-    adapted: FastWeights = learner.adapt(engine, meta, support)[-1]
-    parameters = adapted.of(0)
-    state = network.state_dict() | parameters | engine.measure_statistics(parameters, images)
-    network.load_state_dict(state)
-    return evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
 
 
 class _Progressing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -22,9 +22,10 @@ from learnforge.context import Context, Executor, Slot, Tracker
 from learnforge.errors import StageError
 from learnforge.randomness import seeded
 from learnforge.space import Design, Space, design_key, measure_cost, measure_latency
+from learnforge.stages.search.pool import Pool
 from learnforge.stages.search.sampler import generator
 from learnforge.stages.search.storage import Direction
-from learnforge.stages.search.trial import TrialJob, TrialResult, run_trial, set_up, tear_down
+from learnforge.stages.search.trial import TrialJob, TrialResult, set_up, tear_down
 from learnforge.stages.search.view import SpaceView, TrialPick
 from learnforge.task import Task
 from learnforge.training import Train
@@ -254,8 +255,11 @@ class Driver:
 
     def _refusal(self, design: Design) -> tuple[str, dict[str, float]]:
         """Return why a design may not be trained, or "", and its costs."""
-        with torch.device("meta"):
-            cost = measure_cost(self.space.build(design, self.task.info), self.task.info)
+        try:
+            with torch.device("meta"):
+                cost = measure_cost(self.space.build(design, self.task.info), self.task.info)
+        except Exception as error:  # one design that its space cannot build must not end the search
+            return f"cannot be built: {type(error).__name__}: {error}", {}
         metrics = cost.as_metrics()
         reason = _over_limit(metrics, {k: v for k, v in self.goal.limits.items() if k in metrics})
         if not reason:
@@ -288,7 +292,7 @@ class Driver:
         record = Record(trial.number, known.key, known.design, "repeat", dict(known.metrics), reason)
         self._tell(trial, record, known.state == "evaluated")
 
-    def _finish_some(self, pool: _Pool, tracker: Tracker) -> None:
+    def _finish_some(self, pool: Pool, tracker: Tracker) -> None:
         """Run what is in flight: all of a batch, told in trial order, or else until one is done."""
         for number, (_, record) in self.in_flight.items():
             pool.submit(TrialJob(self._search, number, record.design))
@@ -313,73 +317,15 @@ class Driver:
             self._tell_repeat(twin, record)
 
     @contextlib.contextmanager
-    def _pool(self) -> Iterator[_Pool]:
+    def _pool(self) -> Iterator[Pool]:
         def reopen(slots: Sequence[Slot]) -> list[concurrent.futures.Executor]:
             return self.executor.open(slots, set_up, self._setup)
 
-        pool = _Pool(self.slots, reopen)
+        pool = Pool(self.slots, reopen)
         try:
             yield pool
         finally:
             pool.close()
-
-
-class _Pool:
-    """Hands jobs to one executor for each slot; a lost worker is replaced and its job run once more."""
-
-    def __init__(
-        self, slots: Sequence[Slot], reopen: Callable[[Sequence[Slot]], list[concurrent.futures.Executor]]
-    ):
-        self._slots, self._reopen = list(slots), reopen
-        self._executors: list[concurrent.futures.Executor | None] = [None] * len(self._slots)
-        self._queue: list[TrialJob] = []
-        self._known: set[int] = set()
-        self._retried: set[int] = set()
-        self._running: dict[concurrent.futures.Future[TrialResult], tuple[int, TrialJob]] = {}
-
-    def submit(self, job: TrialJob) -> None:
-        """Queue a job, unless it is queued or running already."""
-        if job.number not in self._known:
-            self._known.add(job.number)
-            self._queue.append(job)
-
-    def collect(self, wait_for_all: bool) -> list[TrialResult]:
-        """Run queued jobs until all, or at least one, of them are done; return the results."""
-        results: list[TrialResult] = []
-        while (self._queue or self._running) and (wait_for_all or not results):
-            self._start()
-            done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
-            results += [r for future in done if (r := self._result(future)) is not None]
-        return results
-
-    def _start(self) -> None:
-        busy = {slot for slot, _ in self._running.values()}
-        for slot in range(len(self._slots)):
-            if slot not in busy and self._queue:
-                executor = self._executors[slot] or self._reopen([self._slots[slot]])[0]
-                self._executors[slot] = executor
-                job = self._queue.pop(0)
-                self._running[executor.submit(run_trial, job)] = (slot, job)
-
-    def _result(self, future: concurrent.futures.Future[TrialResult]) -> TrialResult | None:
-        slot, job = self._running.pop(future)
-        try:
-            return future.result()
-        except concurrent.futures.BrokenExecutor:
-            broken, self._executors[slot] = self._executors[slot], None
-            if broken is not None:
-                broken.shutdown(wait=False, cancel_futures=True)
-            if job.number in self._retried:
-                return TrialResult(job.number, {}, 0.0, failure="its worker process died twice")
-            self._retried.add(job.number)
-            self._queue.insert(0, job)
-            return None
-
-    def close(self) -> None:
-        """Let running jobs end, drop the queue, and close every executor."""
-        for executor in self._executors:
-            if executor is not None:
-                executor.shutdown(wait=True, cancel_futures=True)
 
 
 def read_records(study: optuna.Study) -> list[dict[str, Any]]:

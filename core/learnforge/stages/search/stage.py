@@ -11,7 +11,8 @@ from attrs.validators import deep_mapping, ge, gt, instance_of, min_len, optiona
 
 from learnforge.artifact import Artifact, NetworkSpec, Provenance, trained_on
 from learnforge.context import Context, Executor
-from learnforge.errors import Problem, StageError, nearest
+from learnforge.errors import DivergedError, Problem, StageError, nearest
+from learnforge.evaluation import Scores, evaluate
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
 from learnforge.randomness import seeded
@@ -24,7 +25,7 @@ from learnforge.stages.search.storage import open_study
 from learnforge.stages.search.view import SpaceView
 from learnforge.stages.stage import Stage
 from learnforge.task import Task
-from learnforge.training import Scores, Train, Trainee, cross_entropy, evaluate, fit
+from learnforge.training import Train, Trainee, cross_entropy, fit
 
 METRICS = ("accuracy", "loss", *COSTS)
 
@@ -105,9 +106,8 @@ class SearchStage(Stage):
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         records, told = self._search(task, context)
         front = self._front(records)
-        chosen = self._order(records, front)[: self.keep]
         here = task.load(context.device)
-        retrained = [self._retrain(record, here, context) for record in chosen]
+        retrained = self._retrain_best(self._order(records, front), here, context)
         after = [
             evolve(r, metrics=r.metrics | {"accuracy": s.accuracy, "loss": s.loss}) for r, _, s in retrained
         ]
@@ -172,6 +172,23 @@ class SearchStage(Stage):
             return [int(i) for i in distance.argsort(kind="stable")]
         column = self.goal.metrics.index(self.pick) if self.pick else 0
         return [int(i) for i in losses[:, column].argsort(kind="stable")]
+
+    def _retrain_best(
+        self, records: Sequence[Record], task: Task, context: Context
+    ) -> list[tuple[Record, torch.nn.Module, Scores]]:
+        """Retrain from the best on until `keep` are done; one that diverges makes place for the next."""
+        retrained: list[tuple[Record, torch.nn.Module, Scores]] = []
+        diverged: DivergedError | None = None
+        for record in records:
+            try:
+                retrained.append(self._retrain(record, task, context))
+            except DivergedError as error:
+                diverged = error
+            if len(retrained) == self.keep:
+                break
+        if not retrained and diverged is not None:
+            raise diverged
+        return retrained
 
     def _retrain(
         self, record: Record, task: Task, context: Context

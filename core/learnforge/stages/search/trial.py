@@ -14,11 +14,12 @@ from attrs import frozen
 
 from learnforge.context import Context, Slot
 from learnforge.errors import DivergedError
+from learnforge.evaluation import evaluate
 from learnforge.plugins import Plugins
 from learnforge.randomness import derive, seeded
 from learnforge.space import Design, Space
 from learnforge.task import Task
-from learnforge.training import Train, Trainee, cross_entropy, evaluate, fit
+from learnforge.training import Train, Trainee, cross_entropy, fit
 
 
 @frozen

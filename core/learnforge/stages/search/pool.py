@@ -1,0 +1,67 @@
+"""Where trials run: one executor for each slot, a lost worker replaced and its trial run once more."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+
+from learnforge.context import Slot
+from learnforge.stages.search.trial import TrialJob, TrialResult, run_trial
+
+
+class Pool:
+    """Hands jobs to one executor for each slot; a lost worker is replaced and its job run once more."""
+
+    def __init__(
+        self, slots: Sequence[Slot], reopen: Callable[[Sequence[Slot]], list[concurrent.futures.Executor]]
+    ):
+        self._slots, self._reopen = list(slots), reopen
+        self._executors: list[concurrent.futures.Executor | None] = [None] * len(self._slots)
+        self._queue: list[TrialJob] = []
+        self._known: set[int] = set()
+        self._retried: set[int] = set()
+        self._running: dict[concurrent.futures.Future[TrialResult], tuple[int, TrialJob]] = {}
+
+    def submit(self, job: TrialJob) -> None:
+        """Queue a job, unless it is queued or running already."""
+        if job.number not in self._known:
+            self._known.add(job.number)
+            self._queue.append(job)
+
+    def collect(self, wait_for_all: bool) -> list[TrialResult]:
+        """Run queued jobs until all, or at least one, of them are done; return the results."""
+        results: list[TrialResult] = []
+        while (self._queue or self._running) and (wait_for_all or not results):
+            self._start()
+            done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
+            results += [r for future in done if (r := self._result(future)) is not None]
+        return results
+
+    def _start(self) -> None:
+        busy = {slot for slot, _ in self._running.values()}
+        for slot in range(len(self._slots)):
+            if slot not in busy and self._queue:
+                executor = self._executors[slot] or self._reopen([self._slots[slot]])[0]
+                self._executors[slot] = executor
+                job = self._queue.pop(0)
+                self._running[executor.submit(run_trial, job)] = (slot, job)
+
+    def _result(self, future: concurrent.futures.Future[TrialResult]) -> TrialResult | None:
+        slot, job = self._running.pop(future)
+        try:
+            return future.result()
+        except concurrent.futures.BrokenExecutor:
+            broken, self._executors[slot] = self._executors[slot], None
+            if broken is not None:
+                broken.shutdown(wait=False, cancel_futures=True)
+            if job.number in self._retried:
+                return TrialResult(job.number, {}, 0.0, failure="its worker process died twice")
+            self._retried.add(job.number)
+            self._queue.insert(0, job)
+            return None
+
+    def close(self) -> None:
+        """Let running jobs end, drop the queue, and close every executor."""
+        for executor in self._executors:
+            if executor is not None:
+                executor.shutdown(wait=True, cancel_futures=True)
