@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from learnforge.errors import (
         ArtifactError,
         DivergedError,
+        ExportMismatchError,
         LearnforgeError,
         PluginError,
         PluginWarning,
@@ -78,6 +79,7 @@ _HOMES = {
     "errors": (
         "ArtifactError",
         "DivergedError",
+        "ExportMismatchError",
         "LearnforgeError",
         "PluginError",
         "PluginWarning",
@@ -131,6 +133,7 @@ __all__ = [
     "EpisodeShape",
     "Episodes",
     "Executor",
+    "ExportMismatchError",
     "Exporter",
     "FastWeights",
     "HistorySampler",

@@ -21,6 +21,7 @@ from attrs.validators import ge, gt, in_, lt, optional
 from torch import Tensor
 
 from learnforge import MemorySplit, Task, TaskError, TaskInfo, TaskSource, hookimpl
+from learnforge.randomness import permutation
 from learnforge.task import measure_channels, stratified
 
 _SPLIT: dict[str, Callable[[bool], dict[str, Any]]] = {
@@ -46,7 +47,7 @@ class TorchvisionTask(TaskSource):
         root: Folder where the data set is, or where it is downloaded to, laid out as torchvision does.
         download: Fetch it if it is missing; needs the network.
         size: Height and width in pixels to resize to; as the data set has them by default (28 for Omniglot).
-        validation: Share of the training images to validate with.
+        validation: Share of the training images to validate with; of Omniglot, share of the characters.
         classes: Labels to keep; all by default.
         labels_per_class: Training images to keep of each class; all by default.
         split_seed: Which random split of the training images, from 0.
@@ -94,8 +95,17 @@ class TorchvisionTask(TaskSource):
             MemorySplit(test_images[test], places[test_labels[test]]),
         )
 
+    def _split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Split off validation images: of every class, or for Omniglot whole characters."""
+        if self.name != "Omniglot":
+            validation, train = stratified(labels, (self.validation,), self.split_seed)
+            return validation, train
+        order = permutation(self.split_seed, int(labels.max()) + 1)
+        held_out = torch.isin(labels, order[: max(1, round(self.validation * len(order)))])
+        return held_out.nonzero().flatten(), (~held_out).nonzero().flatten()
+
     def _parts(self, labels: Tensor, kept: list[int]) -> tuple[Tensor, Tensor]:
-        validation, train = stratified(labels, (self.validation,), self.split_seed)
+        validation, train = self._split(labels)
         validation, train = (
             part[torch.isin(labels[part], torch.tensor(kept))] for part in (validation, train)
         )
