@@ -129,7 +129,7 @@ def _plain_field(field: Attribute[Any], value: Any, name_of: Callable[[object], 
 
 @frozen
 class OptionDescription:
-    """One option of a method, as documentation and `learnforge plugins NAME` show it."""
+    """One option of a method, as the documentation shows it."""
 
     name: str
     type: str

@@ -5,7 +5,11 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,3 +72,35 @@ def test_killed_process_takes_no_other_with_it(executors: list[concurrent.future
     with pytest.raises(concurrent.futures.BrokenExecutor):
         executors[1].submit(_die).result(timeout=60)
     assert executors[0].submit(_look).result(timeout=60) == before
+
+
+DRIVER = """
+import sys, time
+from learnforge import Plugins, Slot
+from tests.plugins.executors.test_processes import _set_up, _look
+import torch
+
+if __name__ == "__main__":
+    (executor,) = Plugins().load("executor", "processes")().open([Slot()], _set_up, (torch.zeros(1),))
+    print(executor.submit(_look).result()[0], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_ends_with_a_killed_driver(tmp_path: Path) -> None:
+    """SIGKILL of the driver, which cannot clean up, leaves no worker behind."""
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    root = Path(__file__).parents[3]
+    driver = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    assert driver.stdout is not None
+    worker = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()

@@ -138,7 +138,8 @@ class Driver:
         self.is_exhausted = False
         self._search = f"{context.stage}/{context.seed}/{id(self)}"
         # the plugins come first: unpickling them loads the files that the other values' classes are from
-        self._setup = (context.plugins, self._search, space, task, train, context.seed, context.stage)
+        settings = (context.seed, context.stage, context.deterministic)
+        self._setup = (context.plugins, self._search, space, task, train, *settings)
 
     def run(self) -> list[Record]:
         """Search until the goal is reached or the space is exhausted; return the evaluated designs, oldest

@@ -79,8 +79,11 @@ def set_up(
     train: Train,
     seed: int,
     stage: str,
+    deterministic: bool,
 ) -> None:
-    """Prepare a process or thread for a search's trials: data on the device."""
+    """Prepare a process or thread for a search's trials: data on the device, kernels as asked."""
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
     device = torch.device(slot.device)
     _WORKPLACES[search] = _Workplace(slot, space, task.load(device), train, seed, stage, plugins)
 
