@@ -75,7 +75,7 @@ def test_diverged_error_says_where_and_what_to_do():
     error = DivergedError(3, 7, 12)
     assert (error.epoch, error.step, error.steps) == (3, 7, 12)
     assert "epoch 3, step 7 of 12" in str(error)
-    assert "Lower `train.learning_rate`" in str(error)
+    assert "Lower `learning_rate`" in str(error)
 
 
 def test_nearest_offers_the_closest_name_then_all_sorted():

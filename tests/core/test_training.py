@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step(
         return plain * float("nan") if len(calls) == 3 + 2 else plain
 
     settings, context = Train(epochs=4, batch_size=20), make_context()
-    words = r"must be finite, but it was not in epoch 2, step 2 of 3\..*`train.learning_rate`"
+    words = r"must be finite, but it was not in epoch 2, step 2 of 3\..*`learning_rate`"
     with pytest.raises(DivergedError, match=words) as caught:
         fit(Trainee(network, loss), task.train, task.info, settings, context, "student")
     assert (caught.value.epoch, caught.value.step, caught.value.steps) == (2, 2, 3)
