@@ -273,12 +273,14 @@ class _Runner:
         try:
             if note.exists() and f'"{print_}"' in note.read_text(encoding="utf-8"):
                 return
-            if folder.is_dir() and any(folder.iterdir()) and not note.exists():
+            held = [path for path in folder.iterdir() if path != note] if folder.is_dir() else []
+            if not note.exists() and any(path.suffix != ".tmp" for path in held):
                 raise RunError(
                     f"{folder} must be empty or a stage's folder of an earlier run, but it holds files that "
                     f"no run made. Choose another run folder with `--run`, or move them away."
                 )
-            remove(folder)
+            for path in held:  # the note is only replaced: after a kill here the folder is still known
+                remove(path)
         except OSError as error:
             raise refusal(folder, error) from error
         write_json(note, {"fingerprint": print_})

@@ -196,6 +196,29 @@ def test_folders_that_no_run_made_are_never_emptied(tmp_path: Path) -> None:
     assert thesis.read_text() == "years of work"
 
 
+def test_a_kill_while_a_stage_is_prepared_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note cut off in its writing, or a folder half cleared, is taken up by the next run."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / ".stage.json.7.tmp").write_text("{")
+    lf.run(DISTILL, tmp_path)
+    data = changed("stage", 1, "train", value={"epochs": 2})
+    removed: list[Path] = []
+
+    def die(path: Path) -> None:
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(path)
+        files.remove(path)
+
+    monkeypatch.setattr("learnforge.runner.remove", die)
+    with pytest.raises(KeyboardInterrupt):
+        lf.run(data, tmp_path, overwrite=True)
+    monkeypatch.undo()
+    assert states(lf.run(data, tmp_path, overwrite=True)) == {"first": "kept", "second": "finished"}
+
+
 @pytest.mark.parametrize("name", ["../..", "a/b", "", ".hidden"])
 def test_a_runs_name_cannot_lead_elsewhere(name: str) -> None:
     """The name of a run is the name of a folder, never a path."""
