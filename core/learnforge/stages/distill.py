@@ -106,7 +106,8 @@ class DistillStage(Stage):
         weights = copy_weights(student)
         if self.baseline:
             student.load_state_dict(initial)
-            history["baseline"] = self._train_alone(student, here, context)
+            alone = Trainee(student, cross_entropy(student, self.train))
+            history["baseline"] = self._fit(alone, here, context, "baseline")
             metrics |= judge(student, here, "baseline_")
         student.load_state_dict(weights)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
@@ -137,15 +138,7 @@ class DistillStage(Stage):
         extra = criterion if isinstance(criterion, nn.Module) else None
         trainee = Trainee(student, loss, extra=extra)
         try:
-            history = fit(
-                trainee,
-                task.train,
-                task.info,
-                self.train,
-                evolve(context, seed=context.derive("train")),
-                "student",
-                lambda: evaluate(student, task.validation, task.info).accuracy,
-            )
+            history = self._fit(trainee, task, context, "student")
         finally:
             pupil.close()
             master.close()
@@ -166,15 +159,16 @@ class DistillStage(Stage):
             criterion.to(context.device)
         return criterion
 
-    def _train_alone(self, student: nn.Module, task: Task, context: Context) -> list[dict[str, Any]]:
+    def _fit(self, trainee: Trainee, task: Task, context: Context, part: str) -> list[dict[str, Any]]:
+        """Train with the stage's settings; student and baseline see the same batches."""
         return fit(
-            Trainee(student, cross_entropy(student, self.train)),
+            trainee,
             task.train,
             task.info,
             self.train,
             evolve(context, seed=context.derive("train")),
-            "baseline",
-            lambda: evaluate(student, task.validation, task.info).accuracy,
+            part,
+            lambda: evaluate(trainee.network, task.validation, task.info).accuracy,
         )
 
 
