@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from learnforge import Context, MemorySplit, Plugins, Task, TaskInfo
+from learnforge import Context, Plugins, Task
+from learnforge.testing.toys import make_task
 
 
 @pytest.fixture(autouse=True)
@@ -45,21 +45,3 @@ def task() -> Task:
     seconds.
     """
     return make_task()
-
-
-def make_task(classes: int = 3, count: int = 60, size: int = 8, seed: int = 0) -> Task:
-    """Make a task whose class is the row of a bright stripe in noise."""
-    names = tuple(f"stripe {i}" for i in range(classes))
-    origins = tuple(f"stripes:{i}" for i in range(classes))
-    info = TaskInfo("stripes", names, origins, (1, size, size), (0.3,), (0.25,))
-    splits = [MemorySplit(*_stripes(classes, count, size, seed + part)) for part in range(3)]
-    return Task(info, splits[0], splits[1], splits[2])
-
-
-def _stripes(classes: int, count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % classes
-    images = torch.randint(0, 120, (count, 1, size, size), generator=generator)
-    rows = labels * (size // classes)
-    images[torch.arange(count), 0, rows] += 100
-    return images.to(torch.uint8), labels
