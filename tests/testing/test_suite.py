@@ -1,4 +1,4 @@
-"""A suite counts what it ran, skips only by declaration, holds methods to what they declare, and is never idle."""
+"""A suite counts what it ran, skips by declaration, holds methods to what they declare, and is never idle."""
 
 from __future__ import annotations
 

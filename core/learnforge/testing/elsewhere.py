@@ -78,7 +78,7 @@ class Where:
 
 
 def digest(value: Any) -> str:
-    """Hash (hex) nested results: tensors and arrays by type, shape and bytes, the rest as JSON; sets are refused."""
+    """Hash (hex) a nested result: tensors by type, shape and bytes, the rest as JSON; sets are refused."""
     return hashlib.sha256(json.dumps(_plain(value)).encode()).hexdigest()
 
 

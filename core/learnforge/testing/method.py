@@ -55,11 +55,12 @@ class MethodSuite(Suite):
             raise AssertionError(f"{cls.__name__} must be frozen, but {field.name} can be set")
 
     def test_docstring_describes_every_option(self) -> None:
-        """The docstring begins with a sentence and has a line under `Args:` for every option, and no other."""
+        """The docstring begins with a sentence and has a line for every option, and for nothing else."""
         name, text = self.method.__name__, inspect.getdoc(self.method) or ""
         is_sentence = text.split("\n")[0].endswith(".")
         require(
-            vars(self.method)["__doc__"] and is_sentence, f"{name}'s docstring must begin with a sentence"
+            vars(self.method)["__doc__"] and is_sentence,
+            f"{name}must have a docstring that begins with a sentence",
         )
         wordless = [option.name for option in describe(self.method) if not option.words]
         require(not wordless, f"{name}: `Args:` must describe {', '.join(wordless)}")
