@@ -14,6 +14,9 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from attrs import field, frozen
 from attrs.validators import ge, gt, optional
 
@@ -44,6 +47,8 @@ class MAML(MetaLearner):
     inner_steps: int = field(default=1, validator=ge(1))
     adaptation_steps: int | None = field(default=None, validator=optional(ge(0)))
     first_order: bool = False
+
+    exact_gradient: ClassVar[Mapping[str, Any]] = {"first_order": False, "adaptation_steps": None}
 
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         support = episodes.support

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from attrs import frozen
 from torch import Tensor, nn
@@ -36,6 +37,13 @@ class MetaLearner(Rules, ABC):
     a task (`support_loss`, `query_loss`, `predict`) are cross-entropy and the adapted network's outputs,
     unless a method says otherwise.
     """
+
+    exact_gradient: ClassVar[Mapping[str, Any] | None] = None
+    """Options under which `gradient` is the exact gradient of the mean query loss after adaptation; None
+    where the method claims none."""
+
+    takes_steps: ClassVar[bool] = True
+    """Whether `adapt` moves the parameters; False for a method whose `predict` compares images instead."""
 
     @abstractmethod
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
