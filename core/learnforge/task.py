@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import evolve, field, frozen
@@ -261,6 +261,9 @@ class TaskSource(ABC):
     it returns is hashed into fingerprints, so it must be a pure function of the options and the files they
     name.
     """
+
+    has_episodes: ClassVar[bool] = False
+    """Whether the task brings its own source of episodes, and may lack images in its splits."""
 
     @abstractmethod
     def load(self) -> Task:

@@ -4,6 +4,10 @@ alone, which are then split.
 Grey, colour, palette, RGBA and 16-bit images of any size are converted to one shape; files that cannot be
 read are all named before anything is trained. Small sets are held in memory; large ones are read by worker
 processes as they are needed.
+
+Reference:
+    torchvision documentation, ImageFolder.
+    https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html
 """
 
 from __future__ import annotations

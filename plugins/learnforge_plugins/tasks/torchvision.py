@@ -4,6 +4,9 @@ Omniglot.
 The official test split is the test split; validation images are split off the official training split.
 Omniglot has other characters in its evaluation set than in its background set, so it serves meta-learning as
 it is.
+
+Reference:
+    torchvision documentation, Datasets. https://docs.pytorch.org/vision/stable/datasets.html
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, lt, optional
+from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor
 
 from learnforge import MemorySplit, Task, TaskError, TaskInfo, TaskSource, hookimpl
@@ -36,6 +39,7 @@ _SPLIT: dict[str, Callable[[bool], dict[str, Any]]] = {
     "Omniglot": lambda is_train: {"background": is_train},
 }
 Name = Literal["MNIST", "FashionMNIST", "KMNIST", "USPS", "CIFAR10", "CIFAR100", "SVHN", "STL10", "Omniglot"]
+_LABELS: Any = optional(deep_iterable(ge(0)))
 
 
 @frozen
@@ -48,7 +52,7 @@ class TorchvisionTask(TaskSource):
         download: Fetch it if it is missing; needs the network.
         size: Height and width in pixels to resize to; as the data set has them by default (28 for Omniglot).
         validation: Share of the training images to validate with; of Omniglot, share of the characters.
-        classes: Labels to keep; all by default.
+        classes: Labels to keep, from 0; all by default.
         labels_per_class: Training images to keep of each class; all by default.
         split_seed: Which random split of the training images, from 0.
     """
@@ -58,7 +62,7 @@ class TorchvisionTask(TaskSource):
     download: bool = False
     size: int | None = field(default=None, validator=optional(ge(4)))
     validation: float = field(default=0.1, validator=[gt(0.0), lt(1.0)])
-    classes: tuple[int, ...] | None = None
+    classes: tuple[int, ...] | None = field(default=None, validator=_LABELS)
     labels_per_class: int | None = field(default=None, validator=optional(ge(1)))
     split_seed: int = field(default=0, validator=ge(0))
 
