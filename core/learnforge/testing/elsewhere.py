@@ -14,9 +14,9 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import numpy as np
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from learnforge.testing.suite import Suite
 
+T = TypeVar("T")
 _PROCESSES: list[concurrent.futures.ProcessPoolExecutor] = []
 
 
@@ -89,6 +90,11 @@ def digest_elsewhere(suite: type[Suite]) -> str:
     where, threads = Where.of(base or suite), torch.get_num_threads()
     future = _process().submit(_digest, where, method, dict(suite.options), threads)
     return future.result(timeout=600)
+
+
+def call_elsewhere(function: Callable[..., T], *arguments: Any) -> T:
+    """Return what a module-level function gives in another process; its arguments and value are pickled."""
+    return _process().submit(function, *arguments).result(timeout=600)
 
 
 def _process() -> concurrent.futures.ProcessPoolExecutor:
