@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from attrs import evolve, field, frozen
@@ -44,11 +44,14 @@ class Executor(ABC):
     worker shows as a future that raises `concurrent.futures.BrokenExecutor`; the trial is run once more.
     """
 
+    isolates: ClassVar[bool] = False
+    """Whether a job that kills its process leaves the driver and the other slots alive."""
+
     @abstractmethod
     def open(
         self, slots: Sequence[Slot], setup: Callable[..., None], arguments: tuple[Any, ...]
     ) -> list[concurrent.futures.Executor]:
-        """Open one executor for each slot; each runs one job at a time.
+        """Open one executor for each slot; each runs one job at a time, with the slot's threads.
 
         Args:
             slots: What each executor may use.

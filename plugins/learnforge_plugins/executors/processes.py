@@ -2,6 +2,10 @@
 and no other.
 
 Tensors in the arguments are handed over in shared memory.
+
+Reference:
+    Python documentation, ProcessPoolExecutor.
+    https://docs.python.org/3/library/concurrent.futures.html#processpoolexecutor
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import frozen
 
@@ -20,6 +24,8 @@ from learnforge import Executor, Slot, hookimpl
 @frozen
 class Processes(Executor):
     """One spawned process for each slot. It has no options."""
+
+    isolates: ClassVar[bool] = True
 
     def open(
         self, slots: Sequence[Slot], setup: Callable[..., None], arguments: tuple[Any, ...]
