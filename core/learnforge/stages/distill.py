@@ -34,6 +34,11 @@ class Distiller(ABC):
     the student in training mode and the teacher frozen, in eval mode and without gradient.
     """
 
+    zero_at_teacher: ClassVar[Mapping[str, Any] | None] = None
+    """A claim: options under which the loss is the soft term alone, zero and without gradient where the
+    student's outputs equal the teacher's. None claims nothing.
+    """
+
     @abstractmethod
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Return the scalar loss of a batch.

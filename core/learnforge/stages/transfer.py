@@ -49,6 +49,9 @@ class Phase:
 class Transfer(ABC):
     """A method of the kind `transfer`. Derive from `PhasedTransfer` or `DirectTransfer`, not from this."""
 
+    is_baseline: ClassVar[bool] = False
+    """A yardstick for others, which need not beat a training from scratch on a task with few labels."""
+
     @abstractmethod
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
         """Return the network made ready for the new task: a new head, adapters. May change and return what it

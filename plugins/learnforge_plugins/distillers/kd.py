@@ -11,6 +11,9 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch.nn.functional as F
 from attrs import field, frozen
 from attrs.validators import ge, gt, le
@@ -30,6 +33,8 @@ class KD(Distiller):
 
     temperature: float = field(default=4.0, validator=gt(0.0))
     alpha: float = field(default=0.9, validator=[ge(0.0), le(1.0)])
+
+    zero_at_teacher: ClassVar[Mapping[str, Any] | None] = {"alpha": 1.0}
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         t = self.temperature
