@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,3 +48,42 @@ def task() -> Task:
     seconds.
     """
     return make_task()
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a distribution in `install.folder`: `install(name, {entry point: module}, {module: text})`."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+
+    def write(distribution, points, sources, version="1.0", requires=()):
+        info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+        header = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(header + needs)
+        lines = [f"{point} = {module}" for point, module in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[learnforge]", *lines]) + "\n")
+        for module, source in sources.items():
+            (folder / f"{module}.py").write_text(textwrap.dedent(source))
+        importlib.invalidate_caches()
+
+    write.folder = folder
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith(("lf_test_", "learnforge_plugin_")):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def write_plugin(tmp_path, install):
+    """Write a plugin file and return its path."""
+
+    def write(name, source):
+        path = tmp_path / name
+        path.write_text("from learnforge import hookimpl\n" + textwrap.dedent(source))
+        return path
+
+    return write

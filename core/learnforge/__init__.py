@@ -13,8 +13,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from learnforge.hookspecs import hookimpl, hookspec
-
 if TYPE_CHECKING:
     from learnforge.api import (
         adapt,
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
         TaskError,
     )
     from learnforge.heads import find_head, replace_head
+    from learnforge.hookspecs import hookimpl, hookspec
     from learnforge.plugins import PluginChoice, Plugins
     from learnforge.report import Section
     from learnforge.runner import Run
@@ -89,6 +88,7 @@ _HOMES = {
         "TaskError",
     ),
     "heads": ("find_head", "replace_head"),
+    "hookspecs": ("hookimpl", "hookspec"),
     "plugins": ("PluginChoice", "Plugins"),
     "report": ("Section",),
     "runner": ("Run",),

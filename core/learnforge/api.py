@@ -45,7 +45,8 @@ def load_method(name: str, plugins: Plugins | None = None) -> type[Any]:
         PluginError: There is no such method.
     """
     kind, _, method = name.partition(".")
-    return (plugins or Plugins()).load(kind, method)
+    cls: type[Any] = (plugins or Plugins()).load(kind, method)
+    return cls
 
 
 def load(folder: str | Path, module: nn.Module | None = None) -> Artifact:
@@ -67,7 +68,7 @@ def run(
     *,
     workers: int = 1,
     overwrite: bool = False,
-    plugin_files: tuple[Path, ...] = (),
+    plugins: PluginChoice | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Run a recipe: a file, a built-in recipe's name, or its data.
@@ -77,17 +78,17 @@ def run(
         folder: Folder that keeps the run and goes on with it; nothing is kept without one.
         workers: Trials of a search at a time.
         overwrite: Run finished stages again where what they depend on has changed.
-        plugin_files: Python files to load as plugins.
+        plugins: Plugins to enable, to disable and to load from files; overrules the recipe's `[plugins]`.
         progress: Shows what is going on; nothing by default.
 
     Raises:
         LearnforgeError: See the tree in `learnforge.errors`.
     """
     data = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(find_recipe(recipe))
-    plugins = Plugins(plugin_choice(data, plugin_files))
+    loaded = Plugins(plugin_choice(data, plugins))
     source = "recipe" if isinstance(recipe, Mapping) else str(recipe)
     options = Options(_path(folder), workers, progress or Silence(), lambda names: overwrite)
-    return run_recipe(parse_recipe(data, plugins, source), plugins, options)
+    return run_recipe(parse_recipe(data, loaded, source), loaded, options)
 
 
 def search(
@@ -202,7 +203,7 @@ def run_stage(
     Raises:
         LearnforgeError: See the tree in `learnforge.errors`.
     """
-    plugins = plugins or Plugins(PluginChoice())
+    plugins = plugins or Plugins()
     stage = _make_stage(kind, method, settings, plugins)
     source = task if isinstance(task, TaskSource) else _Given(task)
     recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), {"run": {"name": kind, "seed": seed}})

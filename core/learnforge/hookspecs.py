@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from learnforge.discovery.found import GROUP, KINDS
+
 if TYPE_CHECKING:
     import click
     import torch
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from learnforge.stages.transfer import Transfer
     from learnforge.task import Batch, TaskSource
 
-GROUP = "learnforge"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
@@ -188,20 +189,13 @@ def learnforge_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-
     """Offer subcommands (entry point `command.NAME`). Called when the command line is asked for one."""
 
 
-COLLECTING = {
-    "task": "learnforge_tasks",
-    "space": "learnforge_spaces",
-    "model": "learnforge_models",
-    "searcher": "learnforge_searchers",
-    "distiller": "learnforge_distillers",
-    "transfer": "learnforge_transfers",
-    "meta-learner": "learnforge_meta_learners",
-    "exporter": "learnforge_exporters",
-    "executor": "learnforge_executors",
-    "stage": "learnforge_stages",
-    "command": "learnforge_commands",
-}
-"""The kinds of things that plugins bring, each with the hook that collects them."""
+def hook_of(kind: str) -> str:
+    """Return the name of the hook that collects what plugins bring of a kind."""
+    return f"{GROUP}_{kind.replace('-', '_')}s"
+
+
+COLLECTING = {kind: hook_of(kind) for kind in KINDS}
+"""learnforge's own kinds of things that plugins bring, each with the hook that collects them."""
 
 CHANGING = ("learnforge_vet_design", "learnforge_optimizer", "learnforge_batch")
 """Hooks that change a result: the plugins that implement one belong to a stage's fingerprint."""

@@ -129,10 +129,19 @@ def _plain_field(field: Attribute[Any], value: Any, name_of: Callable[[object], 
 
 @frozen
 class OptionDescription:
-    """One option of a method, as the documentation shows it."""
+    """One option of a method, as the documentation and `learnforge plugins NAME` show it.
+
+    Args:
+        name: Key in a recipe.
+        type: What a value must be.
+        range: What its validators allow, "" where they cannot be put in a few words.
+        default: Value where the key is missing, or `required`.
+        words: Its line in the docstring, with the unit.
+    """
 
     name: str
     type: str
+    range: str
     default: str
     words: str
 
@@ -145,6 +154,7 @@ def describe(cls: type) -> list[OptionDescription]:
         OptionDescription(
             option_key(f),
             _expected(hints[f.name], f),
+            _range_words(f.validator),
             "required" if f.default is NOTHING else _show_default(f.default),
             words.get(f.name, ""),
         )
@@ -285,6 +295,25 @@ def _type_words(hint: Any) -> str:
     if attrs.has(hint) or _is_subclass(origin, Mapping):
         return "a table"
     return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _range_words(validator: Any) -> str:
+    """Say in a few words what attrs' own validators allow."""
+    if hasattr(validator, "_validators"):
+        return ", ".join(filter(None, map(_range_words, validator._validators)))
+    if hasattr(validator, "compare_op") and hasattr(validator, "bound"):
+        return f"{validator.compare_op} {validator.bound}"
+    if hasattr(validator, "member_validator"):
+        return _range_words(validator.member_validator)
+    if hasattr(validator, "value_validator"):
+        return _range_words(validator.value_validator)
+    if hasattr(validator, "validator"):
+        return _range_words(validator.validator)
+    if hasattr(validator, "options") and isinstance(validator.options, (tuple, list, frozenset, range)):
+        return "in " + ", ".join(map(repr, validator.options))
+    if hasattr(validator, "min_length"):
+        return f"at least {validator.min_length} long"
+    return ""
 
 
 def _show_default(default: Any) -> str:

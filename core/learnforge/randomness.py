@@ -5,9 +5,11 @@ before.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,9 +51,26 @@ def permutation(seed: int, size: int) -> Tensor:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generators for a block and put their state back afterwards."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(_cuda_devices()):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Put the states of all global generators (random, numpy, torch) back after a block."""
+    python, array = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(_cuda_devices()):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
+
+
+def _cuda_devices() -> list[int]:
+    """List all CUDA devices; torch warns where it is to find out by itself that there are several."""
+    return list(range(torch.cuda.device_count()))
 
 
 def _mix(state: Tensor) -> Tensor:

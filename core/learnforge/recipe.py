@@ -63,7 +63,8 @@ class PluginSettings:
     """The table `[plugins]`.
 
     Args:
-        enable: Hooks-only plugins to load.
+        enable: Plugins to load at the start: those that only bring hooks, such as trackers. Methods load by
+            themselves when a stage uses them.
         disable: Plugins or distributions to refuse before they are imported.
     """
 
@@ -133,10 +134,8 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     return data
 
 
-def plugin_choice(
-    data: Mapping[str, Any], files: Sequence[Path] = (), disable: Sequence[str] = ()
-) -> PluginChoice:
-    """Read the table `[plugins]` and add what only the command line and the API can say.
+def plugin_choice(data: Mapping[str, Any], more: PluginChoice | None = None) -> PluginChoice:
+    """Read the table `[plugins]`, overruled by what the command line or the API say.
 
     Raises:
         RecipeError: The table is wrong.
@@ -145,9 +144,9 @@ def plugin_choice(
     settings = structure(PluginSettings, data.get("plugins", {}), "plugins", problems)
     if settings is None:
         raise RecipeError(problems)
-    return PluginChoice(
-        settings.enable, (*settings.disable, *disable), tuple(Path(f).resolve() for f in files)
-    )
+    more = more or PluginChoice()
+    choice = PluginChoice(settings.enable, settings.disable, more.files, more.strict, where="`[plugins]`")
+    return choice.overruled(more.where, more.enable, more.disable)
 
 
 def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recipe") -> Recipe:

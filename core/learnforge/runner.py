@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,18 @@ import attrs
 import torch
 from attrs import define, evolve, field, frozen
 
-from learnforge.artifact import Artifact, from_module, load_artifact
+from learnforge.artifact import Artifact, load_artifact
 from learnforge.context import Context, Progress, Silence, choose_device
-from learnforge.errors import ArtifactError, DivergedError, PluginWarning, RunError, StageError
-from learnforge.files import fingerprint, refusal, remove, write_json, write_text
+from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
+from learnforge.files import refusal, remove, write_json, write_text
+from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.plugins import Plugins, identify, spell
-from learnforge.randomness import derive
+from learnforge.randomness import derive, preserved
 from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage
 from learnforge.report import Section, read_summary
 from learnforge.runlog import EventLog, lock
-from learnforge.space import Model
-from learnforge.stages.stage import Reference, Stage
-from learnforge.task import Task, TaskSource, describe_task
+from learnforge.stages.stage import Stage
+from learnforge.task import describe_task
 
 
 @define(eq=False)
@@ -53,6 +53,7 @@ class StageRecord:
         state: `waiting`, `running`, `finished` or `kept`.
         seconds: Time that its last attempt took.
         task: Facts about its task.
+        parts: Its settings, tasks and models with all their options, and whose code they are.
     """
 
     name: str
@@ -62,6 +63,7 @@ class StageRecord:
     state: str = "waiting"
     seconds: float = 0.0
     task: Mapping[str, Any] = field(factory=dict)
+    parts: Mapping[str, Any] = field(factory=dict)
 
 
 @define(eq=False)
@@ -104,12 +106,7 @@ class Run:
             "device": self.device,
             "threads": torch.get_num_threads(),
             "versions": versions(),
-            "plugins": {
-                "enable": list(self.plugins.choice.enable),
-                "disable": list(self.plugins.choice.disable),
-                "files": [str(f) for f in self.plugins.choice.files],
-                "changing": [attrs.asdict(i) for i in self.plugins.changing()],
-            },
+            "plugins": self.plugins.record(),
             "stages": [attrs.asdict(stage) for stage in self.stages],
         }
         write_json(self.folder / "run.json", data)
@@ -164,7 +161,7 @@ class _Runner:
 
     def run(self) -> Run:
         run = self.current
-        prints = self._fingerprints()
+        prints = fingerprints(self.recipe, self.plugins, self.tasks)
         self._keep_or_clear(prints)
         run.write()
         if self.folder is not None:
@@ -178,7 +175,7 @@ class _Runner:
             run.state = "finished"
         except BaseException as error:
             run.state = "failed"
-            with suppress(RunError):  # a full disk must not hide the error itself
+            with suppress(RunError, PluginError):  # a full disk, or a strict plugin, must not hide the error
                 self.emit("run_failed", run=run, error=error)
             with suppress(RunError):
                 run.write()
@@ -191,47 +188,10 @@ class _Runner:
         """Fire the hook of an event and write it to the log."""
         if self.log is not None:
             self.log.write(event, {name: _loggable(value) for name, value in data.items()})
-        getattr(self.plugins.hook, f"learnforge_{event}")(**data)
-
-    def _fingerprints(self) -> dict[str, str]:
-        """Return every stage's fingerprint, known before anything runs, since inputs count by fingerprint."""
-        prints: dict[str, str] = {}
-        for position, stage in enumerate(self.recipe.stages):
-            sources = [self.recipe.task_of(stage), *_task_sources(stage)]
-            task = self.tasks.load(sources[0])
-            prints[stage.name] = fingerprint(
-                {
-                    **stage.fingerprint_data(),
-                    "seed": derive(self.current.seed, "stage", stage.name),
-                    "deterministic": self.recipe.run.deterministic,
-                    "tasks": [self._task_print(source) for source in sources],
-                    "changing": [attrs.asdict(i) for i in self.plugins.changing()],
-                    "inputs": {
-                        role: self._input_print(reference, position, prints, task)
-                        for role, reference in stage.describe_inputs().items()
-                    },
-                }
-            )
-        return prints
-
-    def _task_print(self, source: TaskSource) -> Any:
-        """Return the content of a task; one with episodes of its own counts by options and code too."""
-        task = self.tasks.load(source)
-        if task.episodes is None:
-            return task.content
-        return [task.content, spell(source), attrs.asdict(identify(source))]
-
-    def _input_print(self, reference: Reference, position: int, prints: Mapping[str, str], task: Task) -> Any:
-        if reference is None:
-            return prints[self.recipe.stages[position - 1].name]
-        if isinstance(reference, str) and reference in prints:
-            return prints[reference]
-        if isinstance(reference, Model):
-            return [spell(reference), attrs.asdict(identify(reference))]
-        artifact = load_artifact(Path(reference)) if isinstance(reference, str) else reference
-        return (
-            artifact.content if isinstance(artifact, Artifact) else from_module(artifact, task.info).content
-        )
+        hook = getattr(self.plugins.hook, f"learnforge_{event}")
+        if hook.get_hookimpls():
+            with preserved():  # who only listens cannot change a run: neither its random numbers nor its data
+                hook(**{k: deepcopy(v) if isinstance(v, Mapping) else v for k, v in data.items()})
 
     def _keep_or_clear(self, prints: Mapping[str, str]) -> None:
         """Take over finished stages, leave unfinished ones to be continued, and clear those that changed."""
@@ -239,6 +199,7 @@ class _Runner:
         for stage in self.recipe.stages:
             method = spell(stage.method) if stage.method is not None else None
             record = StageRecord(stage.name, stage.kind, method, prints[stage.name])
+            record.parts = describe_stage(self.recipe, stage)
             record.task = describe_task(self.tasks.load(self.recipe.task_of(stage)))
             self.current.stages.append(record)
             if self.folder is None:
@@ -298,7 +259,7 @@ class _Runner:
         except DivergedError as error:
             raise StageError(f"stage {stage.name!r}: {error}") from error
         except Exception as error:
-            error.add_note(f"in stage {stage.name!r}")
+            error.add_note(_place(stage))
             raise
         record.seconds = time.perf_counter() - start
         artifact = with_lineage(artifact, task, inputs)
@@ -345,17 +306,7 @@ def report_sections(run: Run) -> list[Section]:
     """Ask the run's plugins for sections of its report; a plugin at fault is named and left out."""
     if run.folder is None:
         return []
-    summary = read_summary(run.folder)
-    sections: list[Section] = []
-    for impl in run.plugins.hook.learnforge_report_sections.get_hookimpls():
-        try:
-            made: Any = impl.function(*([summary] if impl.argnames else []))
-            sections += list(made or ())
-        except Exception as error:
-            fault = f"{type(error).__name__}: {error}"
-            message = f"plugin {impl.plugin_name!r}: `learnforge_report_sections` fails with {fault}"
-            warnings.warn(message, PluginWarning, stacklevel=2)
-    return sections
+    return run.plugins.gather("learnforge_report_sections", run=read_summary(run.folder))
 
 
 def versions() -> dict[str, str]:
@@ -366,10 +317,10 @@ def versions() -> dict[str, str]:
     }
 
 
-def _task_sources(stage: Stage) -> list[TaskSource]:
-    """List the stage's further tasks, beside the one it learns."""
-    values = [getattr(stage, f.name) for f in attrs.fields(type(stage)) if f.metadata.get("plugin") == "task"]
-    return [value for value in values if value is not None and value is not stage.task]
+def _place(stage: Stage) -> str:
+    """Say where an error arose: the stage, and whose method it uses."""
+    method = f", which uses {identify(stage.method)}" if stage.method is not None else ""
+    return f"in stage {stage.name!r}{method}"
 
 
 def _deterministic(wanted: bool) -> Any:

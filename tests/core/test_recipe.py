@@ -127,9 +127,7 @@ def test_plugin_choices_are_checked(plugins: Plugins) -> None:
 def test_a_disabled_method_is_refused(plugins: Plugins) -> None:
     """A method whose plugin is disabled cannot be used, and the message says why."""
     choice = plugin_choice({"plugins": {"disable": ["distiller.kd"]}})
-    with pytest.raises(
-        lf.RecipeError, match=r"'distiller.kd' of learnforge .* is disabled by `\[plugins\] disable`"
-    ):
+    with pytest.raises(lf.RecipeError, match=r"'distiller.kd' of learnforge .* is disabled by `\[plugins\]`"):
         parse_recipe(DISTILL, Plugins(choice))
 
 

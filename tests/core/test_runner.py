@@ -15,7 +15,7 @@ from attrs import evolve
 from PIL import Image
 
 import learnforge as lf
-from learnforge import files
+from learnforge import PluginChoice, files
 from learnforge.runlog import lock, read_events
 from learnforge.runner import Run
 from tests.core.recipes import DISTILL
@@ -97,14 +97,14 @@ def test_editing_a_plugin_file_reruns_the_stages_that_use_it(tmp_path: Path) -> 
     file = tmp_path / "hard_plugin.py"
     file.write_text(PLUGIN)
     data = changed("stage", 0, "use", value="hard")
-    lf.run(data, tmp_path / "run", plugin_files=(file,))
+    lf.run(data, tmp_path / "run", plugins=PluginChoice(files=(file,)))
     file.write_text(PLUGIN.replace("Labels only.", "Nothing but labels."))
-    run = lf.run(data, tmp_path / "run", plugin_files=(file,), overwrite=True)
+    run = lf.run(data, tmp_path / "run", plugins=PluginChoice(files=(file,)), overwrite=True)
     assert states(run) == {"first": "finished", "second": "finished"}
-    other = lf.run(DISTILL, tmp_path / "other", plugin_files=(file,))
+    other = lf.run(DISTILL, tmp_path / "other", plugins=PluginChoice(files=(file,)))
     file.write_text(PLUGIN)
     assert states(other) == {"first": "finished", "second": "finished"}
-    assert states(lf.run(DISTILL, tmp_path / "other", plugin_files=(file,))) == {
+    assert states(lf.run(DISTILL, tmp_path / "other", plugins=PluginChoice(files=(file,)))) == {
         "first": "kept",
         "second": "kept",
     }
@@ -243,8 +243,10 @@ def test_a_moved_plugin_file_is_the_same_method(tmp_path: Path) -> None:
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "hard_plugin.py").write_text(PLUGIN)
-    lf.run(data, tmp_path / "run", plugin_files=(tmp_path / "here" / "hard_plugin.py",))
-    moved = lf.run(data, tmp_path / "run", plugin_files=(tmp_path / "there" / "hard_plugin.py",))
+    lf.run(data, tmp_path / "run", plugins=PluginChoice(files=(tmp_path / "here" / "hard_plugin.py",)))
+    moved = lf.run(
+        data, tmp_path / "run", plugins=PluginChoice(files=(tmp_path / "there" / "hard_plugin.py",))
+    )
     assert states(moved) == {"first": "kept", "second": "kept"}
 
 
@@ -263,7 +265,7 @@ def test_notifications_come_in_order(tmp_path: Path) -> None:
     """Each event fires its hook once, in order, and stands in the event log."""
     file = tmp_path / "listening.py"
     file.write_text(HOOKS)
-    run = lf.run(DISTILL, tmp_path / "run", plugin_files=(file,))
+    run = lf.run(DISTILL, tmp_path / "run", plugins=PluginChoice(files=(file,)))
     module = next(p for p in run.plugins.manager.get_plugins() if getattr(p, "seen", None))
     assert module.seen == [
         "run started",

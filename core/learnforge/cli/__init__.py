@@ -5,9 +5,11 @@ torch.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
-from learnforge.errors import LearnforgeError
+from learnforge.errors import LearnforgeError, PluginWarning
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -17,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     is_debugging = "--debug" in given
     try:
-        cli.main([word for word in given if word != "--debug"], prog_name="learnforge")
+        with warnings.catch_warnings():
+            _show_plugin_warnings()
+            cli.main([word for word in given if word != "--debug"], prog_name="learnforge")
     except LearnforgeError as error:
         if is_debugging:
             raise
@@ -29,3 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print("learnforge: stopped; run the same command again to go on", file=sys.stderr)  # noqa: T201
         sys.exit(130)
+
+
+def _show_plugin_warnings() -> None:
+    """Show a plugin's fault as one line; other warnings as Python shows them."""
+    show_others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, PluginWarning):
+            print(f"learnforge: warning: {message}", file=sys.stderr)  # noqa: T201
+        else:
+            show_others(message, category, *place)
+
+    warnings.showwarning = show  # type: ignore[assignment]

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from learnforge.cli.run import recipe_options
+from learnforge.cli.options import recipe_options
+from learnforge.discovery import PluginChoice
+from learnforge.errors import Problem, RecipeError
 
 
-@click.command("check", short_help="Find every error in a recipe without training anything.")
+@click.command(
+    "check", short_help="Find every error in a recipe, or tell whether a run can be reproduced here."
+)
 @recipe_options
-def command(recipe: str, overrides: Sequence[str], files: Sequence[Path], disable: Sequence[str]) -> None:
-    """Check RECIPE: names, types, ranges, references, data, and whether networks fit their tasks."""
+def command(recipe: str, overrides: Sequence[str], choice: PluginChoice) -> None:
+    """Check RECIPE: names, types, ranges, references, data, and whether networks fit their tasks.
+
+    For the folder of a run: tell whether this environment can reproduce it; exit status 1 if it cannot.
+    """
+    if (Path(recipe) / "run.json").is_file():
+        if overrides:
+            raise RecipeError([Problem("", "a run is checked as it was made")], "--set")
+        _check_run(Path(recipe), choice)
+    else:
+        _check_recipe(recipe, overrides, choice)
+
+
+def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -> None:
     from learnforge.plugins import Plugins
     from learnforge.recipe import Tasks, check_recipe, find_recipe, parse_recipe, plugin_choice, read_recipe
 
     data = read_recipe(find_recipe(recipe), overrides)
-    plugins = Plugins(plugin_choice(data, files, disable))
+    plugins = Plugins(plugin_choice(data, choice))
     parsed = parse_recipe(data, plugins, recipe)
     check_recipe(parsed, plugins, Tasks(), recipe)
     click.echo(f"{recipe}: {len(parsed.stages)} stages, no error")
+
+
+def _check_run(folder: Path, choice: PluginChoice) -> None:
+    from learnforge.reproduction import compare
+
+    differences = compare(folder, choice)
+    for difference in differences:
+        click.echo(f"  {difference}")
+    if differences:
+        click.echo(f"{folder}: cannot be reproduced bit for bit here, {len(differences)} differences")
+        sys.exit(1)
+    click.echo(f"{folder}: can be reproduced here")

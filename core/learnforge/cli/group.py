@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
+from learnforge.cli.options import add_plugin_options, read_choice
+from learnforge.discovery import PluginChoice
+
 _COMMANDS = {
     "run": "Run a recipe, or go on with it.",
-    "check": "Find every error in a recipe without training anything.",
-    "plugins": "List the plugins that are installed, without importing them.",
+    "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
     "report": "Write a run's report anew.",
+    "plugins": "List the plugins that are installed, without importing them.",
+    "doctor": "Look for what is wrong with this installation.",
+    "new": "Write a package for a plugin of one's own.",
+    "conformance": "Hold a method to the duties of its kind.",
 }
 
 
@@ -20,20 +26,24 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List built-in commands, then those of plugins."""
-        return [*_COMMANDS, *self._from_plugins()]
+        return [*_COMMANDS, *self._from_plugins(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         if cmd_name in _COMMANDS:
             command: click.Command = importlib.import_module(f"learnforge.cli.{cmd_name}").command
             return command
-        if cmd_name in self._from_plugins():
-            from learnforge.plugins import Plugins
+        if cmd_name not in self._from_plugins(ctx):
+            return None
+        from learnforge.errors import PluginError
+        from learnforge.plugins import Plugins
 
-            offered: Any = Plugins().load("command", cmd_name)
-            assert isinstance(offered, click.Command)
-            return offered
-        return None
+        offered: Any = Plugins(_choice(ctx)).load("command", cmd_name)
+        if not isinstance(offered, click.Command):
+            raise PluginError(
+                f"the command {cmd_name!r} must be a click.Command, its plugin gives {offered!r}"
+            )
+        return offered
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -50,17 +60,32 @@ class LazyGroup(click.Group):
         """Show the commands with their words, importing none."""
         with formatter.section("Commands"):
             formatter.write_dl(
-                [*_COMMANDS.items(), *((name, "(from a plugin)") for name in self._from_plugins())]
+                [*_COMMANDS.items(), *((name, "(from a plugin)") for name in self._from_plugins(ctx))]
             )
 
-    def _from_plugins(self) -> list[str]:
-        from learnforge.plugins import installed
+    def _from_plugins(self, ctx: click.Context) -> list[str]:
+        choice = _choice(ctx)
+        if choice.files:
+            from learnforge.plugins import Plugins
 
-        return [plugin.method for plugin in installed() if plugin.kind == "command"]
+            return Plugins(choice).names("command")
+        from learnforge.discovery import installed, survey
+
+        standings = survey(installed(), choice)
+        return [s.plugin.method for s in standings if s.plugin.kind == "command" and s.status == "available"]
+
+
+def _choice(ctx: click.Context) -> PluginChoice:
+    given = ctx.params
+    words, disable = given.get("group_plugin_words", ()), given.get("group_no_plugin", ())
+    return read_choice(words, disable, given.get("group_strict_plugins", False))
 
 
 @click.group(cls=LazyGroup)
 @click.version_option(package_name="learnforge", prog_name="learnforge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand after any command.")
-def cli(debug: bool) -> None:
+def cli(debug: bool, **plugins: Any) -> None:
     """Search a network, distil it, transfer it, teach it to learn from a few examples, export it."""
+
+
+add_plugin_options(cli, "group_", is_eager=True)

@@ -2,27 +2,94 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
 import click
+
+from learnforge.cli.options import plugin_options
+from learnforge.discovery import Plugin, PluginChoice, Standing, installed, survey
+from learnforge.errors import PluginError, nearest
+
+COLUMNS = ("kind", "name", "distribution", "version", "status", "reason")
+_COLOURS = {"available": "green", "loaded": "green", "disabled": "yellow"}
 
 
 @click.command("plugins", short_help="List the plugins that are installed, without importing them.")
+@click.argument("name", required=False)
 @click.option("--kind", help="Only this kind, such as searcher.")
-def command(kind: str | None) -> None:
-    """List every installed plugin: kind, name, and the distribution that brings it."""
-    from rich.console import Console
-    from rich.table import Table
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@plugin_options
+def command(choice: PluginChoice, name: str | None, kind: str | None, as_json: bool) -> None:
+    """List every plugin: kind, name, the distribution that brings it, and how it stands.
 
-    from learnforge.errors import PluginError, nearest
-    from learnforge.plugins import installed
-
-    found = installed()
-    kinds = {plugin.kind for plugin in found}
+    With NAME, such as distiller.kd, import that one and show its docstring, options, hooks and import time.
+    """
+    standings = _standings(choice)
+    if name is not None:
+        _show(_find(name, kind, standings), choice, as_json)
+        return
+    kinds = {standing.plugin.kind for standing in standings}
     if kind is not None and kind not in kinds:
         raise PluginError(f"no plugin is of the kind {kind!r}; {nearest(kind, kinds)}")
-    table = Table(box=None, pad_edge=False)
-    for column in ("kind", "name", "distribution", "version"):
-        table.add_column(column)
-    for plugin in found:
-        if kind in (None, plugin.kind):
-            table.add_row(plugin.kind, plugin.method, plugin.distribution, plugin.version)
-    Console().print(table)
+    rows = [standing.as_data() for standing in standings if kind in (None, standing.plugin.kind)]
+    click.echo(json.dumps(rows, indent=1) if as_json else _table(rows))
+
+
+def _standings(choice: PluginChoice) -> tuple[Standing, ...]:
+    """Read the metadata; only files that the command line names are run."""
+    if choice.files or choice.enable:
+        from learnforge.plugins import Plugins
+
+        return Plugins(choice).standings()
+    choice = choice.with_environment(os.environ)
+    found = installed()
+    choice.check(found)
+    return survey(found, choice)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    """Line the columns up; rich, which would do it too, takes longer to import than all the rest."""
+    widths = [max(len(column), *(len(row[column]) for row in rows)) for column in COLUMNS[:-1]]
+    lines = ["  ".join(word.ljust(width) for word, width in zip(COLUMNS, [*widths, 0], strict=True)).rstrip()]
+    for row in rows:
+        cells = [row[column].ljust(width) for column, width in zip(COLUMNS, [*widths, 0], strict=False)]
+        cells[4] = click.style(cells[4], fg=_COLOURS.get(row["status"], "red"))
+        lines.append("  ".join([*cells[:5], row["reason"]]).rstrip())
+    return "\n".join(lines)
+
+
+def _find(name: str, kind: str | None, standings: Sequence[Standing]) -> Plugin:
+    """Find a plugin by `kind.name`, `name`, or either after `distribution:`.
+
+    Raises:
+        PluginError: There is none, or several.
+    """
+    owner, _, short = name.rpartition(":")
+    found = [
+        standing.plugin
+        for standing in standings
+        if short in (standing.plugin.name, standing.plugin.method)
+        and kind in (None, standing.plugin.kind)
+        and (not owner or standing.plugin.is_of(owner))
+    ]
+    if not found:
+        raise PluginError(f"there is no plugin {name!r}; {nearest(name, [s.plugin.name for s in standings])}")
+    if len(found) > 1:
+        names = [plugin.name for plugin in found]
+        words = names if len(set(names)) == len(names) else [plugin.key for plugin in found]
+        raise PluginError(f"{name!r} is the name of {len(found)} plugins; say {' or '.join(words)}")
+    return found[0]
+
+
+def _show(plugin: Plugin, choice: PluginChoice, as_json: bool) -> None:
+    from learnforge.cli.plugin_card import describe_plugin, print_card
+    from learnforge.plugins import Plugins
+
+    card = describe_plugin(plugin, Plugins(choice))
+    if as_json:
+        click.echo(json.dumps(card, indent=1))
+    else:
+        print_card(card)

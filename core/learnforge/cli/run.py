@@ -5,40 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-
-def recipe_options(function: Any) -> Any:
-    """Add the argument and options that every command on recipes takes."""
-    decorators: list[Any] = [
-        click.argument("recipe"),
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Change a value: stage.search.trials=50.",
-        ),
-        click.option(
-            "--plugin",
-            "files",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            help="Load a Python file as a plugin.",
-        ),
-        click.option(
-            "--no-plugin",
-            "disable",
-            multiple=True,
-            metavar="NAME",
-            help="Refuse a plugin or distribution.",
-        ),
-    ]
-    for decorate in reversed(decorators):
-        function = decorate(function)
-    return function
+from learnforge.cli.options import recipe_options
+from learnforge.discovery import PluginChoice
 
 
 @click.command("run", short_help="Run a recipe, or go on with it.")
@@ -55,8 +26,7 @@ def recipe_options(function: Any) -> Any:
 def command(
     recipe: str,
     overrides: Sequence[str],
-    files: Sequence[Path],
-    disable: Sequence[str],
+    choice: PluginChoice,
     folder: Path | None,
     workers: int,
     overwrite: bool,
@@ -74,7 +44,7 @@ def command(
 
     path = find_recipe(recipe)
     data = read_recipe(path, overrides)
-    plugins = Plugins(plugin_choice(data, files, disable))
+    plugins = Plugins(plugin_choice(data, choice))
     parsed = parse_recipe(data, plugins, str(recipe))
     folder = folder or Path("runs") / parsed.run.name
     options = Options(folder, workers, choose_progress(), lambda names: overwrite or _ask(folder, names))

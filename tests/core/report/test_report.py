@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 import learnforge as lf
+from learnforge import PluginChoice
 from learnforge.report import RunSummary, read_summary
 from learnforge.report.figures import adaptation, confusion, curves, pareto, search_history
 from learnforge.report.sections import make_sections, stage_row
@@ -139,9 +140,9 @@ def test_plugins_add_sections(tmp_path: Path) -> None:
     bad.write_text(
         SECTIONS.replace('return [Section("From a plugin", f"about {run.name}")]', "raise ValueError('no')")
     )
-    run = lf.run(DISTILL, tmp_path / "run", plugin_files=(good, bad))
+    run = lf.run(DISTILL, tmp_path / "run", plugins=PluginChoice(files=(good, bad)))
     with pytest.warns(
-        lf.PluginWarning, match=r"'bad_section': `learnforge_report_sections` fails with ValueError: no"
+        lf.PluginWarning, match=r"bad_section.py: `learnforge_report_sections` fails with ValueError: no"
     ):
         sections = report_sections(run)
     write_report(tmp_path / "run", sections)

@@ -1,0 +1,86 @@
+"""`learnforge doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from learnforge.cli.options import plugin_options
+from learnforge.discovery import PluginChoice
+from learnforge.discovery.choice import ENVIRONMENT
+
+DEPENDENCIES = (
+    "torch", "torchvision", "numpy", "optuna", "pluggy", "attrs", "click", "rich", "plotly", "safetensors",
+    "scikit-learn", "sqlalchemy", "pillow", "packaging",
+)  # fmt: skip
+
+
+@click.command("doctor", short_help="Look for what is wrong with this installation.")
+@plugin_options
+def command(choice: PluginChoice) -> None:
+    """Show the environment, versions and devices, import every plugin, and say what fails and what to do.
+
+    The exit status is 1 if anything is wrong.
+    """
+    from learnforge.plugins import Plugins
+
+    for title, lines in (("environment", _environment()), ("versions", _versions()), ("devices", _devices())):
+        click.secho(title, bold=True)
+        for line in lines:
+            click.echo(f"  {line}")
+    click.secho("plugins", bold=True)
+    plugins = Plugins(choice)
+    plugins.load_all()
+    standings = plugins.standings()
+    loaded = [standing for standing in standings if standing.status == "loaded"]
+    click.echo(f"  {len(loaded)} of {len(standings)} loaded")
+    faults = [s for s in standings if s.status in ("failed", "duplicate", "incompatible")]
+    for standing in standings:
+        if standing.status == "disabled":
+            click.echo(f"  {standing.plugin}: disabled {standing.reason}")
+    for standing in faults:
+        click.secho(f"  {standing.plugin}: {standing.status}", fg="red")
+        click.echo(f"    {standing.reason}")
+    if faults:
+        click.secho(
+            f"{len(faults)} plugins cannot be used as they are; the others are not affected", bold=True
+        )
+        sys.exit(1)
+    click.secho("nothing is wrong", bold=True)
+
+
+def _environment() -> Iterator[str]:
+    import learnforge
+
+    yield f"Python {platform.python_version()}, {sys.executable}"
+    yield platform.platform()
+    yield f"learnforge {importlib.metadata.version('learnforge')}, {Path(learnforge.__file__).parent}"
+    yield f"{ENVIRONMENT} = {os.environ.get(ENVIRONMENT, '(not set)')}"
+
+
+def _versions() -> Iterator[str]:
+    for name in DEPENDENCIES:
+        try:
+            yield f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            yield f"{name} is missing; install learnforge again"
+
+
+def _devices() -> Iterator[str]:
+    import torch
+
+    yield f"CPU: {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        yield f"cuda:{number}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    if not torch.cuda.is_available():
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch has no CUDA"
+        yield f"CUDA: none ({built})"
+    if torch.backends.mps.is_available():
+        yield "mps: Apple GPU"

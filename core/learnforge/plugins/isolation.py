@@ -1,0 +1,74 @@
+"""Keeps a plugin's faults in notifications from the host: each is reported once with its owner, and goes no
+further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import wraps
+from typing import Any
+
+import pluggy
+
+from learnforge.discovery import Plugin
+
+Complain = Callable[[str, BaseException], None]
+"""Reports a fault in words; raises it instead where plugins are held strictly."""
+
+
+def guard(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin, complain: Complain) -> None:
+    """Change a notification's implementation so that what it raises is reported and not raised."""
+
+    def report(error: BaseException) -> None:
+        complain(f"{plugin}: `{hook_name}` fails with {words(error)}.", error)
+
+    guarded: Callable[..., Any] = _guarded_wrapper if impl.wrapper or impl.hookwrapper else _guarded
+    impl.function = guarded(impl.function, report)  # type: ignore[misc]
+
+
+def words(error: BaseException) -> str:
+    """Say what an error is in one line."""
+    text = str(error).split("\n", 1)[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _guarded(function: Callable[..., Any], report: Callable[[BaseException], None]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (Exception, SystemExit) as error:
+            report(error)
+            return None
+
+    return call
+
+
+def _guarded_wrapper(
+    function: Callable[..., Generator[Any, Any, Any]], report: Callable[[BaseException], None]
+) -> Callable[..., Generator[Any, Any, Any]]:
+    """Guard both halves of a wrapper; the calls inside it take place whatever it does."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> Generator[Any, Any, Any]:
+        generator = None
+        try:
+            generator = function(*arguments)
+            next(generator)
+        except (Exception, SystemExit) as error:
+            report(error)
+            generator = None
+        result = yield
+        if generator is None:
+            return result
+        try:
+            generator.send(result)
+        except StopIteration as stop:
+            return stop.value
+        except (Exception, SystemExit) as error:
+            report(error)
+            return result
+        report(RuntimeError("a wrapper must yield once"))
+        return result
+
+    return call

@@ -1,0 +1,433 @@
+"""The plugins of one run: looks methods up by kind and name, and calls hooks."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+from attrs import asdict, evolve
+
+from learnforge import hookspecs
+from learnforge.discovery import GROUP, Plugin, PluginChoice, PluginFile, Standing, installed, survey
+from learnforge.discovery.choice import is_usable
+from learnforge.errors import PluginError, PluginWarning, Problem, nearest
+from learnforge.options import structure
+from learnforge.plugins.identity import Identity, hash_source, owner_of, pin_source, remember
+from learnforge.plugins.isolation import guard, words
+
+if TYPE_CHECKING:
+    from learnforge.task import Batch
+
+
+class Plugins:
+    """The plugins of one run.
+
+    Args:
+        choice: What is enabled, disabled and loaded from files; the environment has the last word.
+
+    Raises:
+        InstallError: learnforge runs from a checkout that was not installed.
+        PluginError: A name in `choice` does not exist, or a file cannot be loaded.
+    """
+
+    def __init__(self, choice: PluginChoice | None = None):
+        self.choice = (choice or PluginChoice()).with_environment(os.environ)
+        self.choice.check(self.found)
+        self.manager = pluggy.PluginManager(GROUP)
+        self.manager.add_hookspecs(hookspecs)
+        self.import_seconds: dict[str, float] = {}
+        self._modules: dict[str, tuple[Plugin, ModuleType]] = {}
+        self._loaded: list[tuple[Plugin, ModuleType]] = []
+        self._faults: dict[str, str] = {}
+        self._files: dict[str, list[tuple[Plugin, type]]] = {}
+        self._is_loading = True
+        for file in self.choice.files:
+            self._load_file(file)
+        self._enable()
+        self._is_loading = False
+        self._check_loaded()
+        for kind in hookspecs.COLLECTING:
+            self._in_files(kind)  # a file at fault is found now, not when its method is used
+
+    def __reduce__(self) -> tuple[type[Plugins], tuple[PluginChoice]]:
+        """Pickle the choice alone: another process loads the same plugins, files by their content."""
+        return Plugins, (self.choice,)
+
+    @property
+    def hook(self) -> pluggy.HookRelay:
+        """The relay whose attributes call hooks, `plugins.hook.learnforge_run_started(run=run)`."""
+        return self.manager.hook
+
+    @cached_property
+    def found(self) -> tuple[Plugin, ...]:
+        """All plugins that are installed, from metadata alone, sorted by name.
+
+        Raises:
+            InstallError: learnforge's own entry points are missing.
+        """
+        return installed()
+
+    def standings(self) -> tuple[Standing, ...]:
+        """Tell how every plugin stands: what the metadata say, and which were loaded or failed here."""
+        files = (Standing(p, "loaded") for p, _ in self._modules.values() if p.entry_point is None)
+        return (*map(self._standing, survey(self.found, self.choice)), *files)
+
+    def names(self, kind: str) -> list[str]:
+        """List the names that a recipe may use for a kind; those of duplicates with their distribution."""
+        candidates = self._candidates(kind)
+        methods = [plugin.method for plugin in candidates]
+        return sorted(
+            f"{p.distribution}:{p.method}" if methods.count(p.method) > 1 else p.method for p in candidates
+        )
+
+    def find(self, kind: str, name: str) -> Plugin:
+        """Return the plugin that brings a method, importing nothing.
+
+        Args:
+            kind: Kind of plugin.
+            name: Name of the method, or `distribution:name`.
+
+        Raises:
+            PluginError: There is no such method, two distributions bring it, or it may not be used.
+        """
+        owner, _, method = name.rpartition(":")
+
+        def is_meant(plugin: Plugin) -> bool:
+            return plugin.name == f"{kind}.{method}" and (not owner or plugin.is_of(owner))
+
+        named = [plugin for plugin in self._candidates(kind) if is_meant(plugin)]
+        if len(named) > 1:
+            owners = " and ".join(_owner_words(plugin) for plugin in named)
+            choices = " or ".join(f'"{p.distribution}:{method}"' for p in named)
+            raise PluginError(f"{kind} {name!r} is brought by {owners}; write {choices}, or disable one")
+        if named:
+            return named[0]
+        for standing in survey(self.found, self.choice):
+            if is_meant(standing.plugin):
+                raise PluginError(str(standing))
+        raise PluginError(f"there is no {kind} {name!r}; {nearest(name, self.names(kind))}")
+
+    def load(self, kind: str, name: str, base: type | None = None) -> Any:
+        """Import the plugin that brings a method and return the method's class.
+
+        Args:
+            kind: Kind of plugin, such as `distiller`.
+            name: Name of the method; `distribution:name` chooses between two that bring it.
+            base: Class that the method must derive from.
+
+        Raises:
+            PluginError: There is no such method, two distributions bring it, it is disabled, or it is broken.
+        """
+        plugin = self.find(kind, name)
+        cls = self._from_file(plugin) or self._method(plugin)
+        if base is not None and not (isinstance(cls, type) and issubclass(cls, base)):
+            raise PluginError(f"{plugin}: {name!r} must be a subclass of {base.__name__}, got {cls!r}")
+        if inspect.isclass(cls):
+            remember(kind, name, plugin, cls)
+        return cls
+
+    def resolve(self, kind: str, table: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
+        """Build a method from a table `{ use = name, option = value, … }`; see `options.Resolve`."""
+        try:
+            cls = self.load(kind, table["use"])
+        except PluginError as error:
+            problems.append(Problem(f"{path}.use", str(error)))
+            return None
+        options = {key: value for key, value in table.items() if key != "use"}
+        return structure(cls, options, path, problems, self.resolve)
+
+    def batch_transforms(self, stage: str) -> list[Callable[[Batch], Batch]]:
+        """Return the `learnforge_batch` implementations, in pluggy's order of calls; empty costs a step
+        nothing.
+        """
+        implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
+        return [_batch_transform(impl, stage) for impl in implementations]
+
+    def gather(self, hook_name: str, **arguments: Any) -> list[Any]:
+        """Call a hook whose results are shown, plugin by plugin: one that fails is reported and left out."""
+        gathered: list[Any] = []
+        for impl in reversed(getattr(self.hook, hook_name).get_hookimpls()):
+            try:
+                gathered += list(impl.function(*(arguments[name] for name in impl.argnames)) or ())
+            except (Exception, SystemExit) as error:
+                plugin = next(p for p, module in self._loaded if module is impl.plugin)
+                self._complain(f"{plugin}: `{hook_name}` fails with {words(error)}.", error)
+        return gathered
+
+    def changing(self) -> list[Identity]:
+        """List the loaded plugins that implement a hook which changes results, for fingerprints."""
+        implementations = [i for name in hookspecs.CHANGING for i in getattr(self.hook, name).get_hookimpls()]
+        modules = [impl.plugin for impl in implementations]
+        owners = [(plugin, module) for plugin, module in self._loaded if module in modules]
+        return [
+            Identity("hooks", plugin.name, *owner_of(plugin), hash_source(module))
+            for plugin, module in sorted(owners, key=lambda pair: pair[0].key)
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's record says of its plugins: what was chosen, and all that were loaded."""
+        choice = self.choice
+        return {
+            "wishes": [asdict(wish) for wish in choice.wishes if wish.enable or wish.disable],
+            "strict": choice.strict,
+            "files": [{"name": f.name, "path": f.path, "sha256": f.sha256} for f in choice.files],
+            "loaded": [
+                {
+                    "name": plugin.name,
+                    "distribution": plugin.distribution,
+                    "version": plugin.version,
+                    "source": pin_source(plugin, module),
+                    "hooks": self._hooks_of(module),
+                }
+                for _, (plugin, module) in sorted(self._modules.items())
+            ],
+        }
+
+    def load_all(self) -> None:
+        """Import every usable plugin; `standings` then tells which of them failed."""
+        for standing in survey(self.found, self.choice):
+            plugin = standing.plugin
+            if standing.status != "available":
+                continue
+            try:
+                if plugin.kind == "hooks":
+                    self._import(plugin)
+                else:
+                    self.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
+            except PluginError as error:
+                self._faults[plugin.key] = str(error)
+
+    def module_of(self, plugin: Plugin) -> ModuleType:
+        """Return a plugin's module, imported if it was not yet.
+
+        Raises:
+            PluginError: It is disabled or incompatible, or cannot be imported.
+        """
+        for standing in survey(self.found, self.choice):
+            if standing.plugin.key == plugin.key and standing.status in ("disabled", "incompatible"):
+                raise PluginError(str(standing))
+        if plugin.entry_point is not None:
+            self._import(plugin)
+        return self._modules[plugin.key][1]
+
+    def hooks_of(self, plugin: Plugin) -> list[str]:
+        """List the hooks that a loaded plugin implements."""
+        return self._hooks_of(self._modules[plugin.key][1])
+
+    def _has_hook(self, name: str) -> bool:
+        caller = getattr(self.hook, name, None)
+        return caller is not None and caller.has_spec()
+
+    def _hooks_of(self, module: ModuleType) -> list[str]:
+        return sorted(caller.name for caller in self.manager.get_hookcallers(module) or ())
+
+    def _standing(self, standing: Standing) -> Standing:
+        if standing.plugin.key in self._faults:
+            return evolve(standing, status="failed", reason=self._faults[standing.plugin.key])
+        is_loaded = standing.plugin.key in self._modules
+        return evolve(standing, status="loaded", reason="") if is_loaded else standing
+
+    def _candidates(self, kind: str) -> list[Plugin]:
+        """List what may be used for a kind: installed plugins, and methods in files."""
+        usable = [p for p in self.found if p.kind == kind and is_usable(p, self.choice)]
+        return usable + [plugin for plugin, _ in self._in_files(kind)]
+
+    def _in_files(self, kind: str) -> list[tuple[Plugin, type]]:
+        """List the methods of a kind that plugin files bring."""
+        hook_name = hookspecs.hook_of(kind)
+        if kind not in self._files and self._has_hook(hook_name):
+            self._files[kind] = []
+            for file, module in self._loaded:
+                offered = self._offers(module, hook_name, file) if file.entry_point is None else {}
+                for name, cls in offered.items():
+                    plugin = Plugin(f"{kind}.{name}", file.distribution, file.version)
+                    self._files[kind].append((plugin, cls))
+                    self._modules[plugin.key] = (plugin, module)
+        return self._files.get(kind, [])
+
+    def _from_file(self, plugin: Plugin) -> type | None:
+        return next((cls for found, cls in self._in_files(plugin.kind) if found is plugin), None)
+
+    def _method(self, plugin: Plugin) -> Any:
+        """Return what a plugin's collecting hook offers under the plugin's own name."""
+        self._import(plugin)
+        hook_name = hookspecs.hook_of(plugin.kind)
+        if not self._has_hook(hook_name):
+            raise PluginError(
+                f"{plugin}: unknown kind {plugin.kind!r}, no loaded plugin brings a hook `{hook_name}`; "
+                f"{nearest(plugin.kind, hookspecs.COLLECTING)}"
+            )
+        offered = self._offers(self._modules[plugin.key][1], hook_name, plugin)
+        if plugin.method not in offered:
+            raise PluginError(
+                f"{plugin}: its `{hook_name}` must offer {plugin.method!r}; {nearest(plugin.method, offered)}"
+            )
+        return offered[plugin.method]
+
+    def _offers(self, module: ModuleType, hook_name: str, plugin: Plugin) -> dict[str, Any]:
+        offered: dict[str, Any] = {}
+        for impl in getattr(self.hook, hook_name).get_hookimpls():
+            if impl.plugin is module:
+                try:
+                    offered.update(impl.function())
+                except (Exception, SystemExit) as error:
+                    raise PluginError(f"{plugin}: `{hook_name}` fails with {words(error)}") from error
+        return offered
+
+    def _import(self, plugin: Plugin) -> None:
+        if plugin.key in self._modules:
+            return
+        assert plugin.entry_point is not None
+        start = time.perf_counter()
+        try:
+            module = plugin.entry_point.load()
+        except (Exception, SystemExit) as error:
+            raise self._failed(
+                plugin,
+                f"{plugin} cannot be imported: {words(error)}. Mend or uninstall it, or refuse it with "
+                f'`--no-plugin {plugin.name}` or `[plugins] disable = ["{plugin.name}"]`.',
+            ) from error
+        self.import_seconds[plugin.key] = time.perf_counter() - start
+        self._register(module, plugin)
+
+    def _register(self, module: ModuleType, plugin: Plugin) -> None:
+        if module not in self.manager.get_plugins():
+            with warnings.catch_warnings(
+                record=True
+            ) as caught:  # pluggy's, about deprecated hooks and arguments
+                warnings.simplefilter("always")
+                try:
+                    self._add(module, plugin)
+                except (Exception, SystemExit) as error:
+                    if self.manager.is_registered(module):
+                        self.manager.unregister(module)
+                    fault = (
+                        str(error)
+                        if isinstance(error, PluginError)
+                        else (f"{plugin} does not fit learnforge's hooks: {error}")
+                    )
+                    raise self._failed(plugin, fault) from error
+            for warning in caught:
+                self._complain(f"{plugin}: {warning.message}", None)
+            self._guard_notifications(module, plugin)
+            self._loaded.append((plugin, module))
+        self._modules[plugin.key] = (plugin, module)
+
+    def _add(self, module: ModuleType, plugin: Plugin) -> None:
+        self.manager.register(module, name=plugin.key)
+        others = [p for p in self.manager.get_plugins() if p is not module]
+        # the hooks that it brings come before the check of those that it implements
+        self.manager.subset_hook_caller("learnforge_add_hooks", others)(manager=self.manager)
+        if not self._is_loading:
+            self._check_hooks(module, plugin)
+
+    def _failed(self, plugin: Plugin, fault: str) -> PluginError:
+        self._faults[plugin.key] = fault
+        return PluginError(fault)
+
+    def _check_loaded(self) -> None:
+        """Check hooks once all is loaded, since a plugin may use a hook that the next one brings."""
+        for plugin, module in tuple(self._loaded):
+            try:
+                self._check_hooks(module, plugin)
+            except PluginError as error:
+                if plugin.entry_point is None:
+                    raise
+                self._faults[plugin.key] = str(error)
+                self._complain(str(error), error, "The run goes on without it.")
+                self.manager.unregister(module)
+                self._loaded.remove((plugin, module))
+
+    def _check_hooks(self, module: ModuleType, plugin: Plugin) -> None:
+        """Refuse implementations of unknown hooks, and hook names that lack their mark."""
+        known = [name for name in vars(self.hook) if getattr(self.hook, name).has_spec()]
+        callers = {caller.name: caller for caller in self.manager.get_hookcallers(module) or ()}
+        for name, caller in callers.items():
+            if not caller.has_spec():
+                raise PluginError(f"{plugin} implements an unknown hook `{name}`; {nearest(name, known)}.")
+        for name in vars(module):
+            if name in known and name not in callers and inspect.isfunction(vars(module)[name]):
+                raise PluginError(f"{plugin}: `{name}` must be marked with `@learnforge.hookimpl`.")
+
+    def _guard_notifications(self, module: ModuleType, plugin: Plugin) -> None:
+        for caller in self.manager.get_hookcallers(module) or ():
+            for impl in caller.get_hookimpls() if caller.name in hookspecs.NOTIFYING else ():
+                if impl.plugin is module:
+                    guard(impl, caller.name, plugin, self._complain)
+
+    def _enable(self) -> None:
+        """Load what is enabled; what cannot be used, and what is broken, is named and left out."""
+        enabled = [p for p in self.found if (self.choice.verdict(p) or ("", ""))[0] == "enable"]
+        for plugin in enabled:
+            twins = [p for p in enabled if p.name == plugin.name]
+            if len(twins) > 1:
+                owners = " and ".join(map(_owner_words, twins))
+                raise PluginError(
+                    f"{plugin.name!r} is brought by {owners}; enable {plugin.key!r}, or disable one of them"
+                )
+            try:
+                if plugin.incompatible:
+                    raise PluginError(f"{plugin} is incompatible: {plugin.incompatible}.")
+                self._import(plugin)
+            except PluginError as error:
+                self._complain(str(error), error, "The run goes on without it.")
+
+    def _load_file(self, file: PluginFile) -> None:
+        plugin = Plugin(file.name.removesuffix(".py"), file.name, file.sha256)
+        self._register(_import_file(file), plugin)
+
+    def _complain(
+        self, message: str, error: BaseException | None, consequence: str = "The run goes on."
+    ) -> None:
+        """Report a fault that the run survives; raise it where plugins are held strictly.
+
+        Raises:
+            PluginError: The choice is strict.
+        """
+        if self.choice.strict:
+            raise PluginError(message) from error
+        warnings.warn(f"{message} {consequence}", PluginWarning, stacklevel=3)
+
+
+def _owner_words(plugin: Plugin) -> str:
+    return plugin.distribution if plugin.entry_point is None else f"{plugin.distribution} {plugin.version}"
+
+
+def _batch_transform(impl: pluggy.HookImpl, stage: str) -> Callable[[Batch], Batch]:
+    def transform(batch: Batch) -> Batch:
+        arguments = {"batch": batch, "stage": stage}
+        changed = impl.function(*[arguments[name] for name in impl.argnames])
+        return batch if changed is None else changed  # type: ignore[return-value]
+
+    return transform
+
+
+def _import_file(file: PluginFile) -> ModuleType:
+    """Run a plugin file as a module whose name depends only on the file's, so that workers can unpickle its
+    classes; one that runs already with the same content is returned as it is.
+    """
+    name = f"learnforge_plugin_{file.name.removesuffix('.py')}"
+    running = sys.modules.get(name)
+    if running is not None and getattr(running, "__learnforge_source__", None) == file.sha256:
+        return running
+    module = ModuleType(name)
+    module.__file__ = file.path
+    vars(module)["__learnforge_source__"] = file.sha256
+    lines = file.source.decode("utf-8", "replace").splitlines(keepends=True)
+    linecache.cache[file.path] = (len(file.source), None, lines, file.path)  # tracebacks show what runs
+    sys.modules[name] = module
+    try:
+        exec(compile(file.source, file.path, "exec"), vars(module))
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise PluginError(f"the plugin file {file.path} cannot be imported: {words(error)}") from error
+    return module

@@ -1,0 +1,200 @@
+"""A plugin at fault never stops the host, other plugins, or changes a run; held strictly, its faults are
+errors.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import warnings
+
+import pytest
+import torch
+from tests.core.recipes import DISTILL
+
+import learnforge as lf
+from learnforge import PluginChoice, PluginError, Plugins, PluginWarning
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load sources as plugin files, `load({name: source}, strict=…)`."""
+
+    def make(sources, strict=False):
+        files = []
+        for name, source in sources.items():
+            files.append(tmp_path / f"{name}.py")
+            files[-1].write_text("from learnforge import hookimpl\n" + textwrap.dedent(source))
+        return Plugins(PluginChoice(files=files, strict=strict))
+
+    yield make
+    for name in [name for name in sys.modules if name.startswith("learnforge_plugin_")]:
+        del sys.modules[name]
+
+
+GOOD = "heard = []\n@hookimpl\ndef learnforge_stage_started(stage): heard.append(stage)\n"
+WRAPPER = "@hookimpl(wrapper=True)\ndef learnforge_stage_started():"
+WRAPPERS = {
+    "raises before": WRAPPER + "\n    raise OSError('full')\n    yield",
+    "raises after": WRAPPER + "\n    yield\n    raise OSError('full')",
+    "yields twice": WRAPPER + "\n    yield\n    yield",
+    "never yields": WRAPPER + "\n    if False: yield",
+    "old style": WRAPPER.replace("w", "hookw", 1) + "\n    yield\n    raise OSError('full')",
+    "exits": "@hookimpl\ndef learnforge_stage_started(): raise SystemExit(3)",
+}
+
+
+@pytest.mark.parametrize("fault", WRAPPERS)
+def test_faults_around_notifications_stop_nobody(load, fault):
+    """Wrappers that raise or yield wrongly, and plugins that exit: a warning, and the others hear it."""
+    plugins = load({"first": GOOD, "bad": WRAPPERS[fault], "last": GOOD})
+    with pytest.warns(PluginWarning, match=r"plugin file bad.py: `learnforge_stage_started` fails with"):
+        plugins.hook.learnforge_stage_started(stage="search", kind="search")
+    assert sys.modules["learnforge_plugin_first"].heard == ["search"]
+    assert sys.modules["learnforge_plugin_last"].heard == ["search"]
+
+
+def test_good_wrappers_wrap(load):
+    """A wrapper that is in order runs around the others and is not reported."""
+    wrapper = """
+        order = []
+        @hookimpl(wrapper=True)
+        def learnforge_stage_started(stage):
+            order.append("before")
+            result = yield
+            order.append("after")
+            return result
+        """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load({"outer": wrapper}).hook.learnforge_stage_started(stage="s", kind="search")
+    assert sys.modules["learnforge_plugin_outer"].order == ["before", "after"]
+
+
+@pytest.mark.parametrize("fault", [fault for fault in WRAPPERS if fault != "old style"])  # pluggy warns there
+def test_strict_makes_faults_in_notifications_errors(load, fault):
+    """With strict plugins the same faults are errors of the same words."""
+    plugins = load({"bad": WRAPPERS[fault]}, strict=True)
+    with pytest.raises(PluginError, match=r"plugin file bad.py: `learnforge_stage_started` fails with"):
+        plugins.hook.learnforge_stage_started(stage="search", kind="search")
+
+
+def test_strict_makes_a_broken_hooks_only_plugin_an_error(install):
+    """What would have been left out is an error, named with its distribution."""
+    install("lf-test-a", {"lf-test-bad": "lf_test_a"}, {"lf_test_a": "1 / 0"})
+    with pytest.raises(
+        PluginError, match=r"'lf-test-bad' of lf-test-a 1.0 cannot be imported: ZeroDivisionError"
+    ):
+        Plugins(PluginChoice(enable=("lf-test-bad",), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import sys; sys.exit('bye')", "cannot be imported: SystemExit: bye"),
+        ("from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_startd(): pass", "unknown hook"),
+        (
+            "from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_started(kid): pass",
+            "does not fit",
+        ),
+        ("def learnforge_stage_started(): pass", "must be marked"),
+    ],
+)
+def test_faults_on_loading_leave_the_plugin_out(install, source, words):
+    """Whatever is wrong with an enabled plugin is a warning with plugin, distribution and a way out."""
+    install("lf-test-a", {"lf-test-bad": "lf_test_a"}, {"lf_test_a": source})
+    with pytest.warns(
+        PluginWarning, match=rf"'lf-test-bad' of lf-test-a 1.0(?s:.*){words}(?s:.*)goes on without"
+    ):
+        plugins = Plugins(PluginChoice(enable=("lf-test-bad",)))
+    standing = next(s for s in plugins.standings() if s.plugin.name == "lf-test-bad")
+    assert (standing.status, words in standing.reason) == ("failed", True)
+    plugins.hook.learnforge_stage_started(stage="s", kind="search")
+
+
+def test_deprecated_hook_arguments_warn_with_the_plugins_name(load):
+    """A plugin that takes an argument which is going away is named; strictly it is an error."""
+    specs = """
+        import pluggy
+        class Specs:
+            @pluggy.HookspecMarker("learnforge")(
+                warn_on_impl_args={"old": FutureWarning("`old` goes away in 2.0; take `new`")}
+            )
+            def learnforge_test_hook(self, old, new): "A hook."
+        @hookimpl
+        def learnforge_add_hooks(manager): manager.add_hookspecs(Specs)
+        """
+    uses = "@hookimpl\ndef learnforge_test_hook(old): return old\n"
+    with pytest.warns(PluginWarning, match="`old` goes away in 2"):
+        load({"specs": specs, "uses": uses})
+    with pytest.raises(PluginError, match="`old` goes away in 2"):
+        load({"specs": specs, "uses": uses}, strict=True)
+
+
+BROKEN = {
+    "lf_test_broken": "1 / 0",
+    "lf_test_noisy": """
+        import random
+        import numpy, torch
+        from learnforge import hookimpl
+
+        @hookimpl
+        def learnforge_epoch_finished(stage, metrics):
+            random.random(), numpy.random.rand(), torch.rand(1), torch.manual_seed(7)
+            metrics["loss"] = -1.0
+            raise OSError("full")
+
+        @hookimpl
+        def learnforge_stage_started(stage): torch.manual_seed(3)
+        """,
+}
+
+
+def test_a_broken_plugin_changes_no_bit_of_a_run(install, tmp_path):
+    """A run with plugins that fail, draw random numbers and change what they are shown gives equal bits."""
+    points = {"distiller.broken": "lf_test_broken", "lf-test-track": "lf_test_broken"}
+    points["lf-test-noisy"] = "lf_test_noisy"
+    plain = lf.run(DISTILL, tmp_path / "plain")
+    install("lf-test-a", points, BROKEN)
+    installed = lf.run(DISTILL, tmp_path / "installed")
+    choice = PluginChoice(enable=("lf-test-track", "lf-test-noisy"))
+    with pytest.warns(PluginWarning) as heard:
+        enabled = lf.run(DISTILL, tmp_path / "enabled", plugins=choice)
+    assert {str(w.message).split(":")[0] for w in heard} == {
+        "plugin 'lf-test-track' of lf-test-a 1.0 cannot be imported",
+        "plugin 'lf-test-noisy' of lf-test-a 1.0",
+    }
+    for other in (installed, enabled):
+        for name, artifact in plain.artifacts.items():
+            same = other.artifacts[name]
+            assert same.provenance == artifact.provenance
+            assert all(torch.equal(t, same.weights[key]) for key, t in artifact.weights.items())
+            assert _without_times(same.metrics) == _without_times(artifact.metrics)
+
+
+def _without_times(metrics):
+    return {k: v for k, v in metrics.items() if k not in ("seconds", "latency_ms", "history")}
+
+
+def test_a_fault_in_the_selected_method_names_it(tmp_path):
+    """What a stage's own method raises ends the run, with the stage, the method and who brings it."""
+    file = tmp_path / "hasty.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            from attrs import frozen
+            from learnforge import Distiller, hookimpl
+
+            @frozen
+            class Hasty(Distiller):
+                def loss(self, student, teacher, batch): raise KeyError("hint")
+
+            @hookimpl
+            def learnforge_distillers(): return {"hasty": Hasty}
+            """
+        )
+    )
+    recipe = {**DISTILL, "stage": [{**DISTILL["stage"][0], "use": "hasty"}]}
+    with pytest.raises(KeyError) as caught:
+        lf.run(recipe, plugins=PluginChoice(files=(file,)))
+    assert caught.value.__notes__ == ["in stage 'first', which uses distiller.hasty of (file)"]
