@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def run(
     workers: int = 1,
     overwrite: bool = False,
     plugins: PluginChoice | None = None,
+    hooks: Sequence[object] = (),
     progress: Progress | None = None,
 ) -> Run:
     """Run a recipe: a file, a built-in recipe's name, or its data.
@@ -79,6 +80,7 @@ def run(
         workers: Trials of a search at a time.
         overwrite: Run finished stages again where what they depend on has changed.
         plugins: Plugins to enable, to disable and to load from files; overrules the recipe's `[plugins]`.
+        hooks: Objects or modules with hook implementations of the caller's own; see `Plugins.add`.
         progress: Shows what is going on; nothing by default.
 
     Raises:
@@ -86,6 +88,8 @@ def run(
     """
     data = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(find_recipe(recipe))
     loaded = Plugins(plugin_choice(data, plugins))
+    for own in hooks:
+        loaded.add(own)
     source = "recipe" if isinstance(recipe, Mapping) else str(recipe)
     options = Options(_path(folder), workers, progress or Silence(), lambda names: overwrite)
     return run_recipe(parse_recipe(data, loaded, source), loaded, options)
@@ -180,6 +184,7 @@ def run_stage(
     overwrite: bool = False,
     progress: Progress | None = None,
     plugins: Plugins | None = None,
+    hooks: Sequence[object] = (),
     **settings: Any,
 ) -> Artifact:
     """Run one stage as a recipe would.
@@ -195,6 +200,7 @@ def run_stage(
         overwrite: Run a finished stage again if what it depends on has changed.
         progress: Shows what is going on.
         plugins: Plugins to use; all that is installed, by default.
+        hooks: Objects or modules with hook implementations of the caller's own; see `Plugins.add`.
         settings: The stage's settings, as keys in a recipe; tables may be dicts, names or objects.
 
     Returns:
@@ -204,6 +210,8 @@ def run_stage(
         LearnforgeError: See the tree in `learnforge.errors`.
     """
     plugins = plugins or Plugins()
+    for own in hooks:
+        plugins.add(own)
     stage = _make_stage(kind, method, settings, plugins)
     source = task if isinstance(task, TaskSource) else _Given(task)
     recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), {"run": {"name": kind, "seed": seed}})

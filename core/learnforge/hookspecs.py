@@ -200,6 +200,9 @@ COLLECTING = {kind: hook_of(kind) for kind in KINDS}
 CHANGING = ("learnforge_vet_design", "learnforge_optimizer", "learnforge_batch")
 """Hooks that change a result: the plugins that implement one belong to a stage's fingerprint."""
 
+REMOTE = ("learnforge_optimizer", "learnforge_batch")
+"""Hooks that act where the work runs, also in worker processes."""
+
 NOTIFYING = (
     "learnforge_run_started",
     "learnforge_stage_started",

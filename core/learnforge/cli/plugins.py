@@ -27,9 +27,9 @@ def command(choice: PluginChoice, name: str | None, kind: str | None, as_json: b
 
     With NAME, such as distiller.kd, import that one and show its docstring, options, hooks and import time.
     """
-    standings = _standings(choice)
+    standings = list_standings(choice)
     if name is not None:
-        _show(_find(name, kind, standings), choice, as_json)
+        _show(find_plugin(name, kind, standings), choice, as_json)
         return
     kinds = {standing.plugin.kind for standing in standings}
     if kind is not None and kind not in kinds:
@@ -38,7 +38,7 @@ def command(choice: PluginChoice, name: str | None, kind: str | None, as_json: b
     click.echo(json.dumps(rows, indent=1) if as_json else _table(rows))
 
 
-def _standings(choice: PluginChoice) -> tuple[Standing, ...]:
+def list_standings(choice: PluginChoice) -> tuple[Standing, ...]:
     """Read the metadata; only files that the command line names are run."""
     if choice.files or choice.enable:
         from learnforge.plugins import Plugins
@@ -61,7 +61,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _find(name: str, kind: str | None, standings: Sequence[Standing]) -> Plugin:
+def find_plugin(name: str, kind: str | None, standings: Sequence[Standing]) -> Plugin:
     """Find a plugin by `kind.name`, `name`, or either after `distribution:`.
 
     Raises:

@@ -78,7 +78,7 @@ class Plugin:
 
     def __str__(self) -> str:
         if self.entry_point is None:
-            return f"plugin file {self.distribution}"
+            return f"plugin file {self.distribution}" if self.version else f"{self.name} {self.distribution}"
         return f"plugin {self.name!r} of {self.distribution} {self.version}"
 
 

@@ -20,12 +20,16 @@ from learnforge import hookspecs
 from learnforge.discovery import GROUP, Plugin, PluginChoice, PluginFile, Standing, installed, survey
 from learnforge.discovery.choice import is_usable
 from learnforge.errors import PluginError, PluginWarning, Problem, nearest
+from learnforge.files import fingerprint
 from learnforge.options import structure
 from learnforge.plugins.identity import Identity, hash_source, owner_of, pin_source, remember
 from learnforge.plugins.isolation import guard, words
 
 if TYPE_CHECKING:
     from learnforge.task import Batch
+
+ADDED = "(added in Python)"
+"""Stands for the distribution of hooks that the caller added."""
 
 
 class Plugins:
@@ -75,6 +79,11 @@ class Plugins:
             InstallError: learnforge's own entry points are missing.
         """
         return installed()
+
+    @property
+    def loaded(self) -> tuple[Plugin, ...]:
+        """All plugins that were imported so far."""
+        return tuple(plugin for plugin, _ in self._modules.values())
 
     def standings(self) -> tuple[Standing, ...]:
         """Tell how every plugin stands: what the metadata say, and which were loaded or failed here."""
@@ -135,6 +144,25 @@ class Plugins:
             remember(kind, name, plugin, cls)
         return cls
 
+    def add(self, hooks: Any) -> None:
+        """Let an object or module of the caller's take part, its functions marked with `@hookimpl`.
+
+        It is known in this process alone, so it can listen, show and refuse designs, which happens here; what
+        acts in worker processes as well must be installed or in a file.
+
+        Raises:
+            PluginError: It implements no hook, an unknown one, or one that acts in worker processes.
+        """
+        name = getattr(hooks, "__name__", type(hooks).__name__)
+        plugin = Plugin(name, ADDED, "")
+        self._register(hooks, plugin)
+        own = self._hooks_of(hooks)
+        remote = [hook for hook in own if hook in hookspecs.REMOTE]
+        if remote or not own:
+            self.manager.unregister(hooks)
+            fault = f"`{remote[0]}` acts in workers too, put it into a file" if remote else "it has no hook"
+            raise PluginError(f"{name} cannot be added in Python: {fault}")
+
     def resolve(self, kind: str, table: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
         """Build a method from a table `{ use = name, option = value, … }`; see `options.Resolve`."""
         try:
@@ -169,7 +197,7 @@ class Plugins:
         modules = [impl.plugin for impl in implementations]
         owners = [(plugin, module) for plugin, module in self._loaded if module in modules]
         return [
-            Identity("hooks", plugin.name, *owner_of(plugin), hash_source(module))
+            Identity("hooks", plugin.name, *owner_of(plugin), _hash_hooks(module))
             for plugin, module in sorted(owners, key=lambda pair: pair[0].key)
         ]
 
@@ -354,8 +382,8 @@ class Plugins:
         for name, caller in callers.items():
             if not caller.has_spec():
                 raise PluginError(f"{plugin} implements an unknown hook `{name}`; {nearest(name, known)}.")
-        for name in vars(module):
-            if name in known and name not in callers and inspect.isfunction(vars(module)[name]):
+        for name, value in getattr(module, "__dict__", {}).items():
+            if name in known and name not in callers and inspect.isfunction(value):
                 raise PluginError(f"{plugin}: `{name}` must be marked with `@learnforge.hookimpl`.")
 
     def _guard_notifications(self, module: ModuleType, plugin: Plugin) -> None:
@@ -396,6 +424,13 @@ class Plugins:
         if self.choice.strict:
             raise PluginError(message) from error
         warnings.warn(f"{message} {consequence}", PluginWarning, stacklevel=3)
+
+
+def _hash_hooks(hooks: Any) -> str:
+    """Hash (hex) a module's source; of an object added in Python also what it holds, as its repr shows it."""
+    if isinstance(hooks, ModuleType):
+        return hash_source(hooks)
+    return fingerprint([hash_source(inspect.getmodule(type(hooks))), repr(hooks)])
 
 
 def _owner_words(plugin: Plugin) -> str:

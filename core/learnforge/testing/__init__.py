@@ -7,3 +7,59 @@
 
 `learnforge conformance distiller.soft` runs the same checks without pytest.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from learnforge.testing.command import CommandSuite
+    from learnforge.testing.distiller import DistillerSuite
+    from learnforge.testing.executor import ExecutorSuite
+    from learnforge.testing.exporter import ExporterSuite
+    from learnforge.testing.hooks import HooksSuite
+    from learnforge.testing.meta_learner import MetaLearnerSuite
+    from learnforge.testing.model import ModelSuite
+    from learnforge.testing.searcher import SearcherSuite
+    from learnforge.testing.space import SpaceSuite
+    from learnforge.testing.stage import StageSuite
+    from learnforge.testing.task import TaskSuite
+    from learnforge.testing.transfer import TransferSuite
+
+_HOMES = {
+    "CommandSuite": "command",
+    "DistillerSuite": "distiller",
+    "ExecutorSuite": "executor",
+    "ExporterSuite": "exporter",
+    "HooksSuite": "hooks",
+    "MetaLearnerSuite": "meta_learner",
+    "ModelSuite": "model",
+    "SearcherSuite": "searcher",
+    "SpaceSuite": "space",
+    "StageSuite": "stage",
+    "TaskSuite": "task",
+    "TransferSuite": "transfer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'learnforge.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"learnforge.testing.{_HOMES[name]}"), name)
+
+
+__all__ = [
+    "CommandSuite",
+    "DistillerSuite",
+    "ExecutorSuite",
+    "ExporterSuite",
+    "HooksSuite",
+    "MetaLearnerSuite",
+    "ModelSuite",
+    "SearcherSuite",
+    "SpaceSuite",
+    "StageSuite",
+    "TaskSuite",
+    "TransferSuite",
+]

@@ -87,8 +87,8 @@ def digest_elsewhere(suite: type[Suite]) -> str:
     """Return the digest of a suite's `result()` in a process whose hashes of strings are others than here."""
     base = getattr(suite, "made_from", None)
     method = Where.of(suite.method) if base else None
-    where, threads = Where.of(base or suite), torch.get_num_threads()
-    future = _process().submit(_digest, where, method, dict(suite.options), threads)
+    given = getattr(suite, "made_with", {})
+    future = _process().submit(_digest, Where.of(base or suite), method, given, torch.get_num_threads())
     return future.result(timeout=600)
 
 
@@ -123,10 +123,10 @@ def _set_up(path: list[str]) -> None:
     sys.path[:] = path
 
 
-def _digest(suite: Where, method: Where | None, options: Mapping[str, Any], threads: int) -> str:
+def _digest(suite: Where, method: Where | None, given: Mapping[str, Any], threads: int) -> str:
     torch.set_num_threads(threads)
     cls = suite.load()
-    made = cls.of(method.load(), options) if method else cls
+    made = cls.of(method.load(), **given) if method else cls
     return digest(made().result())
 
 

@@ -21,7 +21,7 @@ import unittest
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from learnforge.errors import nearest
 from learnforge.options import build
@@ -115,6 +115,11 @@ class Report:
         """Tell whether at least one check ran and none failed."""
         return self.ran > 0 and self.count("failed") == 0
 
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        counts = {state: self.count(state) for state in ("passed", "failed", "skipped", "expected failure")}
+        return {"title": self.title, "ran": self.ran, **counts, "checks": [asdict(o) for o in self.outcomes]}
+
     def __str__(self) -> str:
         idle = "; a suite that runs no check fails" if self.ran == 0 else ""
         return (
@@ -133,7 +138,7 @@ class Suite:
             declares itself, in an attribute of the same name, count as well.
     """
 
-    method: ClassVar[type[Any]]
+    method: ClassVar[Any]
     options: ClassVar[Mapping[str, Any]] = {}
     expected_failures: ClassVar[Mapping[str, str]] = {}
     kind: ClassVar[str] = ""
@@ -151,10 +156,17 @@ class Suite:
             setattr(cls, f"test_{name}", _as_expected_failure(getattr(cls, f"test_{name}"), reason))
 
     @classmethod
-    def of(cls, method: type[Any], options: Mapping[str, Any] | None = None) -> type[Suite]:
-        """Make the suite of a method, for callers that have no class of their own."""
-        made = {"method": method, "options": dict(options or {}), "made_from": cls, "__module__": __name__}
-        return type(f"{method.__name__}{cls.__name__}", (cls,), made)
+    def of(cls, method: Any, options: Mapping[str, Any] | None = None, **further: Any) -> type[Suite]:
+        """Make the suite of a method, for callers that have no class of their own.
+
+        Args:
+            method: What to check; a class, for most kinds.
+            options: Options to make it with.
+            further: Further attributes of the suite.
+        """
+        given = {"options": dict(options or {}), **further}
+        made = {"method": method, "made_from": cls, "made_with": given, "__module__": __name__}
+        return type(f"{getattr(method, '__name__', method)}{cls.__name__}", (cls,), made | given)
 
     @classmethod
     def names(cls) -> list[str]:

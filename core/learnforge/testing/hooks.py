@@ -1,0 +1,96 @@
+"""The duties of a plugin that brings hooks and no method, such as a tracker or a veto."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import learnforge.api
+from learnforge import hookspecs
+from learnforge.discovery import PluginChoice
+from learnforge.discovery.choice import is_usable
+from learnforge.plugins import Plugins
+from learnforge.runner import Run, report_sections
+from learnforge.testing.elsewhere import digest
+from learnforge.testing.suite import Suite, needs, require
+
+RECIPE: dict[str, Any] = {
+    "run": {"name": "conformance", "device": "cpu"},
+    "task": {"use": "digits", "classes": [0, 1]},
+    "stage": [
+        {
+            "kind": "search",
+            "use": "random",
+            "space": {"use": "residual", "stages": 1, "blocks": 1, "max_width": 8},
+            "trials": 2,
+            "train": {"epochs": 1},
+            "retrain": {"epochs": 1},
+        }
+    ],
+}
+"""A run of seconds in which every hook but `learnforge_run_failed` is called."""
+
+
+class HooksSuite(Suite):
+    """Checks of a hooks-only plugin, in a short run.
+
+    Args:
+        method: Name of the installed plugin, as in `[plugins] enable`; with `files`, the file's stem.
+        files: Plugin files to load.
+    """
+
+    method: ClassVar[Any]
+    files: ClassVar[tuple[Path, ...]] = ()
+    kind: ClassVar[str] = "hooks"
+
+    @property
+    def choice(self) -> PluginChoice:
+        """The choice that loads the plugin and makes its faults errors."""
+        return PluginChoice(() if self.files else (self.method,), (), self.files, strict=True)
+
+    @property
+    def hooks(self) -> list[str]:
+        """The hooks that it implements."""
+        plugins = Plugins(self.choice)
+        return plugins.hooks_of(next(p for p in plugins.loaded if p.name == self.method))
+
+    def test_it_loads_without_fault(self) -> None:
+        """It is imported, its hooks exist, their arguments fit, and it implements at least one."""
+        require(self.hooks, f"{self.method} must implement a hook, marked with `@learnforge.hookimpl`")
+
+    def test_it_is_not_loaded_unless_enabled(self) -> None:
+        """Installing it changes nothing: only a run that enables it loads it."""
+        if self.files:
+            return
+        loaded = [plugin.name for plugin in Plugins().loaded]
+        require(self.method not in loaded, f"{self.method} must be loaded by `enable` alone")
+        refused = PluginChoice(disable=(self.method,))
+        named = [plugin for plugin in Plugins(refused).found if plugin.is_named(self.method)]
+        require(not any(is_usable(plugin, refused) for plugin in named), "disabling it must refuse it")
+
+    def test_a_run_with_it_has_no_fault(self) -> None:
+        """Every hook of it takes what a run hands it and raises nothing; its report sections can be shown."""
+        with tempfile.TemporaryDirectory() as folder:
+            run = self._run(Path(folder))
+            report_sections(run)
+
+    @needs(lambda suite: not set(suite.hooks) & set(hookspecs.CHANGING), "it changes results, as it may")
+    def test_a_run_with_it_gives_the_same_bits(self) -> None:
+        """Who only listens and shows changes nothing: the network is that of a run without it."""
+        with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+            plain = learnforge.api.run(RECIPE, Path(first))
+            own = self._run(Path(second))
+        same = [digest(run.artifacts["search"].weights) for run in (plain, own)]
+        require(same[0] == same[1], "a run with it must give the same weights as one without it")
+
+    @needs(lambda suite: set(suite.hooks) & set(hookspecs.CHANGING), "it changes no results")
+    def test_a_run_with_it_repeats(self) -> None:
+        """What changes results does so as a function of its arguments: two runs give the same network."""
+        with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+            runs = [self._run(Path(folder)) for folder in (first, second)]
+        same = [digest(run.artifacts["search"].weights) for run in runs]
+        require(same[0] == same[1], "two runs with it must give the same weights")
+
+    def _run(self, folder: Path) -> Run:
+        return learnforge.api.run(RECIPE, folder, plugins=self.choice)
