@@ -41,10 +41,12 @@ if TYPE_CHECKING:
         StageError,
         TaskError,
     )
+    from learnforge.evaluation import evaluate
     from learnforge.heads import find_head, replace_head
     from learnforge.hookspecs import hookimpl, hookspec
+    from learnforge.options import plugin_field
     from learnforge.plugins import PluginChoice, Plugins
-    from learnforge.report import Section
+    from learnforge.report import RunSummary, Section
     from learnforge.runner import Run
     from learnforge.space import Cost, Model, Pick, Space
     from learnforge.stages.distill import Distiller
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from learnforge.stages.meta.engine import Parameters
     from learnforge.stages.search import HistorySampler, Searcher, SpaceView, best_first
     from learnforge.stages.search.view import mutate
-    from learnforge.stages.stage import Stage
+    from learnforge.stages.stage import Reference, Stage
     from learnforge.stages.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
     from learnforge.taps import Outputs
     from learnforge.task import Batch, MemorySplit, Split, StreamSplit, Task, TaskInfo, TaskSource
@@ -87,10 +89,12 @@ _HOMES = {
         "StageError",
         "TaskError",
     ),
+    "evaluation": ("evaluate",),
     "heads": ("find_head", "replace_head"),
     "hookspecs": ("hookimpl", "hookspec"),
+    "options": ("plugin_field",),
     "plugins": ("PluginChoice", "Plugins"),
-    "report": ("Section",),
+    "report": ("RunSummary", "Section"),
     "runner": ("Run",),
     "space": ("Cost", "Model", "Pick", "Space"),
     "stages.distill": ("Distiller",),
@@ -99,7 +103,7 @@ _HOMES = {
     "stages.meta.engine": ("Parameters",),
     "stages.search": ("HistorySampler", "Searcher", "SpaceView", "best_first"),
     "stages.search.view": ("mutate",),
-    "stages.stage": ("Stage",),
+    "stages.stage": ("Reference", "Stage"),
     "stages.transfer": ("DirectTransfer", "Phase", "PhasedTransfer", "Transfer"),
     "taps": ("Outputs",),
     "task": ("Batch", "MemorySplit", "Split", "StreamSplit", "Task", "TaskInfo", "TaskSource"),
@@ -153,8 +157,10 @@ __all__ = [
     "PluginWarning",
     "Plugins",
     "RecipeError",
+    "Reference",
     "Run",
     "RunError",
+    "RunSummary",
     "Runtime",
     "Searcher",
     "Section",
@@ -174,6 +180,7 @@ __all__ = [
     "adapt",
     "best_first",
     "distill",
+    "evaluate",
     "export",
     "find_head",
     "hookimpl",
@@ -183,6 +190,7 @@ __all__ = [
     "load_task",
     "meta_train",
     "mutate",
+    "plugin_field",
     "replace_head",
     "run",
     "search",

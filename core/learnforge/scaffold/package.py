@@ -1,0 +1,137 @@
+"""Writes a plugin package out of templates."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from string import Template
+
+from attrs import frozen
+
+from learnforge.discovery import KINDS
+from learnforge.errors import PluginError, nearest
+from learnforge.files import refusal, write_text
+
+
+@frozen
+class _Words:
+    """What a kind is called in the files.
+
+    Args:
+        suite: Its conformance suite.
+        what: The kind in words.
+        use: What uses it, for the README.
+    """
+
+    suite: str
+    what: str
+    use: str
+
+
+_STAGE = 'a stage: `kind = "{kind}"`, `use = "$name"`'
+TEMPLATES = {
+    "task": _Words("TaskSuite", "task", 'a recipe: `[task]`, `use = "$name"`'),
+    "space": _Words("SpaceSuite", "search space", 'a search stage: `space = { use = "$name" }`'),
+    "model": _Words("ModelSuite", "model", 'a stage: `student = { use = "$name" }`'),
+    "searcher": _Words("SearcherSuite", "searcher", _STAGE.format(kind="search")),
+    "distiller": _Words("DistillerSuite", "distiller", _STAGE.format(kind="distill")),
+    "transfer": _Words("TransferSuite", "transfer strategy", _STAGE.format(kind="transfer")),
+    "meta-learner": _Words("MetaLearnerSuite", "meta-learner", _STAGE.format(kind="meta")),
+    "exporter": _Words("ExporterSuite", "exporter", _STAGE.format(kind="export")),
+    "executor": _Words("ExecutorSuite", "executor", 'a search stage: `executor = { use = "$name" }`'),
+    "stage": _Words("StageSuite", "kind of stage", 'a recipe: `kind = "$name"` in a `[[stage]]` table'),
+    "command": _Words("CommandSuite", "subcommand", "the command line: `learnforge $name`"),
+    "hooks": _Words("HooksSuite", "hooks-only plugin", 'a recipe: `[plugins]`, `enable = ["$name"]`'),
+}
+"""Everything that can be scaffolded: every kind of plugin, and `hooks` for those that bring no method."""
+
+_FILES = {
+    "pyproject.toml": "pyproject.toml",
+    "README.md": "README.md",
+    ".gitignore": "gitignore",
+    ".github/workflows/tests.yml": "tests.yml",
+    "src/$package/__init__.py": "init.py",
+    "tests/test_$module.py": "test_{sort}.py",
+    "src/$package/$module.py": "methods/{kind}.py",
+}
+
+
+def write_package(kind: str, name: str, parent: Path) -> Path:
+    """Write a package with a working plugin, its conformance tests, a README and a CI file.
+
+    Args:
+        kind: A key of `TEMPLATES`.
+        name: Name of the method in recipes: lower-case words joined by `-`.
+        parent: Folder in which the package's folder is made.
+
+    Returns:
+        The package's folder, `parent / "learnforge-NAME"`.
+
+    Raises:
+        PluginError: There is no such kind, the name cannot be used, or the folder exists.
+        RunError: The disk refuses.
+    """
+    if kind not in TEMPLATES:
+        raise PluginError(f"there is no kind of plugin {kind!r}; {nearest(kind, TEMPLATES)}")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise PluginError(
+            f"the name must be lower-case words and digits joined by -, such as my-method, got {name!r}"
+        )
+    folder = parent / f"learnforge-{name}"
+    if folder.exists():
+        raise PluginError(f"{folder} exists; choose another name, or another folder with --to")
+    words = _substitutes(kind, name)
+    texts = {
+        _fill(target, words): _fill(_read(source.format(kind=_file_of(kind), sort=_sort(kind))), words)
+        for target, source in _FILES.items()
+    }
+    try:
+        for path, text in texts.items():
+            write_text(folder / path, text)
+        (folder / words["src"] / "py.typed").touch()
+    except OSError as error:
+        raise refusal(folder, error) from error
+    return folder
+
+
+def _substitutes(kind: str, name: str) -> dict[str, str]:
+    module = name.replace("-", "_")
+    major, minor = (int(part) for part in version("learnforge").split(".")[:2])
+    text = TEMPLATES[kind]
+    return {
+        "kind": kind,
+        "name": name,
+        "distribution": f"learnforge-{name}",
+        "package": f"learnforge_{module}",
+        "module": module,
+        "cls": "".join(word.capitalize() for word in name.split("-")),
+        "point": name if kind == "hooks" else f"{kind}.{name}",
+        "suite": text.suite,
+        "what": text.what,
+        "use": Template(text.use).substitute(name=name),
+        "core": f">={major}.{minor},<{major}.{minor + 1}",
+        "src": f"src/learnforge_{module}",
+    }
+
+
+def _fill(text: str, words: dict[str, str]) -> str:
+    return Template(text).substitute(words)
+
+
+def _read(name: str) -> str:
+    file = resources.files("learnforge.scaffold") / "templates" / f"{name}.tmpl"
+    return file.read_text(encoding="utf-8")
+
+
+def _file_of(kind: str) -> str:
+    return kind.replace("-", "_")
+
+
+def _sort(kind: str) -> str:
+    """Say which template the tests are written from: methods are classes, two other kinds are not."""
+    return kind if kind in ("hooks", "command") else "method"
+
+
+assert {*KINDS, "hooks"} == set(TEMPLATES), "every kind of plugin has its template"
