@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,34 @@ def test_learn_from_five_examples() -> None:
 def test_write_a_distiller() -> None:
     """A method of one's own runs like a built-in one."""
     assert result_of("03_write_a_distiller").metrics["test_accuracy"] > 0.7
+
+
+def test_add_a_stage() -> None:
+    """A pruning stage runs between distillation and export, and what is exported is pruned."""
+    artifacts = result_of("04_add_a_stage").artifacts
+    assert list(artifacts) == ["distill", "prune", "export"]
+    weights = [t for t in artifacts["export"].weights.values() if t.dim() > 1]
+    assert sum(int((t == 0).sum()) for t in weights) == sum(int(0.3 * t.numel()) for t in weights)
+    assert artifacts["prune"].metrics["test_accuracy"] > 0.8
+
+
+def test_add_a_report_section() -> None:
+    """The report has the plugin's table, with a line for each stage."""
+    section = result_of("05_add_a_report_section")
+    assert "| stage | time | share |" in section
+    assert [line.split()[1] for line in section.splitlines() if "%" in line] == ["distill", "export"]
+
+
+def test_add_a_command() -> None:
+    """The plugin's command runs as one of learnforge's own."""
+    assert re.fullmatch(r"distill  \d+\.weight  [\d,]+\n", result_of("06_add_a_command"))
+
+
+def test_add_hooks() -> None:
+    """A listener hears the hook that a plugin brought."""
+    heard = result_of("07_add_hooks")
+    assert list(heard) == ["distill"]
+    assert 1 / 3 < heard["distill"] <= 1
 
 
 def test_every_example_is_tested() -> None:

@@ -1,4 +1,4 @@
-"""The suites of hooks-only plugins, kinds of stage and commands: good ones pass, each fault fails its check."""
+"""The suites of hooks-only plugins, kinds of stage and commands: good ones pass, a fault fails its check."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ HEAD = "from learnforge import hookimpl\n@hookimpl\n"
     ids=["idle", "fault", "bad section", "counting"],
 )
 def test_broken_hooks_fail_their_check(write: Callable[[str], Path], text: str, check: list[str]) -> None:
-    """A plugin without a hook, one that raises, one that cannot be shown, one that counts calls: all caught."""
+    """A plugin without a hook, one that raises, one that cannot be shown, one that counts calls: caught."""
     found = failed(hooks_suite(write(text)))
     assert found[0] == check[0]
     assert set(found) <= {*check, "a_run_with_it_gives_the_same_bits"}  # which is strict as well

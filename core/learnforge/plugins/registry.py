@@ -151,9 +151,14 @@ class Plugins:
         acts in worker processes as well must be installed or in a file.
 
         Raises:
-            PluginError: It implements no hook, an unknown one, or one that acts in worker processes.
+            PluginError: It implements no hook, an unknown one, or one that acts in worker processes; or it
+                cannot be hashed.
         """
         name = getattr(hooks, "__name__", type(hooks).__name__)
+        if type(hooks).__hash__ is None:
+            raise PluginError(
+                f"{name} cannot be added in Python: it must be hashable, as by `frozen(eq=False)`"
+            )
         plugin = Plugin(name, ADDED, "")
         self._register(hooks, plugin)
         own = self._hooks_of(hooks)

@@ -1,0 +1,1 @@
+"""Plugins for learnforge, one in each module."""
