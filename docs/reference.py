@@ -6,23 +6,27 @@ from __future__ import annotations
 
 import inspect
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import hook_examples  # docs/hook_examples.py
 
 from learnforge import Plugins, Stage, Train, hookspecs
+from learnforge.discovery import GROUP
 from learnforge.options import OptionDescription, describe
 from learnforge.recipe import PluginSettings, RunSettings
+from learnforge.scaffold import write_package
 from learnforge.stages.meta.stage import EpisodeShape
 
 STAGE_KEYS = (
-    ("`name`", "a string", "its kind", "Name of the stage, and of its folder in the run."),
-    ("`kind`", "a string", "required", "What sort of stage it is."),
-    ("`use`", "a string", "required", "Name of the method."),
-    ("`options`", "a table", "`{}`", "Options of the method."),
-    ("`task`", '{ use = "task name", … }', "`[task]`", "The stage's own task."),
+    ("`name`", "a string", "", "its kind", "Name of the stage, and of its folder in the run."),
+    ("`kind`", "a string", "", "required", "What sort of stage it is."),
+    ("`use`", "a string", "", "required", "Name of the method."),
+    ("`options`", "a table", "", "`{}`", "Options of the method."),
+    ("`task`", '{ use = "task name", … }', "", "`[task]`", "The stage's own task."),
 )
 
 
@@ -62,7 +66,7 @@ def hooks() -> str:
 
 def is_hook(name: str, value: object) -> bool:
     """Tell hook specifications from what else is in their module."""
-    return name.startswith(f"{hookspecs.GROUP}_") and inspect.isfunction(value)
+    return name.startswith(f"{GROUP}_") and inspect.isfunction(value)
 
 
 def signature(function: Any) -> str:
@@ -84,9 +88,23 @@ def methods(plugins: Plugins) -> str:
 
 
 def _hook(name: str, function: Any) -> str:
-    options = getattr(function, f"{hookspecs.GROUP}_spec", {})
+    options = getattr(function, f"{GROUP}_spec", {})
     first = "\n\nThe first result that is not None counts." if options.get("firstresult") else ""
-    return f"## `{name}`\n\n```python\n{signature(function)}\n```\n\n{inspect.getdoc(function)}{first}"
+    example = f"```python\n{hook_example(name)}```"
+    text = f"{inspect.getdoc(function)}{first}\n\nExample:\n\n{example}"
+    return f"## `{name}`\n\n```python\n{signature(function)}\n```\n\n{text}"
+
+
+def hook_example(name: str) -> str:
+    """Return an implementation of a hook: from the scaffold for methods, else from `hook_examples.py`."""
+    own = getattr(hook_examples, name, None)
+    if own is not None:
+        return inspect.getsource(own)
+    kind = next(kind for kind, hook in hookspecs.COLLECTING.items() if hook == name)
+    with tempfile.TemporaryDirectory() as folder:
+        package = write_package(kind, "mine", Path(folder))
+        text = (package / "src" / "learnforge_mine" / "mine.py").read_text(encoding="utf-8")
+    return text[text.index("@hookimpl") :]
 
 
 def _section(title: str, cls: type) -> str:
@@ -108,7 +126,11 @@ def _module_words(cls: type) -> str:
 def _options(options: Sequence[OptionDescription]) -> str:
     if not options:
         return ""
-    return _table((f"`{o.name}`", o.type, _default(o.default), o.words) for o in options)
+    return _table((f"`{o.name}`", o.type, _range(o.range), _default(o.default), o.words) for o in options)
+
+
+def _range(text: str) -> str:
+    return f"`{text}`".replace("'", '"') if text else ""
 
 
 def _default(text: str) -> str:
@@ -121,6 +143,6 @@ def _default(text: str) -> str:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    lines = ["| key | value | range | default | meaning |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)

@@ -28,7 +28,7 @@ from learnforge import (
     TaskSource,
     Transfer,
 )
-from learnforge.hookspecs import GROUP
+from learnforge.discovery import GROUP
 from learnforge.options import build, describe
 
 BASES: dict[str, type] = {

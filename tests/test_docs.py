@@ -5,33 +5,57 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import attrs
 import pytest
 
+import learnforge as lf
 from learnforge import Plugins, Train, hookspecs
+from learnforge.discovery import GROUP
 from learnforge.options import describe
+from learnforge.runner import report_sections
+from learnforge.scaffold import TEMPLATES
 
+HOOKS_RECIPE: dict[str, Any] = {
+    "run": {"name": "hooks", "device": "cpu"},
+    "task": {"use": "digits", "classes": [0, 1]},
+    "stage": [
+        {
+            "kind": "search",
+            "use": "random",
+            "space": {"use": "residual", "stages": 1, "blocks": 1, "max_width": 8},
+            "trials": 2,
+            "train": {"epochs": 1, "optimizer": "adam"},
+            "retrain": {"epochs": 1},
+        }
+    ],
+}
+DIVERGING = {
+    "kind": "transfer",
+    "use": "fine-tune",
+    "from": {"use": "conv4", "width": 4},
+    "train": {"epochs": 2, "optimizer": "sgd", "learning_rate": 1e30},
+    "baseline": False,
+}
 ROOT = Path(__file__).parents[1]
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("learnforge_"))
 METHODS = sorted(
-    point.name
-    for point in importlib.metadata.distribution("learnforge").entry_points
-    if point.group == hookspecs.GROUP
+    point.name for point in importlib.metadata.distribution("learnforge").entry_points if point.group == GROUP
 )
 
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
     """The module that writes the reference."""
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        return importlib.import_module("reference")
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +79,35 @@ def test_every_hook_is_documented(pages: dict[str, str], reference: ModuleType, 
     assert f"{name}(" in section
     assert all(f"{p.name}: {p.annotation}" in section for p in parameters.values())
     assert f"-> {inspect.signature(hook).return_annotation}" in section
+    example = section.partition("Example:")[2]
+    assert f"def {name}(" in example
+
+
+def test_every_example_of_a_hook_is_run(reference: ModuleType, tmp_path: Path) -> None:
+    """What the page shows for a hook is called in a run, or is of a package whose own tests run it."""
+    examples = lf.PluginChoice(files=(ROOT / "docs/hook_examples.py",))
+    run = lf.run(HOOKS_RECIPE, tmp_path / "good", plugins=examples)
+    sections = report_sections(run)
+    assert [section.title for section in sections] == ["Seconds"]
+    with pytest.raises(lf.StageError):
+        lf.run(HOOKS_RECIPE | {"stage": [DIVERGING]}, tmp_path / "bad", plugins=examples)
+    module = sys.modules["learnforge_plugin_hook_examples"]
+    heard = {"learnforge_" + note.split(":")[0] for note in module.NOTES}
+    shown = {"learnforge_report_sections", "learnforge_add_hooks", "learnforge_commands"}
+    assert hasattr(run.plugins.hook, "learnforge_device_is_hot")
+    assert run.plugins.load("command", "hello") is module.hello
+    collecting = {hookspecs.hook_of(kind) for kind in TEMPLATES if kind != "hooks"}
+    assert heard | shown | collecting == set(HOOKS)
+
+
+def test_the_order_of_hooks_is_as_the_page_says(reference: ModuleType) -> None:
+    """Wrappers first and last, then `tryfirst`, those without a wish, and `trylast`."""
+    spec = importlib.util.spec_from_file_location("hook_order", ROOT / "docs/hook_order.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main() == ["before all", "early", "usual", "late", "after all"]
 
 
 def test_hooks_stand_in_the_order_of_the_code(pages: dict[str, str]) -> None:

@@ -211,6 +211,7 @@ class TransferStage(Stage):
         if isinstance(self.method, DirectTransfer):
             with seeded(context.derive("fit")):
                 fitted = self.method.fit(network, here, context)
+            fitted.requires_grad_(True)
             if fitted is not network:
                 raise StageError(
                     f"{type(self.method).__name__}.fit must return the network that it was given"
