@@ -2,8 +2,8 @@
 
     python tests/benchmarks/startup.py
 
-Both ratios are measured side by side, in alternation, and their bars are 2. The listing is `learnforge plugins`
-with 20 fake distributions installed, against a bare process that imports what any such program needs. The hook
+Both ratios are measured side by side, in alternation; their bars are 2. The listing is `learnforge plugins`
+with 20 fake distributions installed, against a bare process that imports what such a program needs. The hook
 call is a guarded notification of learnforge's, against the same functions registered with pluggy alone.
 """
 

@@ -76,7 +76,8 @@ def find_plugin(name: str, kind: str | None, standings: Sequence[Standing]) -> P
         and (not owner or standing.plugin.is_of(owner))
     ]
     if not found:
-        raise PluginError(f"there is no plugin {name!r}; {nearest(name, [s.plugin.name for s in standings])}")
+        known = [word for standing in standings for word in (standing.plugin.name, standing.plugin.method)]
+        raise PluginError(f"there is no plugin {name!r}; {nearest(name, known)}")
     if len(found) > 1:
         names = [plugin.name for plugin in found]
         words = names if len(set(names)) == len(names) else [plugin.key for plugin in found]

@@ -17,7 +17,7 @@ import pluggy
 from attrs import asdict, evolve
 
 from learnforge import hookspecs
-from learnforge.discovery import GROUP, Plugin, PluginChoice, PluginFile, Standing, installed, survey
+from learnforge.discovery import GROUP, KINDS, Plugin, PluginChoice, PluginFile, Standing, installed, survey
 from learnforge.discovery.choice import is_usable
 from learnforge.errors import PluginError, PluginWarning, Problem, nearest
 from learnforge.files import fingerprint
@@ -227,10 +227,10 @@ class Plugins:
 
     def load_all(self) -> None:
         """Import every usable plugin; `standings` then tells which of them failed."""
-        for standing in survey(self.found, self.choice):
-            plugin = standing.plugin
-            if standing.status != "available":
-                continue
+        standings = survey(self.found, self.choice)
+        available = [standing.plugin for standing in standings if standing.status == "available"]
+        # what brings a kind of its own comes before those of that kind
+        for plugin in sorted(available, key=lambda plugin: plugin.kind not in (*KINDS, "hooks")):
             try:
                 if plugin.kind == "hooks":
                     self._import(plugin)

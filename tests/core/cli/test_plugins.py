@@ -1,0 +1,269 @@
+"""`learnforge plugins`, `doctor` and `conformance`: what they print, import and return."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from learnforge.cli import main
+
+SOFT = '''
+"""Soft labels.
+
+Reference:
+    https://arxiv.org/abs/1503.02531
+"""
+import torch.nn.functional as F
+from attrs import field, frozen
+from attrs.validators import gt
+from learnforge import Distiller, hookimpl
+
+@frozen
+class Soft(Distiller):
+    """Soft labels only.
+
+    Args:
+        temperature: Softens both sides, above 0.
+    """
+
+    temperature: float = field(default=4.0, validator=gt(0.0))
+
+    def loss(self, student, teacher, batch):
+        t = self.temperature
+        told, known = (F.log_softmax(o.logits / t, 1) for o in (student, teacher))
+        return F.kl_div(told, known, log_target=True, reduction="batchmean") * t * t
+
+@hookimpl
+def learnforge_distillers():
+    return {"soft": Soft}
+'''
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line, `run(*words)`, and return exit status, output and error output."""
+
+    def call(*words):
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def soft(tmp_path):
+    """A plugin file."""
+    path = tmp_path / "mine.py"
+    path.write_text(SOFT)
+    yield path
+    sys.modules.pop("learnforge_plugin_mine", None)
+
+
+# The list
+
+
+def test_listing_imports_no_plugin_and_no_torch(install):
+    """Every status is told from metadata alone, in a process that imports no plugin, torch or pluggy."""
+    install(
+        "lf-test-a", {"searcher.mine": "lf_test_a", "searcher.gone": "lf_test_gone"}, {"lf_test_a": "1 / 0"}
+    )
+    install("lf-test-b", {"searcher.mine": "lf_test_a"}, {})
+    install("lf-test-c", {"distiller.old": "lf_test_a"}, {}, requires=["learnforge<0.0.1"])
+    script = (
+        "import sys\nfrom learnforge.cli import main\n"
+        "try: main(['plugins', '--json', '--no-plugin', 'searcher.random'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = ('torch', 'pluggy', 'numpy', 'optuna', 'lf_test_a')\n"
+        "print('imported', *[m for m in heavy if m in sys.modules])"
+    )
+    path = os.pathsep.join([str(install.folder), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    listed, _, imported = done.stdout.rpartition("imported")
+    assert imported.split() == []
+    rows = {f"{r['distribution']}:{r['kind']}.{r['name']}": r for r in json.loads(listed)}
+    assert rows["learnforge:distiller.kd"]["status"] == "available"
+    assert rows["learnforge:searcher.random"]["reason"] == "by the command line"
+    assert {key: row["status"] for key, row in rows.items() if "lf-test" in key} == {
+        "lf-test-a:searcher.mine": "duplicate",
+        "lf-test-b:searcher.mine": "duplicate",
+        "lf-test-a:searcher.gone": "failed",
+        "lf-test-c:distiller.old": "incompatible",
+    }
+
+
+def test_the_table_lines_up(run):
+    """One line for each plugin, its columns under their headings; a kind can be asked for."""
+    code, out, _ = run("plugins", "--kind", "searcher")
+    lines = out.splitlines()
+    assert code == 0
+    assert [line.split()[:2] for line in lines] == [
+        ["kind", "name"],
+        ["searcher", "evolution"],
+        ["searcher", "random"],
+    ]
+    assert {line.index("learnforge") for line in lines[1:]} == {lines[0].index("distribution")}
+
+
+def test_a_wrong_kind_or_name_gets_the_nearest(run):
+    """Both are errors with exit status 2."""
+    assert run("plugins", "--kind", "sercher")[::2] == (
+        2, "learnforge: no plugin is of the kind 'sercher'; did you mean 'searcher'? There are: distiller, "
+        "executor, exporter, meta-learner, model, searcher, space, stage, task, transfer\n",
+    )  # fmt: skip
+    code, _, err = run("plugins", "evolutoin")
+    assert (code, "there is no plugin 'evolutoin'; did you mean 'evolution'?" in err) == (2, True)
+
+
+# One plugin
+
+
+def test_a_name_shows_its_card(run):
+    """Docstring, reference, options with type, range and default, hooks and import time are shown."""
+    code, out, _ = run("plugins", "distiller.kd")
+    assert code == 0
+    words = " ".join(out.split())
+    for text in (
+        "distiller.kd learnforge", "imported in", "hooks: learnforge_distillers", "arXiv:1503.02531",
+        "Knowledge distillation of Hinton et al.", "alpha a number >= 0.0, <= 1.0 0.9 Weight of the teacher",
+    ):  # fmt: skip
+        assert text in words
+
+
+def test_the_card_as_json(run):
+    """The same as data, by the method's name alone."""
+    card = json.loads(run("plugins", "kd", "--json")[1])
+    assert (card["name"], card["hooks"]) == ("distiller.kd", ["learnforge_distillers"])
+    option = card["options"][0]
+    assert option["words"].startswith("T, above 0")
+    assert {k: option[k] for k in ("name", "type", "range", "default")} == {
+        "name": "temperature", "type": "a number", "range": "> 0.0", "default": "4.0",
+    }  # fmt: skip
+    assert card["import_seconds"] >= 0
+
+
+def test_a_name_of_several_must_be_said_whole(run):
+    """torchvision is a task and a model."""
+    code, _, err = run("plugins", "torchvision")
+    assert (code, "2 plugins; say model.torchvision or task.torchvision" in err) == (2, True)
+    assert run("plugins", "torchvision", "--kind", "task")[0] == 0
+
+
+def test_a_file_and_its_methods_are_listed_and_shown(run, soft):
+    """`--plugin FILE` lists what the file brings as loaded, and shows it by name."""
+    rows = json.loads(run("plugins", "--json", "--plugin", soft)[1])
+    own = [(r["kind"], r["name"], r["status"]) for r in rows if r["distribution"] == "mine.py"]
+    assert sorted(own) == [("distiller", "soft", "loaded"), ("hooks", "mine", "loaded")]
+    assert "Soft labels only." in run("plugins", "soft", "--plugin", soft)[1]
+
+
+def test_a_disabled_plugin_is_not_shown(run):
+    """A card imports its plugin, so a refused one has none."""
+    code, _, err = run("plugins", "distiller.kd", "--no-plugin", "learnforge:distiller.kd")
+    assert (code, err) == (2, f"learnforge: {_kd()} is disabled by the command line\n")
+
+
+def _kd() -> str:
+    import importlib.metadata
+
+    return f"plugin 'distiller.kd' of learnforge {importlib.metadata.version('learnforge')}"
+
+
+# The doctor
+
+
+def test_the_doctor_finds_nothing(run):
+    """In good order it shows versions and devices, loads everything and ends with 0."""
+    code, out, _ = run("doctor")
+    assert code in (0, None)
+    assert "nothing is wrong" in out
+    for text in ("Python 3", "torch ", "CPU: ", "LEARNFORGE_DISABLE_PLUGINS = (not set)"):
+        assert text in out
+
+
+def test_the_doctor_names_what_fails(run, install, monkeypatch):
+    """Each plugin that cannot be used is named with the reason and what to do; the exit status is 1."""
+    install("lf-test-a", {"searcher.mine": "lf_test_a", "lf-test-track": "lf_test_b"}, {"lf_test_a": "1 / 0"})
+    monkeypatch.setenv("LEARNFORGE_DISABLE_PLUGINS", "searcher.random")
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert (
+        "cannot be imported: ZeroDivisionError: division by zero. Mend or uninstall it, or refuse it" in out
+    )
+    assert "its package 'lf_test_b' cannot be found; install lf-test-a again" in out
+    assert "disabled by LEARNFORGE_DISABLE_PLUGINS" in out
+    assert "2 plugins cannot be used as they are; the others are not affected" in out
+
+
+# Warnings and strictness
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_fault_is_one_line_and_strictly_an_error(run, install, tmp_path, monkeypatch):
+    """A broken plugin that a recipe enables is a line on standard error; `--strict-plugins` ends with 2."""
+    monkeypatch.chdir(tmp_path)
+    install("lf-test-a", {"lf-test-track": "lf_test_a"}, {"lf_test_a": "1 / 0"})
+    code, _, err = run("check", "digits", "--plugin", "lf-test-track")
+    assert code in (0, None)
+    assert err.startswith("learnforge: warning: plugin 'lf-test-track' of lf-test-a 1.0 cannot be imported")
+    assert err.count("\n") == 1
+    for words in (("check", "digits", "--strict-plugins"), ("--strict-plugins", "check", "digits")):
+        code, _, err = run(*words, "--plugin", "lf-test-track")
+        assert (code, err.startswith("learnforge: plugin 'lf-test-track' of lf-test-a 1.0 cannot")) == (
+            2,
+            True,
+        )
+
+
+# Commands of plugins
+
+
+def test_a_broken_command_plugin_harms_no_other_command(run, install):
+    """It is listed in the help, named when it is called, and nowhere else."""
+    install("lf-test-a", {"command.broken": "lf_test_a"}, {"lf_test_a": "1 / 0"})
+    assert "broken" in run("--help")[1]
+    assert run("plugins", "--kind", "searcher")[0] == 0
+    code, _, err = run("broken")
+    assert (code, "'command.broken' of lf-test-a 1.0 cannot be imported" in err) == (2, True)
+
+
+# Conformance
+
+
+def test_conformance_counts_and_ends_with_0(run, soft):
+    """Each check has its line, the counts stand at the end."""
+    code, out, _ = run("conformance", "distiller.soft", "--plugin", soft, "--set", "temperature=2")
+    assert code in (0, None)
+    assert out.splitlines()[0].split() == ["passed", "suite_checks_something"]
+    assert " ran, 0 failed, 2 skipped, 0 expected to fail" in out.splitlines()[-1]
+
+
+def test_conformance_names_what_fails(run, soft):
+    """A method that breaks a duty ends with 1, with the check and its words; JSON has the same."""
+    soft.write_text(SOFT.replace("Reference:", "From:"))
+    code, out, _ = run("conformance", "soft", "--plugin", soft)
+    assert code == 1
+    assert (
+        "failed            docstring_cites_a_reference: the docstring of learnforge_plugin_mine must" in out
+    )
+    sys.modules.pop("learnforge_plugin_mine")
+    code, out, _ = run("conformance", "soft", "--plugin", soft, "--json")
+    report = json.loads(out)
+    assert (code, report["failed"], report["ran"]) == (1, 1, report["passed"] + 1)
+
+
+def test_conformance_refuses_bad_words(run, soft):
+    """An option without a value and one out of range are errors, not failed checks."""
+    assert "temperature: must look like option=value" in run("conformance", "kd", "--set", "temperature")[2]
