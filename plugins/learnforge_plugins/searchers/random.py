@@ -7,7 +7,7 @@ Reference:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -19,6 +19,8 @@ from learnforge import HistorySampler, Searcher, SpaceView, hookimpl
 @frozen
 class Random(Searcher):
     """Random search. It has no options."""
+
+    is_baseline: ClassVar[bool] = True
 
     def sampler(
         self, seed: int, directions: Sequence[str], view: SpaceView | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import optuna
 
@@ -19,6 +19,18 @@ class Searcher(ABC):
     `sampler` once, at the start and after every restart, so whatever the sampler needs to know must be in the
     study. Deriving the sampler from `HistorySampler` makes sure of that.
     """
+
+    is_baseline: ClassVar[bool] = False
+    """It is there to be compared with, and does not claim to be better than uniform random search."""
+
+    repeat_rate: ClassVar[float] = 0.5
+    """Largest share of trials that repeat an earlier design, in [0, 1], while most designs are new."""
+
+    resumes_exactly: ClassVar[bool] = True
+    """A search that was cut off goes on with the trials that an uninterrupted one would have had."""
+
+    supports_many_objectives: ClassVar[bool] = True
+    """It takes any number of directions, not just one."""
 
     @abstractmethod
     def sampler(

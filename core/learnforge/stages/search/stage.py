@@ -90,6 +90,11 @@ class SearchStage(Stage):
             for n in self.limits
             if n not in COSTS
         ]
+        if len(self.objectives) > 1 and not self.method.supports_many_objectives:
+            name, count = type(self.method).__name__, len(self.objectives)
+            problems.append(
+                Problem("objectives", f"{name} takes one objective, got {count}; choose another searcher")
+            )
         choices = {name.removeprefix("-") for name in self.objectives} | {"knee"}
         if self.pick is not None and self.pick not in choices:
             problems.append(
