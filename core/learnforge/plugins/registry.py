@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import linecache
 import os
-import sys
-import time
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import ModuleType
@@ -17,13 +13,14 @@ import pluggy
 from attrs import asdict, evolve
 
 from learnforge import hookspecs
-from learnforge.discovery import GROUP, KINDS, Plugin, PluginChoice, PluginFile, Standing, installed, survey
+from learnforge.discovery import KINDS, Plugin, PluginChoice, Standing, installed, survey
 from learnforge.discovery.choice import is_usable
-from learnforge.errors import PluginError, PluginWarning, Problem, nearest
+from learnforge.errors import PluginError, Problem, nearest
 from learnforge.files import fingerprint
 from learnforge.options import structure
 from learnforge.plugins.identity import Identity, hash_source, owner_of, pin_source, remember
-from learnforge.plugins.isolation import guard, words
+from learnforge.plugins.isolation import words
+from learnforge.plugins.loading import Loader
 
 if TYPE_CHECKING:
     from learnforge.task import Batch
@@ -46,19 +43,8 @@ class Plugins:
     def __init__(self, choice: PluginChoice | None = None):
         self.choice = (choice or PluginChoice()).with_environment(os.environ)
         self.choice.check(self.found)
-        self.manager = pluggy.PluginManager(GROUP)
-        self.manager.add_hookspecs(hookspecs)
-        self.import_seconds: dict[str, float] = {}
-        self._modules: dict[str, tuple[Plugin, ModuleType]] = {}
-        self._loaded: list[tuple[Plugin, ModuleType]] = []
-        self._faults: dict[str, str] = {}
+        self._loader = Loader(self.choice, self.found)
         self._files: dict[str, list[tuple[Plugin, type]]] = {}
-        self._is_loading = True
-        for file in self.choice.files:
-            self._load_file(file)
-        self._enable()
-        self._is_loading = False
-        self._check_loaded()
         for kind in hookspecs.COLLECTING:
             self._in_files(kind)  # a file at fault is found now, not when its method is used
 
@@ -67,9 +53,19 @@ class Plugins:
         return Plugins, (self.choice,)
 
     @property
+    def manager(self) -> pluggy.PluginManager:
+        """The pluggy manager behind it, with a plugin for each module, named `distribution:name`."""
+        return self._loader.manager
+
+    @property
     def hook(self) -> pluggy.HookRelay:
         """The relay whose attributes call hooks, `plugins.hook.learnforge_run_started(run=run)`."""
         return self.manager.hook
+
+    @property
+    def import_seconds(self) -> dict[str, float]:
+        """{key of a plugin: seconds that its import took, with all that it imports}."""
+        return self._loader.import_seconds
 
     @cached_property
     def found(self) -> tuple[Plugin, ...]:
@@ -83,11 +79,11 @@ class Plugins:
     @property
     def loaded(self) -> tuple[Plugin, ...]:
         """All plugins that were imported so far."""
-        return tuple(plugin for plugin, _ in self._modules.values())
+        return tuple(plugin for plugin, _ in self._loader.modules.values())
 
     def standings(self) -> tuple[Standing, ...]:
         """Tell how every plugin stands: what the metadata say, and which were loaded or failed here."""
-        files = (Standing(p, "loaded") for p, _ in self._modules.values() if p.entry_point is None)
+        files = (Standing(p, "loaded") for p, _ in self._loader.modules.values() if p.entry_point is None)
         return (*map(self._standing, survey(self.found, self.choice)), *files)
 
     def names(self, kind: str) -> list[str]:
@@ -159,12 +155,11 @@ class Plugins:
             raise PluginError(
                 f"{name} cannot be added in Python: it must be hashable, as by `frozen(eq=False)`"
             )
-        plugin = Plugin(name, ADDED, "")
-        self._register(hooks, plugin)
-        own = self._hooks_of(hooks)
+        self._loader.register(hooks, Plugin(name, ADDED, ""))
+        own = self._loader.hooks_of(hooks)
         remote = [hook for hook in own if hook in hookspecs.REMOTE]
         if remote or not own:
-            self.manager.unregister(hooks)
+            self._loader.forget(hooks)
             fault = f"`{remote[0]}` acts in workers too, put it into a file" if remote else "it has no hook"
             raise PluginError(f"{name} cannot be added in Python: {fault}")
 
@@ -192,15 +187,15 @@ class Plugins:
             try:
                 gathered += list(impl.function(*(arguments[name] for name in impl.argnames)) or ())
             except (Exception, SystemExit) as error:
-                plugin = next(p for p, module in self._loaded if module is impl.plugin)
-                self._complain(f"{plugin}: `{hook_name}` fails with {words(error)}.", error)
+                plugin = next(p for p, module in self._loader.registered if module is impl.plugin)
+                self._loader.complain(f"{plugin}: `{hook_name}` fails with {words(error)}.", error)
         return gathered
 
     def changing(self) -> list[Identity]:
         """List the loaded plugins that implement a hook which changes results, for fingerprints."""
         implementations = [i for name in hookspecs.CHANGING for i in getattr(self.hook, name).get_hookimpls()]
         modules = [impl.plugin for impl in implementations]
-        owners = [(plugin, module) for plugin, module in self._loaded if module in modules]
+        owners = [(plugin, module) for plugin, module in self._loader.registered if module in modules]
         return [
             Identity("hooks", plugin.name, *owner_of(plugin), _hash_hooks(module))
             for plugin, module in sorted(owners, key=lambda pair: pair[0].key)
@@ -219,9 +214,9 @@ class Plugins:
                     "distribution": plugin.distribution,
                     "version": plugin.version,
                     "source": pin_source(plugin, module),
-                    "hooks": self._hooks_of(module),
+                    "hooks": self._loader.hooks_of(module),
                 }
-                for _, (plugin, module) in sorted(self._modules.items())
+                for _, (plugin, module) in sorted(self._loader.modules.items())
             ],
         }
 
@@ -233,11 +228,11 @@ class Plugins:
         for plugin in sorted(available, key=lambda plugin: plugin.kind not in (*KINDS, "hooks")):
             try:
                 if plugin.kind == "hooks":
-                    self._import(plugin)
+                    self._loader.load(plugin)
                 else:
                     self.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
             except PluginError as error:
-                self._faults[plugin.key] = str(error)
+                self._loader.faults[plugin.key] = str(error)
 
     def module_of(self, plugin: Plugin) -> ModuleType:
         """Return a plugin's module, imported if it was not yet.
@@ -248,25 +243,17 @@ class Plugins:
         for standing in survey(self.found, self.choice):
             if standing.plugin.key == plugin.key and standing.status in ("disabled", "incompatible"):
                 raise PluginError(str(standing))
-        if plugin.entry_point is not None:
-            self._import(plugin)
-        return self._modules[plugin.key][1]
+        module: ModuleType = self._loader.load(plugin)
+        return module
 
     def hooks_of(self, plugin: Plugin) -> list[str]:
         """List the hooks that a loaded plugin implements."""
-        return self._hooks_of(self._modules[plugin.key][1])
-
-    def _has_hook(self, name: str) -> bool:
-        caller = getattr(self.hook, name, None)
-        return caller is not None and caller.has_spec()
-
-    def _hooks_of(self, module: ModuleType) -> list[str]:
-        return sorted(caller.name for caller in self.manager.get_hookcallers(module) or ())
+        return self._loader.hooks_of(self._loader.modules[plugin.key][1])
 
     def _standing(self, standing: Standing) -> Standing:
-        if standing.plugin.key in self._faults:
-            return evolve(standing, status="failed", reason=self._faults[standing.plugin.key])
-        is_loaded = standing.plugin.key in self._modules
+        if standing.plugin.key in self._loader.faults:
+            return evolve(standing, status="failed", reason=self._loader.faults[standing.plugin.key])
+        is_loaded = standing.plugin.key in self._loader.modules
         return evolve(standing, status="loaded", reason="") if is_loaded else standing
 
     def _candidates(self, kind: str) -> list[Plugin]:
@@ -277,14 +264,14 @@ class Plugins:
     def _in_files(self, kind: str) -> list[tuple[Plugin, type]]:
         """List the methods of a kind that plugin files bring."""
         hook_name = hookspecs.hook_of(kind)
-        if kind not in self._files and self._has_hook(hook_name):
+        if kind not in self._files and self._loader.has_hook(hook_name):
             self._files[kind] = []
-            for file, module in self._loaded:
-                offered = self._offers(module, hook_name, file) if file.entry_point is None else {}
+            for file, module in self._loader.registered:
+                offered = self._loader.offers(module, hook_name, file) if file.entry_point is None else {}
                 for name, cls in offered.items():
                     plugin = Plugin(f"{kind}.{name}", file.distribution, file.version)
                     self._files[kind].append((plugin, cls))
-                    self._modules[plugin.key] = (plugin, module)
+                    self._loader.modules[plugin.key] = (plugin, module)
         return self._files.get(kind, [])
 
     def _from_file(self, plugin: Plugin) -> type | None:
@@ -292,143 +279,19 @@ class Plugins:
 
     def _method(self, plugin: Plugin) -> Any:
         """Return what a plugin's collecting hook offers under the plugin's own name."""
-        self._import(plugin)
+        module = self._loader.load(plugin)
         hook_name = hookspecs.hook_of(plugin.kind)
-        if not self._has_hook(hook_name):
+        if not self._loader.has_hook(hook_name):
             raise PluginError(
                 f"{plugin}: unknown kind {plugin.kind!r}, no loaded plugin brings a hook `{hook_name}`; "
                 f"{nearest(plugin.kind, hookspecs.COLLECTING)}"
             )
-        offered = self._offers(self._modules[plugin.key][1], hook_name, plugin)
+        offered = self._loader.offers(module, hook_name, plugin)
         if plugin.method not in offered:
             raise PluginError(
                 f"{plugin}: its `{hook_name}` must offer {plugin.method!r}; {nearest(plugin.method, offered)}"
             )
         return offered[plugin.method]
-
-    def _offers(self, module: ModuleType, hook_name: str, plugin: Plugin) -> dict[str, Any]:
-        offered: dict[str, Any] = {}
-        for impl in getattr(self.hook, hook_name).get_hookimpls():
-            if impl.plugin is module:
-                try:
-                    offered.update(impl.function())
-                except (Exception, SystemExit) as error:
-                    raise PluginError(f"{plugin}: `{hook_name}` fails with {words(error)}") from error
-        return offered
-
-    def _import(self, plugin: Plugin) -> None:
-        if plugin.key in self._modules:
-            return
-        assert plugin.entry_point is not None
-        start = time.perf_counter()
-        try:
-            module = plugin.entry_point.load()
-        except (Exception, SystemExit) as error:
-            raise self._failed(
-                plugin,
-                f"{plugin} cannot be imported: {words(error)}. Mend or uninstall it, or refuse it with "
-                f'`--no-plugin {plugin.name}` or `[plugins] disable = ["{plugin.name}"]`.',
-            ) from error
-        self.import_seconds[plugin.key] = time.perf_counter() - start
-        self._register(module, plugin)
-
-    def _register(self, module: ModuleType, plugin: Plugin) -> None:
-        if module not in self.manager.get_plugins():
-            with warnings.catch_warnings(
-                record=True
-            ) as caught:  # pluggy's, about deprecated hooks and arguments
-                warnings.simplefilter("always")
-                try:
-                    self._add(module, plugin)
-                except (Exception, SystemExit) as error:
-                    if self.manager.is_registered(module):
-                        self.manager.unregister(module)
-                    fault = (
-                        str(error)
-                        if isinstance(error, PluginError)
-                        else (f"{plugin} does not fit learnforge's hooks: {error}")
-                    )
-                    raise self._failed(plugin, fault) from error
-            for warning in caught:
-                self._complain(f"{plugin}: {warning.message}", None)
-            self._guard_notifications(module, plugin)
-            self._loaded.append((plugin, module))
-        self._modules[plugin.key] = (plugin, module)
-
-    def _add(self, module: ModuleType, plugin: Plugin) -> None:
-        self.manager.register(module, name=plugin.key)
-        others = [p for p in self.manager.get_plugins() if p is not module]
-        # the hooks that it brings come before the check of those that it implements
-        self.manager.subset_hook_caller("learnforge_add_hooks", others)(manager=self.manager)
-        if not self._is_loading:
-            self._check_hooks(module, plugin)
-
-    def _failed(self, plugin: Plugin, fault: str) -> PluginError:
-        self._faults[plugin.key] = fault
-        return PluginError(fault)
-
-    def _check_loaded(self) -> None:
-        """Check hooks once all is loaded, since a plugin may use a hook that the next one brings."""
-        for plugin, module in tuple(self._loaded):
-            try:
-                self._check_hooks(module, plugin)
-            except PluginError as error:
-                if plugin.entry_point is None:
-                    raise
-                self._faults[plugin.key] = str(error)
-                self._complain(str(error), error, "The run goes on without it.")
-                self.manager.unregister(module)
-                self._loaded.remove((plugin, module))
-
-    def _check_hooks(self, module: ModuleType, plugin: Plugin) -> None:
-        """Refuse implementations of unknown hooks, and hook names that lack their mark."""
-        known = [name for name in vars(self.hook) if getattr(self.hook, name).has_spec()]
-        callers = {caller.name: caller for caller in self.manager.get_hookcallers(module) or ()}
-        for name, caller in callers.items():
-            if not caller.has_spec():
-                raise PluginError(f"{plugin} implements an unknown hook `{name}`; {nearest(name, known)}.")
-        for name, value in getattr(module, "__dict__", {}).items():
-            if name in known and name not in callers and inspect.isfunction(value):
-                raise PluginError(f"{plugin}: `{name}` must be marked with `@learnforge.hookimpl`.")
-
-    def _guard_notifications(self, module: ModuleType, plugin: Plugin) -> None:
-        for caller in self.manager.get_hookcallers(module) or ():
-            for impl in caller.get_hookimpls() if caller.name in hookspecs.NOTIFYING else ():
-                if impl.plugin is module:
-                    guard(impl, caller.name, plugin, self._complain)
-
-    def _enable(self) -> None:
-        """Load what is enabled; what cannot be used, and what is broken, is named and left out."""
-        enabled = [p for p in self.found if (self.choice.verdict(p) or ("", ""))[0] == "enable"]
-        for plugin in enabled:
-            twins = [p for p in enabled if p.name == plugin.name]
-            if len(twins) > 1:
-                owners = " and ".join(map(_owner_words, twins))
-                raise PluginError(
-                    f"{plugin.name!r} is brought by {owners}; enable {plugin.key!r}, or disable one of them"
-                )
-            try:
-                if plugin.incompatible:
-                    raise PluginError(f"{plugin} is incompatible: {plugin.incompatible}.")
-                self._import(plugin)
-            except PluginError as error:
-                self._complain(str(error), error, "The run goes on without it.")
-
-    def _load_file(self, file: PluginFile) -> None:
-        plugin = Plugin(file.name.removesuffix(".py"), file.name, file.sha256)
-        self._register(_import_file(file), plugin)
-
-    def _complain(
-        self, message: str, error: BaseException | None, consequence: str = "The run goes on."
-    ) -> None:
-        """Report a fault that the run survives; raise it where plugins are held strictly.
-
-        Raises:
-            PluginError: The choice is strict.
-        """
-        if self.choice.strict:
-            raise PluginError(message) from error
-        warnings.warn(f"{message} {consequence}", PluginWarning, stacklevel=3)
 
 
 def _hash_hooks(hooks: Any) -> str:
@@ -449,25 +312,3 @@ def _batch_transform(impl: pluggy.HookImpl, stage: str) -> Callable[[Batch], Bat
         return batch if changed is None else changed  # type: ignore[return-value]
 
     return transform
-
-
-def _import_file(file: PluginFile) -> ModuleType:
-    """Run a plugin file as a module whose name depends only on the file's, so that workers can unpickle its
-    classes; one that runs already with the same content is returned as it is.
-    """
-    name = f"learnforge_plugin_{file.name.removesuffix('.py')}"
-    running = sys.modules.get(name)
-    if running is not None and getattr(running, "__learnforge_source__", None) == file.sha256:
-        return running
-    module = ModuleType(name)
-    module.__file__ = file.path
-    vars(module)["__learnforge_source__"] = file.sha256
-    lines = file.source.decode("utf-8", "replace").splitlines(keepends=True)
-    linecache.cache[file.path] = (len(file.source), None, lines, file.path)  # tracebacks show what runs
-    sys.modules[name] = module
-    try:
-        exec(compile(file.source, file.path, "exec"), vars(module))
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise PluginError(f"the plugin file {file.path} cannot be imported: {words(error)}") from error
-    return module

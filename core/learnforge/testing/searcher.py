@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib.util
 import inspect
 import itertools
@@ -346,6 +347,16 @@ def _require_inside(trial: FrozenTrial) -> None:
             contains(distribution, value),
             f"{name} = {value!r} of trial {trial.number} is not in {distribution}",
         )
+
+
+@contextlib.contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _cases(test: Any) -> Iterator[dict[str, Any]]:
