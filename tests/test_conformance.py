@@ -4,46 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import inspect
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 import learnforge
-from learnforge import (
-    Distiller,
-    Executor,
-    Exporter,
-    MetaLearner,
-    Model,
-    Plugins,
-    RecipeError,
-    Searcher,
-    Space,
-    Stage,
-    TaskSource,
-    Transfer,
-)
-from learnforge.discovery import GROUP
-from learnforge.options import build, describe
+from learnforge import Plugins
+from learnforge.discovery import GROUP, KINDS
+from learnforge.testing.conformance import make_suite
 
-BASES: dict[str, type] = {
-    "distiller": Distiller,
-    "executor": Executor,
-    "exporter": Exporter,
-    "meta-learner": MetaLearner,
-    "model": Model,
-    "searcher": Searcher,
-    "space": Space,
-    "stage": Stage,
-    "task": TaskSource,
-    "transfer": Transfer,
-}
-WITH_REFERENCE = {"searcher", "distiller", "transfer", "meta-learner", "space", "model"}
 NAMES = sorted(
     point.name for point in importlib.metadata.distribution("learnforge").entry_points if point.group == GROUP
 )
@@ -54,77 +26,45 @@ METHOD_FILES = sorted(
 )
 
 
-@pytest.fixture(params=NAMES)
-def registered(request: pytest.FixtureRequest, plugins: Plugins) -> tuple[str, type[Any]]:
-    """The kind and class behind an entry point, loaded as a recipe loads it."""
-    kind, name = request.param.split(".", 1)
-    return kind, plugins.load(kind, name)
+TABLES: dict[str, dict[str, Any]] = {
+    "model.torchvision": {"name": "mobilenet_v3_small"},
+    "stage.search": {
+        "use": "random",
+        "space": {"use": "residual", "stages": 1, "blocks": 1, "max_width": 8},
+        "trials": 1,
+        "train": {"epochs": 1},
+        "retrain": {"epochs": 1},
+    },
+    "stage.distill": {"use": "kd", "train": {"epochs": 1}},
+    "stage.transfer": {"use": "fine-tune", "options": {"head_epochs": 0}, "train": {"epochs": 1}},
+    "stage.meta": {
+        "use": "maml",
+        "task": {"use": "digits", "classes": [0, 1, 2], "test_classes": [4, 7]},
+        "episodes": {"ways": 2, "shots": 1, "queries": 2},
+        "iterations": 2,
+        "validation_episodes": 0,
+        "test_episodes": 400,
+    },
+    "stage.export": {"use": "torch-export"},
+}
+"""Options without which a plugin cannot be made."""
+NEED_DATA = {"task.image-folder", "task.torchvision"}
+"""Their suites run on data that `tests/testing/test_task_suite.py` makes."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in NEED_DATA])
+def test_everything_registered_keeps_its_duties(name: str, plugins: Plugins) -> None:
+    """Every plugin that learnforge brings passes the suite of its kind, and none is expected to fail."""
+    plugin = next(p for p in plugins.found if p.name == name)
+    suite = make_suite(plugin, plugins, TABLES.get(name, {}))
+    outcomes = list(suite.run())
+    assert [f"{o.name}: {o.words}" for o in outcomes if o.state in ("failed", "expected failure")] == []
+    assert sum(o.state == "passed" for o in outcomes) > 5
 
 
 def test_something_of_every_kind_is_registered() -> None:
-    """Every kind that the core knows has at least one method, so no check below is idle."""
-    assert {name.split(".", 1)[0] for name in NAMES} >= set(BASES)
-
-
-def test_method_is_a_frozen_class_of_its_kind(registered: tuple[str, type[Any]]) -> None:
-    """A method is a frozen attrs class that derives from its kind's base and leaves nothing abstract."""
-    kind, cls = registered
-    assert issubclass(cls, BASES[kind])
-    assert not inspect.isabstract(cls)
-    assert "__attrs_attrs__" in vars(cls), "the class itself must be decorated, not only its base"
-    assert cls.__setattr__ is not object.__setattr__
-    assert attrs.fields(cls) is not None
-    blank = object.__new__(cls)
-    for field in attrs.fields(cls):
-        with pytest.raises(attrs.exceptions.FrozenInstanceError):
-            setattr(blank, field.name, None)
-
-
-def test_every_option_has_its_words(registered: tuple[str, type[Any]]) -> None:
-    """The docstring begins with a sentence and says a line about every option of the class's own."""
-    kind, cls = registered
-    docstring = inspect.getdoc(cls) or ""
-    assert docstring.splitlines()[0].endswith(".")
-    assert cls.__doc__ != (BASES[kind].__doc__)
-    inherited = {field.name for field in attrs.fields(Stage)} if kind == "stage" else set()
-    wordless = [o.name for o in describe(cls) if not o.words and o.name not in inherited]
-    assert wordless == []
-
-
-def test_docstring_names_no_other_options(registered: tuple[str, type[Any]]) -> None:
-    """What `Args:` names is an option: no line is left over from one that is gone."""
-    _, cls = registered
-    names = {field.name for field in attrs.fields(cls)}
-    section = (inspect.getdoc(cls) or "").partition("Args:\n")[2].splitlines()
-    named = {line.split(":")[0].strip() for line in section if line[:4] == "    " and line[4:5].strip()}
-    assert named <= names
-
-
-def test_module_cites_its_source(registered: tuple[str, type[Any]]) -> None:
-    """A method out of a paper says which: authors, title, year and a link."""
-    kind, cls = registered
-    if kind not in WITH_REFERENCE:
-        pytest.skip("this kind needs no reference")
-    reference = (inspect.getdoc(sys.modules[cls.__module__]) or "").partition("Reference:")[2]
-    assert any(mark in reference for mark in ("arXiv:", "doi:", "https://"))
-
-
-def test_unknown_option_is_refused(registered: tuple[str, type[Any]]) -> None:
-    """An option that a method lacks is refused by name."""
-    _, cls = registered
-    with pytest.raises(RecipeError, match=r"no_such_option: unknown option; "):
-        build(cls, {"no_such_option": 1}, "test")
-
-
-def test_options_have_ranges(registered: tuple[str, type[Any]]) -> None:
-    """Every number that is an option has a validator, as its range is a part of what it means."""
-    _, cls = registered
-    hints = {o.name: o.type for o in describe(cls)}
-    numbers = [f for f in attrs.fields(cls) if f.init and hints[f.metadata.get("key", f.name)] in _NUMBERS]
-    assert [f.name for f in numbers if f.validator is None] == []
-
-
-_NUMBERS = {"a number", "a whole number"}
+    """Every kind that the core knows has at least one method, so that no suite is idle."""
+    assert {name.split(".", 1)[0] for name in NAMES} == set(KINDS) - {"command"}
 
 
 def test_loading_leaves_the_random_state_alone() -> None:

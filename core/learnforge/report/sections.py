@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from learnforge.report import figures
@@ -201,11 +201,28 @@ def _export_section(stage: StageSummary) -> Section:
     return Section(f"{stage.name}: export by {stage.method['use']}", "", ("what", "measured"), rows)
 
 
+def _plugin_options(plugins: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the command line has to say again: plugin files, and names beside the recipe's."""
+    for file in plugins.get("files", ()):
+        yield f" --plugin {file['path']}"
+    for wish in plugins.get("wishes", ()):
+        if wish["where"] != "`[plugins]`":  # the recipe says that itself
+            yield from (f" --plugin {name}" for name in wish["enable"])
+            yield from (f" --no-plugin {name}" for name in wish["disable"])
+
+
 def _provenance(run: RunSummary) -> Section:
     rows = [("seed", str(run.seed)), ("device", f"{run.device}, {run.threads} threads")]
     rows += [(name, value) for name, value in run.versions.items()]
-    again = f"learnforge run {run.folder}/recipe.toml --run NEW_FOLDER"
-    words = f"The same numbers again, on the same machine: {again}"
+    loaded = run.plugins.get("loaded", ())
+    owners = sorted({(entry["distribution"], entry["version"]) for entry in loaded})
+    rows += [(f"plugins of {owner}", version) for owner, version in owners if owner != "learnforge"]
+    options = "".join(_plugin_options(run.plugins))
+    again = f"learnforge run {run.folder}/recipe.toml --run NEW_FOLDER{options}"
+    words = (
+        f"The same numbers again, on the same machine: {again}. Whether another environment can give them: "
+        f"learnforge check {run.folder}{options}"
+    )
     return Section("Provenance", words, ("what", "value"), rows)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from learnforge.errors import RunError
 
@@ -53,6 +53,7 @@ class RunSummary:
         threads: CPU threads it used.
         versions: Versions of Python and libraries.
         stages: Its stages, in order.
+        plugins: What it was told of plugins (`wishes`), its `files`, and all that were `loaded`.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class RunSummary:
     threads: int
     versions: Mapping[str, str]
     stages: tuple[StageSummary, ...]
+    plugins: Mapping[str, Any] = field(factory=dict)
 
 
 def read_summary(folder: Path) -> RunSummary:
@@ -78,7 +80,7 @@ def read_summary(folder: Path) -> RunSummary:
     except ValueError as error:
         raise RunError(f"{folder}/run.json is damaged: {error}; run the recipe again") from error
     stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
-    keys = ("name", "state", "seed", "device", "threads", "versions")
+    keys = ("name", "state", "seed", "device", "threads", "versions", "plugins")
     return RunSummary(folder=folder, stages=stages, **{key: data[key] for key in keys})
 
 

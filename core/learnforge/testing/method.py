@@ -63,7 +63,7 @@ class MethodSuite(Suite):
         is_sentence = text.split("\n")[0].endswith(".")
         require(
             vars(self.method)["__doc__"] and is_sentence,
-            f"{name}must have a docstring that begins with a sentence",
+            f"{name} must have a docstring that begins with a sentence",
         )
         wordless = [option.name for option in self._own_options() if not option.words]
         require(not wordless, f"{name}: `Args:` must describe {', '.join(wordless)}")

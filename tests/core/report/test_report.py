@@ -6,6 +6,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from attrs import evolve
 
 import learnforge as lf
 from learnforge import PluginChoice
@@ -154,3 +155,24 @@ def test_the_curves_are_plotly_figures() -> None:
     """Sections carry figures that Plotly can draw."""
     sections = make_sections(summary(stage("search", SEARCH)))
     assert all(isinstance(figure, go.Figure) for section in sections for figure in section.figures)
+
+
+def test_the_report_says_how_to_have_it_again() -> None:
+    """The command has what the run was told beside its recipe, and the plugins that took part are listed."""
+    plugins = {
+        "wishes": [
+            {"where": "`[plugins]`", "enable": ["tracker"], "disable": []},
+            {"where": "the command line", "enable": ["logger"], "disable": ["searcher.rl"]},
+        ],
+        "files": [{"name": "mine.py", "path": "/there/mine.py", "sha256": "0" * 64}],
+        "loaded": [
+            {"name": "distiller.kd", "distribution": "learnforge", "version": "0.1.0"},
+            {"name": "tracker", "distribution": "lf-track", "version": "2.0"},
+        ],
+    }
+    section = make_sections(evolve(summary(stage("search", SEARCH)), plugins=plugins))[-1]
+    options = "--plugin /there/mine.py --plugin logger --no-plugin searcher.rl"
+    assert f"learnforge run runs/x/recipe.toml --run NEW_FOLDER {options}." in section.words
+    assert section.words.endswith(f"learnforge check runs/x {options}")
+    assert ("plugins of lf-track", "2.0") in section.rows
+    assert not any("learnforge" in row[0] for row in section.rows)
