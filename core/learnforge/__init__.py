@@ -58,7 +58,16 @@ if TYPE_CHECKING:
     from learnforge.stages.stage import Reference, Stage
     from learnforge.stages.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
     from learnforge.taps import Outputs
-    from learnforge.task import Batch, MemorySplit, Split, StreamSplit, Task, TaskInfo, TaskSource
+    from learnforge.task import (
+        Batch,
+        MemorySplit,
+        Split,
+        StreamSplit,
+        Task,
+        TaskInfo,
+        TaskSource,
+        measure_channels,
+    )
     from learnforge.training import Train
 
 _HOMES = {
@@ -106,7 +115,16 @@ _HOMES = {
     "stages.stage": ("Reference", "Stage"),
     "stages.transfer": ("DirectTransfer", "Phase", "PhasedTransfer", "Transfer"),
     "taps": ("Outputs",),
-    "task": ("Batch", "MemorySplit", "Split", "StreamSplit", "Task", "TaskInfo", "TaskSource"),
+    "task": (
+        "Batch",
+        "MemorySplit",
+        "Split",
+        "StreamSplit",
+        "Task",
+        "TaskInfo",
+        "TaskSource",
+        "measure_channels",
+    ),
     "training": ("Train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -188,6 +206,7 @@ __all__ = [
     "load",
     "load_method",
     "load_task",
+    "measure_channels",
     "meta_train",
     "mutate",
     "plugin_field",
