@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
+import pytest
 import torch
 
-from learnforge.randomness import _mix, _signed, derive, hashed, permutation, seeded
+from learnforge.randomness import _mix, _signed, derive, hashed, permutation, preserved, seeded
 
 MASK = (1 << 64) - 1
 
@@ -96,3 +100,29 @@ def test_seeded_gives_the_same_numbers_and_puts_the_state_back():
     assert torch.equal(torch.rand(3), expected)
     with seeded(9):
         assert torch.equal(torch.rand(3), inside)
+
+
+def draws():
+    """Draw from every global generator."""
+    return random.random(), np.random.rand(), float(torch.rand(()))
+
+
+def disturb():
+    """Draw from every generator, seed two of them, and fail."""
+    with preserved():
+        draws()
+        torch.manual_seed(1)
+        random.seed(1)
+        raise OSError("full")
+
+
+def test_preserved_puts_all_generators_back():
+    """Whatever a block draws, seeds or raises, random, numpy and torch go on as if it had not been."""
+    for generator in (random, np.random, torch):
+        (generator.manual_seed if generator is torch else generator.seed)(5)
+    expected = draws()
+    for generator in (random, np.random, torch):
+        (generator.manual_seed if generator is torch else generator.seed)(5)
+    with pytest.raises(OSError, match="full"):
+        disturb()
+    assert draws() == expected

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -451,6 +451,27 @@ def test_check_names_what_is_unknown(make_stage: Callable[..., SearchStage], tas
     assert problems["objectives"].startswith("unknown metric 'acuracy'; did you mean 'accuracy'?")
     assert problems["limits.parameter"].startswith("unknown cost; did you mean 'parameters'?")
     assert problems["pick"].startswith("must be an objective or `knee`, got 'macs'")
+
+
+class OneObjective(Searcher):
+    """A searcher that takes one objective."""
+
+    supports_many_objectives: ClassVar[bool] = False
+
+    def sampler(
+        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+    ) -> optuna.samplers.BaseSampler:
+        raise NotImplementedError
+
+
+def test_check_holds_objectives_against_the_searcher(
+    make_stage: Callable[..., SearchStage], task: Task
+) -> None:
+    """A searcher of one objective is refused two of them before anything is trained."""
+    stage = evolve(make_stage(objectives=("accuracy", "-parameters")), method=OneObjective())
+    (problem,) = stage.check(task, {})
+    assert str(problem) == "objectives: OneObjective takes one objective, got 2; choose another searcher"
+    assert evolve(stage, objectives=("accuracy",)).check(task, {}) == []
 
 
 def test_the_best_designs_are_trained_again(
