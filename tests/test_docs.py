@@ -8,7 +8,6 @@ import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import attrs
 import pytest
@@ -19,21 +18,9 @@ from learnforge.discovery import GROUP
 from learnforge.options import describe
 from learnforge.runner import report_sections
 from learnforge.scaffold import TEMPLATES
+from learnforge.testing.hooks import RECIPE
 
-HOOKS_RECIPE: dict[str, Any] = {
-    "run": {"name": "hooks", "device": "cpu"},
-    "task": {"use": "digits", "classes": [0, 1]},
-    "stage": [
-        {
-            "kind": "search",
-            "use": "random",
-            "space": {"use": "residual", "stages": 1, "blocks": 1, "max_width": 8},
-            "trials": 2,
-            "train": {"epochs": 1, "optimizer": "adam"},
-            "retrain": {"epochs": 1},
-        }
-    ],
-}
+WITH_ADAM = {**RECIPE["stage"][0], "train": {"epochs": 1, "optimizer": "adam"}}
 DIVERGING = {
     "kind": "transfer",
     "use": "fine-tune",
@@ -86,11 +73,11 @@ def test_every_hook_is_documented(pages: dict[str, str], reference: ModuleType, 
 def test_every_example_of_a_hook_is_run(reference: ModuleType, tmp_path: Path) -> None:
     """What the page shows for a hook is called in a run, or is of a package whose own tests run it."""
     examples = lf.PluginChoice(files=(ROOT / "docs/hook_examples.py",))
-    run = lf.run(HOOKS_RECIPE, tmp_path / "good", plugins=examples)
+    run = lf.run({**RECIPE, "stage": [WITH_ADAM]}, tmp_path / "good", plugins=examples)
     sections = report_sections(run)
     assert [section.title for section in sections] == ["Seconds"]
     with pytest.raises(lf.StageError):
-        lf.run(HOOKS_RECIPE | {"stage": [DIVERGING]}, tmp_path / "bad", plugins=examples)
+        lf.run({**RECIPE, "stage": [DIVERGING]}, tmp_path / "bad", plugins=examples)
     module = sys.modules["learnforge_plugin_hook_examples"]
     heard = {"learnforge_" + note.split(":")[0] for note in module.NOTES}
     shown = {"learnforge_report_sections", "learnforge_add_hooks", "learnforge_commands"}

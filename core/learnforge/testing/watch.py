@@ -19,6 +19,7 @@ from learnforge.context import Context, Emit
 from learnforge.plugins import Plugins
 from learnforge.taps import Outputs
 from learnforge.task import Batch, Task
+from learnforge.testing.suite import require
 from learnforge.training import Train, Trainee, cross_entropy, fit
 
 T = TypeVar("T")
@@ -93,6 +94,12 @@ def hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 def differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """List the names whose hashes differ, or which are on one side only."""
     return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def require_trained(start: Mapping[str, str], parameters: Mapping[str, Tensor]) -> None:
+    """Require that every weight of a criterion differs from its hash at the start."""
+    still = [name for name, value in hashes(parameters).items() if start[name] == value]
+    require(not still, f"the criterion's weights must be trained, {', '.join(still)} did not move")
 
 
 def handed(**values: Outputs | Batch | None) -> dict[str, Tensor]:
