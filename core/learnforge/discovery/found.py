@@ -64,6 +64,14 @@ class Plugin:
         """`distribution:name`, which no other plugin has."""
         return f"{self.distribution}:{self.name}"
 
+    @property
+    def way_out(self) -> str:
+        """What to do about a fault of this plugin, in a sentence."""
+        if self.entry_point is None:
+            return "Mend it, or leave it out."
+        refuse = f'`--no-plugin {self.name}` or `[plugins] disable = ["{self.name}"]`'
+        return f"Mend or uninstall it, or refuse it with {refuse}."
+
     def is_named(self, word: str) -> bool:
         """Tell whether a word means this plugin: its name, its distribution, or `distribution:name`."""
         owner, colon, name = word.rpartition(":")

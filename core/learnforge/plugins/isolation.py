@@ -20,7 +20,7 @@ def guard(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin, complain: Compl
     """Change a notification's implementation so that what it raises is reported and not raised."""
 
     def report(error: BaseException) -> None:
-        complain(f"{plugin}: `{hook_name}` fails with {words(error)}.", error)
+        complain(f"{plugin}: `{hook_name}` fails with {words(error)}. {plugin.way_out}", error)
 
     guarded: Callable[..., Any] = _guarded_wrapper if impl.wrapper or impl.hookwrapper else _guarded
     impl.function = guarded(impl.function, report)  # type: ignore[misc]

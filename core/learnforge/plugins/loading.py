@@ -62,11 +62,8 @@ class Loader:
             try:
                 module = plugin.entry_point.load()
             except (Exception, SystemExit) as error:
-                raise self._failed(
-                    plugin,
-                    f"{plugin} cannot be imported: {words(error)}. Mend or uninstall it, or refuse it with "
-                    f'`--no-plugin {plugin.name}` or `[plugins] disable = ["{plugin.name}"]`.',
-                ) from error
+                fault = f"{plugin} cannot be imported: {words(error)}. {plugin.way_out}"
+                raise self._failed(plugin, fault) from error
             self.import_seconds[plugin.key] = time.perf_counter() - start
             self.register(module, plugin)
         return self.modules[plugin.key][1]
@@ -83,10 +80,12 @@ class Loader:
                 warnings.simplefilter("always")
                 try:
                     self._add(module, plugin)
+                except PluginError as error:
+                    self.forget(module)
+                    raise self._failed(plugin, str(error)) from error
                 except (Exception, SystemExit) as error:
                     self.forget(module)
-                    is_told = isinstance(error, PluginError)
-                    fault = str(error) if is_told else f"{plugin} does not fit learnforge's hooks: {error}"
+                    fault = f"{plugin} does not fit learnforge's hooks: {error}. {plugin.way_out}"
                     raise self._failed(plugin, fault) from error
             for warning in caught:
                 self.complain(f"{plugin}: {warning.message}")
@@ -121,7 +120,8 @@ class Loader:
                 try:
                     return dict(impl.function())
                 except (Exception, SystemExit) as error:
-                    raise PluginError(f"{plugin}: `{hook_name}` fails with {words(error)}") from error
+                    fault = f"{plugin}: `{hook_name}` fails with {words(error)}. {plugin.way_out}"
+                    raise PluginError(fault) from error
         return {}
 
     def complain(
@@ -178,10 +178,12 @@ class Loader:
         implemented = self.hooks_of(module)
         for name in implemented:
             if name not in known:
-                raise PluginError(f"{plugin} implements an unknown hook `{name}`; {nearest(name, known)}.")
+                fault = f"{plugin} implements an unknown hook `{name}`; {nearest(name, known)}."
+                raise PluginError(f"{fault} {plugin.way_out}")
         for name, value in getattr(module, "__dict__", {}).items():
             if name in known and name not in implemented and inspect.isfunction(value):
-                raise PluginError(f"{plugin}: `{name}` must be marked with `@learnforge.hookimpl`.")
+                fault = f"{plugin}: `{name}` must be marked with `@learnforge.hookimpl`."
+                raise PluginError(f"{fault} {plugin.way_out}")
 
     def _guard_notifications(self, module: Any, plugin: Plugin) -> None:
         for caller in self.manager.get_hookcallers(module) or ():

@@ -188,7 +188,8 @@ class Plugins:
                 gathered += list(impl.function(*(arguments[name] for name in impl.argnames)) or ())
             except (Exception, SystemExit) as error:
                 plugin = next(p for p, module in self._loader.registered if module is impl.plugin)
-                self._loader.complain(f"{plugin}: `{hook_name}` fails with {words(error)}.", error)
+                fault = f"{plugin}: `{hook_name}` fails with {words(error)}. {plugin.way_out}"
+                self._loader.complain(fault, error)
         return gathered
 
     def changing(self) -> list[Identity]:

@@ -283,7 +283,7 @@ def test_fault_in_a_notification_stops_nobody(write_plugin):
     plugins = Plugins(PluginChoice(files=files))
     with pytest.warns(
         PluginWarning,
-        match=r"plugin file bad\.py: `learnforge_stage_started` fails with OSError: full. The run",
+        match=r"plugin file bad\.py: `learnforge_stage_started` fails with OSError: full. Mend it, or leave",
     ):
         plugins.hook.learnforge_stage_started(stage="search", kind="search")
     for name in ("first", "last"):
