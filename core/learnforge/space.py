@@ -7,7 +7,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from attrs import asdict, frozen
@@ -46,6 +46,9 @@ class Space(ABC):
     that design is costed, trained or loaded.
     """
 
+    smallest_image: ClassVar[int] = 8
+    """Fewest pixels of height and width that all its networks take."""
+
     @abstractmethod
     def design(self, pick: Pick) -> Design:
         """Make the choices of one network.
@@ -69,6 +72,9 @@ class Space(ABC):
 
 class Model(ABC):
     """One network with options: a frozen attrs class, `{ use = …, … }` wherever a recipe wants a model."""
+
+    smallest_image: ClassVar[int] = 8
+    """Fewest pixels of height and width that its network takes."""
 
     @abstractmethod
     def build(self, task: TaskInfo) -> nn.Module:

@@ -1,153 +1,305 @@
-"""The duties of a search space: designs are plain data in normal form, and what they build can be trained."""
+"""What every space must keep to: choices that can be made, designs in normal form, networks that learn."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from optuna.distributions import check_distribution_compatibility
 from torch import nn
 
-from learnforge.randomness import seeded
-from learnforge.space import Design, Space, design_key, measure_cost
-from learnforge.stages.search.sampler import contains
+from learnforge.space import Choice, Design, Space
 from learnforge.stages.search.view import Candidate, SpaceView
 from learnforge.task import TaskInfo
 from learnforge.testing.method import MethodSuite
-from learnforge.testing.network import require_outputs, require_training, shapes_of
+from learnforge.testing.network import (
+    Build,
+    Shape,
+    build_seeded,
+    make_images,
+    make_info,
+    parameter_shapes,
+    require_cost,
+    require_independence,
+    require_scores,
+    require_scores_everywhere,
+    require_seeded,
+    require_step,
+    usual_shapes,
+)
 from learnforge.testing.suite import require
-from learnforge.testing.toys import make_info
 
-DESIGNS = 12
-"""Random designs that are looked at."""
+DESIGNS = 20
+"""Random designs in the checks of designs alone."""
+
+BUILT = 3
+"""Random designs in the checks of networks."""
 
 
 class SpaceSuite(MethodSuite):
-    """Checks of a space over random designs.
+    """Checks of spaces, on random designs and on those at the ends of all ranges.
 
-    Args:
-        shape: Channels, height and width of the images that the networks are built for.
+    A space whose networks want images of certain shapes overrides `shapes`.
     """
 
-    base: ClassVar[type] = Space
     kind: ClassVar[str] = "space"
-    shape: ClassVar[tuple[int, int, int]] = (1, 8, 8)
+    base: ClassVar[type] = Space
+
+    def shapes(self) -> Sequence[Shape]:
+        """Return input shapes, channels, height and width, the smallest first."""
+        return usual_shapes(self.method.smallest_image)
 
     def result(self) -> Any:
-        candidates = list(self.candidates())
-        with seeded(0):
-            network = self.make().build(candidates[0].design, self.task)
-        return [[candidate.key for candidate in candidates], dict(network.state_dict())]
+        candidates = self._candidates(DESIGNS)
+        network = build_seeded(self._build(candidates[0].design), make_info(self.shapes()[0]))
+        return [[candidate.key for candidate in candidates], network.state_dict()]
 
-    @property
-    def task(self) -> TaskInfo:
-        """The task that networks are built for."""
-        return make_info(self.shape, 3)
+    def test_choices_can_be_made(self) -> None:
+        """Every choice has a name of its own, and values or a range that a searcher can pick from."""
+        for seed in range(DESIGNS):
+            self.make().design(_CarefulPick(np.random.default_rng(seed)))
 
-    def candidates(self, count: int = DESIGNS) -> Iterator[Candidate]:
-        """Draw designs, each from a seed of its own."""
+    def test_choices_keep_their_values(self) -> None:
+        """A name offers the same values in every design, and numbers of one sort, as a study wants."""
+        known: dict[str, Any] = {}
+        for candidate in self._candidates(2 * DESIGNS):
+            for name, distribution in candidate.distributions.items():
+                try:
+                    check_distribution_compatibility(known.setdefault(name, distribution), distribution)
+                except ValueError as error:
+                    raise AssertionError(
+                        f"{name} must offer the same in every design, got {known[name]} and {distribution}; "
+                        "give choices that differ different names"
+                    ) from error
+
+    def test_there_is_more_than_one_design(self) -> None:
+        """Random choices make different designs."""
+        keys = {candidate.key for candidate in self._candidates(2 * DESIGNS)}
+        require(len(keys) > 1, f"there must be a choice, but {2 * DESIGNS} random designs are the same")
+
+    def test_own_choices_give_the_design_again(self) -> None:
+        """A design is a function of its choices: made again from them, it is the same."""
         view = SpaceView(self.make())
-        return (view.random(np.random.default_rng(seed)) for seed in range(count))
-
-    def build(self, design: Design, task: TaskInfo | None = None, seed: int = 0) -> nn.Module:
-        """Build a design's network with weights from a seed, as the core does."""
-        with seeded(seed):
-            network: nn.Module = self.make().build(design, task or self.task)
-        return network
-
-    def test_designs_are_plain_data(self) -> None:
-        """A design survives a round trip through JSON, and builds the same network afterwards."""
-        for candidate in self.candidates():
-            again = json.loads(json.dumps(candidate.design))
+        for candidate in self._candidates(DESIGNS):
+            again = view.complete(candidate.choices, np.random.default_rng(1))
             require(
-                again == candidate.design, f"must equal what JSON makes of it, {again}: {candidate.design}"
-            )
-            same = shapes_of(self.build(again)) == shapes_of(self.build(candidate.design))
-            require(same, f"JSON must not change the network of {candidate.design}")
-
-    def test_designs_differ(self) -> None:
-        """A space is a choice: random draws give more than one design."""
-        keys = {candidate.key for candidate in self.candidates(40)}
-        require(len(keys) > 1, "40 random draws must give more than one design")
-
-    def test_a_draw_is_a_function_of_its_generator(self) -> None:
-        """Equal draws make equal choices and designs."""
-        first, again = ([(c.choices, c.key) for c in self.candidates()] for _ in range(2))
-        require(first == again, "the same draws must give the same designs")
-
-    def test_choices_are_inside_their_ranges(self) -> None:
-        """Every choice that is asked for has a value that it can have."""
-        for candidate in self.candidates():
-            for name, value in candidate.choices.items():
-                is_inside = contains(candidate.distributions[name], value)
-                require(is_inside, f"{name} = {value!r} is not in {candidate.distributions[name]}")
-
-    def test_normal_form_is_idempotent(self) -> None:
-        """The choices of a design, made again, give that design."""
-        view = SpaceView(self.make())
-        for candidate in self.candidates():
-            again = view.complete(candidate.choices, np.random.default_rng(99))
-            require(again.key == candidate.key, f"{candidate.choices} must give {candidate.design} again")
-
-    def test_equal_designs_build_equal_networks(self) -> None:
-        """Whatever choices lead to a design, its network has the same layers."""
-        seen: dict[str, Any] = {}
-        for candidate in self.candidates(3 * DESIGNS):
-            shapes = shapes_of(self.build(candidate.design))
-            require(
-                seen.setdefault(candidate.key, shapes) == shapes, f"{candidate.design} must be one network"
+                again.key == candidate.key and again.design == candidate.design,
+                f"choices must give the design that they gave before, {candidate.design}, got {again.design}",
             )
 
-    def test_every_choice_counts(self) -> None:
-        """Choices that are asked for change the design: a mutation of one usually gives another design."""
-        view = SpaceView(self.make())
-        rng = np.random.default_rng(0)
-        pairs = [(candidate, view.mutate(candidate, rng)) for candidate in self.candidates(30)]
-        changed = sum(candidate.key != mutant.key for candidate, mutant in pairs)
-        require(changed >= 15, f"half of all mutations must change the design, {changed} of 30 do")
+    def test_design_is_plain_data(self) -> None:
+        """A design is JSON-able, and makes the same network after a round trip through JSON."""
+        info = make_info(self.shapes()[0])
+        for design in self._designs():
+            try:
+                back = json.loads(json.dumps(design, allow_nan=False))
+            except (TypeError, ValueError) as error:
+                raise AssertionError(f"a design must be JSON-able, got {design!r} ({error})") from error
+            require(isinstance(design, dict), f"a design must be a dict, got {type(design).__name__}")
+            wanted = parameter_shapes(build_seeded(self._build(design), info))
+            try:
+                found = parameter_shapes(build_seeded(self._build(back), info))
+            except Exception as error:
+                raise AssertionError(
+                    f"{back}: must be built after a trip through JSON, got {type(error).__name__}: {error}"
+                ) from error
+            require(found == wanted, f"{back}: must make the same network after a trip through JSON")
 
-    def test_networks_give_class_scores(self) -> None:
-        """Scores are [batch, outputs] for any number of images and classes."""
-        for candidate in self.candidates(4):
-            for outputs in (2, 5):
-                task = make_info(self.shape, outputs)
-                require_outputs(self.build(candidate.design, task), task)
+    def test_equal_networks_have_equal_designs(self) -> None:
+        """Designs are in normal form: choices that change nothing in the network leave no trace in them."""
+        view, rng = SpaceView(self.make()), np.random.default_rng(0)
+        for candidate in self._candidates(5):
+            for _ in range(4):
+                mutant = view.mutate(candidate, rng)
+                require(
+                    mutant.key == candidate.key or not self._are_equal(candidate.design, mutant.design),
+                    "a design must hold only what shows in the network, one network has the designs "
+                    f"{candidate.design} and {mutant.design}",
+                )
 
-    def test_networks_train(self) -> None:
-        """One step changes every parameter by a finite gradient and lowers nothing to NaN."""
-        for candidate in self.candidates(6):
-            require_training(self.build(candidate.design), self.task)
-
-    def test_weights_come_from_torch_generator(self) -> None:
-        """The same seed gives the same weights, another one others."""
-        design = next(iter(self.candidates())).design
-        first, again, other = (self.build(design, seed=seed).state_dict() for seed in (0, 0, 1))
-        require(
-            all(torch.equal(t, again[n]) for n, t in first.items()), "one seed must give one set of weights"
-        )
-        require(any(not torch.equal(t, other[n]) for n, t in first.items()), "another seed must give others")
+    def test_design_alone_decides_the_structure(self) -> None:
+        """Whatever the state of torch's generator, a design gives parameters of the same names and shapes."""
+        info = make_info(self.shapes()[0])
+        for design in self._designs():
+            first, second = (
+                parameter_shapes(build_seeded(self._build(design), info, seed)) for seed in (0, 1)
+            )
+            require(
+                first == second,
+                f"{design}: must give one structure whatever is drawn, got parameters {first} and {second}",
+            )
 
     def test_building_leaves_the_design_alone(self) -> None:
-        """A design is data that others hold."""
-        for candidate in self.candidates(4):
-            before = copy.deepcopy(candidate.design)
-            self.build(candidate.design)
-            require(
-                candidate.design == before, f"`build` must not change {before}, it made {candidate.design}"
-            )
-            require(design_key(before) == candidate.key, "a design's key must not depend on its network")
+        """`build` does not change the design that it is given."""
+        for design in self._designs():
+            given = copy.deepcopy(design)
+            self.make().build(given, make_info(self.shapes()[0]))
+            require(given == design, f"`build` must leave the design {design} alone, it became {given}")
 
-    def test_cost_matches_the_network(self) -> None:
-        """What is counted on the meta device, before anything is built for real, is what is built."""
-        for candidate in self.candidates(4):
-            with torch.device("meta"):
-                cost = measure_cost(self.make().build(candidate.design, self.task), self.task)
-            own = sum(p.numel() for p in self.build(candidate.design).parameters())
-            require(
-                cost.parameters == own,
-                f"counted {cost.parameters} parameters on the meta device, built {own}",
-            )
-            require(cost.macs > 0, "a network must cost multiply-adds")
+    def test_ends_of_ranges_can_be_built(self) -> None:
+        """The lowest and the highest of all choices make networks that give a score for each class."""
+        info = make_info(self.shapes()[0])
+        for end in (0, -1):
+            design = self.make().design(_EndPick(end))
+            try:
+                network = build_seeded(self._build(design), info)
+            except Exception as error:
+                raise AssertionError(
+                    f"{design}: must be built, as every choice, got {type(error).__name__}: {error}"
+                ) from error
+            require_scores(network, info, 2, str(design))
+
+    def test_networks_give_a_score_for_each_class(self) -> None:
+        """Scores are float [batch, class] and finite, for images, batches and classes of several sizes."""
+        for design in self._designs():
+            require_scores_everywhere(self._build(design), self.shapes(), str(design))
+
+    def test_networks_train_a_step(self) -> None:
+        """One training step has a finite loss, and every parameter gets a finite gradient."""
+        for design in self._designs():
+            require_step(self._build(design), self.shapes()[0], str(design))
+
+    def test_networks_score_images_one_by_one(self) -> None:
+        """In eval mode an image's scores depend on it alone: not on chance, its batch or an earlier call."""
+        for design in self._designs():
+            require_independence(self._build(design), self.shapes()[0], str(design))
+
+    def test_cost_is_known_before_building(self) -> None:
+        """On the meta device a network costs the parameters that it really has."""
+        for design in self._designs():
+            require_cost(self._build(design), self.shapes()[0], str(design))
+
+    def test_weights_are_drawn_from_torchs_generator(self) -> None:
+        """The same seed of torch's global generator gives the same weights, another one others."""
+        for design in self._designs():
+            require_seeded(self._build(design), self.shapes()[0], str(design))
+
+    def _candidates(self, count: int) -> list[Candidate]:
+        view = SpaceView(self.make())
+        return [view.random(np.random.default_rng(seed)) for seed in range(count)]
+
+    def _designs(self) -> list[Design]:
+        return [candidate.design for candidate in self._candidates(BUILT)]
+
+    def _build(self, design: Design) -> Build:
+        """Return the building of a design, each time from a copy of it."""
+        space = self.make()
+
+        def build(info: TaskInfo) -> nn.Module:
+            network: nn.Module = space.build(copy.deepcopy(design), info)
+            return network
+
+        return build
+
+    def _are_equal(self, one: Design, other: Design) -> bool:
+        """Tell whether two designs make networks that nothing tells apart."""
+        info = make_info(self.shapes()[0])
+        networks = [build_seeded(self._build(design), info) for design in (one, other)]
+        if _structure(networks[0]) != _structure(networks[1]):
+            return False
+        states = [network.state_dict() for network in networks]
+        if not all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()):
+            return False
+        # large inputs tell apart what bounds its values from what does not
+        images = 30 * make_images(info, 4)
+        for is_training in (True, False):
+            scores = [_score(network.train(is_training), images) for network in networks]
+            if not torch.equal(*scores):
+                return False
+        return True
+
+
+class _CarefulPick:
+    """Makes random choices, and refuses those that no searcher can make."""
+
+    def __init__(self, rng: np.random.Generator):
+        self._rng, self._names = rng, set[str]()
+
+    def choice(self, name: str, choices: Sequence[Choice]) -> Any:
+        self._enter(name)
+        values = list(choices)
+        require(values, f"{name}: there must be a value to choose")
+        wrong = [value for value in values if not isinstance(value, bool | int | float | str | None)]
+        require(not wrong, f"{name}: values must be numbers, text, true, false or None, got {wrong}")
+        repeated = [value for value in values if values.count(value) > 1]
+        require(not repeated, f"{name}: values must differ, got {values}")
+        return values[int(self._rng.integers(len(values)))]
+
+    def integer(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
+        self._enter(name)
+        self._range(name, low, high, log, 1)
+        require(
+            all(isinstance(value, int) and not isinstance(value, bool) for value in (low, high, step)),
+            f"{name}: low, high and step must be whole numbers, got {low!r}, {high!r} and {step!r}",
+        )
+        require(
+            step >= 1 and (high - low) % step == 0,
+            f"{name}: high must be low and a number of steps, got {low} to {high} by {step}",
+        )
+        require(step == 1 or not log, f"{name}: a logarithmic range must have no step, got {step}")
+        return int(low + step * self._rng.integers((high - low) // step + 1))
+
+    def number(self, name: str, low: float, high: float, log: bool = False) -> float:
+        self._enter(name)
+        self._range(name, low, high, log, 0)
+        require(np.isfinite([low, high]).all(), f"{name}: a range must be finite, got {low} to {high}")
+        return float(self._rng.uniform(low, high))
+
+    def _enter(self, name: str) -> None:
+        require(isinstance(name, str) and name, f"a choice must have a name, got {name!r}")
+        require(
+            name not in self._names, f"{name}: must be asked for once in a design, it was asked for again"
+        )
+        self._names.add(name)
+
+    def _range(self, name: str, low: float, high: float, is_log: bool, least: int) -> None:
+        require(low <= high, f"{name}: low must be at most high, got {low} to {high}")
+        require(
+            not is_log or (low >= least and low > 0),
+            f"{name}: a logarithmic range must begin above 0, got {low}",
+        )
+
+
+class _EndPick:
+    """Makes the first or the last of every choice, 0 or -1."""
+
+    def __init__(self, end: int):
+        self._end = end
+
+    def choice(self, name: str, choices: Sequence[Choice]) -> Any:
+        return list(choices)[self._end]
+
+    def integer(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
+        return (low, low + (high - low) // step * step)[self._end]
+
+    def number(self, name: str, low: float, high: float, log: bool = False) -> float:
+        return float((low, high)[self._end])
+
+
+def _structure(network: nn.Module) -> Any:
+    """Return all that is written in a network but for its weights."""
+    return str(network), parameter_shapes(network), [_settings(layer) for layer in network.modules()]
+
+
+def _settings(layer: nn.Module) -> Mapping[str, str]:
+    """Return a layer's own attributes as text: numbers, text, functions; what a repr need not show."""
+    own = {name: value for name, value in vars(layer).items() if name not in vars(nn.Module())}
+    return {"type": type(layer).__qualname__} | {name: _words(value) for name, value in own.items()}
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, functools.partial):
+        return repr((_words(value.func), value.args, value.keywords))
+    return str(getattr(value, "__qualname__", None) or repr(value))
+
+
+def _score(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.random.fork_rng([]), torch.no_grad():
+        torch.manual_seed(0)
+        scores: torch.Tensor = network(images)
+    return scores

@@ -18,21 +18,11 @@ def make_task(classes: int = 3, count: int = 60, size: int = 8, seed: int = 0) -
         size: Height and width in pixels.
         seed: Which noise.
     """
-    info = make_info((1, size, size), classes)
-    splits = [MemorySplit(*_stripes(classes, count, size, seed + part)) for part in range(3)]
-    return Task(info, splits[0], splits[1], splits[2])
-
-
-def make_info(shape: tuple[int, int, int], classes: int) -> TaskInfo:
-    """Describe a task of stripes.
-
-    Args:
-        shape: Channels, height and width.
-        classes: Classes, from 2.
-    """
     names = tuple(f"stripe {i}" for i in range(classes))
     origins = tuple(f"stripes:{i}" for i in range(classes))
-    return TaskInfo("stripes", names, origins, shape, (0.3,) * shape[0], (0.25,) * shape[0])
+    info = TaskInfo("stripes", names, origins, (1, size, size), (0.3,), (0.25,))
+    splits = [MemorySplit(*_stripes(classes, count, size, seed + part)) for part in range(3)]
+    return Task(info, splits[0], splits[1], splits[2])
 
 
 def make_network(task: TaskInfo, width: int = 8, seed: int = 0) -> nn.Module:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, ClassVar
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -37,6 +37,8 @@ class TorchvisionModel(Model):
     name: str = field(validator=min_len(1))
     weights: str | None = None
 
+    smallest_image: ClassVar[int] = 32
+
     def without_pretrained(self) -> Model:
         return evolve(self, weights=None)
 
@@ -56,6 +58,7 @@ class TorchvisionModel(Model):
             model = models.get_model(self.name, weights=None, num_classes=classes)
             _load_weights(model, self._find(entry))
             replace_head(model, classes, task.outputs)
+        _drop_auxiliary_heads(model)
         if task.input_shape[0] != 3:
             _replace_stem(model, task.input_shape[0])
         return model
@@ -104,6 +107,17 @@ def _load_weights(model: nn.Module, file: Path) -> None:
             f"{file} must hold the published weights, and cannot be read ({reason}). Remove it, so that it "
             "is fetched anew."
         ) from error
+
+
+def _drop_auxiliary_heads(model: nn.Module) -> None:
+    """Leave one tensor of scores in training to the networks that have further heads there (GoogLeNet and
+    Inception).
+    """
+    if getattr(model, "aux_logits", False):
+        for name in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(model, name):
+                setattr(model, name, None)
+        model.aux_logits = False  # type: ignore[assignment]
 
 
 def _replace_stem(model: nn.Module, channels: int) -> None:

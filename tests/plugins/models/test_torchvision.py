@@ -64,6 +64,17 @@ def test_random_weights_need_no_file(make: Any, cache: Path, shape: tuple[int, i
     assert not cache.exists()
 
 
+@pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_left_out(make: Any, name: str) -> None:
+    """Networks that would give several tensors of scores in training give one, as in eval mode."""
+    with torch.device("meta"):
+        network = make(name=name).build(_info((3, 96, 96)))
+        for is_training in (True, False):
+            assert network.train(is_training)(torch.empty(2, 3, 96, 96)).shape == (2, 4)
+    assert not any("aux" in weight.lower() for weight in network.state_dict())
+
+
 @pytest.mark.parametrize("ask", ["require", "build"])
 def test_missing_weights_offline_say_what_is_wanted(make: Any, cache: Path, ask: str) -> None:
     """Uncached and offline, the error names the file, the address, and what to do instead."""
