@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -250,3 +252,30 @@ def test_method_inside_a_function_is_refused_by_name() -> None:
 
     with pytest.raises(ValueError, match="Hidden must be defined at the top of its module"):
         digest_elsewhere(ResultSuite.of(Hidden))
+
+
+def test_the_other_process_ends_with_this_one() -> None:
+    """Whatever ends the process that started it, the other one is not left behind."""
+    script = (
+        "import os\n"
+        "from learnforge.testing.elsewhere import call_elsewhere\n"
+        "if __name__ == '__main__':\n"
+        "    print(call_elsewhere(os.getpid), flush=True)\n"
+        "    os._exit(1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
+    )
+    other = int(done.stdout)
+    deadline = time.monotonic() + 30
+    while _is_alive(other) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _is_alive(other)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

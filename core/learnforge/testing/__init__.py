@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from learnforge.testing.hooks import HooksSuite
     from learnforge.testing.meta_learner import MetaLearnerSuite
     from learnforge.testing.model import ModelSuite
+    from learnforge.testing.optuna_cases import OptunaSamplerCases
     from learnforge.testing.searcher import SearcherSuite
     from learnforge.testing.space import SpaceSuite
     from learnforge.testing.stage import StageSuite
@@ -35,6 +36,7 @@ _HOMES = {
     "HooksSuite": "hooks",
     "MetaLearnerSuite": "meta_learner",
     "ModelSuite": "model",
+    "OptunaSamplerCases": "optuna_cases",
     "SearcherSuite": "searcher",
     "SpaceSuite": "space",
     "StageSuite": "stage",
@@ -57,6 +59,7 @@ __all__ = [
     "HooksSuite",
     "MetaLearnerSuite",
     "ModelSuite",
+    "OptunaSamplerCases",
     "SearcherSuite",
     "SpaceSuite",
     "StageSuite",

@@ -1,381 +1,297 @@
-"""The duties of a searcher: what its sampler proposes, on made-up landscapes that cost nothing."""
+"""What every searcher must keep to. Whole searches run over toy landscapes; nothing is trained."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import importlib.util
-import inspect
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import statistics
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import optuna
 import torch
-from attrs import frozen
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
-from torch import nn
 
-from learnforge.context import Context, Executor, Slot
+from learnforge.context import Context
 from learnforge.plugins import Plugins
-from learnforge.plugins.isolation import words
-from learnforge.space import Design, Pick, Space, design_key
-from learnforge.stages.search.driver import Driver, Goal, Record
-from learnforge.stages.search.sampler import HistorySampler, contains
+from learnforge.space import Design, Space, design_key
+from learnforge.stages.search.driver import Driver, Goal
+from learnforge.stages.search.sampler import contains
 from learnforge.stages.search.searcher import Searcher
-from learnforge.stages.search.trial import TrialResult
+from learnforge.stages.search.storage import Direction, open_study
 from learnforge.stages.search.view import SpaceView, TrialPick
-from learnforge.task import TaskInfo
+from learnforge.testing.landscapes import Instant, Landscape, Letters, Mixed, UniformSampler
 from learnforge.testing.method import MethodSuite
 from learnforge.testing.suite import needs, require
 from learnforge.testing.toys import make_task
 from learnforge.training import Train
 
+Objective = Callable[[Design], Sequence[float] | None]
+UP: tuple[Direction, ...] = ("maximize",)
+BATCH = 4
 LANDSCAPES = 10
-TRIALS = 48
-Value = Callable[[Design], Sequence[float]]
-"""Gives a design's objectives."""
 
 
-@frozen
-class MixedSpace(Space):
-    """Categories, whole numbers, numbers, logarithms, and choices that only some designs have."""
-
-    def design(self, pick: Pick) -> Design:
-        layers = []
-        for i in range(pick.integer("depth", 1, 3)):
-            op = pick.choice(f"layer{i}.op", ("conv", "pool", "skip"))
-            width = pick.integer(f"layer{i}.width", 8, 64, step=8) if op == "conv" else 0
-            layers.append({"op": op, "width": width})
-        rate = pick.number("rate", 1e-4, 1e-1, log=True)
-        return {"layers": layers, "rate": rate, "share": pick.number("share", -1.0, 1.0)}
-
-    def build(self, design: Design, task: TaskInfo) -> nn.Module:
-        return _tiny(task)
+def _has_optuna_cases(suite: Any) -> bool:
+    return all(importlib.util.find_spec(name) for name in ("pytest", "optuna.testing.pytest_samplers"))
 
 
-@frozen
-class GridSpace(Space):
-    """So many choices of so many categories each.
-
-    Args:
-        choices: Choices.
-        categories: Categories of each.
-    """
-
-    choices: int = 6
-    categories: int = 4
-
-    def design(self, pick: Pick) -> Design:
-        return {f"c{i}": pick.choice(f"c{i}", tuple(range(self.categories))) for i in range(self.choices)}
-
-    def build(self, design: Design, task: TaskInfo) -> nn.Module:
-        return _tiny(task)
-
-
-class TwelveSpace(GridSpace):
-    """Twelve designs: three of one choice times four of another."""
-
-    def design(self, pick: Pick) -> Design:
-        return {"a": pick.choice("a", ("x", "y", "z")), "b": pick.integer("b", 1, 4)}
+def _height(design: Design) -> Sequence[float]:
+    return [Landscape(0)(design)]
 
 
 class SearcherSuite(MethodSuite):
-    """Checks of a searcher's sampler. Nothing is trained."""
+    """Checks of a searcher.
 
-    method: ClassVar[Any]
-    base: ClassVar[type] = Searcher
-    kind: ClassVar[str] = "searcher"
+    Args:
+        trials: Trials of a search. It must be more than twice as many as the method draws at random before it
+            begins to learn, or the checks see nothing but those.
+    """
 
-    def result(self) -> Any:
-        return [trial.params for trial in self.explore(MixedSpace(), _mixed_value, 20)]
+    kind = "searcher"
+    base = Searcher
+    trials: ClassVar[int] = 60
 
-    def explore(
-        self,
-        space: Space,
-        value: Value,
-        trials: int,
-        seed: int = 0,
-        directions: Sequence[str] = ("maximize",),
-        study: optuna.Study | None = None,
-    ) -> list[FrozenTrial]:
-        """Search one trial after the other, in a new study or going on in one; return all its trials."""
-        study = study or self.study(space, seed, directions)
-        for _ in range(trials):
-            trial = study.ask()
-            study.tell(trial, list(value(space.design(TrialPick(trial)))))
-        return study.get_trials()
-
-    def study(self, space: Space, seed: int = 0, directions: Sequence[str] = ("maximize",)) -> optuna.Study:
-        """Make a study in memory with the searcher's sampler."""
-        return _new_study(self.sampler(space, seed, directions), directions)
-
-    def sampler(self, space: Space, seed: int = 0, directions: Sequence[str] = ("maximize",)) -> BaseSampler:
-        """Ask the searcher for its sampler, as the driver does at the start and after every restart."""
-        found: BaseSampler = self.make().sampler(seed, list(directions), SpaceView(space))
-        return found
+    def result(self) -> list[Mapping[str, Any]]:
+        """Return the choices of a search."""
+        return self._search()
 
     def test_choices_are_inside_the_space(self) -> None:
-        """Every choice is one that could be made: categories, ranges, steps, logarithms, conditional ones."""
-        for trial in self.explore(MixedSpace(), _mixed_value, 40):
-            _require_inside(trial)
+        """Every choice is one that the space offers: numbers, logarithms, steps, categories, and choices that
+        only come up after others.
+        """
+        with self._study() as study:
+            _advance(study, Mixed(), _height, self.trials)
+            _require_inside(study)
 
-    def test_same_seed_gives_the_same_trials(self) -> None:
-        """The seed is the only source of randomness, and it is one."""
-        first, again, other = (self._params(seed) for seed in (3, 3, 4))
-        require(first == again, "two searches with one seed must make the same choices")
-        require(first != other, "searches with different seeds must differ")
+    def test_seed_decides_the_search(self) -> None:
+        """The same seed gives the same search, another seed another one."""
+        first = self._search(seed=0)
+        _require_equal(first, self._search(seed=0), "with the same seed")
+        require(first != self._search(seed=1), "the seeds 0 and 1 must not give the same search")
 
-    @needs(lambda suite: suite.method.resumes_exactly, "the searcher does not claim to resume exactly")
-    def test_resumed_equals_uninterrupted(self) -> None:
-        """A new sampler on the same study goes on as the old one would have, a trial in flight included."""
-        whole = [trial.params for trial in self.explore(MixedSpace(), _mixed_value, 24)]
-        space, study = MixedSpace(), self.study(MixedSpace())
-        self.explore(space, _mixed_value, 12, study=study)
-        cut = study.ask()
-        space.design(TrialPick(cut))  # its choices are stored; then the process is killed
-        study.sampler = self.sampler(space)
-        taken_up = Trial(study, cut._trial_id)
-        study.tell(taken_up, list(_mixed_value(space.design(TrialPick(taken_up)))))
-        resumed = [trial.params for trial in self.explore(space, _mixed_value, 11, study=study)]
-        first = next(
-            (i for i, pair in enumerate(zip(whole, resumed, strict=True)) if pair[0] != pair[1]), None
-        )
-        require(first is None, f"trial {first} after a restart differs from that of a search without one")
+    @needs(lambda suite: suite.method.resumes_exactly, "the method does not claim to resume exactly")
+    def test_resumed_search_equals_uninterrupted(self) -> None:
+        """Cut off between two trials and opened again from its database, a search goes on as it would
+        have.
+        """
+        cut = self.trials // 2
+        with tempfile.TemporaryDirectory() as folder:
+            for until in (cut, cut + 10):
+                with self._study(path=Path(folder) / "study.db") as study:
+                    _advance(study, Mixed(), _height, until)
+                    resumed = _choices(study)
+        _require_equal(self._search()[: cut + 10], resumed, f"resumed after {cut} trials")
 
-    def test_batches_are_asked_before_they_are_told(self) -> None:
-        """Several trials may be in flight: they differ, and the order in which they end does not count."""
-        batches = []
-        for is_reversed in (False, True):
-            space = MixedSpace()
-            study = self.study(space)
-            self.explore(space, _mixed_value, 8, study=study)
-            asked = _ask(study, space, 4)
-            for trial, design in reversed(asked) if is_reversed else asked:
-                study.tell(trial, list(_mixed_value(design)))
-            batches.append(([t.params for t, _ in asked], [t.params for t, _ in _ask(study, space, 4)]))
-        keys = {str(params) for params in batches[0][0]}
-        require(len(keys) > 1, "the trials of a batch must not all be the same")
-        require(batches[0] == batches[1], "the next batch must not depend on the order in which trials ended")
-
-    def test_failed_trials_are_survived(self) -> None:
-        """Trials that fail, from the first on or now and then, break nothing; nor do results that are NaN."""
-        space = MixedSpace()
-        study = self.study(space)
-        for number in range(24):
+    @needs(lambda suite: suite.method.resumes_exactly, "the method does not claim to resume exactly")
+    def test_trial_in_flight_is_resumed(self) -> None:
+        """Cut off amid the choices of a trial, a search makes the remaining ones as it would have."""
+        cut = self.trials // 2
+        with self._study() as study:
+            _advance(study, Mixed(), _height, cut)
             trial = study.ask()
-            values = list(_mixed_value(space.design(TrialPick(trial))))
-            if number < 6 or number % 3 == 0:
-                study.tell(trial, state=TrialState.FAIL)
-            else:
-                study.tell(trial, values)
-        for told in study.get_trials():
-            _require_inside(told)
-        records = self._drive(TwelveSpace(), 12, lambda design: [math.nan if design["a"] == "x" else 1.0])
-        require(
-            len(records) == 8, f"must go on past 4 of 12 designs whose result is NaN, got {len(records)} of 8"
-        )
+            Mixed().begin(TrialPick(trial))
+            study.sampler = self._sampler(Mixed())
+            trial = Trial(study, trial._trial_id)
+            _tell(study, trial, _height(Mixed().design(TrialPick(trial))))
+            _advance(study, Mixed(), _height, self.trials)
+            resumed = _choices(study)
+        _require_equal(self._search(), resumed, f"resumed amid trial {cut}")
+
+    def test_batch_is_asked_before_it_is_told(self) -> None:
+        """A batch can be asked before any of it is told; told in trial order the search is the same again,
+        told in another order it still goes on.
+        """
+        first = self._search(batch=BATCH)
+        _require_equal(first, self._search(batch=BATCH), f"in batches of {BATCH}")
+        with self._study() as study:
+            _advance(study, Mixed(), _height, self.trials, BATCH, order=-1)
+
+    def test_batch_holds_different_proposals(self) -> None:
+        """The proposals of a batch are not all the same: parallel workers would repeat each other."""
+        found = self._search(batch=BATCH)
+        for start in range(0, len(found), BATCH):
+            batch = found[start : start + BATCH]
+            require(
+                any(choices != batch[0] for choices in batch),
+                f"the {BATCH} proposals of a batch must not all be equal, those from trial {start} on are "
+                f"all {batch[0]}",
+            )
+
+    def test_failed_trials_are_not_preferred(self) -> None:
+        """Trials that fail, or end with a value that is not finite, neither stop the search nor attract
+        it.
+        """
+        outcomes = {"fail": None, "end as NaN": [math.nan], "end as minus infinity": [-math.inf]}
+        for words, outcome in outcomes.items():
+            share = statistics.mean(self._share_of_gated(outcome, seed) for seed in range(3))
+            require(
+                share <= 0.6,
+                f"where all trials with kind = gated {words}, at most 60 % of the later half may be such, "
+                f"got {share:.0%}",
+            )
 
     def test_maximising_equals_minimising_the_negative(self) -> None:
-        """The sign of an objective is a matter of notation."""
-        up = self.explore(MixedSpace(), _mixed_value, 24)
-        down = self.explore(
-            MixedSpace(), lambda d: [-v for v in _mixed_value(d)], 24, directions=["minimize"]
-        )
-        same = [first.params == second.params for first, second in zip(up, down, strict=True)]
-        require(all(same), "maximising f and minimising -f must make the same choices")
+        """A search that maximises f makes the same choices as one that minimises -f."""
+        mirrored = self._search(("minimize",), lambda design: [-Landscape(0)(design)])
+        _require_equal(self._search(), mirrored, "minimising the negative")
 
     def test_small_space_is_exhausted(self) -> None:
-        """A space of twelve designs is searched to its end, each trained once, and then the search stops."""
-        records = self._drive(TwelveSpace(), 40, _Landscape(0))
-        keys = {record.key for record in records}
-        require(len(keys) == len(records) == 12, f"must evaluate each of 12 designs once, got {len(records)}")
-
-    def test_repeats_are_rarer_than_declared(self) -> None:
-        """Few trials in a large space repeat an earlier design: at most the share that is declared."""
-        trials = self.explore(GridSpace(5, 4), _Landscape(0), 60)
-        keys = [design_key(trial.params) for trial in trials]
-        share = 1 - len(set(keys)) / len(keys)
-        most = self.method.repeat_rate
+        """Driven over a space of 12 designs, the search finds each of them once, then ends."""
+        space = Letters((3, 4))
+        with self._study(space) as study:
+            driver = _drive(space, study, trials=20)
+            records = driver.run()
+        found = len({record.key for record in records})
         require(
-            share <= most,
-            f"of 60 trials among 1024 designs {share:.0%} repeat, at most {most:.0%} may",
+            found == len(records) == 12 and driver.is_exhausted,
+            f"a space of 12 designs must be exhausted after 12 trials, {found} different designs came in "
+            f"{len(records)}",
         )
 
-    @needs(lambda suite: suite.method.supports_many_objectives, "the searcher takes one objective")
+    def test_repeats_are_rare(self) -> None:
+        """Designs are proposed again no more often than `repeat_rate` says, in a space of 1,024."""
+        space = Letters((4,) * 5)
+        found = self._search(space=space)
+        rate = 1 - len({design_key(dict(choices)) for choices in found}) / len(found)
+        require(
+            rate <= self.method.repeat_rate,
+            f"at most repeat_rate = {self.method.repeat_rate:.0%} of {len(found)} trials may repeat a "
+            f"design, {rate:.0%} do",
+        )
+
+    @needs(lambda suite: suite.method.supports_many_objectives, "the method takes a single objective")
     def test_several_objectives_are_searched(self) -> None:
-        """With two objectives, one up and one down, choices stay inside the space and are the seed's."""
-        directions = ("maximize", "minimize")
-        runs = [self.explore(MixedSpace(), _two_values, 24, directions=directions) for _ in range(2)]
-        for trial in runs[0]:
-            _require_inside(trial)
-        same = [[trial.params for trial in trials] for trials in runs]
-        require(same[0] == same[1], "two searches with one seed must make the same choices")
+        """One objective is maximised and one minimised at once, the same way for the same seed."""
+        directions: tuple[Direction, ...] = ("maximize", "minimize")
 
-    @needs(lambda suite: not suite.method.is_baseline, "the searcher is a baseline")
-    def test_it_beats_random_search(self) -> None:
-        """The last quarter of its trials is better than that of random search: t > 3 over ten landscapes."""
+        def objective(design: Design) -> Sequence[float]:
+            return [Landscape(0)(design), Landscape(1)(design)]
+
+        searches = [self._search(directions, objective) for _ in range(2)]
+        _require_equal(searches[0], searches[1], "with the same seed and two objectives")
+
+    @needs(lambda suite: not suite.method.is_baseline, "the method is a baseline")
+    def test_random_search_is_beaten(self) -> None:
+        """Its last quarter of trials is better than that of random search: paired over 10 landscapes,
+        t > 3.
+        """
         gains = []
-        for number in range(LANDSCAPES):
-            space, value = GridSpace(), _Landscape(number)
-            own = _late_mean(self.explore(space, value, TRIALS, seed=number))
-            study = _new_study(_Uniform(number), ["maximize"])
-            gains.append(own - _late_mean(self.explore(space, value, TRIALS, study=study)))
-        spread = float(np.std(gains, ddof=1)) / math.sqrt(LANDSCAPES)
-        t = float(np.mean(gains)) / (spread or 1.0)
-        require(t > 3, f"must beat random search with t > 3 over {LANDSCAPES} landscapes, got t = {t:.1f}")
-
-    @needs(lambda suite: importlib.util.find_spec("pytest") is not None, "Optuna's tests need pytest")
-    def test_optuna_tests_pass(self) -> None:
-        """Optuna's own tests of samplers, `optuna.testing.pytest_samplers.BasicSamplerTestCase`, pass."""
-        from optuna.testing.pytest_samplers import BasicSamplerTestCase
-
-        def make() -> BaseSampler:
-            found: BaseSampler = self.make().sampler(0, ["minimize"], None)
-            return found
-
-        with _quiet_optuna():  # which logs the trials that its tests let fail
-            for name, test in inspect.getmembers(BasicSamplerTestCase, inspect.isfunction):
-                for case in _cases(test) if name.startswith("test_") else ():
-                    _run_case(test, make, case)
-
-    def _params(self, seed: int) -> list[dict[str, Any]]:
-        return [trial.params for trial in self.explore(MixedSpace(), _mixed_value, 16, seed=seed)]
-
-    def _drive(self, space: Space, trials: int, value: Value) -> list[Record]:
-        """Search with learnforge's own driver, the trials' results made up."""
-        goal = Goal(trials, ("accuracy",), {}, batch=4)
-        context = Context("suite", 0, torch.device("cpu"), Plugins())
-        study = self.study(space)
-        return Driver(goal, space, make_task(), Train(), study, context, _MadeUp(value), 1).run()
-
-
-class _Uniform(HistorySampler):
-    """Draws every choice uniformly."""
-
-    def propose(
-        self, history: Sequence[FrozenTrial], rng: np.random.Generator, directions: Sequence[str]
-    ) -> Mapping[str, Any]:
-        return {}
-
-
-class _Landscape:
-    """A sum of one table for each choice and one for each pair of neighbours, all drawn from a seed.
-
-    Args:
-        seed: Which landscape.
-    """
-
-    def __init__(self, seed: int):
-        self.seed = seed
-
-    def __call__(self, design: Design) -> list[float]:
-        values = list(design.values())
-        own = sum(self._entry(i, value) for i, value in enumerate(values))
-        pairs = sum(self._entry(i, *pair) for i, pair in enumerate(itertools.pairwise(values)))
-        return [own + 0.5 * pairs]
-
-    def _entry(self, place: int, *values: Any) -> float:
-        words = [self.seed, place, *(sum(str(value).encode()) for value in values)]
-        return float(np.random.default_rng(words).normal())
-
-
-class _MadeUp(Executor):
-    """Makes up the result of each trial on the spot.
-
-    Args:
-        value: Gives a design's accuracy.
-    """
-
-    def __init__(self, value: Value):
-        self._value = value
-
-    def open(
-        self, slots: Sequence[Slot], setup: Callable[..., None], arguments: tuple[Any, ...]
-    ) -> list[concurrent.futures.Executor]:
-        return [_MadeUpSlot(self._value) for _ in slots]
-
-
-class _MadeUpSlot(concurrent.futures.Executor):
-    def __init__(self, value: Value):
-        self._value = value
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        (job,) = args
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        accuracy = self._value(job.design)[0]
-        future.set_result(TrialResult(job.number, {"accuracy": accuracy, "loss": -accuracy}, 0.0))
-        return future
-
-
-def _tiny(task: TaskInfo) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.input_shape), task.outputs))
-
-
-def _mixed_value(design: Design) -> list[float]:
-    """Favour wide convolutions, a rate near 0.01 and a share near 0.3."""
-    width = sum(layer["width"] for layer in design["layers"])
-    return [width / 64 - (math.log10(design["rate"]) + 2) ** 2 - (design["share"] - 0.3) ** 2]
-
-
-def _two_values(design: Design) -> list[float]:
-    return [*_mixed_value(design), float(sum(layer["width"] for layer in design["layers"]))]
-
-
-def _ask(study: optuna.Study, space: Space, count: int) -> list[tuple[Trial, Design]]:
-    return [(trial, space.design(TrialPick(trial))) for trial in [study.ask() for _ in range(count)]]
-
-
-def _late_mean(trials: Sequence[FrozenTrial]) -> float:
-    """Return the mean value of the last quarter of the trials."""
-    return float(np.mean([trial.value for trial in trials[-len(trials) // 4 :]]))
-
-
-def _require_inside(trial: FrozenTrial) -> None:
-    for name, value in trial.params.items():
-        distribution = trial.distributions[name]
+        for seed in range(LANDSCAPES):
+            with self._study(seed=seed) as study, _open(UniformSampler(seed)) as baseline:
+                gains.append(self._late_mean(study, seed) - self._late_mean(baseline, seed))
+        mean, error = statistics.mean(gains), statistics.stdev(gains) / math.sqrt(LANDSCAPES)
+        t = mean / error if error else math.inf * mean if mean else 0.0
         require(
-            contains(distribution, value),
-            f"{name} = {value!r} of trial {trial.number} is not in {distribution}",
+            t > 3,
+            f"the later trials must be better than those of random search with t > 3 over {LANDSCAPES} "
+            f"landscapes, got t = {t:.2f} (mean gain {mean:.3g}); a baseline declares `is_baseline = True`",
         )
 
+    @needs(_has_optuna_cases, "Optuna's cases need pytest")
+    def test_optuna_sampler_tests_pass(self) -> None:
+        """Optuna's own basic cases for samplers pass."""
+        from learnforge.testing.optuna_cases import failures  # imports pytest
 
-def _new_study(sampler: BaseSampler, directions: Sequence[str]) -> optuna.Study:
-    named: Any = list(directions)
-    with _quiet_optuna():
-        return optuna.create_study(sampler=sampler, directions=named, study_name="suite")
+        failed = failures(self.make())
+        require(not failed, f"{len(failed)} of Optuna's cases fail; the first: {''.join(failed[:1])}")
+
+    def _sampler(
+        self, space: Space, directions: Sequence[Direction] = UP, seed: int = 0
+    ) -> optuna.samplers.BaseSampler:
+        sampler: optuna.samplers.BaseSampler = self.make().sampler(seed, directions, SpaceView(space))
+        return sampler
+
+    def _study(
+        self,
+        space: Space = Mixed(),  # noqa: B008 - frozen and without state
+        directions: Sequence[Direction] = UP,
+        seed: int = 0,
+        path: Path | None = None,
+    ) -> contextlib.AbstractContextManager[optuna.Study]:
+        return _open(self._sampler(space, directions, seed), directions, path)
+
+    def _search(
+        self,
+        directions: Sequence[Direction] = UP,
+        objective: Objective | None = None,
+        seed: int = 0,
+        batch: int = 1,
+        space: Space = Mixed(),  # noqa: B008 - frozen and without state
+    ) -> list[Mapping[str, Any]]:
+        """Search to the end and return the choices of every trial."""
+        with self._study(space, directions, seed) as study:
+            _advance(study, space, objective or _height, self.trials, batch)
+            return _choices(study)
+
+    def _share_of_gated(self, outcome: Sequence[float] | None, seed: int) -> float:
+        """Return how many of the later trials are of a kind that always comes out so; others are below 0."""
+
+        def objective(design: Design) -> Sequence[float] | None:
+            return outcome if design["kind"] == "gated" else [-math.exp(-Landscape(seed)(design) / 4)]
+
+        late = self._search(objective=objective, seed=seed)[self.trials // 2 :]
+        return float(sum(choices["kind"] == "gated" for choices in late)) / len(late)
+
+    def _late_mean(self, study: optuna.Study, seed: int) -> float:
+        _advance(study, Mixed(), lambda design: [Landscape(seed)(design)], self.trials)
+        late = _trials(study)[-self.trials // 4 :]
+        return float(sum(trial.values[0] for trial in late)) / len(late)
 
 
-@contextlib.contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
+def _open(
+    sampler: optuna.samplers.BaseSampler, directions: Sequence[Direction] = UP, path: Path | None = None
+) -> contextlib.AbstractContextManager[optuna.Study]:
+    return open_study(path, "toy", directions, sampler)
 
 
-def _run_case(test: Any, make: Callable[[], BaseSampler], case: Mapping[str, Any]) -> None:
-    """Run one case of one of Optuna's tests."""
-    try:
-        test(None, sampler=make, **case)  # its tests read nothing from their instance
-    except Exception as error:
-        told = ", ".join(f"{key}={value}" for key, value in case.items())
-        raise AssertionError(f"Optuna's {test.__name__}({told}): {words(error)}") from error
+def _advance(
+    study: optuna.Study, space: Space, objective: Objective, until: int, batch: int = 1, order: int = 1
+) -> None:
+    """Ask batches and tell them, in trial order or backwards, until the study holds so many trials."""
+    while len(_trials(study)) < until:
+        asked = [study.ask() for _ in range(batch)]
+        values = [objective(space.design(TrialPick(trial))) for trial in asked]
+        for trial, value in list(zip(asked, values, strict=True))[::order]:
+            _tell(study, trial, value)
 
 
-def _cases(test: Any) -> Iterator[dict[str, Any]]:
-    """Yield the arguments of every case of a test that pytest would parametrize."""
-    marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
-    columns = [[_named(mark.args[0], values) for values in mark.args[1]] for mark in marks]
-    for combination in itertools.product(*columns):
-        yield {name: value for part in combination for name, value in part.items()}
+def _tell(study: optuna.Study, trial: Trial, values: Sequence[float] | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna warns of NaN, which is meant here
+        study.tell(trial, values, state=TrialState.FAIL if values is None else None)
 
 
-def _named(names: str, values: Any) -> dict[str, Any]:
-    split = [name.strip() for name in names.split(",")]
-    return {split[0]: values} if len(split) == 1 else dict(zip(split, values, strict=True))
+def _drive(space: Space, study: optuna.Study, trials: int) -> Driver:
+    """Make a driver whose trials end at once."""
+    context = Context("toy", 0, torch.device("cpu"), Plugins())
+    goal, train = Goal(trials, ("accuracy",), {}), Train(epochs=1)
+    return Driver(goal, space, make_task(), train, study, context, Instant(Landscape(0)), threads=1)
+
+
+def _trials(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False)
+
+
+def _choices(study: optuna.Study) -> list[Mapping[str, Any]]:
+    return [trial.params for trial in _trials(study)]
+
+
+def _require_inside(study: optuna.Study) -> None:
+    for trial in _trials(study):
+        for name, distribution in trial.distributions.items():
+            require(
+                contains(distribution, trial.params[name]),
+                f"trial {trial.number}: {name} must be in {distribution}, got {trial.params[name]!r}",
+            )
+
+
+def _require_equal(
+    expected: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], how: str
+) -> None:
+    for number, (a, b) in enumerate(zip(expected, found, strict=True)):
+        require(a == b, f"{how} the choices must be the same, but trial {number} has {b} in place of {a}")

@@ -19,7 +19,7 @@ Differs:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -37,6 +37,8 @@ class Evolution(Searcher):
         population: Members alive at a time (P), from 2.
         tournament: Members that compete to be the parent (S), from 1.
     """
+
+    repeat_rate: ClassVar[float] = 0.3
 
     population: int = field(default=20, validator=ge(2))
     tournament: int = field(default=5, validator=ge(1))

@@ -21,6 +21,7 @@ class Random(Searcher):
     """Random search. It has no options."""
 
     is_baseline: ClassVar[bool] = True
+    repeat_rate: ClassVar[float] = 0.1
 
     def sampler(
         self, seed: int, directions: Sequence[str], view: SpaceView | None = None

@@ -693,6 +693,13 @@ def test_draws_are_uniform(distribution: Any, shares: dict[Any, float]) -> None:
         assert abs(found[value] - count * share) < 4 * math.sqrt(count * share * (1 - share))
 
 
+def test_last_step_is_inside() -> None:
+    """Steps that binary fractions cannot hold do not lead beyond the end of the range."""
+    distribution, rng = FloatDistribution(-10.2, 10.2, step=0.1), generator(0, "test")
+    values = [draw(distribution, rng) for _ in range(2000)]
+    assert (min(values), max(values)) == (-10.2, 10.2)
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_draws_of_numbers_are_uniform(log: bool) -> None:
     """The largest gap between the draws and the uniform law is under Kolmogorov's 0.1 % bound."""

@@ -102,7 +102,7 @@ def draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
     if step is None:
         return float(rng.uniform(low, high))
     steps = int(rng.integers(round((high - low) / step) + 1))
-    return low + steps * step
+    return min(low + steps * step, high)  # 0.1 steps from -10.2 round to more than 10.2
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:

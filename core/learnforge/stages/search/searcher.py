@@ -18,19 +18,21 @@ class Searcher(ABC):
     The driver owns the study and everything around it: limits, duplicates, parallel trials, resume. It calls
     `sampler` once, at the start and after every restart, so whatever the sampler needs to know must be in the
     study. Deriving the sampler from `HistorySampler` makes sure of that.
+
+    What a searcher claims beyond that stands in its class; `SearcherSuite` holds it to it.
     """
 
-    is_baseline: ClassVar[bool] = False
-    """It is there to be compared with, and does not claim to be better than uniform random search."""
-
-    repeat_rate: ClassVar[float] = 0.5
-    """Largest share of trials that repeat an earlier design, in [0, 1], while most designs are new."""
-
     resumes_exactly: ClassVar[bool] = True
-    """A search that was cut off goes on with the trials that an uninterrupted one would have had."""
+    """A search that was cut off goes on with the very choices that it would have made."""
 
     supports_many_objectives: ClassVar[bool] = True
-    """It takes any number of directions, not just one."""
+    """Studies with several directions are searched."""
+
+    repeat_rate: ClassVar[float] = 0.5
+    """Largest share of designs proposed again, among 60 trials in a space of 1,024."""
+
+    is_baseline: ClassVar[bool] = False
+    """It is there to be compared with, and need not beat random search."""
 
     @abstractmethod
     def sampler(
