@@ -1,4 +1,8 @@
-"""A distiller of one's own: soft labels only. Written as a plugin file, used by name."""
+"""A distiller of one's own: soft labels only. As a plugin file it is used by name.
+
+Reference:
+    Hinton, Vinyals & Dean, Distilling the knowledge in a neural network, 2015. arXiv:1503.02531
+"""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def describe(cls: type) -> list[OptionDescription]:
             words.get(f.name, ""),
         )
         for f in attrs.fields(cls)
-        if f.init
+        if f.init and not f.metadata.get("internal")
     ]
 
 

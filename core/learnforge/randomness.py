@@ -58,14 +58,19 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Put the states of all global generators (random, numpy, torch) back after a block."""
+    """Put all global generators (random, numpy, torch) and torch's global settings back after a block."""
     python, array = random.getstate(), np.random.get_state()
+    has_gradient, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     try:
         with torch.random.fork_rng(_cuda_devices()):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(array)
+        torch.set_grad_enabled(has_gradient)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def _cuda_devices() -> list[int]:

@@ -27,7 +27,7 @@ from learnforge.errors import (
     nearest,
 )
 from learnforge.options import option_key, structure
-from learnforge.plugins import PluginChoice, Plugins
+from learnforge.plugins import PluginChoice, Plugins, identify
 from learnforge.space import Model, measure_cost
 from learnforge.stages.stage import Reference, Stage
 from learnforge.task import Task, TaskSource, check_task
@@ -127,14 +127,17 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     try:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError([Problem("", f"must be valid TOML: {error}")], str(path)) from error
+        hint = '; text needs quotes, as in use = "kd"' if "Invalid value" in str(error) else ""
+        raise RecipeError([Problem("", f"must be valid TOML: {error}{hint}")], str(path)) from error
     problems = [problem for text in overrides if (problem := _override(data, text)) is not None]
     if problems:
         raise RecipeError(problems, "--set")
     return data
 
 
-def plugin_choice(data: Mapping[str, Any], more: PluginChoice | None = None) -> PluginChoice:
+def plugin_choice(
+    data: Mapping[str, Any], more: PluginChoice | None = None, source: str = "recipe"
+) -> PluginChoice:
     """Read the table `[plugins]`, overruled by what the command line or the API say.
 
     Raises:
@@ -143,7 +146,7 @@ def plugin_choice(data: Mapping[str, Any], more: PluginChoice | None = None) -> 
     problems: list[Problem] = []
     settings = structure(PluginSettings, data.get("plugins", {}), "plugins", problems)
     if settings is None:
-        raise RecipeError(problems)
+        raise RecipeError(problems, source)
     more = more or PluginChoice()
     choice = PluginChoice(settings.enable, settings.disable, more.files, more.strict, where="`[plugins]`")
     return choice.overruled(more.where, more.enable, more.disable)
@@ -164,7 +167,8 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
     task = _parse_task(data, plugins, problems)
     tables = data.get("stage", [])
     if not isinstance(tables, list) or not tables:
-        problems.append(Problem("stage", "a recipe needs at least one [[stage]] table"))
+        hint = "; write [[stage]], not [stage]" if isinstance(tables, Mapping) else ""
+        problems.append(Problem("stage", f"a recipe needs at least one [[stage]] table{hint}"))
         tables = []
     stages = [_parse_stage(table, i, plugins, problems) for i, table in enumerate(tables)]
     _check_names(tables, problems)
@@ -222,7 +226,11 @@ class Tasks:
             TaskError: The data are missing or unusable.
         """
         if source not in self._loaded:
-            task = source.load()
+            try:
+                task = source.load()
+            except Exception as error:
+                error.add_note(f"in the task {identify(source)}")
+                raise
             check_task(task, task.info.name)
             self._loaded[source] = task
         return self._loaded[source]
@@ -326,13 +334,24 @@ def _parse_stage(table: Any, position: int, plugins: Plugins, problems: list[Pro
     except PluginError as error:
         problems.append(Problem(f"{path}.kind", str(error)))
         return None
-    rest = {key: value for key, value in table.items() if key not in _STAGE_KEYS}
-    if "method" in rest:
-        problems.append(Problem(f"{path}.method", "unknown option; did you mean `use`?"))
-        del rest["method"]
+    rest = _known_keys(cls, table, path, problems)
     method = _parse_method(cls, table, path, plugins, problems)
     stage = structure(cls, {"name": table.get("name", kind), **rest}, path, problems, plugins.resolve)
     return evolve(stage, method=method) if stage is not None else None
+
+
+def _known_keys(
+    cls: type[Stage], table: Mapping[str, Any], path: str, problems: list[Problem]
+) -> dict[str, Any]:
+    """Return what is the stage's own in its table; report the keys that nobody knows."""
+    own = {option_key(f) for f in attrs.fields(cls)} - {"method"}
+    known = own | set(_STAGE_KEYS if cls.method_kind else ("name", "kind"))
+    for key in table:
+        if key == "method":
+            problems.append(Problem(f"{path}.method", "unknown option; did you mean `use`?"))
+        elif key not in known and key not in _STAGE_KEYS:
+            problems.append(Problem(f"{path}.{key}", f"unknown option; {nearest(str(key), known)}"))
+    return {key: value for key, value in table.items() if key in own and key not in _STAGE_KEYS}
 
 
 def _parse_method(

@@ -13,6 +13,8 @@ and unfinished: continued. Different: run again, after asking if it was finished
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import platform
 import time
@@ -33,6 +35,7 @@ from learnforge.errors import ArtifactError, DivergedError, PluginError, RunErro
 from learnforge.files import refusal, remove, write_json, write_text
 from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.plugins import Plugins, identify, spell
+from learnforge.plugins.identity import FROM_FILE, core_version
 from learnforge.randomness import derive, preserved
 from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage
 from learnforge.report import Section, read_summary
@@ -54,6 +57,7 @@ class StageRecord:
         seconds: Time that its last attempt took.
         task: Facts about its task.
         parts: Its settings, tasks and models with all their options, and whose code they are.
+        made_with: Versions, threads, device, workers and plugins of the attempt that finished it.
     """
 
     name: str
@@ -64,6 +68,7 @@ class StageRecord:
     seconds: float = 0.0
     task: Mapping[str, Any] = field(factory=dict)
     parts: Mapping[str, Any] = field(factory=dict)
+    made_with: Mapping[str, Any] = field(factory=dict)
 
 
 @define(eq=False)
@@ -191,11 +196,12 @@ class _Runner:
         hook = getattr(self.plugins.hook, f"learnforge_{event}")
         if hook.get_hookimpls():
             with preserved():  # who only listens cannot change a run: neither its random numbers nor its data
-                hook(**{k: deepcopy(v) if isinstance(v, Mapping) else v for k, v in data.items()})
+                hook(**{name: _copied(value) for name, value in data.items()})
 
     def _keep_or_clear(self, prints: Mapping[str, str]) -> None:
         """Take over finished stages, leave unfinished ones to be continued, and clear those that changed."""
         stale = []
+        before = self._read_conditions()
         for stage in self.recipe.stages:
             method = spell(stage.method) if stage.method is not None else None
             record = StageRecord(stage.name, stage.kind, method, prints[stage.name])
@@ -208,6 +214,7 @@ class _Runner:
             if found is not None and found.provenance.fingerprint == prints[stage.name]:
                 self.current.artifacts[stage.name] = found
                 record.state, record.seconds = "kept", float(found.metrics.get("seconds", 0.0))
+                record.made_with = before.get(stage.name, {})
             elif found is not None:
                 stale.append(stage.name)
         if stale and not self.options.may_overwrite(stale):
@@ -220,6 +227,24 @@ class _Runner:
             for stage in self.recipe.stages:
                 if stage.name not in self.current.artifacts:
                     self._prepare_folder(self.folder / stage.name, prints[stage.name])
+
+    def _conditions(self) -> dict[str, Any]:
+        """Return what a stage's bits can depend on beside its fingerprint."""
+        return {
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+            "device": self.current.device,
+            "workers": self.options.workers,
+            "loaded": self.plugins.record()["loaded"],
+        }
+
+    def _read_conditions(self) -> dict[str, dict[str, Any]]:
+        """Return under which conditions an earlier attempt finished each stage, {name: conditions}."""
+        try:
+            data = json.loads((self.folder / "run.json").read_text(encoding="utf-8")) if self.folder else {}
+            return {stage["name"]: stage["made_with"] for stage in data.get("stages", ())}
+        except (OSError, ValueError, KeyError):
+            return {}
 
     def _find_finished(self, stage: Stage) -> Artifact | None:
         assert self.folder is not None
@@ -268,6 +293,7 @@ class _Runner:
             artifact.save(context.folder)
             context.clear_checkpoints()
         record.state = "finished"
+        record.made_with = self._conditions()
         self.emit("stage_finished", stage=stage.name, artifact=artifact)
         return artifact
 
@@ -306,21 +332,24 @@ def report_sections(run: Run) -> list[Section]:
     """Ask the run's plugins for sections of its report; a plugin at fault is named and left out."""
     if run.folder is None:
         return []
-    return run.plugins.gather("learnforge_report_sections", run=read_summary(run.folder))
+    return run.plugins.gather("learnforge_report_sections", Section, run=read_summary(run.folder))
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a result can depend on."""
     names = ("learnforge", "torch", "torchvision", "optuna", "numpy")
-    return {"python": platform.python_version(), "machine": platform.machine()} | {
-        n: version(n) for n in names
-    }
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    return found | {name: version(name) for name in names} | {"learnforge": core_version()}
 
 
 def _place(stage: Stage) -> str:
     """Say where an error arose: the stage, and whose method it uses."""
-    method = f", which uses {identify(stage.method)}" if stage.method is not None else ""
-    return f"in stage {stage.name!r}{method}"
+    if stage.method is None:
+        return f"in stage {stage.name!r}"
+    identity = identify(stage.method)
+    if identity.distribution == FROM_FILE:
+        identity = evolve(identity, distribution=Path(inspect.getfile(type(stage.method))).name)
+    return f"in stage {stage.name!r}, which uses {identity}"
 
 
 def _deterministic(wanted: bool) -> Any:
@@ -331,6 +360,19 @@ def _deterministic(wanted: bool) -> Any:
         torch.use_deterministic_algorithms(True)
         stack.callback(torch.use_deterministic_algorithms, before)
     return stack
+
+
+def _copied(value: Any) -> Any:
+    """Return what a listener may do with as it likes."""
+    if isinstance(value, Artifact):
+        weights = {n: t.clone() for n, t in value.weights.items()} if value.weights is not None else None
+        adapter = {name: tensor.clone() for name, tensor in value.adapter.items()}
+        metrics, options = deepcopy(dict(value.metrics)), deepcopy(dict(value.adapter_options))
+        return evolve(value, weights=weights, adapter=adapter, metrics=metrics, adapter_options=options)
+    if isinstance(value, Run):
+        artifacts = {name: _copied(artifact) for name, artifact in value.artifacts.items()}
+        return evolve(value, artifacts=artifacts, stages=[evolve(stage) for stage in value.stages])
+    return deepcopy(value) if isinstance(value, Mapping) else value
 
 
 def _loggable(value: Any) -> Any:

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from learnforge.augmentation import Augmentation
 from learnforge.context import Context
-from learnforge.errors import DivergedError
+from learnforge.errors import DivergedError, StageError
 from learnforge.evaluation import Normaliser
 from learnforge.plugins import Plugins
 from learnforge.randomness import derive, permutation, seeded
@@ -250,6 +250,7 @@ class _Training:
                 group["lr"] = scale * factor
             with autocast:
                 loss = self.trainee.loss(*batches)
+            _require_trainable(loss)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.clip_norm is not None:
@@ -398,6 +399,15 @@ def cross_entropy(network: nn.Module, settings: Train) -> Callable[[Batch], Tens
     return lambda batch: F.cross_entropy(
         network(batch.images), batch.labels, label_smoothing=settings.label_smoothing
     )
+
+
+def _require_trainable(loss: Any) -> None:
+    """Refuse what cannot be followed downhill, in words that say what a method's loss must be."""
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+        is_tensor = isinstance(loss, Tensor)
+        shape = f"a tensor of shape {list(loss.shape)}" if is_tensor else type(loss).__name__
+        what = "a tensor without gradient" if is_tensor and not loss.ndim else shape
+        raise StageError(f"a loss must be a scalar tensor that depends on what is trained, got {what}")
 
 
 def _cosine(start: float, end: float, done: float) -> float:

@@ -93,10 +93,9 @@ def test_versions_threads_and_device_are_told(folder, choice):
     """What the bits depend on beside the code is held against the record, with what to do."""
 
     def edit(record):
-        record["versions"]["torch"] = "1.0"
-        record["versions"]["python"] = "2.7"
-        record["threads"] = 64
-        record["device"] = "cuda"
+        for stage in record["stages"]:
+            stage["made_with"]["versions"] |= {"torch": "1.0", "python": "2.7"}
+            stage["made_with"] |= {"threads": 64, "device": "cuda"}
 
     change(folder, edit)
     found = {d.what: d for d in compare(folder, choice)}
@@ -110,7 +109,7 @@ def test_plugins_of_other_versions_are_told(folder, choice):
 
     def edit(record):
         for name in ("one", "two"):
-            record["plugins"]["loaded"].append(
+            record["stages"][0]["made_with"]["loaded"].append(
                 {
                     "name": f"distiller.{name}",
                     "distribution": "gone",
@@ -144,7 +143,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"must be the folder of a run, it has no run.json"):
         compare(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(RunError, match=r"run.json cannot be read as the record of a run: 'versions'"):
+    with pytest.raises(RunError, match=r"run.json cannot be read as the record of a run: KeyError"):
         compare(tmp_path)
 
 
@@ -157,3 +156,65 @@ def test_the_command_says_so(folder, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert f"{folder}: can be reproduced here" in shown
     assert "cannot be reproduced bit for bit here" in shown
+
+
+def test_kept_stages_stay_as_they_were_made(folder, choice):
+    """Going on with a finished run elsewhere computes nothing, and so changes nothing of how it was made."""
+
+    def edit(record):
+        for stage in record["stages"]:
+            stage["made_with"]["threads"] = 64
+
+    change(folder, edit)
+    assert {s.state for s in lf.run(DISTILL, folder, plugins=choice).stages} == {"kept"}
+    assert whats(compare(folder, choice)) == ["threads of torch"]
+
+
+def test_what_timing_decided_is_told(folder, choice):
+    """A search with several workers and no `batch` depends on which trial ended first."""
+
+    def edit(record):
+        stage = record["stages"][0]
+        stage["kind"] = "search"
+        stage["parts"]["settings"]["batch"] = None
+        stage["made_with"]["workers"] = 2
+
+    change(folder, edit)
+    (difference,) = compare(folder, choice)
+    assert str(difference) == (
+        "stage 'first': was 2 workers without `batch`, is a matter of timing; set `batch`, and parallel "
+        "searches repeat"
+    )
+
+
+def test_a_record_cannot_undo_the_environment(folder, choice, install, monkeypatch):
+    """Whatever places a record names, what the environment refuses is not imported."""
+    install("lf-test-a", {"lf-test-evil": "lf_test_evil"}, {"lf_test_evil": "raise SystemExit('ran')"})
+    wish = {"where": "LEARNFORGE_DISABLE_PLUGINS", "enable": ["lf-test-evil"], "disable": []}
+    change(folder, lambda record: record["plugins"]["wishes"].append(wish))
+    monkeypatch.setenv("LEARNFORGE_DISABLE_PLUGINS", "lf-test-evil")
+    with pytest.warns(
+        lf.PluginWarning, match="enabled by the run, by LEARNFORGE_DISABLE_PLUGINS, and disabled"
+    ):
+        compare(folder, choice)
+    assert "lf_test_evil" not in sys.modules
+
+
+def test_calls_and_hooks_in_python_are_told(tmp_path):
+    """A run of a call, or with hooks that were added in Python, cannot be repeated from its record alone."""
+
+    class Listener:
+        @lf.hookimpl
+        def learnforge_stage_started(self, stage):
+            pass
+
+    lf.run(DISTILL, tmp_path / "hooks", hooks=[Listener(), Listener()])
+    assert [str(d) for d in compare(tmp_path / "hooks")] == [
+        f"hooks '{name}': was added in Python, is not known from the record; add them again"
+        for name in ("Listener", "Listener 2")
+    ]
+    conv4 = lf.load_method("model.conv4")(width=4, blocks=1)
+    digits = lf.load_task("digits", classes=[0, 1])
+    lf.transfer(conv4, digits, run=tmp_path / "call", train={"epochs": 1}, baseline=False)
+    (difference,) = compare(tmp_path / "call")
+    assert difference.then == "a call in Python"

@@ -115,6 +115,9 @@ def test_the_package_wants_this_core(packages: Path) -> None:
             "must be lower-case words and digits joined by -, such as my-method, got 'My",
         ),
         ("distiller", "../mine", "must be lower-case words"),
+        ("distiller", "class", "'class' means something else in Python or in learnforge"),
+        ("distiller", "none", "means something else"),
+        ("task", "task", "means something else"),
     ],
 )
 def test_wrong_words_are_refused(tmp_path: Path, kind: str, name: str, message: str) -> None:

@@ -35,10 +35,11 @@ def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -
     from learnforge.recipe import Tasks, check_recipe, find_recipe, parse_recipe, plugin_choice, read_recipe
 
     data = read_recipe(find_recipe(recipe), overrides)
-    plugins = Plugins(plugin_choice(data, choice))
+    plugins = Plugins(plugin_choice(data, choice, recipe))
     parsed = parse_recipe(data, plugins, recipe)
     check_recipe(parsed, plugins, Tasks(), recipe)
-    click.echo(f"{recipe}: {len(parsed.stages)} stages, no error")
+    count = f"{len(parsed.stages)} stage{'s' if len(parsed.stages) > 1 else ''}"
+    click.echo(f"{recipe}: {count}, no error")
 
 
 def _check_run(folder: Path, choice: PluginChoice) -> None:
@@ -48,6 +49,7 @@ def _check_run(folder: Path, choice: PluginChoice) -> None:
     for difference in differences:
         click.echo(f"  {difference}")
     if differences:
-        click.echo(f"{folder}: cannot be reproduced bit for bit here, {len(differences)} differences")
+        count = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
+        click.echo(f"{folder}: cannot be reproduced bit for bit here, {count}")
         sys.exit(1)
     click.echo(f"{folder}: can be reproduced here")

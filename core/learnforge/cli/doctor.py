@@ -14,6 +14,7 @@ import click
 from learnforge.cli.options import plugin_options
 from learnforge.discovery import PluginChoice
 from learnforge.discovery.choice import ENVIRONMENT
+from learnforge.errors import PluginError
 
 DEPENDENCIES = (
     "torch", "torchvision", "numpy", "optuna", "pluggy", "attrs", "click", "rich", "plotly", "safetensors",
@@ -35,11 +36,16 @@ def command(choice: PluginChoice) -> None:
         for line in lines:
             click.echo(f"  {line}")
     click.secho("plugins", bold=True)
-    plugins = Plugins(choice)
+    try:
+        plugins = Plugins(choice)
+    except PluginError as error:
+        click.secho(f"  {error}", fg="red")
+        sys.exit(1)
     plugins.load_all()
     standings = plugins.standings()
     loaded = [standing for standing in standings if standing.status == "loaded"]
     click.echo(f"  {len(loaded)} of {len(standings)} loaded")
+    missing = [line for line in _versions() if "is missing" in line]
     faults = [s for s in standings if s.status in ("failed", "duplicate", "incompatible")]
     for standing in standings:
         if standing.status == "disabled":
@@ -47,10 +53,13 @@ def command(choice: PluginChoice) -> None:
     for standing in faults:
         click.secho(f"  {standing.plugin}: {standing.status}", fg="red")
         click.echo(f"    {standing.reason}")
+    if missing:
+        click.secho(f"{len(missing)} libraries are missing; install learnforge again", bold=True)
     if faults:
         click.secho(
-            f"{len(faults)} plugins cannot be used as they are; the others are not affected", bold=True
+            f"{len(faults)} of them cannot be used as they are; the others are not affected", bold=True
         )
+    if faults or missing:
         sys.exit(1)
     click.secho("nothing is wrong", bold=True)
 

@@ -10,7 +10,7 @@ import click
 from learnforge.cli.options import add_plugin_options, read_choice
 from learnforge.discovery import PluginChoice
 
-_COMMANDS = {
+BUILT_IN = {
     "run": "Run a recipe, or go on with it.",
     "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
     "report": "Write a run's report anew.",
@@ -26,14 +26,14 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List built-in commands, then those of plugins."""
-        return [*_COMMANDS, *self._from_plugins(ctx)]
+        return [*BUILT_IN, *self._from_plugins(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
-        if cmd_name in _COMMANDS:
+        if cmd_name in BUILT_IN:
             command: click.Command = importlib.import_module(f"learnforge.cli.{cmd_name}").command
             return command
-        if cmd_name not in self._from_plugins(ctx):
+        if cmd_name not in self._from_plugins(ctx, is_usable=False):
             return None
         from learnforge.errors import PluginError
         from learnforge.plugins import Plugins
@@ -60,19 +60,21 @@ class LazyGroup(click.Group):
         """Show the commands with their words, importing none."""
         with formatter.section("Commands"):
             formatter.write_dl(
-                [*_COMMANDS.items(), *((name, "(from a plugin)") for name in self._from_plugins(ctx))]
+                [*BUILT_IN.items(), *((name, "(from a plugin)") for name in self._from_plugins(ctx))]
             )
 
-    def _from_plugins(self, ctx: click.Context) -> list[str]:
+    def _from_plugins(self, ctx: click.Context, is_usable: bool = True) -> list[str]:
+        """List the commands of plugins: those that can be used, or all that are known by name."""
         choice = _choice(ctx)
         if choice.files:
             from learnforge.plugins import Plugins
 
-            return Plugins(choice).names("command")
+            return [name for name in Plugins(choice).names("command") if name not in BUILT_IN]
         from learnforge.discovery import installed, survey
 
         standings = survey(installed(), choice)
-        return [s.plugin.method for s in standings if s.plugin.kind == "command" and s.status == "available"]
+        known = [s for s in standings if s.plugin.kind == "command" and s.plugin.method not in BUILT_IN]
+        return sorted({s.plugin.method for s in known if s.status == "available" or not is_usable})
 
 
 def _choice(ctx: click.Context) -> PluginChoice:

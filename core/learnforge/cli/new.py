@@ -23,10 +23,19 @@ def command(kind: str, name: str, parent: Path) -> None:
     KIND is searcher, distiller, transfer, meta-learner, space, model, task, exporter, executor, stage,
     command or hooks; NAME is how recipes will call it, such as my-method.
     """
-    from learnforge.scaffold import write_package
+    from learnforge.cli.group import BUILT_IN
+    from learnforge.discovery import installed
+    from learnforge.errors import PluginError
+    from learnforge.scaffold import TEMPLATES, write_package
 
+    if kind == "command" and name in BUILT_IN:
+        raise PluginError(f"`learnforge {name}` is a command of learnforge's own; choose another name")
     folder = write_package(kind, name, parent)
     point = name if kind == "hooks" else f"{kind}.{name}"
-    click.echo(f"{folder} holds a working {kind}. Make it yours:")
+    click.echo(f"{folder} holds a working {TEMPLATES[kind].what}. Make it yours:")
     for line in (f"cd {folder}", 'pip install -e ".[test]"', f"learnforge plugins {point}", "pytest"):
         click.echo(f"    {line}")
+    for plugin in installed():
+        if plugin.name == point:
+            both = f"`learnforge-{name}:{name}` or `{plugin.distribution}:{name}`"
+            click.echo(f"{plugin.distribution} brings {point!r} too: recipes will have to say {both}")

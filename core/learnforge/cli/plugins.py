@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from learnforge.cli.options import plugin_options
-from learnforge.discovery import Plugin, PluginChoice, Standing, installed, survey
+from learnforge.discovery import KINDS, Plugin, PluginChoice, Standing, installed, survey
 from learnforge.errors import PluginError, nearest
 
 COLUMNS = ("kind", "name", "distribution", "version", "status", "reason")
@@ -31,7 +31,7 @@ def command(choice: PluginChoice, name: str | None, kind: str | None, as_json: b
     if name is not None:
         _show(find_plugin(name, kind, standings), choice, as_json)
         return
-    kinds = {standing.plugin.kind for standing in standings}
+    kinds = {*KINDS, "hooks", *(standing.plugin.kind for standing in standings)}
     if kind is not None and kind not in kinds:
         raise PluginError(f"no plugin is of the kind {kind!r}; {nearest(kind, kinds)}")
     rows = [standing.as_data() for standing in standings if kind in (None, standing.plugin.kind)]
@@ -52,7 +52,7 @@ def list_standings(choice: PluginChoice) -> tuple[Standing, ...]:
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     """Line the columns up; rich, which would do it too, takes longer to import than all the rest."""
-    widths = [max(len(column), *(len(row[column]) for row in rows)) for column in COLUMNS[:-1]]
+    widths = [max(map(len, (column, *(row[column] for row in rows)))) for column in COLUMNS[:-1]]
     lines = ["  ".join(word.ljust(width) for word, width in zip(COLUMNS, [*widths, 0], strict=True)).rstrip()]
     for row in rows:
         cells = [row[column].ljust(width) for column, width in zip(COLUMNS, [*widths, 0], strict=False)]
@@ -76,7 +76,7 @@ def find_plugin(name: str, kind: str | None, standings: Sequence[Standing]) -> P
         and (not owner or standing.plugin.is_of(owner))
     ]
     if not found:
-        known = [word for standing in standings for word in (standing.plugin.name, standing.plugin.method)]
+        known = [s.plugin.name if "." in short else s.plugin.method for s in standings]
         raise PluginError(f"there is no plugin {name!r}; {nearest(name, known)}")
     if len(found) > 1:
         names = [plugin.name for plugin in found]

@@ -44,7 +44,7 @@ def command(
 
     path = find_recipe(recipe)
     data = read_recipe(path, overrides)
-    plugins = Plugins(plugin_choice(data, choice))
+    plugins = Plugins(plugin_choice(data, choice, str(recipe)))
     parsed = parse_recipe(data, plugins, str(recipe))
     folder = folder or Path("runs") / parsed.run.name
     options = Options(folder, workers, choose_progress(), lambda names: overwrite or _ask(folder, names))

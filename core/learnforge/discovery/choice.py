@@ -99,6 +99,7 @@ class PluginChoice:
         strict: Make every fault of a plugin that would be a warning an error.
         overrules: What later places say; each counts more than what stands before it.
         where: The place of `enable` and `disable`, as messages name it.
+        has_environment: Whether the environment has been read into `overrules`, as in a worker's choice.
 
     Raises:
         PluginError: A file cannot be read, or two files have the same name.
@@ -110,6 +111,7 @@ class PluginChoice:
     strict: bool = False
     overrules: tuple[Wish, ...] = ()
     where: str = "PluginChoice"
+    has_environment: bool = False
 
     def __attrs_post_init__(self) -> None:
         names = [file.name for file in self.files]
@@ -126,10 +128,11 @@ class PluginChoice:
 
     def with_environment(self, environment: Mapping[str, str]) -> PluginChoice:
         """Return the choice with what LEARNFORGE_DISABLE_PLUGINS disables; asked twice, it is noted once."""
-        if any(wish.where == ENVIRONMENT for wish in self.overrules):
+        if self.has_environment:
             return self
         names = [name.strip() for name in environment.get(ENVIRONMENT, "").split(",")]
-        return self.overruled(ENVIRONMENT, disable=[name for name in names if name])
+        read = self.overruled(ENVIRONMENT, disable=[name for name in names if name])
+        return evolve(read, has_environment=True)
 
     @property
     def wishes(self) -> tuple[Wish, ...]:
@@ -145,6 +148,21 @@ class PluginChoice:
                 return "enable", wish.where
         return None
 
+    def overruled_by_environment(self, found: Sequence[Plugin]) -> list[tuple[Plugin, str]]:
+        """List plugins that a run enables and the environment disables, with the place that enables them."""
+        last = self.wishes[-1]
+        if last.where != ENVIRONMENT:
+            return []
+        before = evolve(self, overrules=self.overrules[:-1])
+        refused = [p for p in found if any(p.is_named(word) for word in last.disable)]
+        verdicts = [(plugin, before.verdict(plugin)) for plugin in refused]
+        return [(plugin, verdict[1]) for plugin, verdict in verdicts if verdict and verdict[0] == "enable"]
+
+    def names_wholly(self, plugin: Plugin) -> bool:
+        """Tell whether a place enables a plugin by `distribution:name`, which chooses among equal names."""
+        words = [word for wish in self.wishes for word in wish.enable]
+        return any(":" in word and plugin.is_named(word) for word in words)
+
     def check(self, found: Sequence[Plugin]) -> None:
         """Refuse names that mean nothing that is installed, and places that contradict themselves.
 
@@ -155,7 +173,9 @@ class PluginChoice:
         for wish in self.wishes:
             for word in (*wish.enable, *wish.disable):
                 if not any(plugin.is_named(word) for plugin in found):
+                    methods = sorted({p.name for p in found if p.method == word})
                     hint = nearest(word, {k for k in known if (":" in k) == (":" in word)})
+                    hint = f"did you mean {' or '.join(map(repr, methods))}?" if methods else hint
                     raise PluginError(
                         f"{wish.where}: {word!r} is no installed plugin or distribution; {hint}"
                     )

@@ -142,7 +142,8 @@ class _Owner:
         if distribution is None:
             return cls("(unknown)", "")
         metadata = distribution.metadata
-        return cls(metadata["Name"], metadata["Version"], tuple(metadata.get_all("Requires-Dist") or ()))
+        name, version = metadata["Name"] or "(unknown)", metadata["Version"] or "(unknown)"
+        return cls(name, version, tuple(metadata.get_all("Requires-Dist") or ()))
 
 
 def _incompatibility(owner: _Owner, core: str) -> str:
@@ -152,9 +153,12 @@ def _incompatibility(owner: _Owner, core: str) -> str:
     for text in owner.requires:
         if _normal(re.split(r"[^\w.-]", text, maxsplit=1)[0]) != GROUP:
             continue
-        from packaging.requirements import Requirement
+        from packaging.requirements import InvalidRequirement, Requirement
 
-        wanted = Requirement(text)
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            return f"its requirement {text!r} cannot be read; install another version of {owner.name}"
         applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
         if applies and not wanted.specifier.contains(core, prereleases=True):
             return (

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
-from learnforge.discovery import Plugin
+from learnforge.discovery import GROUP, Plugin
 from learnforge.errors import PluginError
 from learnforge.options import plain
 
@@ -90,6 +90,22 @@ def pin_source(plugin: Plugin, module: ModuleType | None) -> str:
     return "" if is_pinned else hash_source(module)
 
 
+def core_version() -> str:
+    """Return learnforge's version, with a hash of its core where the install is editable."""
+    distribution = importlib.metadata.distribution(GROUP)
+    if not _says_editable(distribution):
+        return distribution.version
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    return f"{distribution.version}+source.{digest.hexdigest()[:12]}"
+
+
 def _is_editable(point: importlib.metadata.EntryPoint) -> bool:
-    text = point.dist.read_text("direct_url.json") if point.dist else None
+    return point.dist is not None and _says_editable(point.dist)
+
+
+def _says_editable(distribution: importlib.metadata.Distribution) -> bool:
+    text = distribution.read_text("direct_url.json")
     return bool(text and json.loads(text).get("dir_info", {}).get("editable"))

@@ -26,9 +26,28 @@ def guard(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin, complain: Compl
     impl.function = guarded(impl.function, report)  # type: ignore[misc]
 
 
+def name_owner(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin) -> None:
+    """Change an implementation so that what it raises says whose it is; it is raised all the same."""
+    function = impl.function
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            error.add_note(f"raised by {plugin} in `{hook_name}`. {plugin.way_out}")
+            raise
+
+    if not (impl.wrapper or impl.hookwrapper):
+        impl.function = call  # type: ignore[misc]
+
+
 def words(error: BaseException) -> str:
     """Say what an error is in one line."""
-    text = str(error).split("\n", 1)[0]
+    try:
+        text = str(error).split("\n", 1)[0]
+    except Exception:
+        text = "whose text cannot be had"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

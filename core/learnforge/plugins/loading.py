@@ -7,7 +7,7 @@ import linecache
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,8 +15,9 @@ import pluggy
 
 from learnforge import hookspecs
 from learnforge.discovery import GROUP, Plugin, PluginChoice, PluginFile
+from learnforge.discovery.choice import ENVIRONMENT
 from learnforge.errors import PluginError, PluginWarning, nearest
-from learnforge.plugins.isolation import guard, words
+from learnforge.plugins.isolation import guard, name_owner, words
 
 
 class Loader:
@@ -44,7 +45,7 @@ class Loader:
         """{key of a plugin: seconds that its import took, with all that it imports}."""
         self._is_starting = True
         for file in choice.files:
-            plugin = Plugin(file.name.removesuffix(".py"), file.name, file.sha256)
+            plugin = Plugin(file.name.removesuffix(".py"), file.name, file.sha256[:12])
             self.register(_run_file(file), plugin)
         self._enable()
         self._is_starting = False
@@ -89,7 +90,7 @@ class Loader:
                     raise self._failed(plugin, fault) from error
             for warning in caught:
                 self.complain(f"{plugin}: {warning.message}")
-            self._guard_notifications(module, plugin)
+            self._wrap(module, plugin)
             self.registered.append((plugin, module))
         self.modules[plugin.key] = (plugin, module)
 
@@ -118,7 +119,10 @@ class Loader:
         for impl in getattr(self.manager.hook, hook_name).get_hookimpls():
             if impl.plugin is module:
                 try:
-                    return dict(impl.function())
+                    offered = impl.function()
+                    if not isinstance(offered, Mapping):
+                        raise TypeError(f"it must return {{name: class}}, got {offered!r}")
+                    return dict(offered)
                 except (Exception, SystemExit) as error:
                     fault = f"{plugin}: `{hook_name}` fails with {words(error)}. {plugin.way_out}"
                     raise PluginError(fault) from error
@@ -141,7 +145,11 @@ class Loader:
         enabled = [p for p in self.found if (self.choice.verdict(p) or ("", ""))[0] == "enable"]
         for plugin in enabled:
             twins = [p for p in enabled if p.name == plugin.name]
-            if len(twins) > 1:
+            chosen = [p for p in twins if self.choice.names_wholly(p)]
+            if len(twins) > 1 and len(chosen) == 1:
+                if plugin is not chosen[0]:
+                    continue
+            elif len(twins) > 1:
                 owners = " and ".join(f"{p.distribution} {p.version}" for p in twins)
                 raise PluginError(
                     f"{plugin.name!r} is brought by {owners}; enable {plugin.key!r}, or disable one of them"
@@ -152,14 +160,35 @@ class Loader:
                 self.load(plugin)
             except PluginError as error:
                 self.complain(str(error), error, "The run goes on without it.")
+        for plugin, place in self.choice.overruled_by_environment(self.found):
+            self.complain(f"{plugin} is enabled by {place} and disabled by {ENVIRONMENT}; it is left out.")
 
     def _add(self, module: Any, plugin: Plugin) -> None:
+        self._check_arguments(module, plugin)
         self.manager.register(module, name=plugin.key)
         others = [p for p in self.manager.get_plugins() if p is not module]
         # the hooks that it brings come before the check of those that it implements
         self.manager.subset_hook_caller("learnforge_add_hooks", others)(manager=self.manager)
         if not self._is_starting:
             self._check_hooks(module, plugin)
+
+    def _check_arguments(self, module: Any, plugin: Plugin) -> None:
+        """Refuse arguments that a hook does not have, in words of our own."""
+        for name, function in inspect.getmembers(module, inspect.isroutine):
+            if not hasattr(function, f"{GROUP}_impl"):
+                continue
+            if inspect.iscoroutinefunction(function):
+                raise PluginError(
+                    f"{plugin}: `{name}` must be an ordinary function, not async. {plugin.way_out}"
+                )
+            if not self.has_hook(name):
+                continue
+            spec = getattr(self.manager.hook, name).spec
+            taken = [p for p in inspect.signature(function).parameters if p != "self"]
+            unknown = [argument for argument in taken if argument not in spec.argnames]
+            if unknown:
+                words = f"{unknown[0]!r}; {nearest(unknown[0], spec.argnames)}"
+                raise PluginError(f"{plugin}: `{name}` has no argument {words}. {plugin.way_out}")
 
     def _check_registered(self) -> None:
         """Check hooks once all is loaded, since a plugin may use a hook that the next one brings."""
@@ -171,25 +200,33 @@ class Loader:
                     raise
                 self.forget(module)
                 self.complain(str(self._failed(plugin, str(error))), error, "The run goes on without it.")
+                continue
+            if plugin.kind == "hooks" and plugin.entry_point is not None and not self.hooks_of(module):
+                self.complain(f"{plugin} implements no hook, so enabling it does nothing.")
 
     def _check_hooks(self, module: Any, plugin: Plugin) -> None:
         """Refuse implementations of unknown hooks, and hook names that lack their mark."""
         known = [name for name in vars(self.manager.hook) if self.has_hook(name)]
         implemented = self.hooks_of(module)
         for name in implemented:
-            if name not in known:
+            impls = getattr(self.manager.hook, name).get_hookimpls()
+            is_optional = all(impl.optionalhook for impl in impls if impl.plugin is module)
+            if name not in known and not is_optional:
                 fault = f"{plugin} implements an unknown hook `{name}`; {nearest(name, known)}."
                 raise PluginError(f"{fault} {plugin.way_out}")
-        for name, value in getattr(module, "__dict__", {}).items():
-            if name in known and name not in implemented and inspect.isfunction(value):
+        for name in known:
+            if name not in implemented and inspect.isroutine(getattr(module, name, None)):
                 fault = f"{plugin}: `{name}` must be marked with `@learnforge.hookimpl`."
                 raise PluginError(f"{fault} {plugin.way_out}")
 
-    def _guard_notifications(self, module: Any, plugin: Plugin) -> None:
+    def _wrap(self, module: Any, plugin: Plugin) -> None:
+        """Guard notifications, and let what raises in a hook that changes results say whose it is."""
         for caller in self.manager.get_hookcallers(module) or ():
-            for impl in caller.get_hookimpls() if caller.name in hookspecs.NOTIFYING else ():
-                if impl.plugin is module:
+            for impl in caller.get_hookimpls():
+                if impl.plugin is module and caller.name in hookspecs.NOTIFYING:
                     guard(impl, caller.name, plugin, self.complain)
+                elif impl.plugin is module and caller.name in hookspecs.CHANGING:
+                    name_owner(impl, caller.name, plugin)
 
     def _failed(self, plugin: Plugin, fault: str) -> PluginError:
         self.faults[plugin.key] = fault

@@ -119,7 +119,13 @@ class Plugins:
         for standing in survey(self.found, self.choice):
             if is_meant(standing.plugin):
                 raise PluginError(str(standing))
-        raise PluginError(f"there is no {kind} {name!r}; {nearest(name, self.names(kind))}")
+        hint = nearest(name, self.names(kind))
+        own = (
+            ""
+            if "did you mean" in hint
+            else "; one of your own comes from a package, or from `--plugin FILE`"
+        )
+        raise PluginError(f"there is no {kind} {name!r}; {hint}{own}")
 
     def load(self, kind: str, name: str, base: type | None = None) -> Any:
         """Import the plugin that brings a method and return the method's class.
@@ -137,7 +143,12 @@ class Plugins:
         if base is not None and not (isinstance(cls, type) and issubclass(cls, base)):
             raise PluginError(f"{plugin}: {name!r} must be a subclass of {base.__name__}, got {cls!r}")
         if inspect.isclass(cls):
-            remember(kind, name, plugin, cls)
+            if "__attrs_attrs__" not in vars(cls):
+                raise PluginError(f"{plugin}: {cls.__name__} must be decorated with `@attrs.frozen` itself")
+            is_only = sum(other.name == plugin.name for other in self._candidates(kind)) == 1
+            remember(
+                kind, plugin.method if is_only else f"{plugin.distribution}:{plugin.method}", plugin, cls
+            )
         return cls
 
     def add(self, hooks: Any) -> None:
@@ -155,12 +166,21 @@ class Plugins:
             raise PluginError(
                 f"{name} cannot be added in Python: it must be hashable, as by `frozen(eq=False)`"
             )
-        self._loader.register(hooks, Plugin(name, ADDED, ""))
+        if any(other == hooks for _, other in self._loader.registered):
+            raise PluginError(
+                f"{name} cannot be added in Python: it equals one that takes part; use `frozen(eq=False)`"
+            )
+        count = sum(plugin.distribution == ADDED for plugin in self.loaded)
+        self._loader.register(hooks, Plugin(f"{name} {count + 1}" if count else name, ADDED, ""))
         own = self._loader.hooks_of(hooks)
         remote = [hook for hook in own if hook in hookspecs.REMOTE]
-        if remote or not own:
+        fault = "" if own else "it has no hook"
+        if remote:
+            fault = f"`{remote[0]}` acts in workers too, put it into a file"
+        elif " object at 0x" in repr(hooks) and set(own) & set(hookspecs.CHANGING):
+            fault = "it changes results, so its repr must show what it holds, as an attrs class's does"
+        if fault:
             self._loader.forget(hooks)
-            fault = f"`{remote[0]}` acts in workers too, put it into a file" if remote else "it has no hook"
             raise PluginError(f"{name} cannot be added in Python: {fault}")
 
     def resolve(self, kind: str, table: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
@@ -180,12 +200,22 @@ class Plugins:
         implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
         return [_batch_transform(impl, stage) for impl in implementations]
 
-    def gather(self, hook_name: str, **arguments: Any) -> list[Any]:
-        """Call a hook whose results are shown, plugin by plugin: one that fails is reported and left out."""
+    def gather(self, hook_name: str, of: type, **arguments: Any) -> list[Any]:
+        """Call a hook whose results are shown, plugin by plugin: one that fails is reported and left out.
+
+        Args:
+            hook_name: The hook.
+            of: What each result must be a list of.
+            arguments: What the hook is handed.
+        """
         gathered: list[Any] = []
         for impl in reversed(getattr(self.hook, hook_name).get_hookimpls()):
             try:
-                gathered += list(impl.function(*(arguments[name] for name in impl.argnames)) or ())
+                results = list(impl.function(*(arguments[name] for name in impl.argnames)) or ())
+                strangers = [result for result in results if not isinstance(result, of)]
+                if strangers:
+                    raise TypeError(f"it must give objects of {of.__name__}, gave {strangers[0]!r}")
+                gathered += results
             except (Exception, SystemExit) as error:
                 plugin = next(p for p, module in self._loader.registered if module is impl.plugin)
                 fault = f"{plugin}: `{hook_name}` fails with {words(error)}. {plugin.way_out}"
@@ -289,9 +319,11 @@ class Plugins:
             )
         offered = self._loader.offers(module, hook_name, plugin)
         if plugin.method not in offered:
-            raise PluginError(
-                f"{plugin}: its `{hook_name}` must offer {plugin.method!r}; {nearest(plugin.method, offered)}"
-            )
+            hint = nearest(plugin.method, offered)
+            if hook_name not in self._loader.hooks_of(module):
+                implemented = ", ".join(self._loader.hooks_of(module)) or "no hook"
+                hint = f"its entry point must name a module with that hook, this one implements {implemented}"
+            raise PluginError(f"{plugin}: its `{hook_name}` must offer {plugin.method!r}; {hint}")
         return offered[plugin.method]
 
 

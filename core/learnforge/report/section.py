@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import field, frozen
+
+
+def _as_texts(cells: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(str(cell) for cell in cells)
+
+
+def _as_rows(rows: Iterable[Iterable[Any]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(_as_texts(row) for row in rows)
 
 
 @frozen
@@ -20,8 +28,8 @@ class Section:
         figures: Plotly figures; the Markdown report leaves them out.
     """
 
-    title: str
-    words: str = ""
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+    title: str = field(converter=str)
+    words: str = field(default="", converter=str)
+    columns: Sequence[str] = field(default=(), converter=_as_texts)
+    rows: Sequence[Sequence[str]] = field(default=(), converter=_as_rows)
     figures: Sequence[Any] = field(default=())

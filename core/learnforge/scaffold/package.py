@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from importlib import resources
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from attrs import frozen
+from packaging.version import Version
 
 from learnforge.discovery import KINDS
 from learnforge.errors import PluginError, nearest
@@ -79,10 +81,16 @@ def write_package(kind: str, name: str, parent: Path) -> Path:
         raise PluginError(
             f"the name must be lower-case words and digits joined by -, such as my-method, got {name!r}"
         )
+    words = _substitutes(kind, name)
+    method = _read(f"methods/{_file_of(kind)}.py")
+    is_taken = re.search(
+        rf"^(from|import|    ) ?.*\b{words['cls']}\b", method.replace("$cls", ""), re.MULTILINE
+    )
+    if keyword.iskeyword(words["module"]) or keyword.iskeyword(words["cls"]) or is_taken:
+        raise PluginError(f"{name!r} means something else in Python or in learnforge; choose another name")
     folder = parent / f"learnforge-{name}"
     if folder.exists():
         raise PluginError(f"{folder} exists; choose another name, or another folder with --to")
-    words = _substitutes(kind, name)
     texts = {
         _fill(target, words): _fill(_read(source.format(kind=_file_of(kind), sort=_sort(kind))), words)
         for target, source in _FILES.items()
@@ -98,7 +106,7 @@ def write_package(kind: str, name: str, parent: Path) -> Path:
 
 def _substitutes(kind: str, name: str) -> dict[str, str]:
     module = name.replace("-", "_")
-    major, minor = (int(part) for part in version("learnforge").split(".")[:2])
+    core = Version(version("learnforge"))
     text = TEMPLATES[kind]
     return {
         "kind": kind,
@@ -111,7 +119,7 @@ def _substitutes(kind: str, name: str) -> dict[str, str]:
         "suite": text.suite,
         "what": text.what,
         "use": Template(text.use).substitute(name=name),
-        "core": f">={major}.{minor},<{major}.{minor + 1}",
+        "core": f">={core.major}.{core.minor},<{core.major}.{core.minor + 1}",
         "src": f"src/learnforge_{module}",
     }
 

@@ -39,7 +39,7 @@ class Stage(ABC):
     """
 
     name: str
-    method: Any = field(default=None, repr=False)
+    method: Any = field(default=None, repr=False, metadata={"internal": True})  # `use` and `options` in TOML
     task: TaskSource | None = plugin_field("task", default=None)
 
     kind: ClassVar[str]

@@ -87,7 +87,7 @@ def test_check_finds_every_error_without_a_traceback(
 def test_check_says_when_all_is_well(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A good recipe passes, and nothing is written."""
     assert run("check", str(recipe)) == 0
-    assert capsys.readouterr().out.endswith("1 stages, no error\n")
+    assert capsys.readouterr().out.endswith("1 stage, no error\n")
     assert run("check", "digits") == 0
     assert not Path("runs").exists()
 

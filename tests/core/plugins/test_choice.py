@@ -85,7 +85,10 @@ def test_the_last_place_counts(tracker):
 def test_the_environment_has_the_last_word(tracker, monkeypatch):
     """LEARNFORGE_DISABLE_PLUGINS refuses what everything else enables, before it is imported."""
     monkeypatch.setenv(ENVIRONMENT, " lf-test-track , searcher.mine,")
-    plugins = Plugins(PluginChoice(enable=("lf-test-track",)))
+    with pytest.warns(
+        PluginWarning, match="is enabled by PluginChoice and disabled by LEARNFORGE_DISABLE_PLUGINS"
+    ):
+        plugins = Plugins(PluginChoice(enable=("lf-test-track",)))
     standings = {s.plugin.key: s for s in plugins.standings()}
     assert standings["lf-test-a:lf-test-track"].status == "disabled"
     assert str(standings["lf-test-a:searcher.mine"]).endswith("is disabled by LEARNFORGE_DISABLE_PLUGINS")
@@ -217,3 +220,15 @@ def test_files_of_one_name_are_refused(tmp_path):
         PluginError, match=r"plugin files must have different names, got .*a/mine.py and .*b/"
     ):
         PluginChoice(files=(tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py"))
+
+
+def test_metadata_that_cannot_be_read_harm_nobody(install):
+    """A malformed requirement makes its distribution incompatible, and one without a name is listed."""
+    install("lf-test-a", {"searcher.mine": "lf_test_a"}, {"lf_test_a": ""}, requires=["learnforge (>=0.1"])
+    install("lf-test-b", {"searcher.other": "lf_test_a"}, {})
+    (install.folder / "lf_test_b-1.0.dist-info" / "METADATA").write_text("")
+    found = statuses()
+    status, reason = found["lf-test-a:searcher.mine"]
+    assert (status, "its requirement 'learnforge (>=0.1' cannot be read" in reason) == ("incompatible", True)
+    assert found["(unknown):searcher.other"][0] == "available"
+    assert "evolution" in Plugins(PluginChoice(disable=("searcher.random",))).names("searcher")

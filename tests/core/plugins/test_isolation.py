@@ -95,9 +95,13 @@ def test_strict_makes_a_broken_hooks_only_plugin_an_error(install):
         ("from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_startd(): pass", "unknown hook"),
         (
             "from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_started(kid): pass",
-            "does not fit",
+            "has no argument",
         ),
         ("def learnforge_stage_started(): pass", "must be marked"),
+        (
+            "from learnforge import hookimpl\n@hookimpl\nasync def learnforge_stage_started(): pass",
+            "not async",
+        ),
     ],
 )
 def test_faults_on_loading_leave_the_plugin_out(install, source, words):
@@ -146,7 +150,19 @@ BROKEN = {
             raise OSError("full")
 
         @hookimpl
-        def learnforge_stage_started(stage): torch.manual_seed(3)
+        def learnforge_stage_started(stage):
+            torch.manual_seed(3)
+            torch.set_grad_enabled(False)
+            torch.set_default_dtype(torch.float64)
+
+        @hookimpl
+        def learnforge_stage_finished(artifact):
+            for tensor in artifact.weights.values():
+                tensor.zero_()
+            artifact.metrics.clear()
+
+        @hookimpl
+        def learnforge_run_started(run): run.stages.clear()
         """,
 }
 
@@ -198,4 +214,43 @@ def test_a_fault_in_the_selected_method_names_it(tmp_path):
     recipe = {**DISTILL, "stage": [{**DISTILL["stage"][0], "use": "hasty"}]}
     with pytest.raises(KeyError) as caught:
         lf.run(recipe, plugins=PluginChoice(files=(file,)))
-    assert caught.value.__notes__ == ["in stage 'first', which uses distiller.hasty of (file)"]
+    assert caught.value.__notes__ == ["in stage 'first', which uses distiller.hasty of hasty.py"]
+
+
+def test_a_fault_in_a_hook_that_changes_results_names_it(load):
+    """What is not guarded says whose it is."""
+    plugins = load({"veto": "@hookimpl\ndef learnforge_vet_design(): raise OSError('full')\n"})
+    with pytest.raises(OSError, match="full") as caught:
+        plugins.hook.learnforge_vet_design(design={}, cost=None, stage="s")
+    assert caught.value.__notes__ == [
+        "raised by plugin file veto.py in `learnforge_vet_design`. Mend it, or leave it out."
+    ]
+
+
+def test_an_error_without_a_text_is_reported(load):
+    """An exception whose own text fails is reported by its type."""
+    source = """
+        class Silent(Exception):
+            def __str__(self): raise KeyError("no text")
+        @hookimpl
+        def learnforge_stage_started(): raise Silent
+        """
+    with pytest.warns(PluginWarning, match="fails with Silent: whose text cannot be had"):
+        load({"silent": source}).hook.learnforge_stage_started(stage="s", kind="search")
+
+
+def test_sections_that_are_none_are_left_out(load):
+    """A plugin that gives something else than sections is named; the others' sections are shown."""
+    good = "from learnforge import Section\n@hookimpl\n"
+    good += "def learnforge_report_sections(): return [Section(1, rows=[(2,)])]\n"
+    bad = "@hookimpl\ndef learnforge_report_sections(): return ['Hello']\n"
+    plugins = load({"bad": bad, "good": good})
+    with pytest.warns(PluginWarning, match=r"bad.py: .* it must give objects of Section, gave 'Hello'"):
+        (section,) = plugins.gather("learnforge_report_sections", lf.Section, run=None)
+    assert (section.title, section.rows) == ("1", (("2",),))
+
+
+def test_optional_hooks_may_be_unknown(load):
+    """A plugin may listen to another's hook where that one is installed, and load where it is not."""
+    source = "@hookimpl(optionalhook=True)\ndef learnforge_nobodys(x): pass\n"
+    assert len(load({"listens": source}).loaded) == 1

@@ -27,6 +27,9 @@ def learnforge_distillers():
 """
 
 
+HEARS = "from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_started(): pass\n"
+
+
 def from_files(*files):
     """Return plugins with some files."""
     return Plugins(PluginChoice(files=files))
@@ -202,11 +205,11 @@ def test_duplicates_name_both_distributions_and_disabling_one_helps(install):
 def test_duplicate_hooks_only_plugins_name_both_distributions(install):
     """Two distributions with one hooks-only name are both named, and neither is imported."""
     install("lf-test-a", {"lf-test-track": "lf_test_a"}, {"lf_test_a": ""})
-    install("lf-test-b", {"lf-test-track": "lf_test_b"}, {"lf_test_b": ""})
+    install("lf-test-b", {"lf-test-track": "lf_test_b"}, {"lf_test_b": HEARS})
     with pytest.raises(PluginError, match=r"'lf-test-track' is brought by lf-test-a 1.0 and lf-test-b 1.0"):
         enabled("lf-test-track")
     assert not {"lf_test_a", "lf_test_b"} & set(sys.modules)
-    assert enabled("lf-test-track", disable=("lf-test-a",)).manager.has_plugin("lf-test-b:lf-test-track")
+    assert enabled("lf-test-b:lf-test-track").manager.has_plugin("lf-test-b:lf-test-track")
 
 
 # Broken
@@ -262,7 +265,7 @@ def test_broken_hooks_only_plugin_is_left_out(install):
         ),
         (
             "@hookimpl\ndef learnforge_stage_started(stage, kid): pass",
-            r"does not fit learnforge's hooks: (?s:.*)kid",
+            r"`learnforge_stage_started` has no argument 'kid'; did you mean 'kind'",
         ),
     ],
 )
@@ -419,7 +422,7 @@ def test_order_of_plugins_that_bring_and_use_a_hook_is_free(write_plugin):
 
 def test_good_plugins_load_without_a_warning(install):
     """Loading everything that is found and in order warns of nothing."""
-    install("lf-test-a", {"lf-test-track": "lf_test_a"}, {"lf_test_a": ""})
+    install("lf-test-a", {"lf-test-track": "lf_test_a"}, {"lf_test_a": HEARS})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert enabled("lf-test-track").manager.has_plugin("lf-test-a:lf-test-track")

@@ -20,6 +20,7 @@ from optuna.trial import Trial, TrialState
 
 from learnforge.context import Context, Executor, Slot, Tracker
 from learnforge.errors import StageError
+from learnforge.plugins import identify
 from learnforge.randomness import seeded
 from learnforge.space import Design, Space, design_key, measure_cost, measure_latency
 from learnforge.stages.search.pool import Pool
@@ -260,7 +261,7 @@ class Driver:
             with torch.device("meta"):
                 cost = measure_cost(self.space.build(design, self.task.info), self.task.info)
         except Exception as error:  # one design that its space cannot build must not end the search
-            return f"cannot be built: {type(error).__name__}: {error}", {}
+            return f"cannot be built by {identify(self.space)}: {type(error).__name__}: {error}", {}
         metrics = cost.as_metrics()
         reason = _over_limit(metrics, {k: v for k, v in self.goal.limits.items() if k in metrics})
         if not reason:
