@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import ModuleType
@@ -15,7 +16,7 @@ from attrs import asdict, evolve
 from learnforge import hookspecs
 from learnforge.discovery import KINDS, Plugin, PluginChoice, Standing, installed, survey
 from learnforge.discovery.choice import is_usable
-from learnforge.errors import PluginError, Problem, nearest
+from learnforge.errors import PluginError, PluginWarning, Problem, nearest
 from learnforge.files import fingerprint
 from learnforge.options import structure
 from learnforge.plugins.identity import Identity, hash_source, owner_of, pin_source, remember
@@ -48,9 +49,9 @@ class Plugins:
         for kind in hookspecs.COLLECTING:
             self._in_files(kind)  # a file at fault is found now, not when its method is used
 
-    def __reduce__(self) -> tuple[type[Plugins], tuple[PluginChoice]]:
+    def __reduce__(self) -> tuple[Callable[[PluginChoice], Plugins], tuple[PluginChoice]]:
         """Pickle the choice alone: another process loads the same plugins, files by their content."""
-        return Plugins, (self.choice,)
+        return _load_again, (self.choice,)
 
     @property
     def manager(self) -> pluggy.PluginManager:
@@ -325,6 +326,13 @@ class Plugins:
                 hint = f"its entry point must name a module with that hook, this one implements {implemented}"
             raise PluginError(f"{plugin}: its `{hook_name}` must offer {plugin.method!r}; {hint}")
         return offered[plugin.method]
+
+
+def _load_again(choice: PluginChoice) -> Plugins:
+    """Load what another process loaded, which has told its faults."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)
+        return Plugins(choice)
 
 
 def _hash_hooks(hooks: Any) -> str:

@@ -4,6 +4,7 @@ errors.
 
 from __future__ import annotations
 
+import pickle
 import sys
 import textwrap
 import warnings
@@ -254,3 +255,15 @@ def test_optional_hooks_may_be_unknown(load):
     """A plugin may listen to another's hook where that one is installed, and load where it is not."""
     source = "@hookimpl(optionalhook=True)\ndef learnforge_nobodys(x): pass\n"
     assert len(load({"listens": source}).loaded) == 1
+
+
+def test_a_worker_does_not_tell_it_again(install):
+    """Plugins that are unpickled, as in a worker, load the same and repeat no warning."""
+    install("lf-test-a", {"lf-test-bad": "lf_test_a"}, {"lf_test_a": "1 / 0"})
+    with pytest.warns(PluginWarning, match="cannot be imported"):
+        plugins = Plugins(PluginChoice(enable=("lf-test-bad",)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = pickle.loads(pickle.dumps(plugins))
+    assert again.choice == plugins.choice
+    assert {s.plugin.name: s.status for s in again.standings()}["lf-test-bad"] == "failed"
