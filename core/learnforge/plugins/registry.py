@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -84,8 +84,10 @@ class Plugins:
 
     def standings(self) -> tuple[Standing, ...]:
         """Tell how every plugin stands: what the metadata say, and which were loaded or failed here."""
-        files = (Standing(p, "loaded") for p, _ in self._loader.modules.values() if p.entry_point is None)
-        return (*map(self._standing, survey(self.found, self.choice)), *files)
+        files = [Standing(p, "loaded") for p, _ in self._loader.modules.values() if p.entry_point is None]
+        standings = [*map(self._standing, survey(self.found, self.choice)), *files]
+        usable = [standing.plugin for standing in standings if standing.status in ("available", "loaded")]
+        return tuple(_beside(standing, usable) for standing in standings)
 
     def names(self, kind: str) -> list[str]:
         """List the names that a recipe may use for a kind; those of duplicates with their distribution."""
@@ -326,6 +328,16 @@ class Plugins:
                 hint = f"its entry point must name a module with that hook, this one implements {implemented}"
             raise PluginError(f"{plugin}: its `{hook_name}` must offer {plugin.method!r}; {hint}")
         return offered[plugin.method]
+
+
+def _beside(standing: Standing, usable: Sequence[Plugin]) -> Standing:
+    """Return how a plugin stands beside files, which may bring a method of its name too."""
+    plugin = standing.plugin
+    others = [p for p in usable if p.name == plugin.name and p is not plugin]
+    if plugin not in usable or plugin.kind == "hooks" or not others:
+        return standing
+    reason = f'{others[0].distribution} brings it too; choose with "{plugin.distribution}:{plugin.method}"'
+    return evolve(standing, status="duplicate", reason=reason)
 
 
 def _load_again(choice: PluginChoice) -> Plugins:

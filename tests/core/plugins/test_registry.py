@@ -334,6 +334,11 @@ def test_file_does_not_shadow_an_installed_method(write_plugin):
     ):
         plugins.load("distiller", "kd")
     assert {"learnforge:kd", "mine.py:kd"} <= set(plugins.names("distiller"))
+    doubled = {p.plugin.key: p.reason for p in plugins.standings() if p.status == "duplicate"}
+    assert doubled == {
+        "learnforge:distiller.kd": 'mine.py brings it too; choose with "learnforge:kd"',
+        "mine.py:distiller.kd": 'learnforge brings it too; choose with "mine.py:kd"',
+    }
     assert plugins.load("distiller", "mine.py:kd").__module__ == "learnforge_plugin_mine"
     assert plugins.load("distiller", "learnforge:kd").__module__ == "learnforge_plugins.distillers.kd"
     alone = Plugins(PluginChoice(files=(file,), disable=("distiller.kd",)))
