@@ -170,6 +170,10 @@ def test_a_file_and_its_methods_are_listed_and_shown(run, soft):
     own = [(r["kind"], r["name"], r["status"]) for r in rows if r["distribution"] == "mine.py"]
     assert sorted(own) == [("distiller", "soft", "loaded"), ("hooks", "mine", "loaded")]
     assert "Soft labels only." in run("plugins", "soft", "--plugin", soft)[1]
+    namesake = soft.with_name("soft.py")
+    namesake.write_text(SOFT)
+    assert "distiller.soft" in run("plugins", "soft", "--plugin", namesake)[1]
+    sys.modules.pop("learnforge_plugin_soft")
 
 
 def test_a_disabled_plugin_is_not_shown(run):
