@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from learnforge.evaluation import evaluate
     from learnforge.heads import find_head, replace_head
     from learnforge.hookspecs import hookimpl, hookspec
+    from learnforge.meters import CostMeter, Score
     from learnforge.options import plugin_field
     from learnforge.plugins import PluginChoice, Plugins
     from learnforge.report import RunSummary, Section
@@ -53,8 +54,20 @@ if TYPE_CHECKING:
     from learnforge.stages.export import Exporter, Runtime
     from learnforge.stages.meta import Engine, FastWeights, MetaGradient, MetaLearner
     from learnforge.stages.meta.engine import Parameters
-    from learnforge.stages.search import HistorySampler, Searcher, SpaceView, best_first
-    from learnforge.stages.search.view import mutate
+    from learnforge.stages.search import (
+        Encoding,
+        FreshSampler,
+        HistorySampler,
+        HistoryView,
+        Published,
+        Searcher,
+        SpaceView,
+        Table,
+        Trained,
+        best_first,
+        generator,
+    )
+    from learnforge.stages.search.view import Candidate, mutate, neighbours
     from learnforge.stages.stage import Reference, Stage
     from learnforge.stages.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
     from learnforge.taps import Outputs
@@ -110,8 +123,21 @@ _HOMES = {
     "stages.export": ("Exporter", "Runtime"),
     "stages.meta": ("Engine", "FastWeights", "MetaGradient", "MetaLearner"),
     "stages.meta.engine": ("Parameters",),
-    "stages.search": ("HistorySampler", "Searcher", "SpaceView", "best_first"),
-    "stages.search.view": ("mutate",),
+    "meters": ("CostMeter", "Score"),
+    "stages.search": (
+        "Encoding",
+        "FreshSampler",
+        "HistorySampler",
+        "HistoryView",
+        "Published",
+        "Searcher",
+        "SpaceView",
+        "Table",
+        "Trained",
+        "best_first",
+        "generator",
+    ),
+    "stages.search.view": ("Candidate", "mutate", "neighbours"),
     "stages.stage": ("Reference", "Stage"),
     "stages.transfer": ("DirectTransfer", "Phase", "PhasedTransfer", "Transfer"),
     "taps": ("Outputs",),
@@ -146,11 +172,14 @@ __all__ = [
     "Artifact",
     "ArtifactError",
     "Batch",
+    "Candidate",
     "Context",
     "Cost",
+    "CostMeter",
     "DirectTransfer",
     "Distiller",
     "DivergedError",
+    "Encoding",
     "Engine",
     "EpisodeShape",
     "Episodes",
@@ -158,7 +187,9 @@ __all__ = [
     "ExportMismatchError",
     "Exporter",
     "FastWeights",
+    "FreshSampler",
     "HistorySampler",
+    "HistoryView",
     "Labelled",
     "LearnforgeError",
     "MemorySplit",
@@ -174,12 +205,14 @@ __all__ = [
     "PluginError",
     "PluginWarning",
     "Plugins",
+    "Published",
     "RecipeError",
     "Reference",
     "Run",
     "RunError",
     "RunSummary",
     "Runtime",
+    "Score",
     "Searcher",
     "Section",
     "Slot",
@@ -189,11 +222,13 @@ __all__ = [
     "Stage",
     "StageError",
     "StreamSplit",
+    "Table",
     "Task",
     "TaskError",
     "TaskInfo",
     "TaskSource",
     "Train",
+    "Trained",
     "Transfer",
     "adapt",
     "best_first",
@@ -201,6 +236,7 @@ __all__ = [
     "evaluate",
     "export",
     "find_head",
+    "generator",
     "hookimpl",
     "hookspec",
     "load",
@@ -209,6 +245,7 @@ __all__ = [
     "measure_channels",
     "meta_train",
     "mutate",
+    "neighbours",
     "plugin_field",
     "replace_head",
     "run",

@@ -5,7 +5,7 @@ entry point
 names; it may leave out arguments that it does not need. Four sorts of hooks:
 
 - *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`,
-  `_meta_learners`, `_exporters`, `_executors`, `_stages`. Each returns `{method name: class}`.
+  `_meta_learners`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`, `_stages`. Each returns `{method name: class}`.
 - *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work
   runs, also in worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from learnforge.artifact import Artifact
     from learnforge.context import Executor
+    from learnforge.meters import CostMeter, Score
     from learnforge.report.section import Section
     from learnforge.report.summary import RunSummary
     from learnforge.runner import Run
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from learnforge.stages.export import Exporter
     from learnforge.stages.meta.learner import MetaLearner
     from learnforge.stages.search.searcher import Searcher
+    from learnforge.stages.search.table import Table
     from learnforge.stages.stage import Stage
     from learnforge.stages.transfer import Transfer
     from learnforge.task import Batch, TaskSource
@@ -92,6 +94,21 @@ def learnforge_exporters() -> Mapping[str, type[Exporter]]:  # type: ignore[empt
 @hookspec
 def learnforge_executors() -> Mapping[str, type[Executor]]:  # type: ignore[empty-body]
     """Offer executors (entry point `executor.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_scores() -> Mapping[str, type[Score]]:  # type: ignore[empty-body]
+    """Offer zero-cost scores (entry point `score.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_costs() -> Mapping[str, type[CostMeter]]:  # type: ignore[empty-body]
+    """Offer costs of networks (entry point `cost.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_tables() -> Mapping[str, type[Table]]:  # type: ignore[empty-body]
+    """Offer tabular benchmarks (entry point `table.NAME`). Called once, on first use."""
 
 
 @hookspec

@@ -35,6 +35,7 @@ def plugin_field(
     default: Any = NOTHING,
     reference: bool = False,
     placement: bool = False,
+    many: bool = False,
     key: str | None = None,
 ) -> Any:
     """Declare an attrs field whose value is something that a plugin brings, written `{ use = "name", … }`.
@@ -44,9 +45,10 @@ def plugin_field(
         default: Value where the key is missing.
         reference: Also allow a string, which names a stage or an artifact's folder.
         placement: The value says where work runs; results don't depend on it, so fingerprints leave it out.
+        many: The value is a tuple of such, a list in TOML.
         key: TOML key, where the field's name cannot serve (`from` is a keyword).
     """
-    metadata = {"plugin": kind, "reference": reference, "placement": placement}
+    metadata = {"plugin": kind, "reference": reference, "placement": placement, "many": many}
     return attrs.field(default=default, metadata=metadata | ({"key": key} if key else {}))
 
 
@@ -122,7 +124,13 @@ def plain(value: Any, name_of: Callable[[object], str] | None = None) -> Any:
 
 
 def _plain_field(field: Attribute[Any], value: Any, name_of: Callable[[object], str] | None) -> Any:
-    if field.metadata.get("plugin") and name_of is not None and attrs.has(type(value)):
+    if field.metadata.get("many"):
+        return [_plain_part(item, name_of) for item in value]
+    return _plain_part(value, name_of) if field.metadata.get("plugin") else plain(value, name_of)
+
+
+def _plain_part(value: Any, name_of: Callable[[object], str] | None) -> Any:
+    if name_of is not None and attrs.has(type(value)):
         return {"use": name_of(value), **plain(value, name_of)}
     return plain(value, name_of)
 
@@ -184,6 +192,13 @@ def _value(
     kind = field.metadata.get("plugin")
     if kind is None:
         return _convert(data, hint, path, problems, resolve)
+    if field.metadata.get("many") and isinstance(data, (list, tuple)):
+        one = attrs.evolve(field, metadata={**field.metadata, "many": False})
+        items = [_value(item, hint, one, f"{path}[{i}]", problems, resolve) for i, item in enumerate(data)]
+        return _FAILED if any(item is _FAILED for item in items) else tuple(items)
+    if field.metadata.get("many"):
+        problems.append(Problem(path, f"must be {_expected(hint, field)}, got {data!r}"))
+        return _FAILED
     if field.metadata.get("reference") and isinstance(data, str):
         return data
     if data is None or not isinstance(data, (str, int, float, list, Mapping)):
@@ -280,7 +295,8 @@ def _expected(hint: Any, field: Attribute[Any]) -> str:
     kind = field.metadata.get("plugin")
     if kind:
         reference = " or a stage's name or an artifact's path" if field.metadata.get("reference") else ""
-        return f'{{ use = "{kind} name", … }}{reference}'
+        table = f'{{ use = "{kind} name", … }}{reference}'
+        return f"a list ({table} each)" if field.metadata.get("many") else table
     return _type_words(hint)
 
 

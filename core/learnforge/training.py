@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from learnforge.augmentation import Augmentation
-from learnforge.context import Context
+from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, StageError
 from learnforge.evaluation import Normaliser
 from learnforge.plugins import Plugins
@@ -143,6 +143,8 @@ def fit(
     part: str,
     validate: Validate | None = None,
     companion: Split | None = None,
+    until: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, Any]]:
     """Train a network, going on from the checkpoint of this part of the stage if there is one.
 
@@ -155,6 +157,9 @@ def fit(
         part: Name of this training within the stage, such as `student`.
         validate: Measures validation accuracy after each epoch; needed for `patience` and `weights = "best"`.
         companion: Further images; every step's loss also gets a batch of them, labels withheld.
+        until: Epoch to stop at, for now: another call goes on from there, with the same bits in the end as without
+            the stop. All of `settings.epochs` by default.
+        checkpoint: Where the state is kept; that of this part of the stage by default.
 
     Returns:
         One entry an epoch: epoch (from 1), loss, learning_rate, and accuracy where it was validated.
@@ -163,19 +168,20 @@ def fit(
         DivergedError: The loss or a weight is not finite; the checkpoint of the last good epoch stays.
     """
     run = _Training(trainee, split, task, settings, context, companion)
-    checkpoint = context.checkpoint(part)
+    checkpoint = checkpoint or context.checkpoint(part)
+    until = settings.epochs if until is None else min(until, settings.epochs)
     state = checkpoint.load(context.device)
     if state is not None:
         run.restore(state)
-    with context.progress.track(f"{context.stage}: {part}", settings.epochs, run.epoch) as tracker:
-        while run.epoch < settings.epochs and not run.is_stalled():
+    with context.progress.track(f"{context.stage}: {part}", until, run.epoch) as tracker:
+        while run.epoch < until and not run.is_stalled():
             entry = run.train_epoch(validate)
             context.emit(
                 "epoch_finished",
                 stage=context.stage,
                 metrics={"part": part, "epochs": settings.epochs, **entry},
             )
-            checkpoint.save(run.state, final=run.epoch == settings.epochs or run.is_stalled())
+            checkpoint.save(run.state, final=run.epoch == until or run.is_stalled())
             tracker.advance(_words(entry))
     run.finish()
     return run.history

@@ -1,6 +1,8 @@
-"""What the terminal shows at the end of a run."""
+"""Tables on the terminal, among them what is shown at the end of a run."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -9,17 +11,33 @@ from rich.table import Table
 from learnforge.report.sections import STAGE_COLUMNS, stage_row
 from learnforge.report.summary import RunSummary
 
+NUMBERS = ("parameters", "macs", "latency", "seconds", "evaluations", "duplicates")
+"""Columns that are lined up at the right."""
+
 
 def show_run(run: RunSummary) -> None:
     """Print the table of stages and where the report is."""
-    table = Table(title=f"{run.name}: {run.state}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in STAGE_COLUMNS:
-        is_number = column in ("parameters", "macs", "latency", "seconds")
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=column != "against")
-    for stage in run.stages:
-        table.add_row(*stage_row(stage))
+    title = f"{run.name}: {run.state}"
+    show_rows(title, STAGE_COLUMNS, [stage_row(stage) for stage in run.stages], wrapped="against")
+    Console().print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
+
+
+def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], wrapped: str = "") -> None:
+    """Print a table.
+
+    Args:
+        title: Its heading.
+        columns: Headings; those of numbers are lined up at the right.
+        rows: Cells as text.
+        wrapped: The column that may be broken into lines.
+    """
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        is_number = position > 0 and column in NUMBERS
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=column != wrapped)
+    for row in rows:
+        table.add_row(*row)
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 120)  # a log has no edge to wrap at
     console.print(table)
-    console.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)

@@ -25,6 +25,9 @@ KINDS = (
     "meta-learner",
     "exporter",
     "executor",
+    "score",
+    "cost",
+    "table",
     "stage",
     "command",
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-_COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea")
+_COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#db2777")
 
 
 def search_history(metrics: Mapping[str, Any]) -> Any:
@@ -100,6 +101,23 @@ def adaptation(scores: Mapping[str, Any]) -> Any:
         x=[str(step) for step in range(len(means))], y=means, error_y=bars, marker_color=_COLOURS[0]
     )
     figure.update_yaxes(tickformat=".0%", range=[0, 1])
+    return figure
+
+
+def lines_figure(
+    title: str,
+    x_title: str,
+    y_title: str,
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float | None]],
+    log: bool = False,
+) -> Any:
+    """Draw curves over one axis, by name."""
+    figure = _figure(title, x_title, y_title)
+    for colour, (name, values) in zip(itertools.cycle(_COLOURS), curves.items(), strict=False):
+        figure.add_scatter(x=list(x), y=list(values), mode="lines", name=name, line={"color": colour})
+    if log:
+        figure.update_yaxes(type="log")
     return figure
 
 

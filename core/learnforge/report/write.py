@@ -41,7 +41,17 @@ def write_report(folder: Path, more: Sequence[Section] = ()) -> RunSummary:
 
 
 def to_html(run: RunSummary, sections: Sequence[Section]) -> str:
-    """Return the page; Plotly's script is inside, so that it works without a network."""
+    """Return a run's report as a page."""
+    return page_html(run.name, f"learnforge report, run {run.state}", sections)
+
+
+def to_markdown(run: RunSummary, sections: Sequence[Section]) -> str:
+    """Return a run's report as Markdown, without pictures."""
+    return page_markdown(run.name, sections)
+
+
+def page_html(title: str, words: str, sections: Sequence[Section]) -> str:
+    """Return a page of sections; Plotly's script is inside, so that it works without a network."""
     from plotly.offline import get_plotlyjs
 
     has_figures = any(section.figures for section in sections)
@@ -50,15 +60,14 @@ def to_html(run: RunSummary, sections: Sequence[Section]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(run.name)}: learnforge report</title><style>{_STYLE}</style>{script}</head>\n"
-        f"<body><main><h1>{escape(run.name)}</h1><p>learnforge report, run "
-        f"{escape(run.state)}</p>\n{body}</main></body></html>\n"
+        f"<title>{escape(title)}: learnforge</title><style>{_STYLE}</style>{script}</head>\n"
+        f"<body><main><h1>{escape(title)}</h1><p>{escape(words)}</p>\n{body}</main></body></html>\n"
     )
 
 
-def to_markdown(run: RunSummary, sections: Sequence[Section]) -> str:
-    """Return the report as Markdown, without pictures."""
-    return f"# {run.name}\n\n" + "\n".join(_section_markdown(section) for section in sections)
+def page_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return sections as Markdown, without pictures."""
+    return f"# {title}\n\n" + "\n".join(_section_markdown(section) for section in sections)
 
 
 def _section_html(section: Section) -> str:

@@ -83,13 +83,26 @@ class Stage(ABC):
             f for f in fields if not f.metadata.get("reference") and f.metadata.get("plugin") != "task"
         ]
         own = [f for f in counted if f.name not in ("name", "method")]
-        parts = [getattr(self, f.name) for f in counted if f.metadata.get("plugin")]
+        parts = [part for f in own for part in _parts_of(f, getattr(self, f.name))]
+        methods = [self.method, *plugin_parts(self.method)] if self.method is not None else []
         return {
             "kind": self.kind,
             "method": spell(self.method) if self.method is not None else None,
             "settings": {option_key(f): _spelled(f, getattr(self, f.name)) for f in own},
-            "code": [plain(identify(p)) for p in (self, self.method, *parts) if attrs.has(type(p))],
+            "code": [plain(identify(part)) for part in (self, *methods, *parts)],
         }
+
+
+def plugin_parts(owner: Any) -> list[Any]:
+    """List what plugins bring among the values of an attrs object's fields, at any depth."""
+    fields = attrs.fields(type(owner)) if attrs.has(type(owner)) else ()
+    return [part for f in fields for part in _parts_of(f, getattr(owner, f.name))]
+
+
+def _parts_of(declared: attrs.Attribute[Any], value: Any) -> list[Any]:
+    values = value if isinstance(value, tuple) else (value,)
+    own = [v for v in values if attrs.has(type(v))] if declared.metadata.get("plugin") else []
+    return own + [part for v in values for part in plugin_parts(v)]
 
 
 def check_fit(role: str, own: TaskInfo, task: TaskInfo) -> list[Problem]:
@@ -110,4 +123,8 @@ def check_fit(role: str, own: TaskInfo, task: TaskInfo) -> list[Problem]:
 
 
 def _spelled(declared: attrs.Attribute[Any], value: Any) -> Any:
-    return spell(value) if declared.metadata.get("plugin") and value is not None else plain(value)
+    if isinstance(value, tuple):
+        return [_spelled(declared, item) for item in value]
+    if declared.metadata.get("plugin") and value is not None:
+        return spell(value)
+    return plain(value, lambda part: identify(part).name)

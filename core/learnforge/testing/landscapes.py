@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +12,10 @@ import optuna
 from attrs import frozen
 from torch import nn
 
-from learnforge.context import Executor, Slot
 from learnforge.randomness import derive
 from learnforge.space import Choice, Design, Pick, Space
+from learnforge.stages.search.evaluator import Evaluator, Place, TrialJob, TrialResult
 from learnforge.stages.search.sampler import HistorySampler
-from learnforge.stages.search.trial import TrialJob, TrialResult
 from learnforge.task import TaskInfo
 
 MOST_LAYERS = 4
@@ -111,31 +109,20 @@ class Landscape:
 
 
 @frozen
-class Instant(Executor):
-    """Answers every trial of a search at once, with a landscape's value as its accuracy.
+class Instant(Evaluator):
+    """Evaluates every design at once, with a landscape's value as its accuracy.
 
     Args:
+        space: The space.
         landscape: Gives the value of a design.
     """
 
+    space: Space
     landscape: Callable[[Design], float]
 
-    def open(
-        self, slots: Sequence[Slot], setup: Callable[..., None], arguments: tuple[Any, ...]
-    ) -> list[concurrent.futures.Executor]:
-        return [_Instant(self.landscape) for _ in slots]
-
-
-class _Instant(concurrent.futures.Executor):
-    def __init__(self, landscape: Callable[[Design], float]):
-        self._landscape = landscape
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        job: TrialJob = args[0]
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        metrics = {"accuracy": self._landscape(job.design), "loss": 0.0}
-        future.set_result(TrialResult(job.number, metrics, 0.0))
-        return future
+    def evaluate(self, job: TrialJob, place: Place) -> TrialResult:
+        """Return the landscape's value."""
+        return TrialResult(job.number, {"accuracy": self.landscape(job.design)}, 0.0)
 
 
 class UniformSampler(HistorySampler):

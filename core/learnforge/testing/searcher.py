@@ -19,7 +19,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from learnforge.context import Context
 from learnforge.plugins import Plugins
 from learnforge.space import Design, Space, design_key
-from learnforge.stages.search.driver import Driver, Goal
+from learnforge.stages.search.driver import Driver
+from learnforge.stages.search.record import Goal
 from learnforge.stages.search.sampler import contains
 from learnforge.stages.search.searcher import Searcher
 from learnforge.stages.search.storage import Direction, open_study
@@ -27,8 +28,6 @@ from learnforge.stages.search.view import SpaceView, TrialPick
 from learnforge.testing.landscapes import Instant, Landscape, Letters, Mixed, UniformSampler
 from learnforge.testing.method import MethodSuite
 from learnforge.testing.suite import needs, require
-from learnforge.testing.toys import make_task
-from learnforge.training import Train
 
 Objective = Callable[[Design], Sequence[float] | None]
 UP: tuple[Direction, ...] = ("maximize",)
@@ -269,8 +268,8 @@ def _tell(study: optuna.Study, trial: Trial, values: Sequence[float] | None) -> 
 def _drive(space: Space, study: optuna.Study, trials: int) -> Driver:
     """Make a driver whose trials end at once."""
     context = Context("toy", 0, torch.device("cpu"), Plugins())
-    goal, train = Goal(trials, ("accuracy",), {}), Train(epochs=1)
-    return Driver(goal, space, make_task(), train, study, context, Instant(Landscape(0)), threads=1)
+    evaluator, executor = Instant(space, Landscape(0)), context.plugins.load("executor", "serial")()
+    return Driver(Goal(trials, ("accuracy",), {}), evaluator, study, context, executor, threads=1)
 
 
 def _trials(study: optuna.Study) -> list[FrozenTrial]:

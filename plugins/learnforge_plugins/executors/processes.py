@@ -33,10 +33,17 @@ class Processes(Executor):
         import torch.multiprocessing
 
         context = torch.multiprocessing.get_context("spawn")
-        return [
-            concurrent.futures.ProcessPoolExecutor(1, context, _start, (slot, setup, arguments))
-            for slot in slots
-        ]
+        return [_Process(1, context, _start, (slot, setup, arguments)) for slot in slots]
+
+
+class _Process(concurrent.futures.ProcessPoolExecutor):
+    """Ends its process at once where nobody waits for the job that runs in it."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        processes = list((self._processes or {}).values())
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        for process in [] if wait else processes:
+            process.terminate()
 
 
 def _start(slot: Slot, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -11,25 +11,19 @@ import concurrent.futures
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import optuna
-import torch
-from attrs import define, field, frozen
 from optuna.trial import Trial, TrialState
 
 from learnforge.context import Context, Executor, Slot, Tracker
 from learnforge.errors import StageError
-from learnforge.plugins import identify
-from learnforge.randomness import seeded
-from learnforge.space import Design, Space, design_key, measure_cost, measure_latency
+from learnforge.space import Design, design_key
+from learnforge.stages.search.evaluator import Evaluator, Refused, TrialJob, TrialResult, set_up, tear_down
+from learnforge.stages.search.ladder import Ladder
 from learnforge.stages.search.pool import Pool
+from learnforge.stages.search.record import NOTE, Goal, Ranking, Record
 from learnforge.stages.search.sampler import generator
-from learnforge.stages.search.storage import Direction
-from learnforge.stages.search.trial import TrialJob, TrialResult, set_up, tear_down
-from learnforge.stages.search.view import SpaceView, TrialPick
-from learnforge.task import Task
-from learnforge.training import Train
+from learnforge.stages.search.view import Candidate, SpaceView, TrialPick
 
 REPEATS_BEFORE_RANDOM = 50
 """Repeated or refused designs in a row after which the driver draws an unseen random design itself."""
@@ -37,68 +31,8 @@ DRAWS_BEFORE_EXHAUSTED = 2000
 """Random designs drawn without an unseen, admissible one among them after which the space is called
 exhausted.
 """
-
-
-@frozen
-class Goal:
-    """What a search is after.
-
-    Args:
-        trials: Distinct designs to evaluate.
-        objectives: Names of metrics, a minus before those to make small.
-        limits: Largest allowed costs, checked before training.
-        batch: Trials asked at a time; None asks whenever a worker is free.
-    """
-
-    trials: int
-    objectives: tuple[str, ...]
-    limits: Mapping[str, float]
-    batch: int | None = None
-
-    @property
-    def directions(self) -> list[Direction]:
-        """Optuna's direction of each objective."""
-        return ["minimize" if name.startswith("-") else "maximize" for name in self.objectives]
-
-    @property
-    def metrics(self) -> list[str]:
-        """Names of the objectives without their sign."""
-        return [name.removeprefix("-") for name in self.objectives]
-
-    @property
-    def needs_latency(self) -> bool:
-        """Tell whether latency must be measured."""
-        return "latency_ms" in self.limits or "latency_ms" in self.metrics
-
-
-@define(eq=False)
-class Record:
-    """What the driver knows of a trial; stored in the study as the attribute `learnforge`.
-
-    Args:
-        number: The trial's number.
-        key: Key of its design.
-        design: The design.
-        state: `running`, `evaluated`, `failed`, `refused` or `repeat`.
-        metrics: Costs, and after training accuracy and loss.
-        reason: Why it failed or was refused, or which trial it repeats.
-        seconds: Training time.
-    """
-
-    number: int
-    key: str
-    design: Design
-    state: str = "running"
-    metrics: dict[str, float] = field(factory=dict)
-    reason: str = ""
-    seconds: float = 0.0
-
-    def as_data(self) -> dict[str, Any]:
-        """Return it as JSON-able data."""
-        return {
-            name: getattr(self, name)
-            for name in ("number", "key", "design", "state", "metrics", "reason", "seconds")
-        }
+FLOOR = "learnforge_floor"
+"""Attribute of a study that holds the least score that its filter lets pass."""
 
 
 class Driver:
@@ -106,9 +40,7 @@ class Driver:
 
     Args:
         goal: What to search for.
-        space: Where.
-        task: The task, its splits on the CPU.
-        train: How trials are trained.
+        evaluator: How designs are evaluated.
         study: The study, with the searcher's sampler.
         context: Seed, device, executor, hooks.
         executor: Where trials run.
@@ -118,38 +50,40 @@ class Driver:
     def __init__(
         self,
         goal: Goal,
-        space: Space,
-        task: Task,
-        train: Train,
+        evaluator: Evaluator,
         study: optuna.Study,
         context: Context,
         executor: Executor,
         threads: int,
     ):
-        self.goal, self.space, self.task, self.train, self.study = goal, space, task, train, study
+        self.goal, self.evaluator, self.study = goal, evaluator, study
         self.context, self.executor = context, executor
-        self.view = SpaceView(space)
+        self.view = SpaceView(evaluator.space)
         self.slots = [Slot(threads, str(context.device)) for _ in range(context.workers)]
-        self.batch = goal.batch or (context.workers if goal.needs_latency else None)
+        # a measurement must not be disturbed by trials, so these are asked for together
+        self.batch = goal.batch or (context.workers if evaluator.dear else None)
         self.records: dict[str, Record] = {}
         self.in_flight: dict[int, tuple[Trial, Record]] = {}
+        self.ladder = Ladder(goal, evaluator.epochs, context)
         self.twins: dict[str, list[Trial]] = {}
+        self.floor = -math.inf
         self.counted = 0
+        self.seconds = 0.0
         self.in_a_row = 0
         self.is_exhausted = False
         self._search = f"{context.stage}/{context.seed}/{id(self)}"
-        # the plugins come first: unpickling them loads the files that the other values' classes are from
-        settings = (context.seed, context.stage, context.deterministic)
-        self._setup = (context.plugins, self._search, space, task, train, *settings)
+        self._setup = (context.plugins, self._search, evaluator, context.deterministic)
 
     def run(self) -> list[Record]:
-        """Search until the goal is reached or the space is exhausted; return the evaluated designs, oldest
-        first.
+        """Search until the goal is reached or the space is exhausted; return the designs that were evaluated to
+        their end, oldest first.
 
         Raises:
             StageError: Every design was refused by the limits, or every trial fails.
         """
+        self.floor = self._find_floor()
         self._resume()
+        self._warm_up()
         label = f"{self.context.stage}: trials"
         try:
             with (
@@ -182,25 +116,72 @@ class Driver:
             f"space's smallest networks smaller."
         )
 
+    # what the study already holds
+
     def _resume(self) -> None:
         """Read the study in trial order: count what was told, take up what was in flight."""
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == TrialState.RUNNING:
                 self._admit(Trial(self.study, trial._trial_id))
-            elif "learnforge" in trial.user_attrs:
-                record = Record(**trial.user_attrs["learnforge"])
-                is_new = record.state in ("evaluated", "failed")
-                self._notice(record, is_new)
-                self.counted += is_new
+            elif NOTE in trial.user_attrs:
+                record = Record(**trial.user_attrs[NOTE])
+                self._notice(record, record.is_counted)
+                self.counted += record.is_counted
+                self.seconds += record.seconds * record.is_counted
+                self.ladder.remember(trial, record)
 
     def _notice(self, record: Record, is_new: bool) -> None:
         """Remember a design, and how many in a row were not new; called for each trial, in trial order."""
         if record.state != "repeat":
             self.records.setdefault(record.key, record)
         self.in_a_row = 0 if is_new else self.in_a_row + 1
+        if is_new:
+            self.ladder.enter(record.number)
 
     def _is_done(self) -> bool:
-        return self.is_exhausted or self.counted + len(self.in_flight) >= self.goal.trials
+        is_over = self.goal.seconds is not None and self.seconds >= self.goal.seconds
+        return self.is_exhausted or is_over or self.counted + len(self.in_flight) >= self.goal.trials
+
+    # what is asked next
+
+    def _warm_up(self) -> None:
+        """Put the designs that a score prefers into the study's queue, before anything is asked."""
+        wanted = self.goal.warm_start
+        queued = len(self.study.get_trials(deepcopy=False))
+        if wanted is None or queued >= wanted.keep:
+            return
+        chosen = self._rank(wanted, "warm start")[: int(wanted.keep)]
+        for candidate, _ in chosen[queued:]:
+            self.study.enqueue_trial(dict(candidate.choices))
+
+    def _find_floor(self) -> float:
+        """Return the least score that the filter lets pass, found once and stored."""
+        wanted = self.goal.filter
+        if wanted is None:
+            return -math.inf
+        stored = self.study.user_attrs.get(FLOOR)
+        if stored is None:
+            ranked = self._rank(wanted, "filter")
+            stored = ranked[max(1, round(wanted.keep * len(ranked))) - 1][1] if ranked else -math.inf
+            self.study.set_user_attr(FLOOR, stored)
+        return float(stored)
+
+    def _rank(self, wanted: Ranking, use: str) -> list[tuple[Candidate, float]]:
+        """Draw distinct random designs that the limits allow; return them with their scores, best first."""
+        rng, scored, seen = generator(self.context.seed, use), [], set[str]()
+        with self.context.progress.track(f"{self.context.stage}: {use}", wanted.candidates) as tracker:
+            for _ in range(wanted.candidates + DRAWS_BEFORE_EXHAUSTED):
+                candidate = self.view.random(rng)
+                if candidate.key in seen:
+                    continue
+                seen.add(candidate.key)
+                if not self._refusal(candidate.design)[0]:
+                    value = self.evaluator.score(wanted.score, candidate.design, self.context)
+                    scored.append((candidate, value))
+                    tracker.advance()
+                if len(scored) == wanted.candidates:
+                    break
+        return sorted(scored, key=lambda pair: -pair[1])
 
     def _fill(self) -> None:
         """Ask for trials until the batch, or every worker, has work.
@@ -234,7 +215,7 @@ class Driver:
         """Let the space make its choices; tell a repeated or refused design at once, take a new one in for
         running.
         """
-        design = self.space.design(TrialPick(trial))
+        design = self.evaluator.space.design(TrialPick(trial))
         key = design_key(design)
         known = self.records.get(key)
         if known is not None:
@@ -245,44 +226,52 @@ class Driver:
                 self._tell_repeat(trial, known)
             return
         reason, metrics = self._refusal(design)
-        if not reason and self.goal.needs_latency:
-            metrics["latency_ms"] = self._latency(trial, design)
-            reason = _over_limit(metrics, self.goal.limits)
+        if not reason and self.evaluator.dear:
+            metrics |= {name: self._measured(name, trial, design) for name in self.evaluator.dear}
+            reason = self._broken(metrics)
         record = Record(trial.number, key, design, "refused" if reason else "running", metrics, reason)
         self._notice(record, is_new=not reason)
         if reason:
             self._tell(trial, record)
         else:
             self.in_flight[trial.number] = (trial, record)
+            self.ladder.take_up(trial, record)
 
     def _refusal(self, design: Design) -> tuple[str, dict[str, float]]:
-        """Return why a design may not be trained, or "", and its costs."""
+        """Return why a design may not be evaluated, or "", and what is known of it beforehand."""
+        metrics: dict[str, float] = {}
         try:
-            with torch.device("meta"):
-                cost = measure_cost(self.space.build(design, self.task.info), self.task.info)
-        except Exception as error:  # one design that its space cannot build must not end the search
-            return f"cannot be built by {identify(self.space)}: {type(error).__name__}: {error}", {}
-        metrics = cost.as_metrics()
-        reason = _over_limit(metrics, {k: v for k, v in self.goal.limits.items() if k in metrics})
-        if not reason:
-            vetoed = self.context.plugins.hook.learnforge_vet_design(
-                design=design, cost=cost, stage=self.context.stage
-            )
-            reason = str(vetoed or "")
-        return reason, metrics
+            for found in self.evaluator.foresee(design, self.context):
+                metrics.update(found)
+                if reason := self._broken(metrics):
+                    return reason, metrics
+            wanted = self.goal.filter
+            if wanted is not None and self.floor > -math.inf:
+                score = self.evaluator.score(wanted.score, design, self.context)
+                if score < self.floor:
+                    return f"{wanted.score} {score:.4g} < {self.floor:.4g}, the filter's bar", metrics
+        except Refused as refused:
+            return str(refused), metrics
+        return "", metrics
 
-    def _latency(self, trial: Trial, design: Design) -> float:
+    def _broken(self, metrics: Mapping[str, float]) -> str:
+        """Say which limits are broken, of those whose metric is known."""
+        limits = self.goal.limits
+        over = [f"{n} {metrics[n]:g} > {limit:g}" for n, limit in limits.items() if metrics.get(n, 0.0) > limit]
+        return ", ".join(over)
+
+    def _measured(self, name: str, trial: Trial, design: Design) -> float:
         """Measure once, before any trial of the batch runs; a stored measurement is never repeated."""
-        stored = trial.user_attrs.get("latency_ms")
+        stored = trial.user_attrs.get(name)
         if stored is None:
-            with seeded(self.context.seed):
-                network = self.space.build(design, self.task.info).to(self.context.device)
-            stored = measure_latency(network, self.task.info, threads=self.slots[0].threads)
-            trial.set_user_attr("latency_ms", stored)
+            stored = self.evaluator.measure(name, design, self.context)
+            trial.set_user_attr(name, stored)
         return float(stored)
 
+    # what is run and told
+
     def _tell(self, trial: Trial, record: Record, is_complete: bool = False) -> None:
-        trial.set_user_attr("learnforge", record.as_data())
+        trial.set_user_attr(NOTE, record.as_data())
         if is_complete:
             self.study.tell(trial, [record.metrics[name] for name in self.goal.metrics])
         else:
@@ -292,29 +281,50 @@ class Driver:
     def _tell_repeat(self, trial: Trial, known: Record) -> None:
         reason = f"repeats trial {known.number}"
         record = Record(trial.number, known.key, known.design, "repeat", dict(known.metrics), reason)
-        self._tell(trial, record, known.state == "evaluated")
+        self._tell(trial, record, known.state in ("evaluated", "stopped"))
 
     def _finish_some(self, pool: Pool, tracker: Tracker) -> None:
         """Run what is in flight: all of a batch, told in trial order, or else until one is done."""
-        for number, (_, record) in self.in_flight.items():
-            pool.submit(TrialJob(self._search, number, record.design))
-        results = pool.collect(wait_for_all=self.batch is not None)
-        for result in sorted(results, key=lambda r: r.number):
-            trial, record = self.in_flight.pop(result.number)
-            self._conclude(trial, record, result)
-            tracker.advance(_trial_words(record))
+        self._settle(tracker)  # what a kill left undecided
+        for number in self._due():
+            trial, record = self.in_flight[number]
+            epochs, state = self.ladder.next_epochs(number), self.ladder.state(number)
+            pool.submit(TrialJob(self._search, number, record.design, trial.params, epochs, state))
+        for result in sorted(pool.collect(wait_for_all=self.batch is not None), key=lambda r: r.number):
+            self._take_in(result)
+        self._settle(tracker)
 
-    def _conclude(self, trial: Trial, record: Record, result: TrialResult) -> None:
+    def _due(self) -> list[int]:
+        return self.ladder.due(self.in_flight, is_batch=self.batch is not None)
+
+    def _settle(self, tracker: Tracker) -> None:
+        """Tell the trials that are at their end; of a batch only when all of it has come as far."""
+        if self.batch is not None and self._due():
+            return
+        for number, (trial, record) in list(self.in_flight.items()):
+            outcome = self.ladder.decide(number, record)
+            if outcome is not None:
+                del self.in_flight[number]
+                self._conclude(trial, record, *outcome)
+                tracker.advance(_trial_words(record))
+
+    def _take_in(self, result: TrialResult) -> None:
+        """Note what a job reports."""
+        trial, record = self.in_flight[result.number]
         record.metrics.update(result.metrics)
-        record.seconds = result.seconds
+        record.seconds += result.seconds
         values = [record.metrics.get(name, math.nan) for name in self.goal.metrics]
         is_good = not result.failure and all(map(math.isfinite, values))
-        record.state = "evaluated" if is_good else "failed"
-        record.reason = result.failure or (
-            "" if is_good else f"{', '.join(self.goal.metrics)} must be finite, got {values}"
-        )
+        if not is_good:
+            record.state = "failed"
+            record.reason = result.failure or f"{', '.join(self.goal.metrics)} must be finite, got {values}"
+        self.ladder.climb(trial, record, values, result.state)
+
+    def _conclude(self, trial: Trial, record: Record, state: str, reason: str) -> None:
+        record.state, record.reason = state, reason
         self.counted += 1
-        self._tell(trial, record, is_good)
+        self.seconds += record.seconds
+        self._tell(trial, record, state != "failed")
         for twin in self.twins.pop(record.key, ()):
             self._tell_repeat(twin, record)
 
@@ -326,27 +336,17 @@ class Driver:
         pool = Pool(self.slots, reopen)
         try:
             yield pool
-        finally:
-            pool.close()
-
-
-def read_records(study: optuna.Study) -> list[dict[str, Any]]:
-    """Return what the driver noted of every told trial, oldest first."""
-    trials = study.get_trials(deepcopy=False)
-    return [dict(t.user_attrs["learnforge"]) for t in trials if "learnforge" in t.user_attrs]
-
-
-def _over_limit(metrics: Mapping[str, float], limits: Mapping[str, float]) -> str:
-    over = [
-        f"{name} {metrics[name]:,.6g} > {limit:,.6g}"
-        for name, limit in limits.items()
-        if metrics[name] > limit
-    ]
-    return ", ".join(over)
+        except BaseException:
+            pool.close(wait=False)  # what is in flight runs again when the search goes on
+            raise
+        pool.close()
 
 
 def _trial_words(record: Record) -> str:
     if record.state == "failed":
         return f"trial {record.number} failed"
-    parameters = int(record.metrics["parameters"])
-    return f"trial {record.number}: {record.metrics['accuracy']:.1%}, {parameters:,} parameters"
+    accuracy, parameters = record.metrics.get("accuracy"), record.metrics.get("parameters")
+    words = [f"{accuracy:.1%}"] if accuracy is not None else []
+    words += [f"{int(parameters):,} parameters"] if parameters is not None else []
+    stopped = f" stopped after {record.epochs} epochs" if record.state == "stopped" else ""
+    return f"trial {record.number}{stopped}: {', '.join(words)}".removesuffix(": ")

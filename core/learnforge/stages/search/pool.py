@@ -6,7 +6,7 @@ import concurrent.futures
 from collections.abc import Callable, Sequence
 
 from learnforge.context import Slot
-from learnforge.stages.search.trial import TrialJob, TrialResult, run_trial
+from learnforge.stages.search.evaluator import TrialJob, TrialResult, run_trial
 
 
 class Pool:
@@ -18,14 +18,14 @@ class Pool:
         self._slots, self._reopen = list(slots), reopen
         self._executors: list[concurrent.futures.Executor | None] = [None] * len(self._slots)
         self._queue: list[TrialJob] = []
-        self._known: set[int] = set()
-        self._retried: set[int] = set()
+        self._known: set[tuple[int, int | None]] = set()
+        self._retried: set[tuple[int, int | None]] = set()
         self._running: dict[concurrent.futures.Future[TrialResult], tuple[int, TrialJob]] = {}
 
     def submit(self, job: TrialJob) -> None:
         """Queue a job, unless it is queued or running already."""
-        if job.number not in self._known:
-            self._known.add(job.number)
+        if _key(job) not in self._known:
+            self._known.add(_key(job))
             self._queue.append(job)
 
     def collect(self, wait_for_all: bool) -> list[TrialResult]:
@@ -54,14 +54,18 @@ class Pool:
             broken, self._executors[slot] = self._executors[slot], None
             if broken is not None:
                 broken.shutdown(wait=False, cancel_futures=True)
-            if job.number in self._retried:
-                return TrialResult(job.number, {}, 0.0, failure="its worker process died twice")
-            self._retried.add(job.number)
+            if _key(job) in self._retried:
+                return TrialResult(job.number, {}, 0.0, "its worker process died twice")
+            self._retried.add(_key(job))
             self._queue.insert(0, job)
             return None
 
-    def close(self) -> None:
-        """Let running jobs end, drop the queue, and close every executor."""
+    def close(self, wait: bool = True) -> None:
+        """Close every executor: let running jobs end, or abandon them."""
         for executor in self._executors:
             if executor is not None:
-                executor.shutdown(wait=True, cancel_futures=True)
+                executor.shutdown(wait=wait, cancel_futures=True)
+
+
+def _key(job: TrialJob) -> tuple[int, int | None]:
+    return job.number, job.epochs

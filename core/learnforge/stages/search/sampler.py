@@ -1,11 +1,9 @@
-"""The easy base of a sampler whose only state is the study: a trial's choices depend on finished trials, seed
-and number.
-"""
+"""Samplers whose only state is the study: a trial's choices depend on told trials, seed and number alone."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +28,16 @@ class HistorySampler(optuna.samplers.BaseSampler):
 
     Args:
         seed: Seed of the search.
+
+    Attributes:
+        pending: Trials that were asked before the one to propose and are not told, oldest first, their
+            `params` perhaps not complete. In a batch these are its earlier members: who learns from them
+            proposes something else.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
+        self.pending: Sequence[FrozenTrial] = ()
         self._proposed: tuple[int, Mapping[str, Any]] | None = None
 
     @abstractmethod
@@ -71,7 +75,7 @@ class HistorySampler(optuna.samplers.BaseSampler):
     ) -> Any:
         """Return the proposal's value for one choice, or a uniform draw."""
         if self._proposed is None or self._proposed[0] != trial.number:
-            history = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            history, self.pending = split_history(study, trial)
             directions = [direction.name.lower() for direction in study.directions]
             rng = generator(self.seed, trial.number)
             self._proposed = (trial.number, self.propose(history, rng, directions))
@@ -79,6 +83,63 @@ class HistorySampler(optuna.samplers.BaseSampler):
         if param_name in proposal and contains(param_distribution, proposal[param_name]):
             return proposal[param_name]
         return draw(param_distribution, generator(self.seed, trial.number, param_name))
+
+
+class FreshSampler(optuna.samplers.BaseSampler):
+    """Lets one of Optuna's samplers whose state is in the study resume exactly: a fresh one for each trial.
+
+    Args:
+        seed: Seed of the search.
+        make: Returns a sampler, given a seed in [0, 2**32).
+    """
+
+    def __init__(self, seed: int, make: Callable[[int], optuna.samplers.BaseSampler]):
+        self.seed = seed
+        self._make = make
+        self._made: tuple[int, optuna.samplers.BaseSampler] | None = None
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Ask the trial's own sampler."""
+        return self._own(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Ask the trial's own sampler."""
+        return self._own(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Ask a sampler of this choice's own, so that a trial cut off amid its choices goes on the same way."""
+        sampler = self._make(derive(self.seed, trial.number, param_name) % 2**32)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Ask the trial's own sampler."""
+        self._own(trial).before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Tell the trial's own sampler, which may store in the study what later ones read."""
+        self._own(trial).after_trial(study, trial, state, values)
+
+    def _own(self, trial: FrozenTrial) -> optuna.samplers.BaseSampler:
+        if self._made is None or self._made[0] != trial.number:
+            self._made = (trial.number, self._make(derive(self.seed, trial.number) % 2**32))
+        return self._made[1]
+
+
+def split_history(
+    study: optuna.Study, trial: FrozenTrial
+) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """Return the complete trials of a study, and those asked before `trial` and not told, oldest first."""
+    trials = study.get_trials(deepcopy=False)
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    return complete, [t for t in trials if t.state == TrialState.RUNNING and t.number < trial.number]
 
 
 def generator(seed: int, *parts: str | int) -> np.random.Generator:

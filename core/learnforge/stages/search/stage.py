@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,21 +15,22 @@ from learnforge.context import Context, Executor
 from learnforge.errors import DivergedError, Problem, StageError, nearest
 from learnforge.evaluation import Scores, evaluate
 from learnforge.hookspecs import hookimpl
+from learnforge.meters import CostMeter, Score
 from learnforge.options import plugin_field
 from learnforge.randomness import seeded
 from learnforge.space import COSTS, Space
 from learnforge.stages.measures import judge, weigh
-from learnforge.stages.search.driver import Driver, Goal, Record, read_records
+from learnforge.stages.search.driver import Driver
+from learnforge.stages.search.networks import NetworkEvaluator, label_of
 from learnforge.stages.search.pareto import best_first, non_dominated_rank, to_losses
+from learnforge.stages.search.record import Filter, Goal, Ranking, Record, WarmStart, read_records
+from learnforge.stages.search.rungs import Rungs
 from learnforge.stages.search.searcher import Searcher
 from learnforge.stages.search.storage import open_study
 from learnforge.stages.search.view import SpaceView
 from learnforge.stages.stage import Stage
 from learnforge.task import Task
 from learnforge.training import Train, Trainee, cross_entropy, fit
-
-METRICS = ("accuracy", "loss", *COSTS)
-
 
 @frozen(kw_only=True)
 class SearchStage(Stage):
@@ -37,11 +39,17 @@ class SearchStage(Stage):
     Args:
         space: Where to search.
         trials: Distinct designs to train, from 1.
-        objectives: What is wanted of a design: `accuracy` on validation data, `loss`, or a cost, with a minus
-            before what shall be small. Several make a Pareto set.
-        limits: Largest allowed costs: `parameters`, `macs`, `peak_activation_bytes`, `latency_ms`. Checked
-            before training.
+        objectives: What is wanted of a design: `accuracy` on validation data, `loss`, a cost or a score, with a
+            minus before what shall be small. Several make a Pareto set.
+        limits: Largest allowed costs: `parameters`, `macs`, `peak_activation_bytes`, `latency_ms`, or one of
+            `costs`. Checked before training.
+        costs: Further costs, such as `{ use = "lookup", file = "phone.json", label = "phone_ms" }`.
+        scores: Zero-cost scores to compute for every design, such as `"naswot"`: for objectives, and for searchers
+            that learn from them.
+        warm_start: Begin with the designs that a score prefers.
+        filter: Refuse the designs that a score thinks little of.
         train: How trials are trained.
+        rungs: Stop trials early that do worse than others; by default all are trained to their end.
         batch: Trials asked at a time. With it the search is the same for any number of workers; without it, a
             free worker gets the next trial at once.
         threads: CPU threads of a trial.
@@ -57,7 +65,12 @@ class SearchStage(Stage):
     trials: int = field(default=20, validator=ge(1))
     objectives: tuple[str, ...] = field(default=("accuracy",), validator=min_len(1))
     limits: Mapping[str, float] = field(factory=dict, validator=deep_mapping(instance_of(str), gt(0)))
+    costs: tuple[CostMeter, ...] = plugin_field("cost", default=(), many=True)
+    scores: tuple[Score, ...] = plugin_field("score", default=(), many=True)
+    warm_start: WarmStart | None = None
+    filter: Filter | None = None
     train: Train = Train(epochs=8)
+    rungs: Rungs | None = None
     batch: int | None = field(default=None, validator=optional(ge(1)))
     threads: int = field(default=1, validator=ge(1))
     executor: Executor | None = plugin_field("executor", default=None, placement=True)
@@ -72,7 +85,25 @@ class SearchStage(Stage):
     @property
     def goal(self) -> Goal:
         """What the driver is to search for."""
-        return Goal(self.trials, self.objectives, self.limits, self.batch)
+        return Goal(
+            self.trials,
+            self.objectives,
+            self.limits,
+            self.batch,
+            self.rungs,
+            _ranking(self.warm_start),
+            _ranking(self.filter),
+        )
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names that objectives may use."""
+        return ["accuracy", "loss", *self.costs_known, *map(label_of, self.scores)]
+
+    @property
+    def costs_known(self) -> list[str]:
+        """Names that limits may use."""
+        return [*COSTS, *map(label_of, self.costs)]
 
     @property
     def longer(self) -> Train:
@@ -80,16 +111,21 @@ class SearchStage(Stage):
         return self.retrain or evolve(self.train, epochs=3 * self.train.epochs)
 
     def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+        metrics, costs = self.metrics, self.costs_known
         problems = [
-            Problem("objectives", f"unknown metric {name!r}; {nearest(name.removeprefix('-'), METRICS)}")
+            Problem("objectives", f"unknown metric {name!r}; {nearest(name.removeprefix('-'), metrics)}")
             for name in self.objectives
-            if name.removeprefix("-") not in METRICS
+            if name.removeprefix("-") not in metrics
         ]
         problems += [
-            Problem(f"limits.{n}", f"unknown cost; {nearest(n, COSTS)}")
-            for n in self.limits
-            if n not in COSTS
+            Problem(f"limits.{n}", f"unknown cost; {nearest(n, costs)}") for n in self.limits if n not in costs
         ]
+        twice = sorted({name for name in metrics if metrics.count(name) > 1})
+        if twice:
+            problems.append(
+                Problem("costs", f"names must differ, {', '.join(twice)} comes twice; give a cost a `label`")
+            )
+        problems += self._check_rungs()
         if len(self.objectives) > 1 and not self.method.supports_many_objectives:
             name, count = type(self.method).__name__, len(self.objectives)
             problems.append(
@@ -103,6 +139,23 @@ class SearchStage(Stage):
                     f"must be an objective or `knee`, got {self.pick!r}; {nearest(self.pick, choices)}",
                 )
             )
+        return problems
+
+    def _check_rungs(self) -> list[Problem]:
+        rungs, problems = self.rungs, []
+        if rungs is None:
+            return []
+        if rungs.method == "halving" and self.batch is None:
+            problems.append(
+                Problem("batch", "is missing; `halving` compares the members of a batch, so say how many they are")
+            )
+        if rungs.first >= self.train.epochs:
+            problems.append(
+                Problem("rungs.first", f"must be below train.epochs = {self.train.epochs}, got {rungs.first}")
+            )
+        names = self.goal.metrics
+        if rungs.by is not None and rungs.by not in names:
+            problems.append(Problem("rungs.by", f"must be an objective, got {rungs.by!r}; {nearest(rungs.by, names)}"))
         return problems
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
@@ -121,10 +174,7 @@ class SearchStage(Stage):
             **judge(network, here),
             **weigh(network, here),
             "design": record.design,
-            "trials": len([r for r in told if r["state"] in ("evaluated", "failed")]),
-            "failed": len([r for r in told if r["state"] == "failed"]),
-            "repeats": len([r for r in told if r["state"] == "repeat"]),
-            "refused": len([r for r in told if r["state"] == "refused"]),
+            **count_states(told),
             "objectives": list(self.objectives),
             "front": [r.number for r in front],
             "history": told,
@@ -136,22 +186,34 @@ class SearchStage(Stage):
 
     def _search(self, task: Task, context: Context) -> tuple[list[Record], list[dict[str, Any]]]:
         goal = self.goal
-        sampler = self.method.sampler(context.derive("searcher"), goal.directions, SpaceView(self.space))
-        path = context.folder / "study.db" if context.folder else None
         if context.executor is None:
             raise StageError("a search needs an executor, the context has none")
+        evaluator = self._evaluator(task, context)
+        scores = {
+            label_of(score): functools.partial(evaluator.score, label_of(score), context=context)
+            for score in self.scores
+        }
+        view = SpaceView(self.space, scores)
+        sampler = self.method.sampler(context.derive("searcher"), goal.directions, view)
+        path = context.folder / "study.db" if context.folder else None
         with open_study(path, self.name, goal.directions, sampler) as study:
-            driver = Driver(
-                goal,
-                self.space,
-                task,
-                self.train,
-                study,
-                context,
-                self.executor or context.executor,
-                self.threads,
-            )
+            driver = Driver(goal, evaluator, study, context, self.executor or context.executor, self.threads)
             return driver.run(), read_records(study)
+
+    def _evaluator(self, task: Task, context: Context) -> NetworkEvaluator:
+        ranked = [setting.score for setting in (self.warm_start, self.filter) if setting is not None]
+        return NetworkEvaluator(
+            self.space,
+            task,
+            self.train,
+            context.seed,
+            context.stage,
+            self.threads,
+            frozenset([*self.goal.metrics, *self.limits]),
+            self.costs,
+            self.scores,
+            tuple(ranked),
+        )
 
     def _values(self, records: Sequence[Record]) -> list[list[float]]:
         return [[record.metrics[name] for name in self.goal.metrics] for record in records]
@@ -211,6 +273,18 @@ class SearchStage(Stage):
             lambda: evaluate(network, task.validation, task.info).accuracy,
         )
         return record, network, evaluate(network, task.validation, task.info)
+
+
+def count_states(told: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count what became of the trials of a search."""
+    states = [entry["state"] for entry in told]
+    counts = {name: states.count(name) for name in ("failed", "stopped", "refused")}
+    trials = states.count("evaluated") + counts["failed"] + counts["stopped"]
+    return {"trials": trials, **counts, "repeats": states.count("repeat")}
+
+
+def _ranking(setting: WarmStart | Filter | None) -> Ranking | None:
+    return Ranking(label_of(setting.score), setting.candidates, setting.keep) if setting is not None else None
 
 
 @hookimpl

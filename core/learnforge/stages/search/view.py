@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,15 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import FrozenTrial
 
 from learnforge.space import Choice, Design, Space, design_key
 from learnforge.stages.search.sampler import contains, draw
+
+Meter = Callable[[Design], float]
+"""Says something of a design before it is trained, such as a zero-cost score; more is better."""
+FEW = 8
+"""Choices with more values than this have this many neighbours, drawn at random."""
 
 
 @frozen
@@ -41,10 +48,12 @@ class SpaceView:
 
     Args:
         space: The space.
+        scores: {name: zero-cost score of a design}; what the stage computes, or a table holds.
     """
 
-    def __init__(self, space: Space):
+    def __init__(self, space: Space, scores: Mapping[str, Meter] | None = None):
         self.space = space
+        self.scores: Mapping[str, Meter] = scores or {}
 
     def complete(self, choices: Mapping[str, Any], rng: np.random.Generator) -> Candidate:
         """Return the candidate with these choices; missing or impossible ones are drawn uniformly."""
@@ -59,6 +68,64 @@ class SpaceView:
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         """Change one choice, and draw those that only then appear."""
         return self.complete(mutate(candidate.choices, candidate.distributions, rng), rng)
+
+    def neighbours(self, candidate: Candidate, rng: np.random.Generator) -> list[Candidate]:
+        """Return a candidate for each single choice that can be made otherwise; see `neighbours`."""
+        return [
+            self.complete(choices, rng)
+            for choices in neighbours(candidate.choices, candidate.distributions, rng)
+        ]
+
+    def of_trial(self, trial: FrozenTrial, rng: np.random.Generator) -> Candidate:
+        """Return the candidate that a trial evaluated."""
+        return self.complete(trial.params, rng)
+
+
+class HistoryView:
+    """Offers the same where no space is known: what the trials so far were picked from.
+
+    Args:
+        trials: Finished trials, at least one.
+    """
+
+    scores: Mapping[str, Meter] = {}
+
+    def __init__(self, trials: Sequence[FrozenTrial]):
+        self._trials = trials
+
+    def random(self, rng: np.random.Generator) -> Candidate:
+        """Draw anew every choice of a trial drawn at random."""
+        trial = self._trials[int(rng.integers(len(self._trials)))]
+        choices = {name: draw(distribution, rng) for name, distribution in trial.distributions.items()}
+        return _from_choices(choices, trial.distributions)
+
+    def neighbours(self, candidate: Candidate, rng: np.random.Generator) -> list[Candidate]:
+        """Return a candidate for each single choice that can be made otherwise."""
+        return [
+            _from_choices(choices, candidate.distributions)
+            for choices in neighbours(candidate.choices, candidate.distributions, rng)
+        ]
+
+    def complete(self, choices: Mapping[str, Any], rng: np.random.Generator) -> Candidate:
+        """Return the candidate with these choices and those that a trial with the most of their names also had."""
+        nearest = max(self._trials, key=lambda trial: len(trial.params.keys() & choices.keys()))
+        drawn = {
+            name: choices[name] if contains(d, choices.get(name)) else draw(d, rng)
+            for name, d in nearest.distributions.items()
+        }
+        return _from_choices(drawn, nearest.distributions)
+
+    def of_trial(self, trial: FrozenTrial, rng: np.random.Generator) -> Candidate:
+        """Return the candidate that a trial evaluated, its choices for a design."""
+        return _from_choices(trial.params, trial.distributions)
+
+
+View = SpaceView | HistoryView
+
+
+def _from_choices(choices: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> Candidate:
+    design = dict(choices)
+    return Candidate(choices, distributions, design, design_key(design))
 
 
 def mutate(
@@ -75,6 +142,35 @@ def mutate(
         return dict(choices)
     name = free[int(rng.integers(len(free)))]
     return {**choices, name: _another(distributions[name], choices[name], rng)}
+
+
+def neighbours(
+    choices: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Return the choices with each of them in turn changed to each other value.
+
+    Of a number, and of whole numbers with more than `FEW` values, as many are drawn as `mutate` would draw
+    them.
+    """
+    return [
+        {**choices, name: value}
+        for name, distribution in distributions.items()
+        if not distribution.single()
+        for value in _others(distribution, choices[name], rng)
+    ]
+
+
+def _others(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Iterator[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        yield from (other for other in distribution.choices if other != value or type(other) is not type(value))
+        return
+    if isinstance(distribution, IntDistribution):
+        values = range(distribution.low, distribution.high + 1, distribution.step)
+        if len(values) <= FEW + 1:
+            yield from (other for other in values if other != value)
+            return
+    for _ in range(FEW):
+        yield _another(distribution, value, rng)
 
 
 def _another(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
@@ -121,13 +217,14 @@ class _DrawingPick:
         self.distributions: dict[str, BaseDistribution] = {}
 
     def choice(self, name: str, choices: Sequence[Choice]) -> Any:
-        return self._pick(name, CategoricalDistribution(choices))
+        types = tuple(map(type, choices))  # True equals 1, but is another choice
+        return self._pick(name, _categories(tuple(choices), types))
 
     def integer(self, name: str, low: int, high: int, step: int = 1, log: bool = False) -> int:
-        return int(self._pick(name, IntDistribution(low, high, log, step)))
+        return int(self._pick(name, _integers(low, high, log, step)))
 
     def number(self, name: str, low: float, high: float, log: bool = False) -> float:
-        return float(self._pick(name, FloatDistribution(low, high, log)))
+        return float(self._pick(name, _numbers(low, high, log)))
 
     def _pick(self, name: str, distribution: BaseDistribution) -> Any:
         if name in self.choices:
@@ -136,3 +233,21 @@ class _DrawingPick:
         self.choices[name] = self._given[name] if is_given else draw(distribution, self._rng)
         self.distributions[name] = distribution
         return self.choices[name]
+
+
+# making a distribution takes longer than drawing from it, and searchers draw by the hundred
+
+
+@functools.lru_cache(maxsize=4096)
+def _categories(choices: tuple[Choice, ...], types: tuple[type, ...]) -> CategoricalDistribution:
+    return CategoricalDistribution(choices)
+
+
+@functools.lru_cache(maxsize=4096)
+def _integers(low: int, high: int, log: bool, step: int) -> IntDistribution:
+    return IntDistribution(low, high, log, step)
+
+
+@functools.lru_cache(maxsize=4096)
+def _numbers(low: float, high: float, log: bool) -> FloatDistribution:
+    return FloatDistribution(low, high, log)

@@ -1,0 +1,1 @@
+"""Benchmarks of methods: what `learnforge bench` measures and shows."""

@@ -1,0 +1,69 @@
+"""`learnforge bench`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from learnforge.cli.options import plugin_options
+from learnforge.discovery import PluginChoice
+
+
+@click.group("bench", short_help="Compare methods on a benchmark.")
+def command() -> None:
+    """Compare methods of a kind on a benchmark: every one of them with the same budgets and seeds."""
+
+
+@command.command("searchers")
+@click.argument("searchers", nargs=-1)
+@click.option("--table", "table_name", default="nasbench201", show_default=True, help="Tabular benchmark.")
+@click.option("--seeds", type=click.IntRange(2), default=20, show_default=True, help="Searches of each searcher.")
+@click.option(
+    "--seconds", "budgets", type=click.FloatRange(0, min_open=True), multiple=True, help="Budget; may be repeated."
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
+@click.option("--final", "is_final", is_flag=True, help="Look up test accuracies: once, when all is chosen.")
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path), help="Keep searches and write results here; goes on from them."
+)
+@plugin_options
+def searchers_command(
+    choice: PluginChoice,
+    searchers: Sequence[str],
+    table_name: str,
+    seeds: int,
+    budgets: Sequence[float],
+    workers: int | None,
+    is_final: bool,
+    folder: Path | None,
+) -> None:
+    """Let SEARCHERS run over a table of trained networks, on a simulated clock; all that are installed by default.
+
+    A searcher is a name, or a table as in a recipe: '{ use = "evolution", population = 50 }'. A table may have
+    a warm start: '{ use = "random", warm_start = { score = "naswot", candidates = 500, keep = 10 } }'.
+
+    Without --final only validation regret is shown, which is what to develop on.
+    """
+    from learnforge.bench.searchers import as_rows, compare, parse_entries, summarise, write_results
+    from learnforge.cli.progress import choose_progress
+    from learnforge.cli.table import show_rows
+    from learnforge.plugins import Plugins
+    from learnforge.stages.search.table import Table
+
+    plugins = Plugins(choice)
+    table = plugins.load("table", table_name, Table)()
+    entries = parse_entries(searchers or plugins.names("searcher"), plugins)
+    wanted = sorted(budgets) or [table.budget]
+    cores = workers or os.cpu_count() or 1
+    found = compare(entries, table, seeds, wanted[-1], plugins, choose_progress(), cores, is_final, folder)
+    lines = summarise(entries, found, table, wanted)
+    columns, rows = as_rows(lines, table.published() if is_final else ())
+    show_rows(f"{table_name}, {seeds} seeds", columns, rows)
+    if folder is not None:
+        write_results(folder, entries, found, lines, table, shlex.join(["learnforge", *sys.argv[1:]]))
+        click.echo(f"results: {folder / 'results.html'}")

@@ -1,0 +1,116 @@
+"""Tabular benchmarks: searches whose trials are looked up, with a simulated clock."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from attrs import field, frozen
+
+from learnforge.context import Context
+from learnforge.space import Design, Space
+from learnforge.stages.search.evaluator import Evaluator, Place, TrialJob, TrialResult
+
+VALIDATION = "validation"
+"""The objective of a search over a table."""
+
+
+@frozen
+class Trained:
+    """What a table says of one training.
+
+    Args:
+        validation: Validation accuracy that a searcher is told; more is better.
+        seconds: What the training cost.
+    """
+
+    validation: float
+    seconds: float
+
+
+@frozen
+class Published:
+    """A figure from the literature.
+
+    Args:
+        method: What was measured.
+        mean: Mean test accuracy of what was chosen.
+        deviation: Standard deviation over runs.
+        source: Where it stands.
+    """
+
+    method: str
+    mean: float
+    deviation: float
+    source: str
+
+
+class Table(ABC):
+    """A method of the kind `table`: a frozen attrs class that knows what training each design of a space gave.
+
+    `learnforge bench searchers` lets searchers run over it. A searcher sees validation accuracies and what
+    `foresee` and `scores` tell; `test` is asked once, for what a search has chosen.
+    """
+
+    budget: ClassVar[float] = 12_000.0
+    """Seconds of training that a search may spend, by default."""
+
+    @abstractmethod
+    def space(self) -> Space:
+        """Return the space whose designs are in the table."""
+
+    @abstractmethod
+    def train(self, design: Design, choices: Mapping[str, Any]) -> Trained:
+        """Look up a training.
+
+        Args:
+            design: The design, in normal form.
+            choices: Those that made it, where a table has rows for choices that make the same design.
+        """
+
+    @abstractmethod
+    def test(self, design: Design, choices: Mapping[str, Any]) -> float:
+        """Look up the test accuracy, in the unit of the published figures."""
+
+    @abstractmethod
+    def best(self) -> float:
+        """Return the best validation accuracy in the table, from which regret is counted."""
+
+    def foresee(self, design: Design) -> Mapping[str, float]:
+        """Return what is known before training: costs, and zero-cost scores."""
+        return {}
+
+    def scores(self) -> Sequence[str]:
+        """Name those of `foresee` that are zero-cost scores; more promises more accuracy."""
+        return ()
+
+    def published(self) -> Sequence[Published]:
+        """List figures to compare with."""
+        return ()
+
+
+@frozen(eq=False)
+class TableEvaluator(Evaluator):
+    """Looks trials up.
+
+    Args:
+        table: The table.
+        space: The table's space.
+    """
+
+    table: Table
+    space: Space = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "space", self.table.space())
+
+    def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
+        yield self.table.foresee(design)
+
+    def score(self, name: str, design: Design, context: Context) -> float:
+        return self.table.foresee(design)[name]
+
+    def evaluate(self, job: TrialJob, place: Place) -> TrialResult:
+        found = self.table.train(job.design, job.choices)
+        return TrialResult(job.number, {VALIDATION: found.validation}, found.seconds)

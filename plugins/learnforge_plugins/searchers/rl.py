@@ -1,0 +1,302 @@
+"""Reinforcement learning: a recurrent policy makes a design's choices one after the other, rewarded by what it is worth.
+
+    pi(a_1 … a_T) = prod_t pi(a_t | a_1 … a_{t-1})                                   an LSTM, one step a choice
+    REINFORCE:  grad J = E[ (R - b) sum_t grad log pi(a_t | a_<t) ] + beta * grad entropy     (Zoph & Le, section 3.2)
+    PPO:        max E[ min(rho A, clip(rho, 1 - eps, 1 + eps) A) ],  rho = pi / pi_old        (Schulman, equation 7)
+
+The policy has a head for the name of each choice, made when that choice is first asked, so spaces may have choices
+that only come up with others, and any number of them. A number is chosen as one of at most 24 parts of its range, then
+uniformly within it. The reward R is the rank of a trial's worth among the trials so far, in [0, 1], the baseline b a
+moving average of it. The policy is a function of the study: it is trained anew on the trials in their order, so a resumed
+search goes on with the very policy that it had.
+
+Reference:
+    Zoph & Le, Neural architecture search with reinforcement learning, 2017. arXiv:1611.01578
+    Pham, Guan, Zoph, Le & Dean, Efficient neural architecture search via parameter sharing, 2018. arXiv:1802.03268
+    Schulman, Wolski, Dhariwal, Radford & Klimov, Proximal policy optimization algorithms, 2017. arXiv:1707.06347
+Differs:
+    Rewards are ranks, which need no scale, and serve several objectives (by non-dominated rank and crowding).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import optuna
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, le, lt
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor, nn
+
+from learnforge import Searcher, SpaceView, best_first, generator, hookimpl
+
+PARTS = 24
+"""Parts of a range that has more values than this."""
+
+
+@frozen
+class RL(Searcher):
+    """Reinforcement learning with an autoregressive policy.
+
+    Args:
+        algorithm: `reinforce` or `ppo`.
+        learning_rate: Adam's step size, above 0.
+        entropy: Weight of the policy's entropy (beta), from 0.
+        decay: Decay of the baseline, in [0, 1).
+        hidden: Units of the LSTM, from 1.
+        batch: Trials in an update, from 1.
+        clip: How far PPO lets the ratio go from 1 (eps), above 0.
+        epochs: Passes over a batch with PPO, from 1.
+    """
+
+    repeat_rate: ClassVar[float] = 0.9
+
+    algorithm: Literal["reinforce", "ppo"] = field(default="reinforce", validator=in_(("reinforce", "ppo")))
+    learning_rate: float = field(default=0.01, validator=gt(0.0))
+    entropy: float = field(default=0.01, validator=ge(0.0))
+    decay: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
+    hidden: int = field(default=32, validator=ge(1))
+    batch: int = field(default=1, validator=ge(1))
+    clip: float = field(default=0.2, validator=[gt(0.0), le(1.0)])
+    epochs: int = field(default=4, validator=ge(1))
+
+    def sampler(
+        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+    ) -> optuna.samplers.BaseSampler:
+        return _PolicySampler(seed, self, directions)
+
+
+class _PolicySampler(optuna.samplers.BaseSampler):
+    def __init__(self, seed: int, settings: RL, directions: Sequence[str]):
+        self.seed, self._settings, self._directions = seed, settings, directions
+        self._learner = _Learner(seed, settings, directions)
+        self._walk: tuple[int, _Walk] | None = None
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        if self._walk is None or self._walk[0] != trial.number:
+            self._catch_up(study)
+            self._walk = (trial.number, _Walk(self._learner.policy))
+        walk = self._walk[1]
+        with torch.no_grad():
+            for name in list(trial.params)[walk.steps :]:  # choices made before a kill, or put into the queue
+                walk.take(name, trial.distributions[name], trial.params[name])
+            rng = generator(self.seed, trial.number, param_name)
+            probabilities = walk.look(param_name, param_distribution).exp().double().numpy()
+            part = int(np.searchsorted(np.cumsum(probabilities), rng.random() * probabilities.sum()))
+            return value_in(param_distribution, min(part, len(probabilities) - 1), rng)
+
+    def _catch_up(self, study: optuna.Study) -> None:
+        """Let the policy learn from what was told since; begin anew where that came in another order."""
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        history = [trial for trial in complete if all(map(math.isfinite, trial.values))]
+        if not self._learner.fits(history):
+            self._learner = _Learner(self.seed, self._settings, self._directions)
+        self._learner.learn(history)
+
+
+class _Policy(nn.Module):
+    """The LSTM, with an embedding for each value of each choice, and a head for each choice.
+
+    Weights are drawn as a function of (seed, name), so their order of appearance does not matter; heads begin at 0,
+    which is a uniform policy.
+    """
+
+    def __init__(self, seed: int, hidden: int):
+        super().__init__()
+        self.seed, self.hidden = seed, hidden
+        self.table = nn.ParameterDict()
+        bound = 1.0 / math.sqrt(hidden)
+        self.inside = self._drawn("inside", (4 * hidden, hidden), bound)
+        self.across = self._drawn("across", (4 * hidden, hidden), bound)
+        self.bias = nn.Parameter(torch.zeros(4 * hidden))
+
+    def ensure(self, name: str, parts: int) -> None:
+        """Make what a choice needs; a choice with other values than before is another one."""
+        key = _key(name, parts)
+        if f"{key} head" not in self.table:
+            self.table[f"{key} name"] = self._drawn(f"{key} name", (self.hidden,), 0.1)
+            self.table[f"{key} values"] = self._drawn(f"{key} values", (parts, self.hidden), 0.1)
+            self.table[f"{key} head"] = nn.Parameter(torch.zeros(parts, self.hidden))
+            self.table[f"{key} bias"] = nn.Parameter(torch.zeros(parts))
+
+    def _drawn(self, use: str, shape: tuple[int, ...], bound: float) -> nn.Parameter:
+        values = generator(self.seed, "policy", use).uniform(-bound, bound, shape)
+        return nn.Parameter(torch.from_numpy(values).float())
+
+
+class _Walk:
+    """One pass of the policy along the choices of a design."""
+
+    def __init__(self, policy: _Policy):
+        self.policy, self.steps = policy, 0
+        self._hidden = self._cell = torch.zeros(policy.hidden)
+        self._last = torch.zeros(policy.hidden)
+        self._seen: tuple[str, Tensor] | None = None
+
+    def look(self, name: str, distribution: BaseDistribution) -> Tensor:
+        """Return the log-probabilities of a choice's parts: float [part]."""
+        if self._seen is not None and self._seen[0] == name:
+            return self._seen[1]
+        policy, parts = self.policy, count_parts(distribution)
+        policy.ensure(name, parts)
+        key, table = _key(name, parts), policy.table
+        gates = policy.inside @ (self._last + table[f"{key} name"]) + policy.across @ self._hidden + policy.bias
+        let_in, keep, new, let_out = gates.chunk(4)
+        self._cell = torch.sigmoid(keep + 1.0) * self._cell + torch.sigmoid(let_in) * torch.tanh(new)
+        self._hidden = torch.sigmoid(let_out) * torch.tanh(self._cell)
+        found = F.log_softmax(table[f"{key} head"] @ self._hidden + table[f"{key} bias"], 0)
+        self._seen = (name, found)
+        return found
+
+    def take(self, name: str, distribution: BaseDistribution, value: Any) -> tuple[Tensor, Tensor]:
+        """Go on with a value; return its part's log-probability, and the entropy of the choice."""
+        found = self.look(name, distribution)
+        part = part_of(distribution, value)
+        self._last = self.policy.table[f"{_key(name, len(found))} values"][part]
+        self._seen, self.steps = None, self.steps + 1
+        return found[part], -(found.exp() * found).sum()
+
+
+class _Learner:
+    """The policy and its training, as a function of the trials that it was shown."""
+
+    def __init__(self, seed: int, settings: RL, directions: Sequence[str]):
+        self.settings, self.directions = settings, directions
+        self.policy = _Policy(seed, settings.hidden)
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._trained = 0
+        self._numbers: list[int] = []
+        self._values: list[Sequence[float]] = []
+        self._baseline: float | None = None
+
+    def fits(self, history: Sequence[FrozenTrial]) -> bool:
+        """Tell whether what was learnt from is a beginning of a history."""
+        return [trial.number for trial in history[: len(self._numbers)]] == self._numbers
+
+    def learn(self, history: Sequence[FrozenTrial]) -> None:
+        """Learn from the full batches of a history that it does not know yet."""
+        size = self.settings.batch
+        while len(history) - len(self._numbers) >= size:
+            batch = history[len(self._numbers) : len(self._numbers) + size]
+            self._numbers += [trial.number for trial in batch]
+            self._values += [trial.values for trial in batch]
+            self._update(batch, self._advantages(size))
+
+    def _advantages(self, size: int) -> list[float]:
+        """Return R - b of the newest trials; R is 1 for the best of all so far and 0 for the worst."""
+        count = len(self._values)
+        order = best_first(self._values, self.directions)
+        place = {position: rank for rank, position in enumerate(order)}
+        rewards = [1.0 - (place[i] + 0.5) / count for i in range(count - size, count)]
+        advantages = []
+        for reward in rewards:
+            baseline = self._baseline if self._baseline is not None else 0.5
+            advantages.append(reward - baseline)
+            self._baseline = self.settings.decay * baseline + (1.0 - self.settings.decay) * reward
+        return advantages
+
+    def _update(self, trials: Sequence[FrozenTrial], advantages: Sequence[float]) -> None:
+        settings, gains = self.settings, torch.tensor(advantages)
+        old: Tensor | None = None
+        for _ in range(settings.epochs if settings.algorithm == "ppo" else 1):
+            walks = [self._replay(trial) for trial in trials]
+            log_probability = torch.stack([sum_ for sum_, _ in walks])
+            entropy = torch.stack([entropy for _, entropy in walks]).mean()
+            if settings.algorithm == "ppo":
+                old = log_probability.detach() if old is None else old
+                ratio = (log_probability - old).exp()
+                bounded = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
+                worth = torch.minimum(ratio * gains, bounded * gains).mean()
+            else:
+                worth = (log_probability * gains).mean()
+            self._step(-(worth + settings.entropy * entropy))
+
+    def _replay(self, trial: FrozenTrial) -> tuple[Tensor, Tensor]:
+        """Return a trial's log-probability, and the mean entropy of its choices."""
+        walk = _Walk(self.policy)
+        taken = [walk.take(name, trial.distributions[name], value) for name, value in trial.params.items()]
+        if not taken:  # a space without choices
+            return self.policy.bias.sum() * 0.0, self.policy.bias.sum() * 0.0
+        return torch.stack([p for p, _ in taken]).sum(), torch.stack([e for _, e in taken]).mean()
+
+    def _step(self, loss: Tensor) -> None:
+        parameters = list(self.policy.parameters())
+        if self._optimizer is None:
+            self._optimizer = torch.optim.Adam(parameters, lr=self.settings.learning_rate, foreach=True)
+        elif len(parameters) > self._trained:
+            known = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+            self._optimizer.add_param_group({"params": [p for p in parameters if id(p) not in known]})
+        self._trained = len(parameters)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+
+
+def _key(name: str, parts: int) -> str:
+    return f"{name.replace('.', '/')} {parts}"
+
+
+def count_parts(distribution: BaseDistribution) -> int:
+    """Return among how many parts of a choice's range the policy chooses."""
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return min(PARTS, (distribution.high - distribution.low) // distribution.step + 1)
+    assert isinstance(distribution, FloatDistribution)
+    return 1 if distribution.single() else PARTS
+
+
+def part_of(distribution: BaseDistribution, value: Any) -> int:
+    """Return the part of a range that a value is in."""
+    if isinstance(distribution, CategoricalDistribution):
+        return int(distribution.to_internal_repr(value))
+    low, high = _ends(distribution)
+    parts = count_parts(distribution)
+    place = (math.log(value) if getattr(distribution, "log", False) else value) - low
+    return min(parts - 1, max(0, int(place / (high - low) * parts))) if high > low else 0
+
+
+def value_in(distribution: BaseDistribution, part: int, rng: np.random.Generator) -> Any:
+    """Draw a value from a part of a range, uniformly."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[part]
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    low, high = _ends(distribution)
+    value = low + (high - low) * (part + rng.random()) / count_parts(distribution)
+    value = math.exp(value) if distribution.log else value
+    if isinstance(distribution, IntDistribution) or distribution.step is not None:
+        step = distribution.step or 1
+        value = distribution.low + step * round((value - distribution.low) / step)
+    value = min(max(value, distribution.low), distribution.high)
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _ends(distribution: BaseDistribution) -> tuple[float, float]:
+    """Return the ends of a range, half a step wider for whole numbers, in the logarithm where it is logarithmic."""
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    margin = distribution.step / 2 if isinstance(distribution, IntDistribution) else 0.0
+    low, high = distribution.low - margin, distribution.high + margin
+    return (math.log(low), math.log(high)) if distribution.log else (low, high)
+
+
+@hookimpl
+def learnforge_searchers() -> dict[str, type[Searcher]]:
+    return {"rl": RL}
