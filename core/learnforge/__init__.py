@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from learnforge.evaluation import evaluate
     from learnforge.heads import find_head, replace_head
     from learnforge.hookspecs import hookimpl, hookspec
-    from learnforge.meters import CostMeter, Score
+    from learnforge.meters import CostMeter, Score, layer_signatures
     from learnforge.options import plugin_field
     from learnforge.plugins import PluginChoice, Plugins
     from learnforge.report import RunSummary, Section
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from learnforge.stages.meta import Engine, FastWeights, MetaGradient, MetaLearner
     from learnforge.stages.meta.engine import Parameters
     from learnforge.stages.search import (
-        Encoding,
         FreshSampler,
         HistorySampler,
         HistoryView,
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
         Table,
         Trained,
         best_first,
+        encode,
         generator,
     )
     from learnforge.stages.search.view import Candidate, mutate, neighbours
@@ -123,10 +123,9 @@ _HOMES = {
     "stages.export": ("Exporter", "Runtime"),
     "stages.meta": ("Engine", "FastWeights", "MetaGradient", "MetaLearner"),
     "stages.meta.engine": ("Parameters",),
-    "meters": ("CostMeter", "Score"),
+    "meters": ("CostMeter", "Score", "layer_signatures"),
     "stages.search": (
-        "Encoding",
-        "FreshSampler",
+            "FreshSampler",
         "HistorySampler",
         "HistoryView",
         "Published",
@@ -135,6 +134,7 @@ _HOMES = {
         "Table",
         "Trained",
         "best_first",
+        "encode",
         "generator",
     ),
     "stages.search.view": ("Candidate", "mutate", "neighbours"),
@@ -179,7 +179,6 @@ __all__ = [
     "DirectTransfer",
     "Distiller",
     "DivergedError",
-    "Encoding",
     "Engine",
     "EpisodeShape",
     "Episodes",
@@ -233,12 +232,14 @@ __all__ = [
     "adapt",
     "best_first",
     "distill",
+    "encode",
     "evaluate",
     "export",
     "find_head",
     "generator",
     "hookimpl",
     "hookspec",
+    "layer_signatures",
     "load",
     "load_method",
     "load_task",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from learnforge.space import time_call
 from learnforge.task import TaskInfo
 
 
@@ -52,3 +56,77 @@ class Score(ABC):
             images: A batch of training images, normalised: float [batch, channel, height, width].
             labels: Their labels: int64 [batch].
         """
+
+
+def layer_signatures(network: nn.Module, task: TaskInfo) -> list[str]:
+    """Say what each layer does, in the order in which they run: `Conv2d 3x32x32 > 16x32x32 k3x3 s1x1 g1`.
+
+    Equal signatures take equal time. Containers are left out, and so is what no module does, such as the sum of a
+    shortcut.
+
+    Args:
+        network: A network, on any device; on the meta device nothing is computed.
+        task: Gives the input shape.
+    """
+    found: list[str] = []
+    _watch(network, task, lambda layer, inputs, output: found.append(_sign(layer, inputs, output)))
+    return found
+
+
+def time_layers(network: nn.Module, task: TaskInfo, threads: int = 1, known: Mapping[str, float] = {}) -> dict[str, float]:  # noqa: B006
+    """Time each layer of a network for one image: {signature: median milliseconds}.
+
+    Args:
+        network: The network, on its device.
+        task: Gives the input shape.
+        threads: CPU threads that torch may use meanwhile.
+        known: Signatures that need not be timed again.
+    """
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    calls: dict[str, Callable[[], Any]] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        signature = _sign(layer, inputs, output)
+        if signature not in known:
+            calls.setdefault(signature, lambda: layer(*inputs))
+
+    _watch(network, task, note)
+    return {signature: time_call(call, network, device, threads) for signature, call in calls.items()}
+
+
+def _watch(network: nn.Module, task: TaskInfo, note: Callable[[nn.Module, tuple[Any, ...], Any], None]) -> None:
+    """Show a network one image, and call `note(layer, inputs, output)` for each layer."""
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    layers = [layer for layer in network.modules() if not any(True for _ in layer.children())]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        with _evaluating(network), torch.no_grad():
+            network(torch.zeros(1, *task.input_shape, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Any:
+    was_training = network.training
+    network.eval()
+    yield
+    network.train(was_training)
+
+
+def _sign(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> str:
+    words = [type(layer).__name__, _shape(inputs[0] if inputs else None), ">", _shape(output)]
+    if hasattr(layer, "kernel_size"):
+        words += [f"k{_pair(layer.kernel_size)}", f"s{_pair(layer.stride)}"]
+    if hasattr(layer, "groups"):
+        words.append(f"g{layer.groups}")
+    return " ".join(words)
+
+
+def _shape(value: Any) -> str:
+    return "x".join(map(str, value.shape[1:])) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _pair(value: Any) -> str:
+    return "x".join(map(str, value if isinstance(value, tuple) else (value, value)))

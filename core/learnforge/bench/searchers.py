@@ -44,17 +44,13 @@ class Entry:
         name: As the table of results shows it.
         method: The searcher.
         warm_start: What its searches begin with.
+        key: Equal for equal searches: options and code.
     """
 
     name: str
     method: Searcher
     warm_start: Ranking | None = None
-
-    @property
-    def key(self) -> str:
-        """Equal for equal searches: options and code."""
-        start = asdict(self.warm_start) if self.warm_start is not None else None
-        return fingerprint([spell(self.method), asdict(identify(self.method)), start])[:16]
+    key: str = ""
 
 
 @frozen
@@ -138,7 +134,9 @@ def parse_entries(texts: Sequence[str | Mapping[str, Any]], plugins: Plugins) ->
         ranking = structure(Ranking, start, f"{text}.warm_start", problems) if start is not None else None
         method = plugins.resolve("searcher", table, str(text), problems)
         if method is not None:
-            entries.append(Entry(_name(table, ranking), method, ranking))
+            start = asdict(ranking) if ranking is not None else None
+            key = fingerprint([spell(method), asdict(identify(method)), start])[:16]
+            entries.append(Entry(_name(table, ranking), method, ranking, key))
     if problems:
         raise RecipeError(problems, "searchers")
     return entries

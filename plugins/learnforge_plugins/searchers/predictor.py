@@ -36,7 +36,7 @@ from attrs.validators import ge
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri
 
-from learnforge import Candidate, Encoding, HistorySampler, HistoryView, Searcher, SpaceView, generator, hookimpl
+from learnforge import Candidate, HistorySampler, HistoryView, Searcher, SpaceView, encode, generator, hookimpl
 
 Array = npt.NDArray[np.float64]
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -45,6 +45,8 @@ NOISES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 """Noise variances that are tried, as shares of the amplitude."""
 WEIGHTS = (0.0, 0.1, 0.3, 1.0)
 """Factors on scores in the encoding that are tried."""
+BLOCKS = 6
+"""Random candidates are drawn in so many blocks, of which each trial draws one anew."""
 MOST = 400
 """Trials that the process is fitted to, at most: the best half of them, and the latest."""
 
@@ -114,7 +116,7 @@ class _PredictorSampler(HistorySampler):
         rng: np.random.Generator,
     ) -> dict[str, Candidate]:
         """Return the candidates by key: random designs, a sixth of them new, and relatives of the best."""
-        blocks, size = 6, math.ceil(self._settings.candidates / 6)
+        blocks, size = BLOCKS, math.ceil(self._settings.candidates / BLOCKS)
         pool: dict[str, Candidate] = {}
         for block in range(number - blocks + 1, number + 1):
             for candidate in self._block(view, block, size):
@@ -139,8 +141,7 @@ class _PredictorSampler(HistorySampler):
         self, known: Sequence[Candidate], targets: Array, pool: Sequence[Candidate]
     ) -> tuple[Array, Array]:
         """Return mean and standard deviation of the process for each candidate of the pool."""
-        designs = [c.design for c in [*known, *pool]]
-        encoded, split = Encoding(designs)(designs), len(known)
+        encoded, split = encode([c.design for c in [*known, *pool]]), len(known)
         scores = self._scores([*known, *pool])
         weights = WEIGHTS if self._settings.scores else WEIGHTS[:1]
         fits = []

@@ -7,7 +7,7 @@
 The policy has a head for the name of each choice, made when that choice is first asked, so spaces may have choices
 that only come up with others, and any number of them. A number is chosen as one of at most 24 parts of its range, then
 uniformly within it. The reward R is the rank of a trial's worth among the trials so far, in [0, 1], the baseline b a
-moving average of it. The policy is a function of the study: it is trained anew on the trials in their order, so a resumed
+moving average of it. A design that comes up again earns nothing and teaches nothing. The policy is a function of the study: it is trained anew on the trials in their order, so a resumed
 search goes on with the very policy that it had.
 
 Reference:
@@ -46,8 +46,9 @@ class RL(Searcher):
 
     Args:
         algorithm: `reinforce` or `ppo`.
-        learning_rate: Adam's step size, above 0.
-        entropy: Weight of the policy's entropy (beta), from 0.
+        learning_rate: Adam's step size for the heads, above 0; the LSTM and the embeddings, which all choices share,
+            take a twentieth of it.
+        entropy: Weight of the policy's entropy (beta), summed over choices, from 0.
         decay: Decay of the baseline, in [0, 1).
         hidden: Units of the LSTM, from 1.
         batch: Trials in an update, from 1.
@@ -58,8 +59,8 @@ class RL(Searcher):
     repeat_rate: ClassVar[float] = 0.9
 
     algorithm: Literal["reinforce", "ppo"] = field(default="reinforce", validator=in_(("reinforce", "ppo")))
-    learning_rate: float = field(default=0.01, validator=gt(0.0))
-    entropy: float = field(default=0.01, validator=ge(0.0))
+    learning_rate: float = field(default=0.2, validator=gt(0.0))
+    entropy: float = field(default=0.1, validator=ge(0.0))
     decay: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
     hidden: int = field(default=32, validator=ge(1))
     batch: int = field(default=1, validator=ge(1))
@@ -69,12 +70,13 @@ class RL(Searcher):
     def sampler(
         self, seed: int, directions: Sequence[str], view: SpaceView | None = None
     ) -> optuna.samplers.BaseSampler:
-        return _PolicySampler(seed, self, directions)
+        return _PolicySampler(seed, self, directions, view)
 
 
 class _PolicySampler(optuna.samplers.BaseSampler):
-    def __init__(self, seed: int, settings: RL, directions: Sequence[str]):
-        self.seed, self._settings, self._directions = seed, settings, directions
+    def __init__(self, seed: int, settings: RL, directions: Sequence[str], view: SpaceView | None):
+        self.seed, self._settings, self._directions, self._view = seed, settings, directions, view
+        self._keys: dict[int, str] = {}
         self._learner = _Learner(seed, settings, directions)
         self._walk: tuple[int, _Walk] | None = None
 
@@ -106,10 +108,21 @@ class _PolicySampler(optuna.samplers.BaseSampler):
     def _catch_up(self, study: optuna.Study) -> None:
         """Let the policy learn from what was told since; begin anew where that came in another order."""
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        history = [trial for trial in complete if all(map(math.isfinite, trial.values))]
+        first = {self._key_of(trial): trial for trial in reversed(complete)}
+        distinct = [trial for trial in complete if first[self._key_of(trial)] is trial]
+        history = [trial for trial in distinct if all(map(math.isfinite, trial.values))]
         if not self._learner.fits(history):
             self._learner = _Learner(self.seed, self._settings, self._directions)
         self._learner.learn(history)
+
+
+    def _key_of(self, trial: FrozenTrial) -> str:
+        """Return what equal designs share."""
+        if trial.number not in self._keys:
+            rng = np.random.default_rng(0)  # a trial has all of its choices, so nothing is drawn
+            key = self._view.of_trial(trial, rng).key if self._view is not None else repr(trial.params)
+            self._keys[trial.number] = key
+        return self._keys[trial.number]
 
 
 class _Policy(nn.Module):
@@ -182,7 +195,7 @@ class _Learner:
         self.settings, self.directions = settings, directions
         self.policy = _Policy(seed, settings.hidden)
         self._optimizer: torch.optim.Optimizer | None = None
-        self._trained = 0
+        self._trained: set[str] = set()
         self._numbers: list[int] = []
         self._values: list[Sequence[float]] = []
         self._baseline: float | None = None
@@ -230,21 +243,27 @@ class _Learner:
             self._step(-(worth + settings.entropy * entropy))
 
     def _replay(self, trial: FrozenTrial) -> tuple[Tensor, Tensor]:
-        """Return a trial's log-probability, and the mean entropy of its choices."""
+        """Return a trial's log-probability, and the entropy of its choices."""
         walk = _Walk(self.policy)
         taken = [walk.take(name, trial.distributions[name], value) for name, value in trial.params.items()]
         if not taken:  # a space without choices
             return self.policy.bias.sum() * 0.0, self.policy.bias.sum() * 0.0
-        return torch.stack([p for p, _ in taken]).sum(), torch.stack([e for _, e in taken]).mean()
+        return torch.stack([p for p, _ in taken]).sum(), torch.stack([e for _, e in taken]).sum()
 
     def _step(self, loss: Tensor) -> None:
-        parameters = list(self.policy.parameters())
+        rate = self.settings.learning_rate
+        new = {n: p for n, p in self.policy.named_parameters() if n not in self._trained}
+        heads = [p for name, p in new.items() if name.endswith((" head", " bias"))]
+        groups: list[dict[str, Any]] = [
+            {"params": heads, "lr": rate},
+            {"params": [p for name, p in new.items() if not name.endswith((" head", " bias"))], "lr": rate / 20},
+        ]
         if self._optimizer is None:
-            self._optimizer = torch.optim.Adam(parameters, lr=self.settings.learning_rate, foreach=True)
-        elif len(parameters) > self._trained:
-            known = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
-            self._optimizer.add_param_group({"params": [p for p in parameters if id(p) not in known]})
-        self._trained = len(parameters)
+            self._optimizer = torch.optim.Adam(groups, foreach=True)
+        else:
+            for group in groups if new else ():
+                self._optimizer.add_param_group(group)
+        self._trained.update(new)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()

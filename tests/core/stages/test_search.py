@@ -29,13 +29,15 @@ from learnforge import (
     best_first,
     mutate,
 )
-from learnforge.stages.search import SearchStage, draw, driver, generator, non_dominated_rank, pool
+from learnforge.stages.search import SearchStage, draw, generator, networks, non_dominated_rank, pool
 from learnforge.stages.search import stage as stage_module
-from learnforge.stages.search.driver import Driver, Goal, Record, read_records
+from learnforge.stages.search.driver import Driver
+from learnforge.stages.search.evaluator import TrialResult
+from learnforge.stages.search.networks import NetworkEvaluator
 from learnforge.stages.search.pareto import crowding_distance, to_losses
+from learnforge.stages.search.record import Goal, Record, read_records
 from learnforge.stages.search.sampler import contains
 from learnforge.stages.search.storage import open_study
-from learnforge.stages.search.trial import TrialResult
 
 MakeContext = Callable[..., Context]
 QUICK = Train(epochs=1, batch_size=60, learning_rate=1e-2)
@@ -123,11 +125,15 @@ def search(
         executor: str = "serial",
         plugins: Plugins = toy_plugins,
         seed: int = 7,
+        train: Train = QUICK,
+        goals: Mapping[str, Any] | None = None,
+        evaluator: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
         **more: Any,
     ) -> tuple[list[Record], list[dict[str, Any]]]:
         space = toy_plugins.load("space", "toy")(faults or {})
-        goal = Goal(trials, objectives, limits or {}, batch)
-        context = evolve(make_context(None, **more), plugins=plugins)
+        goal = Goal(trials, objectives, limits or {}, batch, **(goals or {}))
+        context = evolve(make_context(folder, **more), plugins=plugins)
         method = plugins.load("searcher", searcher[0])(**searcher[1])
         sampler = method.sampler(seed, goal.directions, SpaceView(space))
         place = plugins.load("executor", executor)()
@@ -136,7 +142,10 @@ def search(
             if storage is not None and path is None:
                 options = {"study_name": "toy", "directions": goal.directions, "load_if_exists": True}
                 study = optuna.create_study(storage=storage, sampler=sampler, **options)
-            records = Driver(goal, space, task, QUICK, study, context, place, 1).run()
+            wanted = frozenset([*goal.metrics, *goal.limits])
+            options = {"wanted": wanted, **(evaluator or {})}
+            networks = NetworkEvaluator(space, task, train, context.seed, context.stage, 1, **options)
+            records = Driver(goal, networks, study, context, place, 1).run()
             return records, timeless(read_records(study))
 
     return run
@@ -370,7 +379,7 @@ def test_a_latency_is_measured_once_and_stored(search: Any, monkeypatch: pytest.
         measured.append(1)
         return float(len(measured))
 
-    monkeypatch.setattr(driver, "measure_latency", measure)
+    monkeypatch.setattr(networks, "measure_latency", measure)
     storage = optuna.storages.InMemoryStorage()
     run_trial = pool.run_trial
 

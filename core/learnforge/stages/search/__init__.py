@@ -1,6 +1,6 @@
 """Architecture search: the kind of stage `search` and the hole that a searcher fills."""
 
-from learnforge.stages.search.encoding import Encoding
+from learnforge.stages.search.encoding import encode
 from learnforge.stages.search.pareto import best_first, non_dominated_rank
 from learnforge.stages.search.sampler import FreshSampler, HistorySampler, draw, generator, split_history
 from learnforge.stages.search.searcher import Searcher
@@ -10,7 +10,6 @@ from learnforge.stages.search.view import Candidate, HistoryView, SpaceView, nei
 
 __all__ = [
     "Candidate",
-    "Encoding",
     "FreshSampler",
     "HistorySampler",
     "HistoryView",
@@ -22,6 +21,7 @@ __all__ = [
     "Trained",
     "best_first",
     "draw",
+    "encode",
     "generator",
     "learnforge_stages",
     "neighbours",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,73 +11,68 @@ import numpy.typing as npt
 from learnforge.space import Choice, Design
 
 Array = npt.NDArray[np.float64]
-_ABSENT = "(absent)"
+Leaves = dict[str, Choice]
 
 
-class Encoding:
-    """Turns designs into vectors whose squared distance counts what differs.
+def encode(designs: Sequence[Design]) -> Array:
+    """Return designs as vectors whose squared distance counts what differs: float [design, column].
 
-    A design is flattened to {path: value}. A category has one column for each of its values, and differing
-    in one adds 1 to the squared distance; so does a path that only one of two designs has. A number has
-    one column: its place among the numbers seen there, from 0 to 1, so that ranges in the logarithm need no
-    mention.
-
-    Args:
-        designs: What the columns are learnt from; values that come later are as unlike as any other.
+    A design is flattened to {path: value}. A path that holds anything but numbers has one column for each of its
+    values: differing there adds 1 to the squared distance, and so does a path that only one of two designs has. A path of
+    numbers adds the square of how far apart their places are among the numbers found there, from 0 to 1, so that a range
+    in the logarithm needs no mention.
     """
-
-    def __init__(self, designs: Sequence[Design]):
-        seen: dict[str, dict[Choice, None]] = {}
-        flat = [flatten(design) for design in designs]
-        for design in flat:
-            for path, value in design.items():
-                seen.setdefault(path, {})[_key(value)] = None
-        self._numbers: dict[str, Array] = {}
-        self._categories: dict[str, dict[Choice, int]] = {}
-        self._offset: dict[str, int] = {}
-        self.columns = 0
-        for path, values in seen.items():
-            self._offset[path] = self.columns
-            if all(isinstance(value, (int, float)) for value in values):
-                self._numbers[path] = np.array(sorted(values), dtype=np.float64)  # type: ignore[arg-type]
-                self.columns += 2
-            else:
-                self._categories[path] = {value: i for i, value in enumerate([*values, _ABSENT])}
-                self.columns += len(values) + 1
-
-    def __call__(self, designs: Sequence[Design]) -> Array:
-        """Return float [design, column]."""
-        rows = [flatten(design) for design in designs]
-        encoded = np.zeros((len(rows), self.columns))
-        half = np.sqrt(0.5)  # two columns differ where a category does
-        for path, categories in self._categories.items():
-            places = [categories.get(_key(row.get(path, _ABSENT)), -1) for row in rows]
-            known = np.array(places) >= 0
-            encoded[known, self._offset[path] + np.array(places)[known]] = half
-        for path, values in self._numbers.items():
-            column = self._offset[path]
-            present = np.array([path in row for row in rows])
-            numbers = np.array([row.get(path, values[0]) for row in rows], dtype=np.float64)
-            places = np.linspace(0.0, 1.0, len(values)) if len(values) > 1 else np.zeros(1)
-            encoded[present, column] = np.interp(numbers, values, places)[present]
-            encoded[~present, column + 1] = 1.0
-        return encoded
+    rows = [flatten(design) for design in designs]
+    paths: dict[str, None] = {}
+    for row in rows:
+        paths.update(dict.fromkeys(row))
+    columns = [_columns(path, rows) for path in paths]
+    return np.hstack(columns) if columns else np.zeros((len(rows), 0))
 
 
-def flatten(design: Any, path: str = "") -> dict[str, Choice]:
+def flatten(design: Design) -> Leaves:
     """Return a design's leaves, `{"stages.0.width": 16, …}`."""
-    if isinstance(design, Mapping):
-        items = design.items()
-    elif isinstance(design, (list, tuple)):
-        items = enumerate(design)  # type: ignore[assignment]
-    else:
-        return {path: design}
-    leaves: dict[str, Choice] = {}
-    for key, value in items:
-        leaves |= flatten(value, f"{path}.{key}" if path else str(key))
+    leaves: Leaves = {}
+    _gather(design, "", leaves)
     return leaves
 
 
-def _key(value: Choice) -> Choice:
-    """Keep truth values apart from the numbers 0 and 1, which they equal."""
-    return str(value) if isinstance(value, bool) else value
+def _gather(part: Any, path: str, leaves: Leaves) -> None:
+    if isinstance(part, dict):
+        for key, value in part.items():
+            _gather(value, f"{path}.{key}" if path else key, leaves)
+    elif isinstance(part, (list, tuple)):
+        for place, value in enumerate(part):
+            _gather(value, f"{path}.{place}", leaves)
+    else:
+        leaves[path] = part
+
+
+def _columns(path: str, rows: Sequence[Leaves]) -> Array:
+    """Encode one path: float [design, column]."""
+    values = [row.get(path, _ABSENT) for row in rows]
+    kinds = set(map(type, values)) - {_Absent}
+    if kinds <= {int, float}:
+        return _numbers(values)
+    places: dict[Any, int] = {}
+    found = [places.setdefault((type(value), value), len(places)) for value in values]
+    columns = np.zeros((len(rows), len(places)))
+    columns[np.arange(len(rows)), found] = np.sqrt(0.5)  # two columns differ where a category does
+    return columns
+
+
+def _numbers(values: Sequence[Any]) -> Array:
+    present = np.array([value is not _ABSENT for value in values])
+    numbers = np.array([value for value in values if value is not _ABSENT], dtype=np.float64)
+    distinct, inverse = np.unique(numbers, return_inverse=True)
+    columns = np.zeros((len(values), 2))
+    columns[present, 0] = inverse / max(1, len(distinct) - 1)
+    columns[~present, 1] = 1.0
+    return columns
+
+
+class _Absent:
+    """Stands for the value of a path that a design does not have."""
+
+
+_ABSENT: Any = _Absent()

@@ -1,0 +1,46 @@
+"""Scores from the gradient of the loss of one batch: its norm, and SNIP.
+
+    grad-norm = || dL / d theta ||_2                                                 (Abdelfattah, section 3.1)
+    snip      = sum over weights of |dL / d theta * theta|                           (Lee, equation 6, unnormalised)
+
+Reference:
+    Abdelfattah, Mehrotra, Dudziak & Lane, Zero-cost proxies for lightweight NAS, 2021. arXiv:2101.08134
+    Lee, Ajanthan & Torr, SNIP: single-shot network pruning based on connection sensitivity, 2019. arXiv:1810.02340
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from torch import Tensor, nn
+
+from learnforge import Score, hookimpl
+
+
+@frozen
+class GradientNorm(Score):
+    """The norm of the gradient of the cross-entropy. It has no options."""
+
+    def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
+        gradients = [p.grad for p in _differentiated(network, images, labels) if p.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
+
+@frozen
+class SNIP(Score):
+    """Connection sensitivity of all weights. It has no options."""
+
+    def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
+        weights = [p for p in _differentiated(network, images, labels) if p.ndim > 1 and p.grad is not None]
+        return float(torch.stack([(p.grad * p).abs().sum() for p in weights if p.grad is not None]).sum())
+
+
+def _differentiated(network: nn.Module, images: Tensor, labels: Tensor) -> list[nn.Parameter]:
+    F.cross_entropy(network(images), labels).backward()
+    return list(network.parameters())
+
+
+@hookimpl
+def learnforge_scores() -> dict[str, type[Score]]:
+    return {"grad-norm": GradientNorm, "snip": SNIP}
