@@ -193,7 +193,7 @@ def _value(
     if kind is None:
         return _convert(data, hint, path, problems, resolve)
     if field.metadata.get("many") and isinstance(data, (list, tuple)):
-        one = attrs.evolve(field, metadata={**field.metadata, "many": False})
+        one = field.evolve(metadata={**field.metadata, "many": False})
         items = [_value(item, hint, one, f"{path}[{i}]", problems, resolve) for i, item in enumerate(data)]
         return _FAILED if any(item is _FAILED for item in items) else tuple(items)
     if field.metadata.get("many"):

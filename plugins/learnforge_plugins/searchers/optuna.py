@@ -27,7 +27,7 @@ class OptunaSampler(Searcher):
     """A sampler of Optuna's.
 
     Args:
-        sampler: Name of a class in `optuna.samplers`, or `package.module:Class` of an installed package.
+        sampler_name: TOML key `sampler`: a class in `optuna.samplers`, or `package.module:Class` of an installed package.
         arguments: Keyword arguments of the class; the seed comes from the run.
         exact: Make a fresh sampler for each trial, so that a resumed search goes on as it would have. Right for
             samplers whose only state is the study, the default for Optuna's own of that sort.
