@@ -93,6 +93,23 @@ def structure(
         return None
 
 
+def convert_option(cls: type, key: str, value: Any, path: str, problems: list[Problem]) -> Any:
+    """Return a value as an option of `cls` takes it, or append what is wrong with it to `problems`.
+
+    Args:
+        cls: A frozen attrs class.
+        key: TOML key of the option, which must exist.
+        value: Plain data.
+        path: TOML path, for the problems.
+        problems: Grows by one entry for each thing wrong.
+    """
+    declared = next(f for f in attrs.fields(cls) if option_key(f) == key)
+    converted = _value(value, _hints(cls)[declared.name], declared, path, problems, None)
+    if converted is not _FAILED:
+        _is_valid(declared, converted, path, problems)
+    return value if converted is _FAILED else converted
+
+
 def build(cls: type[T], data: Mapping[str, Any], source: str) -> T:
     """Build `cls` from a table or raise every problem at once.
 

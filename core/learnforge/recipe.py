@@ -29,7 +29,9 @@ from learnforge.errors import (
 from learnforge.options import option_key, structure
 from learnforge.plugins import PluginChoice, Plugins, identify
 from learnforge.space import Model, measure_cost
+from learnforge.stages.ranges import check_ranges, take_ranges
 from learnforge.stages.stage import Reference, Stage
+from learnforge.stages.tuning import check_tuning
 from learnforge.task import Task, TaskSource, check_task
 
 
@@ -207,6 +209,7 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks, source: str = "
         except KeyError:
             continue  # an input's stage is itself at fault, and reported
         faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs)
+        faults += check_tuning(stage)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
         stand_ins[stage.name] = with_lineage(stage.output(task, inputs), task, inputs)
     if problems:
@@ -334,17 +337,21 @@ def _parse_stage(table: Any, position: int, plugins: Plugins, problems: list[Pro
     except PluginError as error:
         problems.append(Problem(f"{path}.kind", str(error)))
         return None
+    table, ranges = take_ranges(table, path, problems)
     rest = _known_keys(cls, table, path, problems)
     method = _parse_method(cls, table, path, plugins, problems)
     stage = structure(cls, {"name": table.get("name", kind), **rest}, path, problems, plugins.resolve)
-    return evolve(stage, method=method) if stage is not None else None
+    if stage is None:
+        return None
+    whole: Stage = evolve(stage, method=method)
+    return evolve(whole, ranges=check_ranges(whole, ranges, path, problems))
 
 
 def _known_keys(
     cls: type[Stage], table: Mapping[str, Any], path: str, problems: list[Problem]
 ) -> dict[str, Any]:
     """Return what is the stage's own in its table; report the keys that nobody knows."""
-    own = {option_key(f) for f in attrs.fields(cls)} - {"method"}
+    own = {option_key(f) for f in attrs.fields(cls) if not f.metadata.get("internal")}
     known = own | set(_STAGE_KEYS if cls.method_kind else ("name", "kind"))
     for key in table:
         if key == "method":

@@ -41,6 +41,7 @@ from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_
 from learnforge.report import Section, read_summary
 from learnforge.runlog import EventLog, lock
 from learnforge.stages.stage import Stage
+from learnforge.stages.tuning import carry_out
 from learnforge.task import describe_task
 
 
@@ -280,7 +281,7 @@ class _Runner:
         self.emit("stage_started", stage=stage.name, kind=stage.kind)
         start = time.perf_counter()
         try:
-            artifact = stage.run(task, inputs, context)
+            artifact = carry_out(stage, task, inputs, context)
         except DivergedError as error:
             raise StageError(f"stage {stage.name!r}: {error}") from error
         except Exception as error:

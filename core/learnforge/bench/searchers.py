@@ -24,6 +24,7 @@ from learnforge.errors import Problem, RecipeError
 from learnforge.files import fingerprint, write_text
 from learnforge.options import structure
 from learnforge.plugins import PluginChoice, Plugins, identify, spell
+from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.record import Goal, Ranking, Record
 from learnforge.stages.search.searcher import Searcher
@@ -165,7 +166,7 @@ def run_search(entry: Entry, table: Table, seed: int, budget: float, is_final: b
     goal = Goal(MOST_TRIALS, (VALIDATION,), {}, warm_start=entry.warm_start, seconds=budget)
     context = Context("bench", seed, torch.device("cpu"), plugins)
     with open_study(None, "bench", goal.directions, sampler) as study:
-        Driver(goal, evaluator, study, context, plugins.load("executor", "serial")(), 1).run()
+        Driver(Admission(goal, evaluator, context), study, plugins.load("executor", "serial")(), 1).run()
         trials = [
             (Record(**trial.user_attrs["learnforge"]), trial.params) for trial in study.get_trials(deepcopy=False)
         ]

@@ -99,6 +99,9 @@ class DistillStage(Stage):
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         return evolve(inputs["student"], weights=None)
 
+    def for_trial(self) -> DistillStage:
+        return evolve(self, baseline=False)
+
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         here = task.load(context.device)
         teacher = inputs["teacher"].network(context.plugins, context.derive("teacher")).to(context.device)

@@ -15,7 +15,8 @@ from learnforge.context import Context
 from learnforge.errors import Problem
 from learnforge.options import option_key, plain, plugin_field
 from learnforge.plugins import identify, spell
-from learnforge.space import Model
+from learnforge.space import COSTS, Model
+from learnforge.stages.ranges import Range, Tune
 from learnforge.task import Task, TaskInfo, TaskSource
 
 Reference = str | Model | Artifact | nn.Module | None
@@ -36,11 +37,15 @@ class Stage(ABC):
         name: Name of the stage in its recipe, and of its folder.
         method: The method, `use` and `options` in TOML; None for a kind that has none.
         task: The stage's own task, else the recipe's.
+        tune: How options that are given as ranges are searched.
+        ranges: {path of an option: range}, as the recipe has them in the options' places.
     """
 
     name: str
     method: Any = field(default=None, repr=False, metadata={"internal": True})  # `use` and `options` in TOML
     task: TaskSource | None = plugin_field("task", default=None)
+    tune: Tune | None = None
+    ranges: Mapping[str, Range] = field(factory=dict, repr=False, metadata={"internal": True})
 
     kind: ClassVar[str]
     method_kind: ClassVar[str | None] = None
@@ -66,6 +71,21 @@ class Stage(ABC):
         """Return a stand-in, without weights, for what `run` will give; later stages are checked with it."""
         source = next(iter(inputs.values()))
         return attrs.evolve(source, task=task.info, weights=None, adapter={}, adapter_options={})
+
+    def for_trial(self) -> Stage:
+        """Return the stage without what only a report needs, such as a baseline: a trial of a search over its options."""
+        return self
+
+    def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Return what a search over its options may judge a trial by: `accuracy` on validation data, and costs.
+
+        Args:
+            metrics: Those of the artifact of a trial, whose test split is the validation split.
+        """
+        found = {name: metrics[name] for name in COSTS if name in metrics}
+        if "validation_accuracy" in metrics:
+            found["accuracy"] = metrics["validation_accuracy"]
+        return found
 
     def describe_inputs(self) -> dict[str, Reference]:
         """Return {role: reference} for every input."""

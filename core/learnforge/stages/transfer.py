@@ -169,6 +169,9 @@ class TransferStage(Stage):
             )
         return problems
 
+    def for_trial(self) -> TransferStage:
+        return evolve(self, baseline=False)
+
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         here, source = task.load(context.device), inputs["source"]
         labelled = (

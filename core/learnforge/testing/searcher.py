@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from learnforge.context import Context
 from learnforge.plugins import Plugins
 from learnforge.space import Design, Space, design_key
+from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.record import Goal
 from learnforge.stages.search.sampler import contains
@@ -269,7 +270,7 @@ def _drive(space: Space, study: optuna.Study, trials: int) -> Driver:
     """Make a driver whose trials end at once."""
     context = Context("toy", 0, torch.device("cpu"), Plugins())
     evaluator, executor = Instant(space, Landscape(0)), context.plugins.load("executor", "serial")()
-    return Driver(Goal(trials, ("accuracy",), {}), evaluator, study, context, executor, threads=1)
+    return Driver(Admission(Goal(trials, ("accuracy",), {}), evaluator, context), study, executor, threads=1)
 
 
 def _trials(study: optuna.Study) -> list[FrozenTrial]:

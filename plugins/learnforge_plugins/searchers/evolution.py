@@ -13,7 +13,7 @@ Reference:
     arXiv:1802.01548
 Differs:
     With several objectives the tournament is won by non-dominated rank, then crowding distance (NSGA-II's
-    order).
+    order). A child that breaks a limit of the search is made anew, up to 20 times.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from attrs import field, frozen
 from attrs.validators import ge
 
 from learnforge import HistorySampler, Searcher, SpaceView, best_first, hookimpl, mutate
+
+
+ATTEMPTS = 20
+"""Times that a child is made anew because it breaks a limit."""
 
 
 @frozen
@@ -46,13 +50,13 @@ class Evolution(Searcher):
     def sampler(
         self, seed: int, directions: Sequence[str], view: SpaceView | None = None
     ) -> optuna.samplers.BaseSampler:
-        return _AgingSampler(seed, self.population, self.tournament)
+        return _AgingSampler(seed, self.population, self.tournament, view)
 
 
 class _AgingSampler(HistorySampler):
-    def __init__(self, seed: int, population: int, tournament: int):
+    def __init__(self, seed: int, population: int, tournament: int, view: SpaceView | None):
         super().__init__(seed)
-        self.population, self.tournament = population, tournament
+        self.population, self.tournament, self._view = population, tournament, view
 
     def propose(
         self, history: Sequence[optuna.trial.FrozenTrial], rng: np.random.Generator, directions: Sequence[str]
@@ -63,7 +67,17 @@ class _AgingSampler(HistorySampler):
         drawn = sorted({int(i) for i in rng.integers(len(alive), size=self.tournament)})
         winner = best_first([alive[i].values for i in drawn], directions)[0]
         parent = alive[drawn[winner]]
-        return mutate(parent.params, parent.distributions, rng)
+        return self._child(parent, rng)
+
+    def _child(self, parent: optuna.trial.FrozenTrial, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Return the parent's choices with one of them changed; where the space is known, one that keeps the limits."""
+        if self._view is None:
+            return mutate(parent.params, parent.distributions, rng)
+        for _ in range(ATTEMPTS):
+            child = self._view.complete(mutate(parent.params, parent.distributions, rng), rng)
+            if self._view.allows(child):
+                break
+        return child.choices
 
 
 @hookimpl

@@ -61,8 +61,10 @@ class _LocalSampler(HistorySampler):
         for position in best_first([trial.values for trial in trials], directions):
             around = view.neighbours(view.of_trial(trials[position], rng), rng)
             unknown = [candidate for candidate in around if candidate.key not in seen]
-            if unknown:
-                return unknown[int(rng.integers(len(unknown)))].choices
+            while unknown:
+                candidate = unknown.pop(int(rng.integers(len(unknown))))
+                if view.allows(candidate):
+                    return candidate.choices
         return {}
 
 

@@ -12,7 +12,7 @@ Reference:
     doi:10.1109/4235.996017
 Differs:
     Members are designs in normal form, so one network does not fill the population under several names, and a child
-    whose design is known is made anew, up to 20 times. Choices are categories or numbers, crossed over uniformly.
+    whose design is known or breaks a limit is made anew, up to 20 times. Choices are categories or numbers, crossed over uniformly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial
 from learnforge import HistorySampler, HistoryView, Searcher, SpaceView, best_first, hookimpl, mutate
 
 ATTEMPTS = 20
-"""Times that a child is made anew because its design is known."""
+"""Times that a child is made anew because its design is known or breaks a limit."""
 
 
 @frozen
@@ -69,7 +69,7 @@ class _GenerationSampler(HistorySampler):
         for _ in range(ATTEMPTS):
             mother, father = (self._parent(members, rng) for _ in range(2))
             child = view.complete(_cross(mother, father, rng), rng)
-            if child.key not in seen:
+            if child.key not in seen and view.allows(child):
                 break
         return child.choices
 

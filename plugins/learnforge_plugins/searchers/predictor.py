@@ -45,6 +45,8 @@ NOISES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 """Noise variances that are tried, as shares of the amplitude."""
 WEIGHTS = (0.0, 0.1, 0.3, 1.0)
 """Factors on scores in the encoding that are tried."""
+ATTEMPTS = 100
+"""Candidates, from the most promising one on, that are held against the search's limits."""
 BLOCKS = 6
 """Random candidates are drawn in so many blocks, of which each trial draws one anew."""
 MOST = 400
@@ -106,7 +108,9 @@ class _PredictorSampler(HistorySampler):
         if not pool:
             return {}
         mean, deviation = self._foretell([c for c, _ in evaluated], np.array([t for _, t in evaluated]), pool)
-        return pool[int(np.argmax(mean + deviation * rng.standard_normal(len(pool))))].choices
+        order = np.argsort(-(mean + deviation * rng.standard_normal(len(pool))), kind="stable")
+        allowed = (pool[i] for i in order[:ATTEMPTS] if view.allows(pool[i]))
+        return next(allowed, pool[order[0]]).choices
 
     def _pool(
         self,

@@ -7,7 +7,7 @@
 The policy has a head for the name of each choice, made when that choice is first asked, so spaces may have choices
 that only come up with others, and any number of them. A number is chosen as one of at most 24 parts of its range, then
 uniformly within it. The reward R is the rank of a trial's worth among the trials so far, in [0, 1], the baseline b a
-moving average of it. A design that comes up again earns nothing and teaches nothing. The policy is a function of the study: it is trained anew on the trials in their order, so a resumed
+moving average of it. A design that comes up again teaches nothing, one that the search refuses earns the least. The policy is a function of the study: it is trained anew on the trials in their order, so a resumed
 search goes on with the very policy that it had.
 
 Reference:
@@ -107,10 +107,10 @@ class _PolicySampler(optuna.samplers.BaseSampler):
 
     def _catch_up(self, study: optuna.Study) -> None:
         """Let the policy learn from what was told since; begin anew where that came in another order."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        first = {self._key_of(trial): trial for trial in reversed(complete)}
-        distinct = [trial for trial in complete if first[self._key_of(trial)] is trial]
-        history = [trial for trial in distinct if all(map(math.isfinite, trial.values))]
+        told = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        first = {self._key_of(trial): trial for trial in reversed(told)}
+        distinct = [trial for trial in told if first[self._key_of(trial)] is trial]
+        history = [trial for trial in distinct if trial.values is None or all(map(math.isfinite, trial.values))]
         if not self._learner.fits(history):
             self._learner = _Learner(self.seed, self._settings, self._directions)
         self._learner.learn(history)
@@ -197,7 +197,7 @@ class _Learner:
         self._optimizer: torch.optim.Optimizer | None = None
         self._trained: set[str] = set()
         self._numbers: list[int] = []
-        self._values: list[Sequence[float]] = []
+        self._values: list[Sequence[float] | None] = []
         self._baseline: float | None = None
 
     def fits(self, history: Sequence[FrozenTrial]) -> bool:
@@ -216,8 +216,9 @@ class _Learner:
     def _advantages(self, size: int) -> list[float]:
         """Return R - b of the newest trials; R is 1 for the best of all so far and 0 for the worst."""
         count = len(self._values)
-        order = best_first(self._values, self.directions)
-        place = {position: rank for rank, position in enumerate(order)}
+        valued = [i for i, values in enumerate(self._values) if values is not None]
+        order = best_first([values for values in self._values if values is not None], self.directions)
+        place = dict.fromkeys(range(count), count - 1) | {valued[i]: rank for rank, i in enumerate(order)}
         rewards = [1.0 - (place[i] + 0.5) / count for i in range(count - size, count)]
         advantages = []
         for reward in rewards:

@@ -31,6 +31,7 @@ from learnforge import (
 )
 from learnforge.stages.search import SearchStage, draw, generator, networks, non_dominated_rank, pool
 from learnforge.stages.search import stage as stage_module
+from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.evaluator import TrialResult
 from learnforge.stages.search.networks import NetworkEvaluator
@@ -145,7 +146,7 @@ def search(
             wanted = frozenset([*goal.metrics, *goal.limits])
             options = {"wanted": wanted, **(evaluator or {})}
             networks = NetworkEvaluator(space, task, train, context.seed, context.stage, 1, **options)
-            records = Driver(goal, networks, study, context, place, 1).run()
+            records = Driver(Admission(goal, networks, context), study, place, 1).run()
             return records, timeless(read_records(study))
 
     return run

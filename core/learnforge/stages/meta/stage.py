@@ -124,6 +124,12 @@ class MetaStage(Stage):
         options = {"meta_learner": spell(self.method), "episodes": asdict(self.episodes)}
         return evolve(stand_in, adapter={}, adapter_options=options)
 
+    def for_trial(self) -> MetaStage:
+        return evolve(self, validation_episodes=0)
+
+    def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        return {**super().measured(metrics), "accuracy": metrics["test"]["after"]}
+
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         source = inputs["source"]
         trained = source.provenance.origins | set(task.origins_of(task.train))

@@ -10,18 +10,19 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import optuna
 from optuna.trial import Trial, TrialState
 
-from learnforge.context import Context, Executor, Slot, Tracker
+from learnforge.context import Executor, Slot, Tracker
 from learnforge.errors import StageError
 from learnforge.space import Design, design_key
-from learnforge.stages.search.evaluator import Evaluator, Refused, TrialJob, TrialResult, set_up, tear_down
+from learnforge.stages.search.admission import Admission
+from learnforge.stages.search.evaluator import TrialJob, TrialResult, set_up, tear_down
 from learnforge.stages.search.ladder import Ladder
 from learnforge.stages.search.pool import Pool
-from learnforge.stages.search.record import NOTE, Goal, Ranking, Record
+from learnforge.stages.search.record import NOTE, Ranking, Record
 from learnforge.stages.search.sampler import generator
 from learnforge.stages.search.view import Candidate, SpaceView, TrialPick
 
@@ -39,25 +40,22 @@ class Driver:
     """Runs one search to its end, from wherever its study stands.
 
     Args:
-        goal: What to search for.
-        evaluator: How designs are evaluated.
+        admission: What to search for, how designs are evaluated, and which may be.
         study: The study, with the searcher's sampler.
-        context: Seed, device, executor, hooks.
         executor: Where trials run.
         threads: CPU threads of a trial.
     """
 
     def __init__(
         self,
-        goal: Goal,
-        evaluator: Evaluator,
+        admission: Admission,
         study: optuna.Study,
-        context: Context,
         executor: Executor,
         threads: int,
     ):
-        self.goal, self.evaluator, self.study = goal, evaluator, study
-        self.context, self.executor = context, executor
+        self.admission, self.study, self.executor = admission, study, executor
+        self.goal, self.evaluator, self.context = admission.goal, admission.evaluator, admission.context
+        goal, evaluator, context = self.goal, self.evaluator, self.context
         self.view = SpaceView(evaluator.space)
         self.slots = [Slot(threads, str(context.device)) for _ in range(context.workers)]
         # a measurement must not be disturbed by trials, so these are asked for together
@@ -66,7 +64,6 @@ class Driver:
         self.in_flight: dict[int, tuple[Trial, Record]] = {}
         self.ladder = Ladder(goal, evaluator.epochs, context)
         self.twins: dict[str, list[Trial]] = {}
-        self.floor = -math.inf
         self.counted = 0
         self.seconds = 0.0
         self.in_a_row = 0
@@ -81,7 +78,7 @@ class Driver:
         Raises:
             StageError: Every design was refused by the limits, or every trial fails.
         """
-        self.floor = self._find_floor()
+        self.admission.floor = self._find_floor()
         self._resume()
         self._warm_up()
         label = f"{self.context.stage}: trials"
@@ -175,7 +172,7 @@ class Driver:
                 if candidate.key in seen:
                     continue
                 seen.add(candidate.key)
-                if not self._refusal(candidate.design)[0]:
+                if not self.admission.refusal(candidate.design)[0]:
                     value = self.evaluator.score(wanted.score, candidate.design, self.context)
                     scored.append((candidate, value))
                     tracker.advance()
@@ -205,7 +202,7 @@ class Driver:
         seen = set(self.records)
         for _ in range(DRAWS_BEFORE_EXHAUSTED):
             candidate = self.view.random(rng)
-            if candidate.key not in seen and not self._refusal(candidate.design)[0]:
+            if candidate.key not in seen and not self.admission.refusal(candidate.design)[0]:
                 self.study.enqueue_trial(dict(candidate.choices))
                 return True
             seen.add(candidate.key)
@@ -225,10 +222,10 @@ class Driver:
             else:
                 self._tell_repeat(trial, known)
             return
-        reason, metrics = self._refusal(design)
+        reason, metrics = self.admission.refusal(design)
         if not reason and self.evaluator.dear:
             metrics |= {name: self._measured(name, trial, design) for name in self.evaluator.dear}
-            reason = self._broken(metrics)
+            reason = self.admission.broken(metrics)
         record = Record(trial.number, key, design, "refused" if reason else "running", metrics, reason)
         self._notice(record, is_new=not reason)
         if reason:
@@ -236,29 +233,6 @@ class Driver:
         else:
             self.in_flight[trial.number] = (trial, record)
             self.ladder.take_up(trial, record)
-
-    def _refusal(self, design: Design) -> tuple[str, dict[str, float]]:
-        """Return why a design may not be evaluated, or "", and what is known of it beforehand."""
-        metrics: dict[str, float] = {}
-        try:
-            for found in self.evaluator.foresee(design, self.context):
-                metrics.update(found)
-                if reason := self._broken(metrics):
-                    return reason, metrics
-            wanted = self.goal.filter
-            if wanted is not None and self.floor > -math.inf:
-                score = self.evaluator.score(wanted.score, design, self.context)
-                if score < self.floor:
-                    return f"{wanted.score} {score:.4g} < {self.floor:.4g}, the filter's bar", metrics
-        except Refused as refused:
-            return str(refused), metrics
-        return "", metrics
-
-    def _broken(self, metrics: Mapping[str, float]) -> str:
-        """Say which limits are broken, of those whose metric is known."""
-        limits = self.goal.limits
-        over = [f"{n} {metrics[n]:g} > {limit:g}" for n, limit in limits.items() if metrics.get(n, 0.0) > limit]
-        return ", ".join(over)
 
     def _measured(self, name: str, trial: Trial, design: Design) -> float:
         """Measure once, before any trial of the batch runs; a stored measurement is never repeated."""
@@ -274,8 +248,9 @@ class Driver:
         trial.set_user_attr(NOTE, record.as_data())
         if is_complete:
             self.study.tell(trial, [record.metrics[name] for name in self.goal.metrics])
-        else:
-            self.study.tell(trial, state=TrialState.FAIL)
+        else:  # samplers learn from pruned trials to keep away, and nothing from failed ones
+            is_refused = self.records[record.key].state == "refused"
+            self.study.tell(trial, state=TrialState.PRUNED if is_refused else TrialState.FAIL)
         self.context.emit("trial_finished", stage=self.context.stage, trial=record.as_data())
 
     def _tell_repeat(self, trial: Trial, known: Record) -> None:
@@ -314,10 +289,11 @@ class Driver:
         record.metrics.update(result.metrics)
         record.seconds += result.seconds
         values = [record.metrics.get(name, math.nan) for name in self.goal.metrics]
-        is_good = not result.failure and all(map(math.isfinite, values))
-        if not is_good:
-            record.state = "failed"
-            record.reason = result.failure or f"{', '.join(self.goal.metrics)} must be finite, got {values}"
+        reason = result.failure or self.admission.broken(record.metrics)
+        if not reason and not all(map(math.isfinite, values)):
+            reason = f"{', '.join(self.goal.metrics)} must be finite, got {values}"
+        if reason:
+            record.state, record.reason = "failed", reason
         self.ladder.climb(trial, record, values, result.state)
 
     def _conclude(self, trial: Trial, record: Record, state: str, reason: str) -> None:

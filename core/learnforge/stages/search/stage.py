@@ -20,6 +20,7 @@ from learnforge.options import plugin_field
 from learnforge.randomness import seeded
 from learnforge.space import COSTS, Space
 from learnforge.stages.measures import judge, weigh
+from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.networks import NetworkEvaluator, label_of
 from learnforge.stages.search.pareto import best_first, non_dominated_rank, to_losses
@@ -193,11 +194,12 @@ class SearchStage(Stage):
             label_of(score): functools.partial(evaluator.score, label_of(score), context=context)
             for score in self.scores
         }
-        view = SpaceView(self.space, scores)
+        admission = Admission(goal, evaluator, context)
+        view = SpaceView(self.space, scores, admission.allows)
         sampler = self.method.sampler(context.derive("searcher"), goal.directions, view)
         path = context.folder / "study.db" if context.folder else None
         with open_study(path, self.name, goal.directions, sampler) as study:
-            driver = Driver(goal, evaluator, study, context, self.executor or context.executor, self.threads)
+            driver = Driver(admission, study, self.executor or context.executor, self.threads)
             return driver.run(), read_records(study)
 
     def _evaluator(self, task: Task, context: Context) -> NetworkEvaluator:

@@ -49,11 +49,22 @@ class SpaceView:
     Args:
         space: The space.
         scores: {name: zero-cost score of a design}; what the stage computes, or a table holds.
+        allows: Tells whether a design may be evaluated, which takes some milliseconds; everything may by default.
     """
 
-    def __init__(self, space: Space, scores: Mapping[str, Meter] | None = None):
+    def __init__(
+        self,
+        space: Space,
+        scores: Mapping[str, Meter] | None = None,
+        allows: Callable[[Design], bool] | None = None,
+    ):
         self.space = space
         self.scores: Mapping[str, Meter] = scores or {}
+        self._allows = allows
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Tell whether a candidate may be evaluated: whether it keeps the limits."""
+        return self._allows is None or self._allows(candidate.design)
 
     def complete(self, choices: Mapping[str, Any], rng: np.random.Generator) -> Candidate:
         """Return the candidate with these choices; missing or impossible ones are drawn uniformly."""
@@ -92,6 +103,10 @@ class HistoryView:
 
     def __init__(self, trials: Sequence[FrozenTrial]):
         self._trials = trials
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Tell that a candidate may be evaluated, as nothing is known of limits."""
+        return True
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """Draw anew every choice of a trial drawn at random."""
