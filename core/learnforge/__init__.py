@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from learnforge.artifact import Artifact
     from learnforge.context import Context, Executor, Slot
+    from learnforge.encoding import encode
     from learnforge.episodes import Episodes, EpisodeShape, Labelled
     from learnforge.errors import (
         ArtifactError,
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
         Table,
         Trained,
         best_first,
-        encode,
         generator,
     )
     from learnforge.stages.search.view import Candidate, mutate, neighbours
@@ -98,6 +98,7 @@ _HOMES = {
     ),
     "artifact": ("Artifact",),
     "context": ("Context", "Executor", "Slot"),
+    "encoding": ("encode",),
     "episodes": ("EpisodeShape", "Episodes", "Labelled"),
     "errors": (
         "ArtifactError",
@@ -125,7 +126,7 @@ _HOMES = {
     "stages.meta.engine": ("Parameters",),
     "meters": ("CostMeter", "Score", "layer_signatures"),
     "stages.search": (
-            "FreshSampler",
+        "FreshSampler",
         "HistorySampler",
         "HistoryView",
         "Published",
@@ -134,7 +135,6 @@ _HOMES = {
         "Table",
         "Trained",
         "best_first",
-        "encode",
         "generator",
     ),
     "stages.search.view": ("Candidate", "mutate", "neighbours"),

@@ -5,7 +5,8 @@ entry point
 names; it may leave out arguments that it does not need. Four sorts of hooks:
 
 - *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`,
-  `_meta_learners`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`, `_stages`. Each returns `{method name: class}`.
+  `_meta_learners`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`, `_stages`. Each returns
+  `{method name: class}`.
 - *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work
   runs, also in worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process

@@ -22,8 +22,8 @@ class CostMeter(ABC):
     """
 
     needs_weights: ClassVar[bool] = False
-    """Whether the network must be built with weights on the device, to be run; else it comes on the meta device,
-    where nothing is computed."""
+    """Whether the network must be built with weights on the device, to be run; else it comes on the meta
+    device, where nothing is computed."""
 
     @property
     def label(self) -> str:
@@ -43,8 +43,8 @@ class CostMeter(ABC):
 class Score(ABC):
     """A method of the kind `score`: a zero-cost score, which sees a network before it is trained.
 
-    The search driver calls `score` for each new design of a search that uses it, as an objective, a filter, for
-    its warm start or for its searcher.
+    The search driver calls `score` for each new design of a search that uses it, as an objective, a filter,
+    for its warm start or for its searcher.
     """
 
     @abstractmethod
@@ -61,8 +61,8 @@ class Score(ABC):
 def layer_signatures(network: nn.Module, task: TaskInfo) -> list[str]:
     """Say what each layer does, in the order in which they run: `Conv2d 3x32x32 > 16x32x32 k3x3 s1x1 g1`.
 
-    Equal signatures take equal time. Containers are left out, and so is what no module does, such as the sum of a
-    shortcut.
+    Equal signatures take equal time. Containers are left out, and so is what no module does, such as the sum
+    of a shortcut.
 
     Args:
         network: A network, on any device; on the meta device nothing is computed.
@@ -73,7 +73,9 @@ def layer_signatures(network: nn.Module, task: TaskInfo) -> list[str]:
     return found
 
 
-def time_layers(network: nn.Module, task: TaskInfo, threads: int = 1, known: Mapping[str, float] = {}) -> dict[str, float]:  # noqa: B006
+def time_layers(
+    network: nn.Module, task: TaskInfo, threads: int = 1, known: Mapping[str, float] = {}
+) -> dict[str, float]:
     """Time each layer of a network for one image: {signature: median milliseconds}.
 
     Args:
@@ -94,7 +96,9 @@ def time_layers(network: nn.Module, task: TaskInfo, threads: int = 1, known: Map
     return {signature: time_call(call, network, device, threads) for signature, call in calls.items()}
 
 
-def _watch(network: nn.Module, task: TaskInfo, note: Callable[[nn.Module, tuple[Any, ...], Any], None]) -> None:
+def _watch(
+    network: nn.Module, task: TaskInfo, note: Callable[[nn.Module, tuple[Any, ...], Any], None]
+) -> None:
     """Show a network one image, and call `note(layer, inputs, output)` for each layer."""
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     layers = [layer for layer in network.modules() if not any(True for _ in layer.children())]

@@ -157,8 +157,8 @@ def fit(
         part: Name of this training within the stage, such as `student`.
         validate: Measures validation accuracy after each epoch; needed for `patience` and `weights = "best"`.
         companion: Further images; every step's loss also gets a batch of them, labels withheld.
-        until: Epoch to stop at, for now: another call goes on from there, with the same bits in the end as without
-            the stop. All of `settings.epochs` by default.
+        until: Epoch to stop at, for now: another call goes on from there, with the same bits in the end as
+            without the stop. All of `settings.epochs` by default.
         checkpoint: Where the state is kept; that of this part of the stage by default.
 
     Returns:

@@ -1,9 +1,10 @@
-"""Does a hardware-limited search beat the hand-made resnet8? Same images, epochs, batches and optimiser for both.
+"""Does a hardware-limited search beat the hand-made resnet8? Same images, epochs, batches and optimiser for
+both.
 
     python tests/benchmarks/cifar10_search.py --data cifar10 --seeds 3 --runs runs/cifar10
 
-runs examples/recipes/cifar10-search.toml once for each seed (a run that was cut off goes on), trains a resnet8 as the recipe
-retrains what it found, and prints test accuracies, read once for each network.
+runs examples/recipes/cifar10-search.toml once for each seed (a run that was cut off goes on), trains a
+resnet8 as the recipe retrains what it found, and prints test accuracies, read once for each network.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 import torch
 
 import learnforge as lf
-from learnforge.recipe import read_recipe
 from learnforge.cli.progress import choose_progress
 from learnforge.randomness import seeded
+from learnforge.recipe import read_recipe
 from learnforge.stages.measures import judge, weigh
 from learnforge.training import Trainee, cross_entropy, fit
 
@@ -28,7 +29,9 @@ RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "cifar10-search.to
 
 def main() -> None:
     """Run, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs") / "cifar10-search")
@@ -38,7 +41,8 @@ def main() -> None:
         raise SystemExit(f"{given.data} must hold train/ and test/ with a folder for each class")
     torch.set_num_threads(given.threads)
     gains = []
-    print(f"{'seed':>4} {'network':10} {'validation':>10} {'test':>7} {'parameters':>10} {'macs':>11} {'latency':>8}")
+    columns = ("validation", "test", "parameters", "macs", "latency")
+    print("seed network   ", *columns)
     for seed in range(given.seeds):
         found, hand_made = compare(seed, given)
         for name, m in (("searched", found), ("resnet8", hand_made)):
@@ -47,7 +51,7 @@ def main() -> None:
             print(f"{seed:4} {name:10} {scores} {costs}", flush=True)
         gains.append(100 * (found["test_accuracy"] - hand_made["test_accuracy"]))
     error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-    print(f"searched better by {statistics.mean(gains):.2f} ± {error:.2f} points (mean ± standard error, paired)")
+    print(f"searched better by {statistics.mean(gains):.2f} ± {error:.2f} points (mean ± standard error)")
 
 
 def compare(seed: int, given: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:

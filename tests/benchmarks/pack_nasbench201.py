@@ -1,6 +1,6 @@
 """Packs the CSV file of NAS-Bench-201 into the table that learnforge ships.
 
-    python tests/benchmarks/pack_nasbench201.py --csv nasbench201-cifar10.csv.gz
+python tests/benchmarks/pack_nasbench201.py --csv nasbench201-cifar10.csv.gz
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+
 from learnforge_plugins.tables import nasbench201 as table
 
 SOURCES = {
@@ -38,7 +39,9 @@ def main() -> None:
     cells = list(itertools.product(table.OPERATIONS, repeat=6))
     missing = [cell for cell in cells if cell not in rows]
     if missing:
-        raise SystemExit(f"{given.csv} must hold all {len(cells)} cells, {len(missing)} are missing: {missing[0]}")
+        raise SystemExit(
+            f"{given.csv} must hold all {len(cells)} cells, {len(missing)} are missing: {missing[0]}"
+        )
     columns = {
         name: np.array([float(rows[cell][source]) * factor for cell in cells], dtype=np.float32)
         for name, (source, factor) in SOURCES.items()
@@ -49,7 +52,9 @@ def main() -> None:
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """Read the benchmark's string, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`, into the operations of its edges."""
+    """Read the benchmark's string, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`, into the operations of its
+    edges.
+    """
     return tuple(part.split("~")[0] for node in text.split("+") for part in node.strip("|").split("|"))
 
 

@@ -1,9 +1,10 @@
 """Compares searchers on a tabular benchmark, on a simulated clock.
 
-Protocol: a search chooses by validation accuracy, pays the seconds of each training, and is judged by the test accuracy
-of the design it holds for best when its budget is spent. A training that the budget does not see the end of does not
-count. A design that was seen before costs nothing, since the driver remembers it; beside that stands what
-would have come out if each repetition had been paid, as it is in protocols that remember nothing.
+Protocol: a search chooses by validation accuracy, pays the seconds of each training, and is judged by the
+test accuracy of the design it holds for best when its budget is spent. A training that the budget does not
+see the end of does not count. A design that was seen before costs nothing, since the driver remembers it;
+beside that stands what would have come out if each repetition had been paid, as it is in protocols that
+remember nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from learnforge.stages.search.searcher import Searcher
 from learnforge.stages.search.storage import open_study
 from learnforge.stages.search.table import VALIDATION, Published, Table, TableEvaluator
 from learnforge.stages.search.view import SpaceView
+from learnforge.trials import NOTE
 
 CHUNK = 4
 """Seeds that a worker searches with before it reports."""
@@ -62,8 +64,9 @@ class Search:
         entry: Key of its entry.
         seed: Its seed.
         budget: Seconds it was given.
-        steps: [(seconds spent, seconds spent if repetitions were paid, validation accuracy, test accuracy)] for each
-            design that was better than all before it; test accuracies only where they were asked for.
+        steps: [(seconds spent, seconds spent if repetitions were paid, validation accuracy, test accuracy)]
+            for each design that was better than all before it; test accuracies only where they were asked
+            for.
         evaluated: [seconds spent] at the end of each evaluation.
         repeated: [seconds spent] at each repetition.
     """
@@ -76,8 +79,10 @@ class Search:
     repeated: tuple[float, ...]
 
     def chosen(self, budget: float, is_paid: bool = False) -> tuple[float, float | None] | None:
-        """Return validation and test accuracy of the best design when a budget is spent; None before the first."""
-        known = [step for step in self.steps if step[1 if is_paid else 0] <= budget]
+        """Return validation and test accuracy of the best design when a budget is spent; None before the
+        first.
+        """
+        known = [step for step in self.steps if (step[1] if is_paid else step[0]) <= budget]
         return (known[-1][2], known[-1][3]) if known else None
 
 
@@ -113,7 +118,8 @@ class Line:
 def parse_entries(texts: Sequence[str | Mapping[str, Any]], plugins: Plugins) -> list[Entry]:
     """Read what is to be compared: a searcher's name, or a table as a recipe would have it.
 
-    `{ use = "predictor", scores = ["naswot"], warm_start = { score = "naswot", candidates = 500, keep = 10 } }`
+    `{ use = "predictor", scores = ["naswot"], warm_start = { score = "naswot", candidates = 500, keep = 10 }
+    }`
 
     Raises:
         RecipeError: Something is wrong; all of it is listed.
@@ -149,7 +155,9 @@ def _name(table: Mapping[str, Any], ranking: Ranking | None) -> str:
     return ", ".join([table["use"], *options, *start])
 
 
-def run_search(entry: Entry, table: Table, seed: int, budget: float, is_final: bool, plugins: Plugins) -> Search:
+def run_search(
+    entry: Entry, table: Table, seed: int, budget: float, is_final: bool, plugins: Plugins
+) -> Search:
     """Search once.
 
     Args:
@@ -168,7 +176,7 @@ def run_search(entry: Entry, table: Table, seed: int, budget: float, is_final: b
     with open_study(None, "bench", goal.directions, sampler) as study:
         Driver(Admission(goal, evaluator, context), study, plugins.load("executor", "serial")(), 1).run()
         trials = [
-            (Record(**trial.user_attrs["learnforge"]), trial.params) for trial in study.get_trials(deepcopy=False)
+            (Record(**trial.user_attrs[NOTE]), trial.params) for trial in study.get_trials(deepcopy=False)
         ]
     return _reckon(entry, table, seed, budget, trials, is_final)
 
@@ -187,7 +195,8 @@ def _reckon(
 ) -> Search:
     """Set the simulated clock beside the trials, in their order."""
     spent = paid = 0.0
-    best, costs = float("-inf"), {}
+    best = float("-inf")
+    costs: dict[str, float] = {}
     steps, evaluated, repeated = [], [], []
     for record, choices in trials:
         if record.state == "repeat":
@@ -296,7 +305,9 @@ def _read(file: Path | None, header: Mapping[str, Any]) -> Iterator[Search]:
             continue
         if data.pop("conditions", None) == fingerprint(header):
             data["steps"] = tuple(tuple(step) for step in data["steps"])
-            yield Search(**{**data, "evaluated": tuple(data["evaluated"]), "repeated": tuple(data["repeated"])})
+            yield Search(
+                **{**data, "evaluated": tuple(data["evaluated"]), "repeated": tuple(data["repeated"])}
+            )
 
 
 def _append(file: Path | None, header: Mapping[str, Any], searches: Sequence[Search]) -> None:
@@ -359,8 +370,8 @@ def write_results(
 
     columns, rows = as_rows(lines, table.published())
     words = (
-        f"Designs are chosen by validation accuracy; seconds of training are paid, {lines[0].seeds} seeds. Mean ± "
-        f"standard deviation over seeds. Again: {command}"
+        f"Designs are chosen by validation accuracy; seconds of training are paid, {lines[0].seeds} seeds. "
+        f"Mean ± standard deviation over seeds. Again: {command}"
     )
     picture = regret_figure(entries, found, table)
     section = Section("Searchers", words, columns, rows, [picture])
@@ -376,7 +387,7 @@ def as_rows(
     has_tests = any(line.test is not None for line in lines)
     paid = "test, repetitions paid" if has_tests else "regret, repetitions paid"
     columns = ("searcher", "seconds", "validation regret", "test", paid, "evaluations", "duplicates")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             line.name,
             f"{line.budget:,.0f}",
@@ -389,7 +400,8 @@ def as_rows(
         for line in lines
     ]
     rows += [
-        (f"{p.method} ({p.source})", "", "", f"{p.mean:.2f} ± {p.deviation:.2f}", "", "", "") for p in published
+        (f"{p.method} ({p.source})", "", "", f"{p.mean:.2f} ± {p.deviation:.2f}", "", "", "")
+        for p in published
     ]
     return columns, rows
 
@@ -407,4 +419,6 @@ def regret_figure(entries: Sequence[Entry], found: Mapping[str, Sequence[Search]
             chosen = [c[0] for search in found[entry.key] if (c := search.chosen(time)) is not None]
             means.append(table.best() - _mean(chosen) if len(chosen) == len(found[entry.key]) else None)
         curves[entry.name] = means
-    return lines_figure("Validation regret over time", "seconds of training", "regret", times, curves, log=True)
+    return lines_figure(
+        "Validation regret over time", "seconds of training", "regret", times, curves, log=True
+    )

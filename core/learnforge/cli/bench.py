@@ -22,14 +22,23 @@ def command() -> None:
 @command.command("searchers")
 @click.argument("searchers", nargs=-1)
 @click.option("--table", "table_name", default="nasbench201", show_default=True, help="Tabular benchmark.")
-@click.option("--seeds", type=click.IntRange(2), default=20, show_default=True, help="Searches of each searcher.")
 @click.option(
-    "--seconds", "budgets", type=click.FloatRange(0, min_open=True), multiple=True, help="Budget; may be repeated."
+    "--seeds", type=click.IntRange(2), default=20, show_default=True, help="Searches of each searcher."
+)
+@click.option(
+    "--seconds",
+    "budgets",
+    type=click.FloatRange(0, min_open=True),
+    multiple=True,
+    help="Budget; may be repeated.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
 @click.option("--final", "is_final", is_flag=True, help="Look up test accuracies: once, when all is chosen.")
 @click.option(
-    "--to", "folder", type=click.Path(path_type=Path), help="Keep searches and write results here; goes on from them."
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Keep searches and write results here; goes on from them.",
 )
 @plugin_options
 def searchers_command(
@@ -42,10 +51,11 @@ def searchers_command(
     is_final: bool,
     folder: Path | None,
 ) -> None:
-    """Let SEARCHERS run over a table of trained networks, on a simulated clock; all that are installed by default.
+    """Let SEARCHERS run over a table of trained networks, on a simulated clock; all that are installed by
+    default.
 
-    A searcher is a name, or a table as in a recipe: '{ use = "evolution", population = 50 }'. A table may have
-    a warm start: '{ use = "random", warm_start = { score = "naswot", candidates = 500, keep = 10 } }'.
+    A searcher is a name, or a table as in a recipe: '{ use = "evolution", population = 50 }'. A table may
+    have a warm start: '{ use = "random", warm_start = { score = "naswot", candidates = 500, keep = 10 } }'.
 
     Without --final only validation regret is shown, which is what to develop on.
     """

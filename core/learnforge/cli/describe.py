@@ -19,7 +19,9 @@ def command() -> None:
 @click.argument("space")
 @click.option("--shape", default="3x32x32", show_default=True, help="Channels, height and width of an image.")
 @click.option("--classes", type=click.IntRange(1), default=10, show_default=True, help="Number of classes.")
-@click.option("--samples", type=click.IntRange(1), default=3, show_default=True, help="Random designs to show.")
+@click.option(
+    "--samples", type=click.IntRange(1), default=3, show_default=True, help="Random designs to show."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the samples.")
 @click.option(
     "--layers",
@@ -54,4 +56,9 @@ def space_command(
     found = describe_space(made, info, samples, seed)
     click.echo(f"{space}: {found.size_words}\n")
     show_rows("choices", ("name", "values", "asked"), found.choices, wrapped="values")
-    show_rows(f"random designs, seed {seed}", ("design", "parameters", "macs", "activations"), found.samples, "design")
+    show_rows(
+        f"random designs, seed {seed}",
+        ("design", "parameters", "macs", "activations"),
+        found.samples,
+        "design",
+    )

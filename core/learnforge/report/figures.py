@@ -7,47 +7,157 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
+from learnforge.encoding import encode, flatten
+
+MOST_FEW = 8
+"""Trials below which nothing is said about the importance of choices."""
+_COSTS = ("parameters", "macs", "latency_ms")
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#db2777")
 
 
-def search_history(metrics: Mapping[str, Any]) -> Any:
-    """Draw each trial's validation accuracy and the best so far."""
-    trials = [r for r in metrics["history"] if r["state"] == "evaluated"]
-    accuracy = [r["metrics"]["accuracy"] for r in trials]
-    numbers = [r["number"] for r in trials]
-    figure = _figure("Search history", "trial", "validation accuracy")
-    figure.add_scatter(x=numbers, y=accuracy, mode="markers", name="trial", marker_color=_COLOURS[0])
-    best = list(accumulate(accuracy, max))
-    figure.add_scatter(
-        x=numbers, y=best, mode="lines", name="best so far", line={"shape": "hv", "color": _COLOURS[1]}
+def search_history(search: Mapping[str, Any]) -> Any:
+    """Draw each trial's first objective and the best so far."""
+    name, sign = _objective(search)
+    trials = _judged(search)
+    values, numbers = [r["metrics"][name] for r in trials], [r["number"] for r in trials]
+    figure = _figure("Search history", "trial", name)
+    for state, colour in (("evaluated", _COLOURS[0]), ("stopped", _COLOURS[3])):
+        own = [i for i, r in enumerate(trials) if r["state"] == state]
+        if own:
+            x, y = [numbers[i] for i in own], [values[i] for i in own]
+            figure.add_scatter(x=x, y=y, mode="markers", name=state, marker_color=colour)
+    best = [sign * value for value in accumulate((sign * value for value in values), max)]
+    line = {"shape": "hv", "color": _COLOURS[1]}
+    figure.add_scatter(x=numbers, y=best, mode="lines", name="best so far", line=line)
+    return _as_share(figure, name)
+
+
+def pareto(search: Mapping[str, Any]) -> Any:
+    """Draw the first objective against the cost that the search was to keep small, or against the
+    parameters.
+    """
+    name, _ = _objective(search)
+    costs = [o[1:] for o in search["objectives"] if o.startswith("-") and o[1:] not in ("loss", name)]
+    trials = _judged(search)
+    cost = costs[0] if costs else "parameters"
+    front = search.get("front", ())
+    figure = _figure("Pareto set", cost, name)
+    known = [r for r in trials if cost in r["metrics"]]
+    others = [r for r in known if r["number"] not in front]
+    best = sorted((r for r in known if r["number"] in front), key=lambda r: r["metrics"][cost])
+    for words, colour, members in (("other designs", _COLOURS[0], others), ("Pareto set", _COLOURS[1], best)):
+        figure.add_scatter(
+            x=[r["metrics"][cost] for r in members],
+            y=[r["metrics"][name] for r in members],
+            text=[f"trial {r['number']}" for r in members],
+            mode="markers" if words == "other designs" else "lines+markers",
+            name=words,
+            marker_color=colour,
+        )
+    return _as_share(figure, name)
+
+
+def costs(search: Mapping[str, Any]) -> Any:
+    """Draw the first objective against each cost that is known of the trials, and against their seconds."""
+    from plotly.subplots import make_subplots
+
+    name, _ = _objective(search)
+    trials = _judged(search)
+    known = [c for c in _COSTS if all(c in r["metrics"] for r in trials)]
+    figure = make_subplots(1, len(known) + 1, shared_yaxes=True, subplot_titles=[*known, "seconds"])
+    figure.update_layout(_figure("What trials cost", "", name).layout)
+    for column, cost in enumerate([*known, "seconds"], start=1):
+        x = [r["seconds"] if cost == "seconds" else r["metrics"][cost] for r in trials]
+        y = [r["metrics"][name] for r in trials]
+        text = [f"trial {r['number']}" for r in trials]
+        marker = {"color": _COLOURS[0]}
+        figure.add_scatter(
+            x=x, y=y, text=text, mode="markers", marker=marker, showlegend=False, row=1, col=column
+        )
+    figure.update_xaxes(title=None, nticks=4)
+    return _as_share(figure, name)
+
+
+def importance(search: Mapping[str, Any]) -> Any:
+    """Draw how much of the first objective's variance each choice explains, by a random forest; None for few
+    trials.
+
+    Columns of one choice count together. With few trials this is a hint and no more.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    name, _ = _objective(search)
+    trials = [r for r in _judged(search) if r["state"] == "evaluated"]
+    designs = [flatten(r["design"]) for r in trials]
+    paths = [p for p in dict.fromkeys(p for design in designs for p in design) if _varies(designs, p)]
+    if len(trials) < MOST_FEW or not paths:
+        return None
+    parts = [encode([{p: d[p]} if p in d else {} for d in designs]) for p in paths]
+    forest = RandomForestRegressor(200, random_state=0).fit(
+        np.hstack(parts), [r["metrics"][name] for r in trials]
     )
-    figure.update_yaxes(tickformat=".0%")
+    ends = np.cumsum([part.shape[1] for part in parts])
+    shares = [float(part.sum()) for part in np.split(forest.feature_importances_, ends[:-1])]
+    order = sorted(range(len(paths)), key=lambda i: shares[i])[-12:]
+    figure = _figure(f"Importance of choices for {name}", "share of the explained variance", "")
+    x, y = [shares[i] for i in order], [paths[i] for i in order]
+    figure.add_bar(x=x, y=y, orientation="h", marker_color=_COLOURS[0])
+    figure.update_xaxes(tickformat=".0%")
+    figure.update_layout(margin={"l": 180})
     return figure
 
 
-def pareto(metrics: Mapping[str, Any]) -> Any:
-    """Draw accuracy against the cost that the search was to keep small, or against the parameters."""
-    costs = [name[1:] for name in metrics["objectives"] if name.startswith("-") and name != "-loss"]
-    cost = costs[0] if costs else "parameters"
-    trials = [r for r in metrics["history"] if r["state"] == "evaluated"]
-    figure = _figure("Accuracy and cost", cost, "validation accuracy")
-    for name, colour, members in (
-        ("other designs", _COLOURS[0], [r for r in trials if r["number"] not in metrics["front"]]),
-        (
-            "Pareto set",
-            _COLOURS[1],
-            sorted((r for r in trials if r["number"] in metrics["front"]), key=lambda r: r["metrics"][cost]),
-        ),
-    ):
-        figure.add_scatter(
-            x=[r["metrics"][cost] for r in members],
-            y=[r["metrics"]["accuracy"] for r in members],
-            text=[f"trial {r['number']}" for r in members],
-            mode="markers" if name == "other designs" else "lines+markers",
-            name=name,
-            marker_color=colour,
-        )
-    figure.update_yaxes(tickformat=".0%")
+def parallel(search: Mapping[str, Any]) -> Any:
+    """Draw every evaluated design as a line through its choices, coloured by the first objective; None for
+    few.
+    """
+    import plotly.graph_objects as go
+
+    name, _ = _objective(search)
+    trials = [r for r in _judged(search) if r["state"] == "evaluated"]
+    designs = [flatten(r["design"]) for r in trials]
+    paths = [p for p in dict.fromkeys(p for design in designs for p in design) if _varies(designs, p)][:10]
+    if len(trials) < 2 or not paths:
+        return None
+    values = [r["metrics"][name] for r in trials]
+    axes = [_axis(path, [design.get(path) for design in designs]) for path in paths]
+    axes.append({"label": name, "values": values})
+    figure = _figure("Designs, choice by choice", "", "")
+    figure.add_trace(go.Parcoords(dimensions=axes, line={"color": values, "colorscale": "Viridis"}))
+    return figure
+
+
+def _axis(path: str, values: Sequence[Any]) -> dict[str, Any]:
+    """Return an axis of parallel coordinates: numbers as they are, categories one above the other."""
+    label = path.replace("stages.", "").replace("blocks.", "")
+    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        return {"label": label, "values": list(values)}
+    words = sorted({str(v) if v is not None else "–" for v in values})
+    places = [words.index(str(v) if v is not None else "–") for v in values]
+    return {"label": label, "values": places, "tickvals": list(range(len(words))), "ticktext": words}
+
+
+def _varies(designs: Sequence[Mapping[str, Any]], path: str) -> bool:
+    return len({repr(design.get(path)) for design in designs}) > 1
+
+
+def _judged(search: Mapping[str, Any]) -> list[Any]:
+    """Return the records of trials that have a value, oldest first."""
+    name, _ = _objective(search)
+    return [r for r in search["history"] if r["state"] in ("evaluated", "stopped") and name in r["metrics"]]
+
+
+def _objective(search: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the first objective's name, and 1 if more of it is better, else -1."""
+    first = str(search["objectives"][0])
+    return first.removeprefix("-"), -1.0 if first.startswith("-") else 1.0
+
+
+def _as_share(figure: Any, name: str) -> Any:
+    if name == "accuracy":
+        figure.update_yaxes(tickformat=".0%")
     return figure
 
 

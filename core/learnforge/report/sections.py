@@ -15,13 +15,21 @@ STAGE_COLUMNS = ("stage", "method", "accuracy", "against", "parameters", "macs",
 def make_sections(run: RunSummary) -> list[Section]:
     """Return the core's sections of a run's report."""
     finished = [stage for stage in run.stages if stage.is_finished]
-    own = [_STAGES[stage.kind](stage) for stage in finished if stage.kind in _STAGES]
+    own = [
+        section
+        for stage in finished
+        for section in (
+            *([_STAGES[stage.kind](stage)] if stage.kind in _STAGES else ()),
+            *_tuned_sections(stage),
+        )
+    ]
     words = (
         "Accuracy is on test data. macs are multiply-adds for one image; latency is the median for one "
         "image on one thread; seconds are those of the whole stage."
     )
     table = Section("Stages", words, columns=STAGE_COLUMNS, rows=[stage_row(stage) for stage in run.stages])
-    return [Section("What came out", _verdict(run, finished)), table, *own, _provenance(run)]
+    verdict = Section("What came out", _verdict(run, finished))
+    return [verdict, table, *own, *_open_sections(run), _provenance(run)]
 
 
 def stage_row(stage: StageSummary) -> tuple[str, ...]:
@@ -114,29 +122,75 @@ def _export_verdict(m: Mapping[str, Any]) -> str:
 
 
 def _search_section(stage: StageSummary) -> Section:
-    m = stage.metrics
-    states = f"{m['trials']} trained, {m['failed']} failed, {m['repeats']} repeated, {m['refused']} refused"
-    front = [r for r in m["history"] if r["number"] in m["front"]]
-    front.sort(key=lambda r: -r["metrics"]["accuracy"])
-    rows = [
-        (
-            str(r["number"]),
-            f"{r['metrics']['accuracy']:.1%}",
-            f"{r['metrics']['parameters']:,}",
-            f"{r['metrics']['macs']:,}",
-            f"{r['seconds']:.1f}",
+    return _search_words(f"{stage.name}: search by {stage.method['use']}", stage.metrics)
+
+
+def _search_words(title: str, search: Mapping[str, Any], more: str = "") -> Section:
+    """Return the section of a search: of architectures, of a stage's options, or of one that is not
+    finished.
+    """
+    objectives = [name.removeprefix("-") for name in search["objectives"]]
+    states = ", ".join(
+        f"{search[key]} {word}"
+        for key, word in (
+            ("trials", "evaluated"),
+            ("stopped", "of them stopped early"),
+            ("failed", "of them failed"),
+            ("repeats", "repeated"),
+            ("refused", "refused"),
         )
-        for r in front
-    ]
-    return Section(
-        f"{stage.name}: search by {stage.method['use']}",
-        f"Objectives: {', '.join(m['objectives'])}. Designs: {states}. Accuracy in this section is on "
-        "validation data; the table "
-        f"shows the Pareto set.",
-        ("trial", "validation accuracy", "parameters", "macs", "seconds"),
-        rows,
-        [figures.search_history(m), figures.pareto(m)],
+        if key == "trials" or search.get(key)
     )
+    shown = _shown(search)
+    columns = list(dict.fromkeys([*objectives, "parameters", "macs"]))
+    known = [name for name in columns if all(name in r["metrics"] for r in shown)]
+    rows = [
+        (str(r["number"]), *(_number(name, r["metrics"][name]) for name in known), f"{r['seconds']:.1f}")
+        for r in shown
+    ]
+    words = (
+        f"{more}Objectives: {', '.join(search['objectives'])}. Designs: {states}. Accuracy in this section is "
+        f"on validation data; the table shows {'the Pareto set' if search.get('front') else 'the best trials'}."
+    )
+    drawn = [figures.search_history, figures.pareto, figures.costs, figures.importance, figures.parallel]
+    pictures = [picture for draw in drawn if shown and (picture := draw(search)) is not None]
+    return Section(title, words, ("trial", *known, "seconds"), rows, pictures)
+
+
+def _shown(search: Mapping[str, Any]) -> list[Any]:
+    """Return the records that a table shows: the Pareto set, or the best few, best first."""
+    name = search["objectives"][0].removeprefix("-")
+    sign = -1.0 if not search["objectives"][0].startswith("-") else 1.0
+    judged = [r for r in search["history"] if r["state"] == "evaluated" and name in r["metrics"]]
+    front = [r for r in judged if r["number"] in search["front"]] if search.get("front") else judged
+    return sorted(front, key=lambda r: sign * r["metrics"][name])[: None if search.get("front") else 5]
+
+
+def _number(name: str, value: float) -> str:
+    if name == "accuracy":
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _open_sections(run: RunSummary) -> list[Section]:
+    """Return a section for each stage that is not finished and has trials already."""
+    return [
+        _search_words(f"{stage.name}: not finished", stage.progress)
+        for stage in run.stages
+        if not stage.is_finished and stage.progress
+    ]
+
+
+def _tuned_sections(stage: StageSummary) -> list[Section]:
+    """Return the section of the search over a stage's options, if there was one."""
+    tuned = stage.metrics.get("tuned")
+    if not tuned:
+        return []
+    chosen = ", ".join(
+        f"{path.removeprefix('options.')} = {value}" for path, value in tuned["options"].items()
+    )
+    title = f"{stage.name}: options by {tuned['searcher']}"
+    return [_search_words(title, tuned, f"Chosen: {chosen}. ")]
 
 
 def _compared_section(stage: StageSummary) -> Section:

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import field, frozen
 
 from learnforge.errors import RunError
+from learnforge.trials import count_states, read_objectives, read_records
 
 
 @frozen
@@ -24,6 +25,8 @@ class StageSummary:
         seconds: Time it took.
         task: Facts about its task: name, classes, shape, sizes of the splits.
         metrics: What it measured; empty if it is not finished.
+        progress: What a search has found so far, `history`, `objectives` and counts; empty if it is
+            finished, or is none.
     """
 
     name: str
@@ -33,6 +36,7 @@ class StageSummary:
     seconds: float
     task: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    progress: Mapping[str, Any] = field(factory=dict)
 
     @property
     def is_finished(self) -> bool:
@@ -89,6 +93,8 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
     file = folder / data["name"] / "metrics.json"
     if data["state"] in ("finished", "kept") and file.exists():
         metrics = json.loads(file.read_text(encoding="utf-8"))
+    study = folder / data["name"] / "study.db"
+    progress = _read_progress(study) if not metrics and study.exists() else {}
     return StageSummary(
         data["name"],
         data["kind"],
@@ -97,4 +103,19 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
         data["seconds"],
         data["task"],
         metrics,
+        progress,
     )
+
+
+def _read_progress(file: Path) -> dict[str, Any]:
+    """Read what a search that is not finished has told its study, also while it goes on."""
+    import optuna
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+    try:
+        study = optuna.load_study(study_name=None, storage=storage)
+        told, objectives = read_records(study), read_objectives(study)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    return {"history": told, "objectives": objectives, **count_states(told)} if told else {}

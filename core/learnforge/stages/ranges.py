@@ -1,4 +1,6 @@
-"""Options that a stage searches: `{ low = 1.0, high = 8.0, log = true }` or `{ choices = [...] }` in their place."""
+"""Options that a stage searches: `{ low = 1.0, high = 8.0, log = true }` or `{ choices = [...] }` in their
+place.
+"""
 
 from __future__ import annotations
 
@@ -73,12 +75,14 @@ class Range:
 
 @frozen
 class Tune:
-    """How a stage searches the options that are given as ranges; each trial is the stage, judged on validation data.
+    """How a stage searches the options that are given as ranges; each trial is the stage, judged on
+    validation data.
 
     Args:
         searcher: Any searcher.
         trials: Distinct settings to try, from 1.
-        objectives: `accuracy` on validation data, or a cost with a minus before it; the best by the first one is taken.
+        objectives: `accuracy` on validation data, or a cost with a minus before it; the best by the first
+            one is taken.
         limits: Largest allowed costs.
         batch: Trials asked at a time; with it the search is the same for any number of workers.
         threads: CPU threads of a trial.
@@ -97,7 +101,9 @@ class Tune:
 def take_ranges(
     table: Mapping[str, Any], path: str, problems: list[Problem]
 ) -> tuple[dict[str, Any], dict[str, Range]]:
-    """Split a stage's table into one without ranges, their first values in place, and {path of an option: range}."""
+    """Split a stage's table into one without ranges, their first values in place, and {path of an option:
+    range}.
+    """
     ranges: dict[str, Range] = {}
     plain = {
         key: value if key in _FIXED else _without_ranges(value, str(key), path, ranges, problems)
@@ -135,8 +141,12 @@ def _without_ranges(
     return found.ends[0]
 
 
-def check_ranges(owner: Any, ranges: Mapping[str, Range], path: str, problems: list[Problem]) -> dict[str, Range]:
-    """Hold both ends, or every choice, against the option's type and validators; return ranges of the option's type."""
+def check_ranges(
+    owner: Any, ranges: Mapping[str, Range], path: str, problems: list[Problem]
+) -> dict[str, Range]:
+    """Hold both ends, or every choice, against the option's type and validators; return ranges of the
+    option's type.
+    """
     checked = {}
     for name, found in ranges.items():
         ends = [_converted(owner, name.split("."), end, f"{path}.{name}", problems) for end in found.ends]
@@ -187,12 +197,15 @@ def set_option(owner: Any, keys: Sequence[str], value: Any) -> Any:
         return {**owner, key: value if len(keys) == 1 else set_option(owner[key], keys[1:], value)}
     declared = _field(owner, key)
     new = value if len(keys) == 1 else set_option(getattr(owner, declared.name), keys[1:], value)
-    return evolve(owner, **{declared.alias: new})
+    alias: str = declared.alias or declared.name
+    return evolve(owner, **{alias: new})
 
 
 def _field(owner: Any, key: str) -> attrs.Attribute[Any]:
     """Find an attrs field by its TOML key; `options` are the fields of a stage's method."""
-    fields = {option_key(f): f for f in attrs.fields(type(owner))} if attrs.has(type(owner)) else {}
+    fields: dict[str, attrs.Attribute[Any]] = {}
+    if attrs.has(type(owner)):
+        fields = {option_key(f): f for f in attrs.fields(type(owner))}
     if key == "options" and "method" in fields:
         return fields["method"]
     if key not in fields:

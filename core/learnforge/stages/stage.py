@@ -73,11 +73,14 @@ class Stage(ABC):
         return attrs.evolve(source, task=task.info, weights=None, adapter={}, adapter_options={})
 
     def for_trial(self) -> Stage:
-        """Return the stage without what only a report needs, such as a baseline: a trial of a search over its options."""
+        """Return the stage without what only a report needs, such as a baseline: a trial of a search over
+        its options.
+        """
         return self
 
     def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Return what a search over its options may judge a trial by: `accuracy` on validation data, and costs.
+        """Return what a search over its options may judge a trial by: `accuracy` on validation data, and
+        costs.
 
         Args:
             metrics: Those of the artifact of a trial, whose test split is the validation split.

@@ -1,7 +1,8 @@
-"""A stage some of whose options are ranges: a search over them on validation data, then the stage with the best.
+"""A stage some of whose options are ranges: a search over them on validation data, then the stage with the
+best.
 
-A trial is the stage itself, without its baseline, on a task whose test split is the validation split: the test split is not
-read before the options are chosen.
+A trial is the stage itself, without its baseline, on a task whose test split is the validation split: the
+test split is not read before the options are chosen.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.evaluator import Evaluator, Place, TrialJob, TrialResult
 from learnforge.stages.search.pareto import best_first
-from learnforge.stages.search.record import Goal, read_records
-from learnforge.stages.search.stage import count_states
+from learnforge.stages.search.record import Goal
 from learnforge.stages.search.storage import open_study
 from learnforge.stages.search.view import SpaceView
 from learnforge.stages.stage import Stage
 from learnforge.task import Task, TaskInfo
+from learnforge.trials import count_states, read_records
 
 
 @frozen
@@ -70,7 +71,9 @@ class StageEvaluator(Evaluator):
     wanted: tuple[str, ...]
 
     def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
-        """Yield the costs of the network that the stage will hand on, where its settings alone say which that is."""
+        """Yield the costs of the network that the stage will hand on, where its settings alone say which
+        that is.
+        """
         stage = with_options(self.stage, design)
         made = stage.output(self.task, with_models(stage, self.task, self.inputs))
         if made.module is not None or (made.spec.kind == "space" and made.spec.design is None):
@@ -110,7 +113,9 @@ def with_options(stage: Stage, design: Design) -> Stage:
 
 
 def with_models(stage: Stage, task: Task, inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """Return a stage's inputs, those that its own settings describe made anew, since a range may have changed them."""
+    """Return a stage's inputs, those that its own settings describe made anew, since a range may have
+    changed them.
+    """
     models = {r: from_model(m, task.info) for r, m in stage.describe_inputs().items() if isinstance(m, Model)}
     return {**inputs, **models}
 
@@ -122,21 +127,30 @@ def check_tuning(stage: Stage) -> list[Problem]:
         return []
     if tune is None:
         path = next(iter(stage.ranges))
-        words = f'is missing, and {path} is a range; say how to search it: {{ searcher = "bayesian", trials = 20 }}'
+        example = '{ searcher = "bayesian", trials = 20 }'
+        words = f"is missing, and {path} is a range; say how to search it: {example}"
         return [Problem("tune", words)]
     if not stage.ranges:
-        words = "there is no range; write { low = …, high = … } or { choices = […] } in the place of an option"
+        words = (
+            "there is no range; write { low = …, high = … } or { choices = […] } in the place of an option"
+        )
         return [Problem("tune", words)]
     known = ("accuracy", *COSTS)
     names = [name.removeprefix("-") for name in tune.objectives]
     problems = [
-        Problem("tune.objectives", f"unknown metric {name!r}; {nearest(name, known)}") for name in names if name not in known
+        Problem("tune.objectives", f"unknown metric {name!r}; {nearest(name, known)}")
+        for name in names
+        if name not in known
     ]
     problems += [
-        Problem(f"tune.limits.{name}", f"unknown cost; {nearest(name, COSTS)}") for name in tune.limits if name not in COSTS
+        Problem(f"tune.limits.{name}", f"unknown cost; {nearest(name, COSTS)}")
+        for name in tune.limits
+        if name not in COSTS
     ]
     if len(names) > 1 and not tune.searcher.supports_many_objectives:
-        words = f"{type(tune.searcher).__name__} takes one objective, got {len(names)}; choose another searcher"
+        words = (
+            f"{type(tune.searcher).__name__} takes one objective, got {len(names)}; choose another searcher"
+        )
         problems.append(Problem("tune.objectives", words))
     return problems
 
@@ -172,7 +186,7 @@ def _search(
     view = SpaceView(space, allows=admission.allows)
     sampler = tune.searcher.sampler(context.derive("tune"), goal.directions, view)
     path = context.folder / "study.db" if context.folder else None
-    with open_study(path, stage.name, goal.directions, sampler) as study:
+    with open_study(path, stage.name, goal.directions, sampler, goal.metrics) as study:
         records = Driver(admission, study, executor, tune.threads).run()
         values = [[record.metrics[name] for name in goal.metrics] for record in records]
         first = best_first([row[:1] for row in values], goal.directions[:1])[0]

@@ -2,14 +2,15 @@
 
 A network's cost is the sum over its layers of what a JSON file says of each, without running anything:
 
-    {"unit": "ms", "layers": {"Conv2d 3x32x32 > 16x32x32 k3x3 s1x1 g1": 0.21, "ReLU 16x32x32 > 16x32x32": 0.02}}
+    {"unit": "ms", "layers": {"Conv2d 3x32x32 > 16x32x32 k3x3 s1x1 g1": 0.21, "ReLU 16x32x32 > 16x32x32":
+    0.02}}
 
-`learnforge describe space NAME --layers FILE` writes such a file, with the layers of random designs as they were timed
-where it runs.
+`learnforge describe space NAME --layers FILE` writes such a file, with the layers of random designs as they
+were timed where it runs.
 
 Reference:
-    Cai, Zhu & Han, ProxylessNAS: direct neural architecture search on target task and hardware, 2019 (appendix B).
-    arXiv:1812.00332
+    Cai, Zhu & Han, ProxylessNAS: direct neural architecture search on target task and hardware, 2019
+    (appendix B). arXiv:1812.00332
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Lookup(CostMeter):
     Args:
         file: JSON file with `layers`, {signature: cost}.
         name: TOML key `label`: what objectives and limits call the cost.
-        missing: Cost of a layer that the file does not know, from 0; by default a design with such a layer is refused.
+        missing: Cost of a layer that the file does not know, from 0; by default a design with such a layer
+            is refused.
     """
 
     file: Path
@@ -66,7 +68,8 @@ def _read(file: Path) -> dict[str, float]:
         return {str(signature): float(cost) for signature, cost in layers.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f'{file} must be a JSON file with "layers": {{signature: number}}, but {type(error).__name__}: {error}'
+            f'{file} must be a JSON file with "layers": {{signature: number}}, but '
+            f"{type(error).__name__}: {error}"
         ) from error
 
 

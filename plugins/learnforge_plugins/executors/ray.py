@@ -22,8 +22,8 @@ class Ray(Executor):
     """One actor for each slot; needs `pip install "learnforge[ray]"`.
 
     Args:
-        address: A cluster's address, or `auto` for the one that this machine belongs to; by default a cluster is
-            started on this machine and ended with the search.
+        address: A cluster's address, or `auto` for the one that this machine belongs to; by default a
+            cluster is started on this machine and ended with the search.
         gpus: GPUs of a slot, above 0, where its device is one; a fraction lets slots share one.
     """
 
@@ -38,7 +38,9 @@ class Ray(Executor):
         try:
             import ray
         except ImportError as error:
-            raise ImportError(f'the executor ray needs Ray: pip install "learnforge[ray]" ({error})') from error
+            raise ImportError(
+                f'the executor ray needs Ray: pip install "learnforge[ray]" ({error})'
+            ) from error
 
         if not ray.is_initialized():
             ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
@@ -65,7 +67,9 @@ class _Actor(concurrent.futures.Executor):
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         self._futures = [f for f in self._futures if not f.done()] + [future]
-        self._worker.run.remote(fn, args, kwargs).future().add_done_callback(lambda done: _settle(done, future))
+        self._worker.run.remote(fn, args, kwargs).future().add_done_callback(
+            lambda done: _settle(done, future)
+        )
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -1,11 +1,13 @@
 """Scores from the gradient of the loss of one batch: its norm, and SNIP.
 
-    grad-norm = || dL / d theta ||_2                                                 (Abdelfattah, section 3.1)
-    snip      = sum over weights of |dL / d theta * theta|                           (Lee, equation 6, unnormalised)
+    grad-norm = || dL / d theta ||_2                                                 (Abdelfattah, section
+    3.1) snip      = sum over weights of |dL / d theta * theta|                           (Lee, equation 6,
+    unnormalised)
 
 Reference:
     Abdelfattah, Mehrotra, Dudziak & Lane, Zero-cost proxies for lightweight NAS, 2021. arXiv:2101.08134
-    Lee, Ajanthan & Torr, SNIP: single-shot network pruning based on connection sensitivity, 2019. arXiv:1810.02340
+    Lee, Ajanthan & Torr, SNIP: single-shot network pruning based on connection sensitivity, 2019.
+    arXiv:1810.02340
 """
 
 from __future__ import annotations

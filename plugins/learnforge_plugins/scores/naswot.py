@@ -1,15 +1,16 @@
 """NASWOT: how differently a fresh network's rectifiers treat the images of a batch.
 
-    s = log |det K|,  K[i, j] = N - (number of rectifiers that are on for one of images i and j and off for the other)
+    s = log |det K|,  K[i, j] = N - (number of rectifiers that are on for one of images i and j and off for
+    the other)
 
-Each image has a code of N bits, one for each rectifier; codes that differ are easy to tell apart by what follows
-(section 3).
+Each image has a code of N bits, one for each rectifier; codes that differ are easy to tell apart by what
+follows (section 3).
 
 Reference:
     Mellor, Turner, Storkey & Crowley, Neural architecture search without training, 2021. arXiv:2006.04647
 Differs:
-    K is taken as (K + K_off) of the authors' code, each bit as on or off. Any activation counts as a rectifier by the sign
-    of what it is given.
+    K is taken as (K + K_off) of the authors' code, each bit as on or off. Any activation counts as a
+    rectifier by the sign of what it is given.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class NASWOT(Score):
             kernel.add_(agreement.cpu())
 
         hooks = [
-            layer.register_forward_pre_hook(note) for layer in network.modules() if isinstance(layer, RECTIFIERS)
+            layer.register_forward_pre_hook(note)
+            for layer in network.modules()
+            if isinstance(layer, RECTIFIERS)
         ]
         with torch.no_grad():
             network(images)

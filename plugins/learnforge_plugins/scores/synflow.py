@@ -2,14 +2,15 @@
 
     R = 1^T prod_l |theta_l| 1        the output of the network with absolute weights for an input of ones
     synflow    = sum over weights of  |dR / d theta * theta|                              (Tanaka, equation 2)
-    logsynflow = sum over weights of  |log(|dR / d theta| + 1) * theta|                   (Cavagnero, equation 3)
+    logsynflow = sum over weights of  |log(|dR / d theta| + 1) * theta|                   (Cavagnero,
+    equation 3)
 
-Normalisation is left out of the passes, as it would hide the size of the signal. The logarithm keeps deep networks, whose
-gradients explode, from drowning all others.
+Normalisation is left out of the passes, as it would hide the size of the signal. The logarithm keeps deep
+networks, whose gradients explode, from drowning all others.
 
 Reference:
-    Tanaka, Kunin, Yamins & Ganguli, Pruning neural networks without any data by iteratively conserving synaptic flow,
-    2020. arXiv:2006.05467
+    Tanaka, Kunin, Yamins & Ganguli, Pruning neural networks without any data by iteratively conserving
+    synaptic flow, 2020. arXiv:2006.05467
     Cavagnero, Robbiano, Caputo & Averta, FreeREA: training-free evolution-based architecture search, 2022.
     arXiv:2207.05135
 """
@@ -52,7 +53,7 @@ def _flow(network: nn.Module, images: Tensor) -> list[nn.Parameter]:
     network.double().eval()
     for layer in network.modules():
         if isinstance(layer, NORMALISATIONS):
-            layer.forward = _pass  # type: ignore[method-assign]
+            layer.forward = _pass  # type: ignore[method-assign, assignment]
     weights = [p for p in network.parameters() if p.ndim > 1]
     with torch.no_grad():
         for parameter in network.parameters():

@@ -1,9 +1,10 @@
 """Bayesian optimisation by Optuna: a model of what was evaluated says which choices are promising.
 
-`tpe` models the choices of the better and of the other trials by two densities l and g, draws candidates from l and takes
-the one with the largest l / g; all choices of a design are modelled together, and where some only come up with others,
-in groups that come up together. `gp` fits a Gaussian process and maximises expected improvement. With several
-objectives `tpe` splits trials by non-dominated rank, and Optuna's genetic samplers can be asked for.
+`tpe` models the choices of the better and of the other trials by two densities l and g, draws candidates
+from l and takes the one with the largest l / g; all choices of a design are modelled together, and where
+some only come up with others, in groups that come up together. `gp` fits a Gaussian process and maximises
+expected improvement. With several objectives `tpe` splits trials by non-dominated rank, and Optuna's genetic
+samplers can be asked for.
 
 Reference:
     Bergstra, Bardenet, Bengio & Kegl, Algorithms for hyper-parameter optimization, 2011.

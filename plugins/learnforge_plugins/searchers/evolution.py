@@ -28,7 +28,6 @@ from attrs.validators import ge
 
 from learnforge import HistorySampler, Searcher, SpaceView, best_first, hookimpl, mutate
 
-
 ATTEMPTS = 20
 """Times that a child is made anew because it breaks a limit."""
 
@@ -70,7 +69,9 @@ class _AgingSampler(HistorySampler):
         return self._child(parent, rng)
 
     def _child(self, parent: optuna.trial.FrozenTrial, rng: np.random.Generator) -> Mapping[str, Any]:
-        """Return the parent's choices with one of them changed; where the space is known, one that keeps the limits."""
+        """Return the parent's choices with one of them changed; where the space is known, one that keeps the
+        limits.
+        """
         if self._view is None:
             return mutate(parent.params, parent.distributions, rng)
         for _ in range(ATTEMPTS):

@@ -1,14 +1,15 @@
 """Local search: evaluate what is one choice away from the best design whose surroundings are not yet known.
 
     1. The first `initial` designs are random; the best of them is where the search stands.
-    2. Evaluate the designs that differ from it in one choice, in random order. As soon as one is better, stand there.
-    3. Where all of them are known and none is better, go on from the best design that still has unknown neighbours.
+    2. Evaluate the designs that differ from it in one choice, in random order. As soon as one is better,
+    stand there. 3. Where all of them are known and none is better, go on from the best design that still has
+    unknown neighbours.
 
 Reference:
     White, Nolen & Savani, Exploring the loss landscape in neural architecture search, 2021. arXiv:2005.02960
 Differs:
-    At a local optimum the authors start anew; going on from the next best design is the same search on a wider
-    front, and loses nothing that was found. The step to a better neighbour is taken at once (their
+    At a local optimum the authors start anew; going on from the next best design is the same search on a
+    wider front, and loses nothing that was found. The step to a better neighbour is taken at once (their
     "query until lower" variant).
 """
 

@@ -1,9 +1,11 @@
 """NSGA-II: a population evolves towards the Pareto set of several objectives, spread out along it.
 
     1. The first P designs are random; they are the population.
-    2. A child: two parents, each the better of two drawn members; each choice from one of them by a coin; each choice
+    2. A child: two parents, each the better of two drawn members; each choice from one of them by a coin;
+    each choice
        changed with probability 1 / (number of choices).
-    3. After every P children the best P of population and children, distinct by design, are the next population.
+    3. After every P children the best P of population and children, distinct by design, are the next
+    population.
 
 Better is a lower non-dominated rank, then a larger crowding distance (sections III.A and III.B).
 
@@ -11,8 +13,9 @@ Reference:
     Deb, Pratap, Agarwal & Meyarivan, A fast and elitist multiobjective genetic algorithm: NSGA-II, 2002.
     doi:10.1109/4235.996017
 Differs:
-    Members are designs in normal form, so one network does not fill the population under several names, and a child
-    whose design is known or breaks a limit is made anew, up to 20 times. Choices are categories or numbers, crossed over uniformly.
+    Members are designs in normal form, so one network does not fill the population under several names, and
+    a child whose design is known or breaks a limit is made anew, up to 20 times. Choices are categories or
+    numbers, crossed over uniformly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Any of Optuna's samplers, by name: those of optuna.samplers, and those of installed packages from OptunaHub.
+"""Any of Optuna's samplers, by name: those of optuna.samplers, and those of installed packages from
+OptunaHub.
 
 Reference:
     Akiba, Sano, Yanase, Ohta & Koyama, Optuna: a next-generation hyperparameter optimization framework, 2019.
@@ -27,10 +28,11 @@ class OptunaSampler(Searcher):
     """A sampler of Optuna's.
 
     Args:
-        sampler_name: TOML key `sampler`: a class in `optuna.samplers`, or `package.module:Class` of an installed package.
+        sampler_name: TOML key `sampler`: a class in `optuna.samplers`, or `package.module:Class` of an
+            installed package.
         arguments: Keyword arguments of the class; the seed comes from the run.
-        exact: Make a fresh sampler for each trial, so that a resumed search goes on as it would have. Right for
-            samplers whose only state is the study, the default for Optuna's own of that sort.
+        exact: Make a fresh sampler for each trial, so that a resumed search goes on as it would have. Right
+            for samplers whose only state is the study, the default for Optuna's own of that sort.
     """
 
     is_baseline: ClassVar[bool] = True  # the sampler may be any

@@ -1,20 +1,23 @@
-"""Search by a predictor: a Gaussian process foretells what random designs and relatives of the best are worth.
+"""Search by a predictor: a Gaussian process foretells what random designs and relatives of the best are
+worth.
 
     1. The first `initial` designs are random.
-    2. A Gaussian process is fitted to the designs evaluated so far: their encodings in normal form, Euclidean distance
+    2. A Gaussian process is fitted to the designs evaluated so far: their encodings in normal form,
+    Euclidean distance
        d, kernel k(d) = exp(-d / l), targets by rank, as quantiles of a normal distribution.
     3. Candidates are random designs, and all designs one choice away from the best ones.
     4. One value is drawn for each candidate from its own posterior, N(mu, sigma^2); the highest is evaluated.
 
-The kernel is Matern-1/2, whose rough functions suit choices without order. Length scale l and noise maximise the marginal
-likelihood, the amplitude in closed form. Drawing each value by itself (step 4: independent Thompson sampling, section
-5 of White et al.) explores among all candidates that may be best, where expected improvement stays near the best
-known one. Ranks leave the few designs that do not learn at all without weight of their own. With `scores`, zero-cost scores,
-by rank, join the encoding with a weight that is found with l.
+The kernel is Matern-1/2, whose rough functions suit choices without order. Length scale l and noise maximise
+the marginal likelihood, the amplitude in closed form. Drawing each value by itself (step 4: independent
+Thompson sampling, section 5 of White et al.) explores among all candidates that may be best, where expected
+improvement stays near the best known one. Ranks leave the few designs that do not learn at all without
+weight of their own. With `scores`, zero-cost scores, by rank, join the encoding with a weight that is found
+with l.
 
 Reference:
-    White, Neiswanger & Savani, BANANAS: Bayesian optimization with neural architectures for neural architecture search,
-    2021. arXiv:1910.11858
+    White, Neiswanger & Savani, BANANAS: Bayesian optimization with neural architectures for neural
+    architecture search, 2021. arXiv:1910.11858
     Rasmussen & Williams, Gaussian processes for machine learning, 2006, sections 4.2 and 5.4.1.
     https://gaussianprocess.org/gpml/
 Differs:
@@ -36,7 +39,16 @@ from attrs.validators import ge
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri
 
-from learnforge import Candidate, HistorySampler, HistoryView, Searcher, SpaceView, encode, generator, hookimpl
+from learnforge import (
+    Candidate,
+    HistorySampler,
+    HistoryView,
+    Searcher,
+    SpaceView,
+    encode,
+    generator,
+    hookimpl,
+)
 
 Array = npt.NDArray[np.float64]
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -71,15 +83,13 @@ class Predictor(Searcher):
     parents: int = field(default=6, validator=ge(0))
     scores: tuple[str, ...] = ()
 
-    def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
-    ) -> HistorySampler:
+    def sampler(self, seed: int, directions: Sequence[str], view: SpaceView | None = None) -> HistorySampler:
         missing = [name for name in self.scores if view is None or name not in view.scores]
         if missing:
             known = ", ".join(view.scores) if view is not None and view.scores else "none"
             raise ValueError(
-                f"scores: the search must compute {', '.join(missing)}, it computes {known}; name them in the "
-                "stage's `scores` too"
+                f"scores: the search must compute {', '.join(missing)}, it computes {known}; name them in "
+                "the stage's `scores` too"
             )
         return _PredictorSampler(seed, self, view)
 
@@ -110,7 +120,8 @@ class _PredictorSampler(HistorySampler):
         mean, deviation = self._foretell([c for c, _ in evaluated], np.array([t for _, t in evaluated]), pool)
         order = np.argsort(-(mean + deviation * rng.standard_normal(len(pool))), kind="stable")
         allowed = (pool[i] for i in order[:ATTEMPTS] if view.allows(pool[i]))
-        return next(allowed, pool[order[0]]).choices
+        chosen: Candidate = next(allowed, pool[order[0]])
+        return chosen.choices
 
     def _pool(
         self,
@@ -163,15 +174,19 @@ class _PredictorSampler(HistorySampler):
 
 
 class _Process:
-    """A Gaussian process with its length scale, noise and amplitude, by the eigenvectors of its kernel matrix."""
+    """A Gaussian process with its length scale, noise and amplitude, by the eigenvectors of its kernel
+    matrix.
+    """
 
-    def __init__(self, likelihood: float, scale: float, amplitude: float, values: Array, vectors: Array, dual: Array):
+    def __init__(
+        self, likelihood: float, scale: float, amplitude: float, values: Array, vectors: Array, dual: Array
+    ):
         self.likelihood, self.scale, self.amplitude = likelihood, scale, amplitude
         self.values, self.vectors, self.dual = values, vectors, dual
 
     def foretell(self, known: Array, wanted: Array) -> tuple[Array, Array]:
-        """Return mean and standard deviation at points [point, feature] (Rasmussen & Williams, equations 2.25 and
-        2.26).
+        """Return mean and standard deviation at points [point, feature] (Rasmussen & Williams, equations
+        2.25 and 2.26).
         """
         cross = np.exp(-_distances(wanted, known) / self.scale) @ self.vectors
         left = np.maximum(1.0 - (cross**2 / self.values).sum(1), 1e-9)
@@ -180,7 +195,9 @@ class _Process:
 
 
 def _fit(features: Array, targets: Array) -> _Process:
-    """Maximise the marginal likelihood (equation 5.8) over length scale and noise, the amplitude in closed form."""
+    """Maximise the marginal likelihood (equation 5.8) over length scale and noise, the amplitude in closed
+    form.
+    """
     distances, fits = _distances(features, features), []
     for scale in SCALES:
         values, vectors = np.linalg.eigh(np.exp(-distances / scale))
@@ -200,7 +217,9 @@ def _distances(one: Array, other: Array) -> Array:
 
 
 def _targets(trials: Sequence[FrozenTrial], directions: Sequence[str], rng: np.random.Generator) -> Array:
-    """Return what is to be foretold, more is better: the objective by rank, or a random weighting of several."""
+    """Return what is to be foretold, more is better: the objective by rank, or a random weighting of
+    several.
+    """
     signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
     ranks = np.stack(
         [_quantiles(np.array([sign * t.values[k] for t in trials])) for k, sign in enumerate(signs)], 1

@@ -1,19 +1,23 @@
-"""Reinforcement learning: a recurrent policy makes a design's choices one after the other, rewarded by what it is worth.
+"""Reinforcement learning: a recurrent policy makes a design's choices one after the other, rewarded by what
+it is worth.
 
-    pi(a_1 … a_T) = prod_t pi(a_t | a_1 … a_{t-1})                                   an LSTM, one step a choice
-    REINFORCE:  grad J = E[ (R - b) sum_t grad log pi(a_t | a_<t) ] + beta * grad entropy     (Zoph & Le, section 3.2)
-    PPO:        max E[ min(rho A, clip(rho, 1 - eps, 1 + eps) A) ],  rho = pi / pi_old        (Schulman, equation 7)
+    pi(a_1 … a_T) = prod_t pi(a_t | a_1 … a_{t-1})                                   an LSTM, one step a
+    choice REINFORCE:  grad J = E[ (R - b) sum_t grad log pi(a_t | a_<t) ] + beta * grad entropy     (Zoph &
+    Le, section 3.2) PPO:        max E[ min(rho A, clip(rho, 1 - eps, 1 + eps) A) ],  rho = pi / pi_old
+    (Schulman, equation 7)
 
-The policy has a head for the name of each choice, made when that choice is first asked, so spaces may have choices
-that only come up with others, and any number of them. A number is chosen as one of at most 24 parts of its range, then
-uniformly within it. The reward R is the rank of a trial's worth among the trials so far, in [0, 1], the baseline b a
-moving average of it. A design that comes up again teaches nothing, one that the search refuses earns the least. The policy is a function of the study: it is trained anew on the trials in their order, so a resumed
-search goes on with the very policy that it had.
+The policy has a head for the name of each choice, made when that choice is first asked, so spaces may have
+choices that only come up with others, and any number of them. A number is chosen as one of at most 24 parts
+of its range, then uniformly within it. The reward R is the rank of a trial's worth among the trials so far,
+in [0, 1], the baseline b a moving average of it. A design that comes up again teaches nothing, one that the
+search refuses earns the least. The policy is a function of the study: it is trained anew on the trials in
+their order, so a resumed search goes on with the very policy that it had.
 
 Reference:
     Zoph & Le, Neural architecture search with reinforcement learning, 2017. arXiv:1611.01578
-    Pham, Guan, Zoph, Le & Dean, Efficient neural architecture search via parameter sharing, 2018. arXiv:1802.03268
-    Schulman, Wolski, Dhariwal, Radford & Klimov, Proximal policy optimization algorithms, 2017. arXiv:1707.06347
+    Pham, Guan, Zoph, Le & Dean, Efficient neural architecture search via parameter sharing, 2018.
+    arXiv:1802.03268 Schulman, Wolski, Dhariwal, Radford & Klimov, Proximal policy optimization algorithms,
+    2017. arXiv:1707.06347
 Differs:
     Rewards are ranks, which need no scale, and serve several objectives (by non-dominated rank and crowding).
 """
@@ -21,7 +25,7 @@ Differs:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -46,8 +50,8 @@ class RL(Searcher):
 
     Args:
         algorithm: `reinforce` or `ppo`.
-        learning_rate: Adam's step size for the heads, above 0; the LSTM and the embeddings, which all choices share,
-            take a twentieth of it.
+        learning_rate: Adam's step size for the heads, above 0; the LSTM and the embeddings, which all
+            choices share, take a twentieth of it.
         entropy: Weight of the policy's entropy (beta), summed over choices, from 0.
         decay: Decay of the baseline, in [0, 1).
         hidden: Units of the LSTM, from 1.
@@ -110,11 +114,12 @@ class _PolicySampler(optuna.samplers.BaseSampler):
         told = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         first = {self._key_of(trial): trial for trial in reversed(told)}
         distinct = [trial for trial in told if first[self._key_of(trial)] is trial]
-        history = [trial for trial in distinct if trial.values is None or all(map(math.isfinite, trial.values))]
+        history = [
+            trial for trial in distinct if trial.values is None or all(map(math.isfinite, trial.values))
+        ]
         if not self._learner.fits(history):
             self._learner = _Learner(self.seed, self._settings, self._directions)
         self._learner.learn(history)
-
 
     def _key_of(self, trial: FrozenTrial) -> str:
         """Return what equal designs share."""
@@ -128,8 +133,8 @@ class _PolicySampler(optuna.samplers.BaseSampler):
 class _Policy(nn.Module):
     """The LSTM, with an embedding for each value of each choice, and a head for each choice.
 
-    Weights are drawn as a function of (seed, name), so their order of appearance does not matter; heads begin at 0,
-    which is a uniform policy.
+    Weights are drawn as a function of (seed, name), so their order of appearance does not matter; heads
+    begin at 0, which is a uniform policy.
     """
 
     def __init__(self, seed: int, hidden: int):
@@ -171,7 +176,9 @@ class _Walk:
         policy, parts = self.policy, count_parts(distribution)
         policy.ensure(name, parts)
         key, table = _key(name, parts), policy.table
-        gates = policy.inside @ (self._last + table[f"{key} name"]) + policy.across @ self._hidden + policy.bias
+        gates = (
+            policy.inside @ (self._last + table[f"{key} name"]) + policy.across @ self._hidden + policy.bias
+        )
         let_in, keep, new, let_out = gates.chunk(4)
         self._cell = torch.sigmoid(keep + 1.0) * self._cell + torch.sigmoid(let_in) * torch.tanh(new)
         self._hidden = torch.sigmoid(let_out) * torch.tanh(self._cell)
@@ -257,7 +264,10 @@ class _Learner:
         heads = [p for name, p in new.items() if name.endswith((" head", " bias"))]
         groups: list[dict[str, Any]] = [
             {"params": heads, "lr": rate},
-            {"params": [p for name, p in new.items() if not name.endswith((" head", " bias"))], "lr": rate / 20},
+            {
+                "params": [p for name, p in new.items() if not name.endswith((" head", " bias"))],
+                "lr": rate / 20,
+            },
         ]
         if self._optimizer is None:
             self._optimizer = torch.optim.Adam(groups, foreach=True)
@@ -310,7 +320,9 @@ def value_in(distribution: BaseDistribution, part: int, rng: np.random.Generator
 
 
 def _ends(distribution: BaseDistribution) -> tuple[float, float]:
-    """Return the ends of a range, half a step wider for whole numbers, in the logarithm where it is logarithmic."""
+    """Return the ends of a range, half a step wider for whole numbers, in the logarithm where it is
+    logarithmic.
+    """
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
     margin = distribution.step / 2 if isinstance(distribution, IntDistribution) else 0.0
     low, high = distribution.low - margin, distribution.high + margin

@@ -1,7 +1,8 @@
 """Multilayer perceptrons: hidden layers of chosen widths, with or without normalisation and dropout.
 
 Reference:
-    Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, 1986. doi:10.1038/323533a0
+    Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, 1986.
+    doi:10.1038/323533a0
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class MLP(Space):
 
     def design(self, pick: Pick) -> dict[str, Any]:
         count = pick.integer("layers", 1, self.layers)
-        widths = [pick.integer(f"layer{i}.width", self.min_width, self.max_width, log=True) for i in range(count)]
+        widths = [
+            pick.integer(f"layer{i}.width", self.min_width, self.max_width, log=True) for i in range(count)
+        ]
         return {
             "widths": widths,
             "activation": pick.choice("activation", tuple(ACTIVATIONS)),

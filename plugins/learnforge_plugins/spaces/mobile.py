@@ -1,13 +1,14 @@
-"""Mobile networks: stages of inverted residual blocks with their own depth, width, kernel, expansion, gate and activation.
+"""Mobile networks: stages of inverted residual blocks with their own depth, width, kernel, expansion, gate
+and activation.
 
-A block expands its channels by a convolution of size 1, filters each of them by a depthwise convolution, weighs the
-channels by squeeze-and-excite where the stage has it, and projects them back without activation; a shortcut goes around it
-where shapes allow. The first block of a stage halves the resolution (but for the first stage). All blocks of a stage
-share its choices. An expansion of 1 leaves the first convolution out.
+A block expands its channels by a convolution of size 1, filters each of them by a depthwise convolution,
+weighs the channels by squeeze-and-excite where the stage has it, and projects them back without activation;
+a shortcut goes around it where shapes allow. The first block of a stage halves the resolution (but for the
+first stage). All blocks of a stage share its choices. An expansion of 1 leaves the first convolution out.
 
 Reference:
-    Tan, Chen, Pang, Vasudevan, Sandler, Howard & Le, MnasNet: platform-aware neural architecture search for mobile,
-    2019. arXiv:1807.11626
+    Tan, Chen, Pang, Vasudevan, Sandler, Howard & Le, MnasNet: platform-aware neural architecture search for
+    mobile, 2019. arXiv:1807.11626
     Howard et al., Searching for MobileNetV3, 2019. arXiv:1905.02244
     Hu, Shen, Albanie, Sun & Wu, Squeeze-and-excitation networks, 2018. arXiv:1709.01507
 """

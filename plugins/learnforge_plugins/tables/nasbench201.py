@@ -1,9 +1,9 @@
 """NAS-Bench-201 on CIFAR-10: every one of its 15,625 cells, trained.
 
-A searcher is told the validation accuracy after 12 epochs and pays the seconds of that training; the test accuracy is
-that of the chosen cell after 200 epochs. Zero-cost scores `logsynflow` and `naswot`, parameters and
-multiply-adds (both in the unit of the networks themselves), and latencies on a Raspberry Pi 4 and a GeForce 1080 Ti are
-known beforehand.
+A searcher is told the validation accuracy after 12 epochs and pays the seconds of that training; the test
+accuracy is that of the chosen cell after 200 epochs. Zero-cost scores `logsynflow` and `naswot`, parameters
+and multiply-adds (both in the unit of the networks themselves), and latencies on a Raspberry Pi 4 and a
+GeForce 1080 Ti are known beforehand.
 
 Reference:
     Dong & Yang, NAS-Bench-201: extending the scope of reproducible neural architecture search, 2020.
@@ -27,8 +27,20 @@ from learnforge import Published, Space, Table, Trained, hookimpl, load_method
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ("0-1", "0-2", "1-2", "0-3", "1-3", "2-3")
 """Names of the space's choices, in the order of the benchmark's strings."""
-COLUMNS = ("validation", "seconds", "test", "parameters", "macs", "logsynflow", "naswot", "raspi4_ms", "1080ti_ms")
-"""What the packed file holds, a float32 column each; rows in the order of `itertools.product(OPERATIONS, repeat=6)`."""
+COLUMNS = (
+    "validation",
+    "seconds",
+    "test",
+    "parameters",
+    "macs",
+    "logsynflow",
+    "naswot",
+    "raspi4_ms",
+    "1080ti_ms",
+)
+"""What the packed file holds, a float32 column each; rows in the order of `itertools.product(OPERATIONS,
+repeat=6)`.
+"""
 PAPER = "Dong & Yang 2020, table 5"
 
 

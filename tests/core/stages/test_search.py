@@ -36,9 +36,10 @@ from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.evaluator import TrialResult
 from learnforge.stages.search.networks import NetworkEvaluator
 from learnforge.stages.search.pareto import crowding_distance, to_losses
-from learnforge.stages.search.record import Goal, Record, read_records
+from learnforge.stages.search.record import Goal, Record
 from learnforge.stages.search.sampler import contains
 from learnforge.stages.search.storage import open_study
+from learnforge.trials import read_records
 
 MakeContext = Callable[..., Context]
 QUICK = Train(epochs=1, batch_size=60, learning_rate=1e-2)

@@ -1,6 +1,5 @@
 """Architecture search: the kind of stage `search` and the hole that a searcher fills."""
 
-from learnforge.stages.search.encoding import encode
 from learnforge.stages.search.pareto import best_first, non_dominated_rank
 from learnforge.stages.search.sampler import FreshSampler, HistorySampler, draw, generator, split_history
 from learnforge.stages.search.searcher import Searcher
@@ -21,7 +20,6 @@ __all__ = [
     "Trained",
     "best_first",
     "draw",
-    "encode",
     "generator",
     "learnforge_stages",
     "neighbours",

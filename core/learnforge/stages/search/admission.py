@@ -1,4 +1,6 @@
-"""Which designs may be evaluated: limits, plugins' vetoes, and the filter's bar, asked once for each design."""
+"""Which designs may be evaluated: limits, plugins' vetoes, and the filter's bar, asked once for each
+design.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Admission:
     def broken(self, metrics: Mapping[str, float]) -> str:
         """Say which limits are broken, of those whose metric is known."""
         limits = self.goal.limits
-        over = [f"{n} {metrics[n]:g} > {limit:g}" for n, limit in limits.items() if metrics.get(n, 0.0) > limit]
+        over = [
+            f"{n} {metrics[n]:g} > {limit:g}" for n, limit in limits.items() if metrics.get(n, 0.0) > limit
+        ]
         return ", ".join(over)
 
     def _judge(self, design: Design) -> tuple[str, dict[str, float]]:

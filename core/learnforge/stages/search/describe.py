@@ -72,7 +72,9 @@ def make_info(shape: str, classes: int) -> TaskInfo:
         raise RecipeError([Problem("shape", f"must look like 3x32x32, got {shape!r}")], "space")
     channels, height, width = map(int, parts)
     names = tuple(str(i) for i in range(classes))
-    return TaskInfo("described", names, names, (channels, height, width), (0.5,) * channels, (0.25,) * channels)
+    return TaskInfo(
+        "described", names, names, (channels, height, width), (0.5,) * channels, (0.25,) * channels
+    )
 
 
 def describe_space(space: Space, info: TaskInfo, samples: int, seed: int) -> SpaceDescription:
@@ -86,7 +88,9 @@ def describe_space(space: Space, info: TaskInfo, samples: int, seed: int) -> Spa
     """
     view, rng = SpaceView(space), generator(seed, "describe")
     probes = [view.random(rng) for _ in range(PROBES)]
-    return SpaceDescription(count_words(space, probes), _choices(probes), [_sample(space, c, info) for c in probes[:samples]])
+    return SpaceDescription(
+        count_words(space, probes), _choices(probes), [_sample(space, c, info) for c in probes[:samples]]
+    )
 
 
 def _choices(probes: list[Candidate]) -> list[tuple[str, str, str]]:
@@ -122,10 +126,12 @@ def _sample(space: Space, candidate: Candidate, info: TaskInfo) -> tuple[str, st
 
 
 def count_words(space: Space, probes: Sequence[Candidate]) -> str:
-    """Say how many designs a space has: counted, where that takes seconds, else an estimate of the ways to choose.
+    """Say how many designs a space has: counted, where that takes seconds, else an estimate of the ways to
+    choose.
 
-    The mean, over random designs, of the product of how many values each of their choices had is an unbiased estimate
-    (Knuth, Estimating the efficiency of backtrack programs, 1975. doi:10.1090/S0025-5718-1975-0373371-6).
+    The mean, over random designs, of the product of how many values each of their choices had is an unbiased
+    estimate (Knuth, Estimating the efficiency of backtrack programs, 1975.
+    doi:10.1090/S0025-5718-1975-0373371-6).
 
     Args:
         space: The space.
@@ -191,7 +197,8 @@ class _Counter:
 
 
 def time_space(space: Space, info: TaskInfo, file: Path, samples: int, seed: int) -> tuple[int, int]:
-    """Time the layers of random designs on this machine, one thread, and add them to a table for `cost.lookup`.
+    """Time the layers of random designs on this machine, one thread, and add them to a table for
+    `cost.lookup`.
 
     Returns:
         How many layers were timed, and how many the file holds.

@@ -22,9 +22,10 @@ from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.evaluator import TrialJob, TrialResult, set_up, tear_down
 from learnforge.stages.search.ladder import Ladder
 from learnforge.stages.search.pool import Pool
-from learnforge.stages.search.record import NOTE, Ranking, Record
+from learnforge.stages.search.record import Ranking, Record
 from learnforge.stages.search.sampler import generator
 from learnforge.stages.search.view import Candidate, SpaceView, TrialPick
+from learnforge.trials import NOTE
 
 REPEATS_BEFORE_RANDOM = 50
 """Repeated or refused designs in a row after which the driver draws an unseen random design itself."""
@@ -72,8 +73,8 @@ class Driver:
         self._setup = (context.plugins, self._search, evaluator, context.deterministic)
 
     def run(self) -> list[Record]:
-        """Search until the goal is reached or the space is exhausted; return the designs that were evaluated to
-        their end, oldest first.
+        """Search until the goal is reached or the space is exhausted; return the designs that were evaluated
+        to their end, oldest first.
 
         Raises:
             StageError: Every design was refused by the limits, or every trial fails.

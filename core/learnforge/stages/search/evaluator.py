@@ -82,11 +82,15 @@ class Place:
 
 
 class Evaluator(ABC):
-    """Evaluates designs. A picklable value: the driver keeps one and sends it to every place where jobs run."""
+    """Evaluates designs. A picklable value: the driver keeps one and sends it to every place where jobs
+    run.
+    """
 
     space: Space
     dear: Sequence[str] = ()
-    """Metrics that `measure` finds out before a trial starts, once, in the driver, while nothing else runs."""
+    """Metrics that `measure` finds out before a trial starts, once, in the driver, while nothing else
+    runs.
+    """
 
     @property
     def epochs(self) -> int:

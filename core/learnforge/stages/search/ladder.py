@@ -1,8 +1,8 @@
 """Where the trials of a search stand between rungs: what they reached, what they may go on from, who goes on.
 
-The record of a rung is stored in the trial before anything is decided, so a search that was killed decides as it
-would have. The state of a training lies beside the study; where it is missing the trial is trained again from its
-start, to the same bits.
+The record of a rung is stored in the trial before anything is decided, so a search that was killed decides
+as it would have. The state of a training lies beside the study; where it is missing the trial is trained
+again from its start, to the same bits.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ class Ladder:
         self._values.setdefault(epochs, {})[number] = list(values)
         self._at_rest.add(number)
         stand = {"epochs": epochs, "values": list(values), "seconds": record.seconds}
-        stands: list[dict[str, Any]] = [*trial.user_attrs.get(STANDS, ()), stand | {"metrics": record.metrics}]
+        stands: list[dict[str, Any]] = [
+            *trial.user_attrs.get(STANDS, ()),
+            stand | {"metrics": record.metrics},
+        ]
         trial.set_user_attr(STANDS, stands)
 
     def decide(self, number: int, record: Record) -> tuple[str, str] | None:
@@ -132,7 +135,7 @@ class Ladder:
         if file is None:
             self._states[number] = state
         else:
-            write_atomically(file, lambda temporary: temporary.write_bytes(state))
+            write_atomically(file, lambda temporary: _write(temporary, state))
 
     def _forget(self, number: int) -> None:
         self._states.pop(number, None)
@@ -143,3 +146,7 @@ class Ladder:
     def _file(self, number: int) -> Path | None:
         folder = self.context.folder
         return folder / "checkpoint" / f"trial-{number}.pt" if folder else None
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.write_bytes(content)

@@ -1,4 +1,6 @@
-"""Evaluates networks: costs on the meta device, scores and latency of fresh weights, accuracy after training."""
+"""Evaluates networks: costs on the meta device, scores and latency of fresh weights, accuracy after
+training.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ class NetworkEvaluator(Evaluator):
             with torch.device("meta"):
                 network = self.space.build(design, self.task.info).eval()
                 cost = measure_cost(network, self.task.info)
-                more = {label_of(m): m.measure(network, self.task.info) for m in self.costs if not m.needs_weights}
+                more = {
+                    label_of(m): m.measure(network, self.task.info) for m in self.costs if not m.needs_weights
+                }
         except Exception as error:  # one design that its space cannot build must not end the search
             reason = f"cannot be built by {identify(self.space)}: {type(error).__name__}: {error}"
             raise Refused(reason) from error
@@ -177,4 +181,3 @@ class _Kept(Checkpoint):
             stream = io.BytesIO()
             torch.save(dict(make_state()), stream)
             self.state = stream.getvalue()
-

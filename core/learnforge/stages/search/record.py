@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
 from attrs import asdict, define, field, frozen
 from attrs.validators import ge, gt, le
 
@@ -14,9 +13,6 @@ from learnforge.options import plugin_field
 from learnforge.space import Design
 from learnforge.stages.search.rungs import Rungs
 from learnforge.stages.search.storage import Direction
-
-NOTE = "learnforge"
-"""Attribute of an Optuna trial that holds what the driver noted of it, when it is told."""
 
 
 @frozen
@@ -80,8 +76,8 @@ class Goal:
         rungs: When trials are stopped early; None trains all of them to the end.
         warm_start: What to begin with.
         filter: Which designs to refuse.
-        seconds: Time of trials, as their evaluator says it, after which no further trial begins; for tables, whose
-            clock is simulated.
+        seconds: Time of trials, as their evaluator says it, after which no further trial begins; for tables,
+            whose clock is simulated.
     """
 
     trials: int
@@ -136,9 +132,3 @@ class Record:
     def as_data(self) -> dict[str, Any]:
         """Return it as JSON-able data."""
         return asdict(self)
-
-
-def read_records(study: optuna.Study) -> list[dict[str, Any]]:
-    """Return what the driver noted of every told trial, oldest first."""
-    trials = study.get_trials(deepcopy=False)
-    return [dict(t.user_attrs[NOTE]) for t in trials if NOTE in t.user_attrs]

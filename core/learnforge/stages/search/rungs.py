@@ -2,12 +2,13 @@
 
     halving     The members of a batch are compared with each other; the best 1/eta of them go on.
     asha        A trial goes on if it is in the best 1/eta of all that have come to its rung so far.
-    hyperband   As asha, in several brackets, each with another first rung, so that slow starters get a chance.
-    median      A trial goes on unless it is below the median of those that came to its rung before it.
+    hyperband   As asha, in several brackets, each with another first rung, so that slow starters get a
+    chance. median      A trial goes on unless it is below the median of those that came to its rung before
+    it.
 
 Rungs of halving, asha and hyperband are at first, first * eta, first * eta^2, … epochs; those of median every
-`first` epochs. What is kept of a trial at a rung is the whole state of its training, so a trial that goes through
-all rungs ends with the very bits of one that was never stopped.
+`first` epochs. What is kept of a trial at a rung is the whole state of its training, so a trial that goes
+through all rungs ends with the very bits of one that was never stopped.
 
 Reference:
     Jamieson & Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, 2016.
@@ -17,8 +18,8 @@ Reference:
     Golovin et al., Google Vizier: a service for black-box optimization, 2017 (median stopping).
     doi:10.1145/3097983.3098043
 Differs:
-    A trial is decided on as it comes to a rung, and is stopped for good, so that it can be told to the searcher;
-    ASHA's authors keep it waiting for a later promotion.
+    A trial is decided on as it comes to a rung, and is stopped for good, so that it can be told to the
+    searcher; ASHA's authors keep it waiting for a later promotion.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Rungs:
         method: `halving` (needs `batch`), `asha`, `hyperband` or `median`.
         first: Epochs to the first rung, from 1.
         reduction: Factor between rungs, of which one trial goes on (eta), from 2.
-        by: Objective to compare trials by; with several objectives non-dominated rank and crowding by default.
+        by: Objective to compare trials by; with several objectives non-dominated rank and crowding by
+            default.
     """
 
     method: Literal["halving", "asha", "hyperband", "median"] = field(
@@ -112,7 +114,8 @@ class Rungs:
 
 
 def bracket_sizes(rungs: int, reduction: int) -> list[int]:
-    """Return how many trials Hyperband starts in each bracket, from the one with most rungs to the one with none.
+    """Return how many trials Hyperband starts in each bracket, from the one with most rungs to the one with
+    none.
 
     n_s = ceil((s_max + 1) / (s + 1) * eta^s), algorithm 1, line 3.
     """

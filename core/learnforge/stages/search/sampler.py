@@ -113,7 +113,9 @@ class FreshSampler(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Ask a sampler of this choice's own, so that a trial cut off amid its choices goes on the same way."""
+        """Ask a sampler of this choice's own, so that a trial cut off amid its choices goes on the same
+        way.
+        """
         sampler = self._make(derive(self.seed, trial.number, param_name) % 2**32)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
@@ -133,9 +135,7 @@ class FreshSampler(optuna.samplers.BaseSampler):
         return self._made[1]
 
 
-def split_history(
-    study: optuna.Study, trial: FrozenTrial
-) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+def split_history(study: optuna.Study, trial: FrozenTrial) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
     """Return the complete trials of a study, and those asked before `trial` and not told, oldest first."""
     trials = study.get_trials(deepcopy=False)
     complete = [t for t in trials if t.state == TrialState.COMPLETE]

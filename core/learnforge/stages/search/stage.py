@@ -24,7 +24,7 @@ from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.networks import NetworkEvaluator, label_of
 from learnforge.stages.search.pareto import best_first, non_dominated_rank, to_losses
-from learnforge.stages.search.record import Filter, Goal, Ranking, Record, WarmStart, read_records
+from learnforge.stages.search.record import Filter, Goal, Ranking, Record, WarmStart
 from learnforge.stages.search.rungs import Rungs
 from learnforge.stages.search.searcher import Searcher
 from learnforge.stages.search.storage import open_study
@@ -32,6 +32,8 @@ from learnforge.stages.search.view import SpaceView
 from learnforge.stages.stage import Stage
 from learnforge.task import Task
 from learnforge.training import Train, Trainee, cross_entropy, fit
+from learnforge.trials import count_states, read_records
+
 
 @frozen(kw_only=True)
 class SearchStage(Stage):
@@ -40,13 +42,13 @@ class SearchStage(Stage):
     Args:
         space: Where to search.
         trials: Distinct designs to train, from 1.
-        objectives: What is wanted of a design: `accuracy` on validation data, `loss`, a cost or a score, with a
-            minus before what shall be small. Several make a Pareto set.
+        objectives: What is wanted of a design: `accuracy` on validation data, `loss`, a cost or a score,
+            with a minus before what shall be small. Several make a Pareto set.
         limits: Largest allowed costs: `parameters`, `macs`, `peak_activation_bytes`, `latency_ms`, or one of
             `costs`. Checked before training.
         costs: Further costs, such as `{ use = "lookup", file = "phone.json", label = "phone_ms" }`.
-        scores: Zero-cost scores to compute for every design, such as `"naswot"`: for objectives, and for searchers
-            that learn from them.
+        scores: Zero-cost scores to compute for every design, such as `"naswot"`: for objectives, and for
+            searchers that learn from them.
         warm_start: Begin with the designs that a score prefers.
         filter: Refuse the designs that a score thinks little of.
         train: How trials are trained.
@@ -119,7 +121,9 @@ class SearchStage(Stage):
             if name.removeprefix("-") not in metrics
         ]
         problems += [
-            Problem(f"limits.{n}", f"unknown cost; {nearest(n, costs)}") for n in self.limits if n not in costs
+            Problem(f"limits.{n}", f"unknown cost; {nearest(n, costs)}")
+            for n in self.limits
+            if n not in costs
         ]
         twice = sorted({name for name in metrics if metrics.count(name) > 1})
         if twice:
@@ -148,7 +152,9 @@ class SearchStage(Stage):
             return []
         if rungs.method == "halving" and self.batch is None:
             problems.append(
-                Problem("batch", "is missing; `halving` compares the members of a batch, so say how many they are")
+                Problem(
+                    "batch", "is missing; `halving` compares the members of a batch, so say how many they are"
+                )
             )
         if rungs.first >= self.train.epochs:
             problems.append(
@@ -156,7 +162,9 @@ class SearchStage(Stage):
             )
         names = self.goal.metrics
         if rungs.by is not None and rungs.by not in names:
-            problems.append(Problem("rungs.by", f"must be an objective, got {rungs.by!r}; {nearest(rungs.by, names)}"))
+            problems.append(
+                Problem("rungs.by", f"must be an objective, got {rungs.by!r}; {nearest(rungs.by, names)}")
+            )
         return problems
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
@@ -198,7 +206,7 @@ class SearchStage(Stage):
         view = SpaceView(self.space, scores, admission.allows)
         sampler = self.method.sampler(context.derive("searcher"), goal.directions, view)
         path = context.folder / "study.db" if context.folder else None
-        with open_study(path, self.name, goal.directions, sampler) as study:
+        with open_study(path, self.name, goal.directions, sampler, goal.metrics) as study:
             driver = Driver(admission, study, self.executor or context.executor, self.threads)
             return driver.run(), read_records(study)
 
@@ -275,14 +283,6 @@ class SearchStage(Stage):
             lambda: evaluate(network, task.validation, task.info).accuracy,
         )
         return record, network, evaluate(network, task.validation, task.info)
-
-
-def count_states(told: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count what became of the trials of a search."""
-    states = [entry["state"] for entry in told]
-    counts = {name: states.count(name) for name in ("failed", "stopped", "refused")}
-    trials = states.count("evaluated") + counts["failed"] + counts["stopped"]
-    return {"trials": trials, **counts, "repeats": states.count("repeat")}
 
 
 def _ranking(setting: WarmStart | Filter | None) -> Ranking | None:

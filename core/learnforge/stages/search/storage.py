@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ def open_study(
     name: str,
     directions: Sequence[Direction],
     sampler: optuna.samplers.BaseSampler | None = None,
+    metrics: Sequence[str] = (),
 ) -> Iterator[optuna.Study]:
     """Open a study, creating it where there is none, and close its database at the end of the block.
 
@@ -26,18 +28,24 @@ def open_study(
         name: Name of the study, the stage's.
         directions: `maximize` or `minimize` for each objective.
         sampler: The searcher's sampler; reading needs none.
+        metrics: Names of the objectives, which dashboards and reports show.
     """
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = _sqlite(path) if path else optuna.storages.InMemoryStorage()
     try:
-        yield optuna.create_study(
+        study = optuna.create_study(
             storage=storage,
             study_name=name,
             directions=list(directions),
             sampler=sampler or optuna.samplers.RandomSampler(),
             load_if_exists=True,
         )
+        if metrics and study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(metrics))
+        yield study
     finally:
         optuna.logging.set_verbosity(verbosity)
         if isinstance(storage, optuna.storages.RDBStorage):

@@ -47,7 +47,8 @@ class Published:
 
 
 class Table(ABC):
-    """A method of the kind `table`: a frozen attrs class that knows what training each design of a space gave.
+    """A method of the kind `table`: a frozen attrs class that knows what training each design of a space
+    gave.
 
     `learnforge bench searchers` lets searchers run over it. A searcher sees validation accuracies and what
     `foresee` and `scores` tell; `test` is asked once, for what a search has chosen.

@@ -49,7 +49,8 @@ class SpaceView:
     Args:
         space: The space.
         scores: {name: zero-cost score of a design}; what the stage computes, or a table holds.
-        allows: Tells whether a design may be evaluated, which takes some milliseconds; everything may by default.
+        allows: Tells whether a design may be evaluated, which takes some milliseconds; everything may by
+            default.
     """
 
     def __init__(
@@ -122,7 +123,9 @@ class HistoryView:
         ]
 
     def complete(self, choices: Mapping[str, Any], rng: np.random.Generator) -> Candidate:
-        """Return the candidate with these choices and those that a trial with the most of their names also had."""
+        """Return the candidate with these choices and those that a trial with the most of their names also
+        had.
+        """
         nearest = max(self._trials, key=lambda trial: len(trial.params.keys() & choices.keys()))
         drawn = {
             name: choices[name] if contains(d, choices.get(name)) else draw(d, rng)
@@ -177,7 +180,9 @@ def neighbours(
 
 def _others(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Iterator[Any]:
     if isinstance(distribution, CategoricalDistribution):
-        yield from (other for other in distribution.choices if other != value or type(other) is not type(value))
+        yield from (
+            other for other in distribution.choices if other != value or type(other) is not type(value)
+        )
         return
     if isinstance(distribution, IntDistribution):
         values = range(distribution.low, distribution.high + 1, distribution.step)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from learnforge.space import Choice, Design
+if TYPE_CHECKING:
+    from learnforge.space import Choice
 
 Array = npt.NDArray[np.float64]
-Leaves = dict[str, Choice]
+Leaves = dict[str, "Choice"]
 
 
-def encode(designs: Sequence[Design]) -> Array:
+def encode(designs: Sequence[Mapping[str, Any]]) -> Array:
     """Return designs as vectors whose squared distance counts what differs: float [design, column].
 
-    A design is flattened to {path: value}. A path that holds anything but numbers has one column for each of its
-    values: differing there adds 1 to the squared distance, and so does a path that only one of two designs has. A path of
-    numbers adds the square of how far apart their places are among the numbers found there, from 0 to 1, so that a range
-    in the logarithm needs no mention.
+    A design is flattened to {path: value}. A path that holds anything but numbers has one column for each of
+    its values: differing there adds 1 to the squared distance, and so does a path that only one of two
+    designs has. A path of numbers adds the square of how far apart their places are among the numbers found
+    there, from 0 to 1, so that a range in the logarithm needs no mention.
     """
     rows = [flatten(design) for design in designs]
     paths: dict[str, None] = {}
@@ -30,7 +31,7 @@ def encode(designs: Sequence[Design]) -> Array:
     return np.hstack(columns) if columns else np.zeros((len(rows), 0))
 
 
-def flatten(design: Design) -> Leaves:
+def flatten(design: Mapping[str, Any]) -> Leaves:
     """Return a design's leaves, `{"stages.0.width": 16, …}`."""
     leaves: Leaves = {}
     _gather(design, "", leaves)

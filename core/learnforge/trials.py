@@ -1,0 +1,37 @@
+"""What a search leaves in its study, for those who read it: the driver's notes, and what it was after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+
+NOTE = "learnforge"
+"""Attribute of an Optuna trial that holds what the driver noted of it, when it is told."""
+
+
+def read_records(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return what the driver noted of every told trial, oldest first."""
+    trials = study.get_trials(deepcopy=False)
+    return [dict(t.user_attrs[NOTE]) for t in trials if NOTE in t.user_attrs]
+
+
+def read_objectives(study: optuna.Study) -> list[str]:
+    """Return a study's objectives as a recipe has them, a minus before those to make small."""
+    names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
+    signs = ["-" if direction.name == "MINIMIZE" else "" for direction in study.directions]
+    return [sign + name for sign, name in zip(signs, names, strict=True)]
+
+
+def count_states(told: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count what became of the trials of a search.
+
+    Args:
+        told: The driver's notes.
+    """
+    states = [entry["state"] for entry in told]
+    counts = {name: states.count(name) for name in ("failed", "stopped", "refused")}
+    trials = states.count("evaluated") + counts["failed"] + counts["stopped"]
+    return {"trials": trials, **counts, "repeats": states.count("repeat")}
