@@ -149,8 +149,8 @@ def _search_words(title: str, search: Mapping[str, Any], more: str = "") -> Sect
         for r in shown
     ]
     words = (
-        f"{more}Objectives: {', '.join(search['objectives'])}. Designs: {states}. Accuracy in this section is "
-        f"on validation data; the table shows {'the Pareto set' if search.get('front') else 'the best trials'}."
+        f"{more}Objectives: {', '.join(search['objectives'])}. Designs: {states}. Accuracy in this section "
+        f"is on validation data; the table shows {'the Pareto set' if search.get('front') else 'the best'}."
     )
     drawn = [figures.search_history, figures.pareto, figures.costs, figures.importance, figures.parallel]
     pictures = [picture for draw in drawn if shown and (picture := draw(search)) is not None]

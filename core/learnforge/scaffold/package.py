@@ -43,6 +43,11 @@ TEMPLATES = {
     "meta-learner": _Words("MetaLearnerSuite", "meta-learner", _STAGE.format(kind="meta")),
     "exporter": _Words("ExporterSuite", "exporter", _STAGE.format(kind="export")),
     "executor": _Words("ExecutorSuite", "executor", 'a search stage: `executor = { use = "$name" }`'),
+    "score": _Words("ScoreSuite", "zero-cost score", 'a search stage: `scores = ["$name"]`'),
+    "cost": _Words("CostSuite", "cost", 'a search stage: `costs = ["$name"]`, `limits = { $name = 100 }`'),
+    "table": _Words(
+        "TableSuite", "tabular benchmark", "a comparison: `learnforge bench searchers --table $name`"
+    ),
     "stage": _Words("StageSuite", "kind of stage", 'a recipe: `kind = "$name"` in a `[[stage]]` table'),
     "command": _Words("CommandSuite", "subcommand", "the command line: `learnforge $name`"),
     "hooks": _Words("HooksSuite", "hooks-only plugin", 'a recipe: `[plugins]`, `enable = ["$name"]`'),

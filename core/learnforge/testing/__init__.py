@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from learnforge.testing.command import CommandSuite
+    from learnforge.testing.cost import CostSuite
     from learnforge.testing.distiller import DistillerSuite
     from learnforge.testing.executor import ExecutorSuite
     from learnforge.testing.exporter import ExporterSuite
@@ -22,14 +23,17 @@ if TYPE_CHECKING:
     from learnforge.testing.meta_learner import MetaLearnerSuite
     from learnforge.testing.model import ModelSuite
     from learnforge.testing.optuna_cases import OptunaSamplerCases
+    from learnforge.testing.score import ScoreSuite
     from learnforge.testing.searcher import SearcherSuite
     from learnforge.testing.space import SpaceSuite
     from learnforge.testing.stage import StageSuite
+    from learnforge.testing.table import TableSuite
     from learnforge.testing.task import TaskSuite
     from learnforge.testing.transfer import TransferSuite
 
 _HOMES = {
     "CommandSuite": "command",
+    "CostSuite": "cost",
     "DistillerSuite": "distiller",
     "ExecutorSuite": "executor",
     "ExporterSuite": "exporter",
@@ -37,9 +41,11 @@ _HOMES = {
     "MetaLearnerSuite": "meta_learner",
     "ModelSuite": "model",
     "OptunaSamplerCases": "optuna_cases",
+    "ScoreSuite": "score",
     "SearcherSuite": "searcher",
     "SpaceSuite": "space",
     "StageSuite": "stage",
+    "TableSuite": "table",
     "TaskSuite": "task",
     "TransferSuite": "transfer",
 }
@@ -53,6 +59,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "CommandSuite",
+    "CostSuite",
     "DistillerSuite",
     "ExecutorSuite",
     "ExporterSuite",
@@ -60,9 +67,11 @@ __all__ = [
     "MetaLearnerSuite",
     "ModelSuite",
     "OptunaSamplerCases",
+    "ScoreSuite",
     "SearcherSuite",
     "SpaceSuite",
     "StageSuite",
+    "TableSuite",
     "TaskSuite",
     "TransferSuite",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -10,7 +11,7 @@ from attrs import evolve
 
 import learnforge as lf
 from learnforge import PluginChoice
-from learnforge.report import RunSummary, read_summary
+from learnforge.report import RunSummary, figures, read_summary
 from learnforge.report.figures import adaptation, confusion, curves, pareto, search_history
 from learnforge.report.sections import make_sections, stage_row
 from learnforge.report.summary import StageSummary
@@ -34,6 +35,7 @@ SEARCH = {
         {
             "number": 0,
             "state": "evaluated",
+            "design": {"width": 8},
             "metrics": {"accuracy": 0.5, "parameters": 10, "macs": 20},
             "seconds": 1.0,
         },
@@ -41,6 +43,7 @@ SEARCH = {
         {
             "number": 2,
             "state": "evaluated",
+            "design": {"width": 8},
             "metrics": {"accuracy": 0.9, "parameters": 30, "macs": 60},
             "seconds": 2.0,
         },
@@ -77,7 +80,7 @@ def test_the_search_section_shows_its_pareto_set() -> None:
     """Counts, objectives and the Pareto set in order of accuracy."""
     sections = make_sections(summary(stage("search", SEARCH)))
     section = sections[2]
-    assert "3 trained, 1 failed, 2 repeated, 4 refused" in section.words
+    assert "Designs: 3 evaluated, 1 of them failed, 2 repeated, 4 refused." in section.words
     assert [row[0] for row in section.rows] == ["2", "0"]
     assert "1,234 parameters that gets 87.5% of the test images right" in sections[0].words
 
@@ -176,3 +179,62 @@ def test_the_report_says_how_to_have_it_again() -> None:
     assert section.words.endswith(f"learnforge check runs/x {options}")
     assert ("plugins of lf-track", "2.0") in section.rows
     assert not any("learnforge" in row[0] for row in section.rows)
+
+
+def make_search(count: int = 12, noise: float = 0.0) -> dict[str, Any]:
+    """Make a search in which `width` alone decides, among a category, a number and a choice that comes up at
+    times.
+    """
+    history = []
+    for number in range(count):
+        design: dict[str, Any] = {"width": 8 * (number % 4), "op": "ab"[number % 2], "blocks": []}
+        if number % 3 == 0:
+            design["blocks"] = [{"kernel": 3}]
+        metrics = {"accuracy": 0.5 + 0.1 * (number % 4), "parameters": 100 * (number % 4)}
+        state = "stopped" if number == 5 else "evaluated"
+        record = {"number": number, "state": state, "design": design, "metrics": metrics, "seconds": 1.0}
+        history.append(record)
+    return {"history": history, "objectives": ["accuracy", "-parameters"], "front": [3], "trials": count}
+
+
+def test_importance_finds_the_choice_that_decides() -> None:
+    """Where one choice alone decides, it explains nearly everything; few trials say nothing."""
+    picture = figures.importance(make_search(24))
+    shares = dict(zip(picture.data[0].y, picture.data[0].x, strict=True))
+    assert shares["width"] > 0.5
+    assert abs(sum(shares.values()) - 1.0) < 1e-6
+    assert figures.importance(make_search(6)) is None
+
+
+def test_parallel_coordinates_have_an_axis_for_each_choice() -> None:
+    """Numbers stand as they are, categories by name, what a design lacks as a dash, the objective last."""
+    axes = figures.parallel(make_search()).data[0].dimensions
+    assert [axis.label for axis in axes] == ["width", "op", "0.kernel", "accuracy"]
+    assert list(axes[1].ticktext) == ["a", "b"]
+    assert list(axes[2].ticktext) == ["3", "–"]
+    assert len(axes[0].values) == 11  # a stopped trial is none of them
+
+
+def test_costs_are_drawn_where_they_are_known() -> None:
+    """One panel for each cost that all trials have, and one for their seconds."""
+    picture = figures.costs(make_search())
+    assert [list(trace.x)[3] for trace in picture.data] == [300, 1.0]
+
+
+def test_minimised_objectives_fall() -> None:
+    """The best so far of what shall be small goes down."""
+    search = make_search() | {"objectives": ["-parameters"]}
+    best = list(search_history(search).data[-1].y)
+    assert best == sorted(best, reverse=True)
+
+
+def test_a_search_that_goes_on_is_shown() -> None:
+    """What an unfinished search has told so far has a section, and so has a search over options."""
+    progress = make_search() | {"front": []}
+    running = StageSummary("find", "search", {"use": "rl"}, "running", 0.0, {}, {}, progress)
+    sections = make_sections(summary(running))
+    assert sections[2].title == "find: not finished"
+    assert sections[2].rows[0][:2] == ("3", "80.0%")
+    tuned = {"options": {"options.alpha": 0.5}, "searcher": "Bayesian", **progress}
+    titles = {s.title: s for s in make_sections(summary(stage("search", SEARCH | {"tuned": tuned})))}
+    assert titles["search: options by Bayesian"].words.startswith("Chosen: alpha = 0.5. Objectives: accuracy")
