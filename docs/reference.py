@@ -20,6 +20,9 @@ from learnforge.options import OptionDescription, describe
 from learnforge.recipe import PluginSettings, RunSettings
 from learnforge.scaffold import write_package
 from learnforge.stages.meta.stage import EpisodeShape
+from learnforge.stages.ranges import Range, Tune
+from learnforge.stages.search.record import Filter, WarmStart
+from learnforge.stages.search.rungs import Rungs
 
 STAGE_KEYS = (
     ("`name`", "a string", "", "its kind", "Name of the stage, and of its folder in the run."),
@@ -27,6 +30,7 @@ STAGE_KEYS = (
     ("`use`", "a string", "", "required", "Name of the method."),
     ("`options`", "a table", "", "`{}`", "Options of the method."),
     ("`task`", '{ use = "task name", … }', "", "`[task]`", "The stage's own task."),
+    ("`tune`", "a table", "", "none", "How options that are ranges are searched; see below."),
 )
 
 
@@ -54,7 +58,12 @@ def recipe(plugins: Plugins) -> str:
         method = f" `use`: see [{cls.method_kind}](methods.md#{cls.method_kind})." if cls.method_kind else ""
         parts.append(f'### `kind = "{kind}"`\n\n{_words(cls)}{method}\n\n{_options(own)}')
     parts.append(_section("`train`, `retrain`", Train))
+    parts.append(_section("`rungs`", Rungs))
+    parts.append(_section("`warm_start`", WarmStart))
+    parts.append(_section("`filter`", Filter))
     parts.append(_section("`episodes`", EpisodeShape))
+    parts.append(_section("Ranges", Range))
+    parts.append(_section("`tune`", Tune))
     return "\n\n".join(parts) + "\n"
 
 

@@ -110,7 +110,7 @@ def test_every_method_is_documented(pages: dict[str, str], plugins: Plugins, nam
     section = pages["methods"].partition(f"### `{name}`\n")[2].partition("\n### ")[0]
     cls = plugins.load(*name.split(".", 1))
     assert " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split()) in section
-    common = {"name", "method", "task"} if name.startswith("stage.") else set()
+    common = {"name", "method", "task", "tune"} if name.startswith("stage.") else set()
     for option in describe(cls):
         assert option.name in common or f"| `{option.name}` | {option.type} |" in section
 
@@ -118,13 +118,16 @@ def test_every_method_is_documented(pages: dict[str, str], plugins: Plugins, nam
 def test_every_setting_of_a_recipe_is_documented(pages: dict[str, str], plugins: Plugins) -> None:
     """The page of recipes has every key of every kind of stage, of `train` and of the tables around them."""
     from learnforge.recipe import _STAGE_KEYS, PluginSettings, RunSettings
+    from learnforge.stages.ranges import Range, Tune
+    from learnforge.stages.search.record import Filter, WarmStart
+    from learnforge.stages.search.rungs import Rungs
 
     classes = [plugins.load("stage", kind) for kind in plugins.names("stage")]
-    for cls in (*classes, Train, RunSettings, PluginSettings):
+    tables = (Train, RunSettings, PluginSettings, Rungs, WarmStart, Filter, Range, Tune)
+    for cls in (*classes, *tables):
         for field in attrs.fields(cls):
-            assert (
-                field.name == "method" or f"| `{field.metadata.get('key', field.name)}` |" in pages["recipe"]
-            )
+            if not field.metadata.get("internal"):
+                assert f"| `{field.metadata.get('key', field.name)}` |" in pages["recipe"]
     assert all(f"| `{key}` |" in pages["recipe"] for key in _STAGE_KEYS)
     for kind in plugins.names("stage"):
         assert f'### `kind = "{kind}"`' in pages["recipe"]

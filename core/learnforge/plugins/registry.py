@@ -6,6 +6,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -49,9 +50,12 @@ class Plugins:
         for kind in hookspecs.COLLECTING:
             self._in_files(kind)  # a file at fault is found now, not when its method is used
 
-    def __reduce__(self) -> tuple[Callable[[PluginChoice], Plugins], tuple[PluginChoice]]:
-        """Pickle the choice alone: another process loads the same plugins, files by their content."""
-        return _load_again, (self.choice,)
+    def __reduce__(self) -> tuple[Callable[..., Plugins], tuple[PluginChoice, list[tuple[str, str]]]]:
+        """Pickle the choice and the names of what is loaded: another process loads the same plugins, files
+        by their content, and knows their classes by the same names.
+        """
+        own = [p for p in self.loaded if p.entry_point is not None and p.kind not in ("hooks", "command")]
+        return _load_again, (self.choice, [(p.kind, f"{p.distribution}:{p.method}") for p in own])
 
     @property
     def manager(self) -> pluggy.PluginManager:
@@ -340,11 +344,15 @@ def _beside(standing: Standing, usable: Sequence[Plugin]) -> Standing:
     return evolve(standing, status="duplicate", reason=reason)
 
 
-def _load_again(choice: PluginChoice) -> Plugins:
+def _load_again(choice: PluginChoice, names: Sequence[tuple[str, str]]) -> Plugins:
     """Load what another process loaded, which has told its faults."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)
-        return Plugins(choice)
+        plugins = Plugins(choice)
+        for kind, name in names:
+            with suppress(PluginError):  # what only the other process could load is told when it is used
+                plugins.load(kind, name)
+        return plugins
 
 
 def _hash_hooks(hooks: Any) -> str:

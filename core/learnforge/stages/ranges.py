@@ -105,40 +105,50 @@ def take_ranges(
     range}.
     """
     ranges: dict[str, Range] = {}
-    plain = {
-        key: value if key in _FIXED else _without_ranges(value, str(key), path, ranges, problems)
-        for key, value in table.items()
-    }
+    searched = {key: value for key, value in table.items() if key not in _FIXED}
+    plain = {**table, **_without_ranges(searched, "", path, ranges, problems)}
     for key in ("task", "source_task"):
         inner: dict[str, Range] = {}
-        _without_ranges(table.get(key), key, path, inner, [])
+        if isinstance(table.get(key), Mapping):
+            plain[key] = _without_ranges(table[key], key, path, inner, [])
         problems += [Problem(f"{path}.{name}", "the data of a stage cannot be a range") for name in inner]
+        for name in inner:
+            plain[key].pop(name.partition(".")[2], None)
     return plain, ranges
 
 
 def _without_ranges(
-    value: Any, name: str, path: str, ranges: dict[str, Range], problems: list[Problem]
-) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    keys = set(value)
-    if keys != {"choices"} and not ({"low", "high"} <= keys <= {"low", "high", "log"}):
-        return {
-            key: _without_ranges(item, f"{name}.{key}", path, ranges, problems) for key, item in value.items()
-        }
-    try:
-        choices = value.get("choices")
-        found = Range(
-            value.get("low"),
-            value.get("high"),
-            value.get("log", False),
-            tuple(choices) if isinstance(choices, (list, tuple)) else choices and (choices,),
-        )
-    except ValueError as error:
-        problems.append(Problem(f"{path}.{name}", str(error)))
-        found = Range(choices=(0,))
-    ranges[name] = found
-    return found.ends[0]
+    table: Mapping[str, Any], name: str, path: str, ranges: dict[str, Range], problems: list[Problem]
+) -> dict[str, Any]:
+    """Return a table with the first value of each range in its place; wrong ranges are reported and left
+    out.
+    """
+    plain: dict[str, Any] = {}
+    for key, value in table.items():
+        own = f"{name}.{key}" if name else str(key)
+        if not isinstance(value, Mapping):
+            plain[key] = value
+        elif not _looks_like_a_range(value):
+            plain[key] = _without_ranges(value, own, path, ranges, problems)
+        else:
+            try:
+                ranges[own] = _read_range(value)
+                plain[key] = ranges[own].ends[0]
+            except ValueError as error:
+                problems.append(Problem(f"{path}.{own}", str(error)))
+    return plain
+
+
+def _looks_like_a_range(value: Mapping[str, Any]) -> bool:
+    return set(value) == {"choices"} or {"low", "high"} <= set(value) <= {"low", "high", "log"}
+
+
+def _read_range(value: Mapping[str, Any]) -> Range:
+    choices = value.get("choices")
+    if choices is not None and not isinstance(choices, (list, tuple)):
+        raise ValueError(f"choices must be a list, got {choices!r}")
+    low, high, log = value.get("low"), value.get("high"), value.get("log", False)
+    return Range(low, high, log, tuple(choices) if choices is not None else None)
 
 
 def check_ranges(
@@ -149,6 +159,8 @@ def check_ranges(
     """
     checked = {}
     for name, found in ranges.items():
+        if name.startswith("options.") and owner.method is None:
+            continue  # the method cannot be made as it is, which is reported
         ends = [_converted(owner, name.split("."), end, f"{path}.{name}", problems) for end in found.ends]
         checked[name] = found.with_ends(ends)
     return checked

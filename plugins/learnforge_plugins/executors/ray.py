@@ -7,7 +7,9 @@ Reference:
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +17,9 @@ from attrs import field, frozen
 from attrs.validators import gt
 
 from learnforge import Executor, Slot, hookimpl
+from learnforge.randomness import preserved
+
+_Future = concurrent.futures.Future[Any]
 
 
 @frozen
@@ -43,55 +48,113 @@ class Ray(Executor):
             ) from error
 
         if not ray.is_initialized():
-            ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
-        return [_Actor(slot, self._gpus(slot), setup, arguments) for slot in slots]
+            quiet: dict[str, Any] = {
+                "log_to_driver": False,
+                "include_dashboard": False,
+                "logging_level": "error",
+            }
+            with preserved():  # Ray draws from Python's generator
+                ray.init(address=self.address, **quiet)
+            _CLUSTER.is_own = self.address is None
+        return [_Actor(slot, self._resources(slot), setup, arguments) for slot in slots]
 
-    def _gpus(self, slot: Slot) -> float:
-        return self.gpus if slot.device.startswith("cuda") else 0.0
+    def _resources(self, slot: Slot) -> dict[str, float]:
+        """Return what Ray reserves for a slot; in a cluster of its own the slots alone say what runs at
+        once.
+        """
+        gpus = self.gpus if slot.device.startswith("cuda") else 0.0
+        return {"num_cpus": 0 if _CLUSTER.is_own else slot.threads, "num_gpus": gpus}
+
+
+class _Cluster:
+    """The cluster that this process is connected to.
+
+    Attributes:
+        is_own: Whether it was started here, to be ended with its last actor.
+        actors: Those that are open.
+    """
+
+    def __init__(self) -> None:
+        self.is_own = False
+        self.actors: set[_Actor] = set()
+
+
+_CLUSTER = _Cluster()
 
 
 class _Actor(concurrent.futures.Executor):
     """Hands jobs to one actor, and turns its death into `BrokenExecutor`."""
 
-    def __init__(self, slot: Slot, gpus: float, setup: Callable[..., None], arguments: tuple[Any, ...]):
+    def __init__(
+        self,
+        slot: Slot,
+        resources: dict[str, float],
+        setup: Callable[..., None],
+        arguments: tuple[Any, ...],
+    ):
         import ray
 
-        resources: dict[str, Any] = {"num_cpus": slot.threads, "num_gpus": gpus, "max_restarts": 0}
-        self._worker: Any = ray.remote(_Worker).options(**resources).remote(slot, setup, arguments)
-        self._is_shut = False
-        self._futures: list[concurrent.futures.Future[Any]] = []
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        if self._is_shut:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        future.set_running_or_notify_cancel()
-        self._futures = [f for f in self._futures if not f.done()] + [future]
-        self._worker.run.remote(fn, args, kwargs).future().add_done_callback(
-            lambda done: _settle(done, future)
+        self._worker: Any = (
+            ray.remote(_Worker).options(max_restarts=0, **resources).remote(slot, setup, arguments)
         )
-        return future
+        _CLUSTER.actors.add(self)
+        self._is_shut = False
+        self._queue: collections.deque[tuple[_Future, tuple[Any, ...]]] = collections.deque()
+        self._running: _Future | None = None
+        self._lock = threading.RLock()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> _Future:
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            future: _Future = concurrent.futures.Future()
+            self._queue.append((future, (fn, args, kwargs)))
+            self._next()
+            return future
+
+    def _next(self) -> None:
+        """Hand the next job to the actor, if it has none; jobs that wait can still be cancelled."""
+        with self._lock:
+            while self._queue and self._running is None:
+                future, job = self._queue.popleft()
+                if future.set_running_or_notify_cancel():
+                    self._running = future
+                    self._worker.run.remote(*job).future().add_done_callback(self._done)
+
+    def _done(self, done: _Future) -> None:
+        with self._lock:
+            future, self._running = self._running, None
+        if future is not None:
+            _settle(done, future)
+        self._next()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         import ray
 
-        if not self._is_shut:
-            self._is_shut = True
-            if wait:
-                concurrent.futures.wait(self._futures)
+        with self._lock:
+            is_first, self._is_shut = not self._is_shut, True
+            waiting = [future for future, _ in self._queue]
+            running = [self._running] if self._running is not None else []
+        for future in waiting if cancel_futures else ():
+            future.cancel()
+        if wait:
+            concurrent.futures.wait([*running, *waiting])
+        if is_first:
+            _CLUSTER.actors.discard(self)
             if ray.is_initialized():
                 ray.kill(self._worker)
+            if _CLUSTER.is_own and not _CLUSTER.actors:
+                ray.shutdown()
 
 
-def _settle(done: concurrent.futures.Future[Any], future: concurrent.futures.Future[Any]) -> None:
+def _settle(done: _Future, future: _Future) -> None:
     from ray.exceptions import RayActorError, RayTaskError
 
     error = done.exception()
     if error is None:
         future.set_result(done.result())
     elif isinstance(error, RayActorError):
-        broken = concurrent.futures.process.BrokenProcessPool(f"a Ray actor died: {error}")
-        future.set_exception(broken)
+        future.set_exception(concurrent.futures.BrokenExecutor(f"a Ray actor died: {error}"))
     else:
         cause = error.cause if isinstance(error, RayTaskError) else None
         future.set_exception(cause if isinstance(cause, BaseException) else error)

@@ -12,7 +12,6 @@ Reference:
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor, nn
@@ -35,7 +34,7 @@ class SNIP(Score):
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
         weights = [p for p in _differentiated(network, images, labels) if p.ndim > 1 and p.grad is not None]
-        return float(torch.stack([(p.grad * p).abs().sum() for p in weights if p.grad is not None]).sum())
+        return sum(float((p.grad * p.detach()).abs().sum()) for p in weights if p.grad is not None)
 
 
 def _differentiated(network: nn.Module, images: Tensor, labels: Tensor) -> list[nn.Parameter]:

@@ -36,7 +36,7 @@ class Synflow(Score):
     """Synflow. It has no options."""
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
-        return float(sum((p.grad * p).abs().sum() for p in _flow(network, images) if p.grad is not None))
+        return sum(float((gradient * weight).abs().sum()) for weight, gradient in _flow(network, images))
 
 
 @frozen
@@ -44,12 +44,12 @@ class LogSynflow(Score):
     """Synflow with the logarithm of gradients. It has no options."""
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
-        weights = _flow(network, images)
-        return float(sum((torch.log1p(p.grad.abs()) * p).abs().sum() for p in weights if p.grad is not None))
+        flow = _flow(network, images)
+        return sum(float((torch.log1p(gradient.abs()) * weight).sum()) for weight, gradient in flow)
 
 
-def _flow(network: nn.Module, images: Tensor) -> list[nn.Parameter]:
-    """Return the weights, made absolute and in double precision, with their gradients of R."""
+def _flow(network: nn.Module, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return the weights, made absolute and in double precision, each with its gradient of R."""
     network.double().eval()
     for layer in network.modules():
         if isinstance(layer, NORMALISATIONS):
@@ -59,7 +59,7 @@ def _flow(network: nn.Module, images: Tensor) -> list[nn.Parameter]:
         for parameter in network.parameters():
             parameter.abs_()
     network(torch.ones_like(images[:1], dtype=torch.float64)).sum().backward()
-    return weights
+    return [(p.detach(), p.grad) for p in weights if p.grad is not None]
 
 
 def _pass(images: Tensor) -> Tensor:

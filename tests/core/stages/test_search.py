@@ -31,131 +31,16 @@ from learnforge import (
 )
 from learnforge.stages.search import SearchStage, draw, generator, networks, non_dominated_rank, pool
 from learnforge.stages.search import stage as stage_module
-from learnforge.stages.search.admission import Admission
-from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.evaluator import TrialResult
-from learnforge.stages.search.networks import NetworkEvaluator
 from learnforge.stages.search.pareto import crowding_distance, to_losses
-from learnforge.stages.search.record import Goal, Record
+from learnforge.stages.search.record import Record
 from learnforge.stages.search.sampler import contains
 from learnforge.stages.search.storage import open_study
-from learnforge.trials import read_records
-
-MakeContext = Callable[..., Context]
-QUICK = Train(epochs=1, batch_size=60, learning_rate=1e-2)
-
-TOY = '''
-"""Twelve networks of one hidden layer; three of four widths times three activations, and some that fail."""
-
-import os
-from pathlib import Path
-
-from attrs import frozen
-from torch import nn
-
-from learnforge import Space, hookimpl
-
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
-
-
-class Fault(nn.Module):
-    def __init__(self, kind):
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, x):
-        if x.device.type == "meta" or not self.kind:
-            return x
-        if self.kind == "nan":
-            return x * float("nan")
-        if self.kind == "error":
-            raise ValueError("this network does not work")
-        try:
-            Path(self.kind).open("x").close()
-        except FileExistsError:
-            return x
-        os._exit(1)
-
-
-@frozen
-class Toy(Space):
-    faults: dict[int, str] = {}
-
-    def design(self, pick):
-        return {"width": pick.integer("width", 1, 4), "act": pick.choice("act", ("relu", "tanh", "gelu"))}
-
-    def build(self, design, task):
-        layers = [nn.Flatten(), nn.Linear(64, design["width"]), ACTIVATIONS[design["act"]]()]
-        fault = Fault(self.faults.get(design["width"], ""))
-        if fault.kind == "unbuildable":
-            raise ValueError("no such network")
-        return nn.Sequential(*layers, fault, nn.Linear(design["width"], task.outputs))
-
-
-@hookimpl
-def learnforge_spaces():
-    return {"toy": Toy}
-'''
+from tests.core.stages.conftest import QUICK, MakeContext, timeless
 
 
 class Kill(BaseException):
     """Stands for a kill: no handler of Exception stops it."""
-
-
-@pytest.fixture(scope="module")
-def toy_plugins(tmp_path_factory: pytest.TempPathFactory) -> Plugins:
-    """Plugins with the toy space, loaded from a file as `--plugin` does."""
-    file = tmp_path_factory.mktemp("plugin") / "toy_space.py"
-    file.write_text(TOY)
-    return Plugins(PluginChoice(files=(file,)))
-
-
-@pytest.fixture
-def search(
-    toy_plugins: Plugins, task: Task, make_context: MakeContext
-) -> Callable[..., tuple[list[Record], list[dict[str, Any]]]]:
-    """Run a search of the toy space and return the evaluated records, and all told ones without times."""
-
-    def run(
-        trials: int = 5,
-        objectives: tuple[str, ...] = ("accuracy",),
-        limits: Mapping[str, float] | None = None,
-        batch: int | None = None,
-        faults: dict[int, str] | None = None,
-        searcher: tuple[str, dict[str, Any]] = ("evolution", {"population": 2, "tournament": 2}),
-        storage: Any = None,
-        executor: str = "serial",
-        plugins: Plugins = toy_plugins,
-        seed: int = 7,
-        train: Train = QUICK,
-        goals: Mapping[str, Any] | None = None,
-        evaluator: Mapping[str, Any] | None = None,
-        folder: Path | None = None,
-        **more: Any,
-    ) -> tuple[list[Record], list[dict[str, Any]]]:
-        space = toy_plugins.load("space", "toy")(faults or {})
-        goal = Goal(trials, objectives, limits or {}, batch, **(goals or {}))
-        context = evolve(make_context(folder, **more), plugins=plugins)
-        method = plugins.load("searcher", searcher[0])(**searcher[1])
-        sampler = method.sampler(seed, goal.directions, SpaceView(space))
-        place = plugins.load("executor", executor)()
-        path = storage if isinstance(storage, Path) else None
-        with open_study(path, "toy", goal.directions, sampler) as study:
-            if storage is not None and path is None:
-                options = {"study_name": "toy", "directions": goal.directions, "load_if_exists": True}
-                study = optuna.create_study(storage=storage, sampler=sampler, **options)
-            wanted = frozenset([*goal.metrics, *goal.limits])
-            options = {"wanted": wanted, **(evaluator or {})}
-            networks = NetworkEvaluator(space, task, train, context.seed, context.stage, 1, **options)
-            records = Driver(Admission(goal, networks, context), study, place, 1).run()
-            return records, timeless(read_records(study))
-
-    return run
-
-
-def timeless(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Leave the times out of records."""
-    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in told]
 
 
 # The driver
@@ -238,12 +123,38 @@ def test_limits_refuse_before_training(search: Any, monkeypatch: pytest.MonkeyPa
         pool, "run_trial", lambda job: (trained.append(job.design["width"]), run_trial(job))[1]
     )
     # 64 w + w + 3 w + 3 parameters: 139 with w = 2, 207 with w = 3
-    records, told = search(trials=6, limits={"parameters": 139})
+    records, told = search(trials=6, limits={"parameters": 139}, searcher=("random", {}))
     assert len(records) == 6
     assert set(trained) == {1, 2}
     refused = [entry for entry in told if entry["state"] == "refused"]
     assert {entry["reason"] for entry in refused} <= {"parameters 207 > 139", "parameters 275 > 139"}
     assert refused
+
+
+def test_searchers_ask_what_is_allowed(search: Any) -> None:
+    """A searcher that knows the space proposes designs within the limits, once it has begun to learn."""
+    for searcher in (
+        ("evolution", {"population": 2}),
+        ("local", {"initial": 1}),
+        ("nsga2", {"population": 2}),
+    ):
+        told = search(trials=6, limits={"parameters": 139}, searcher=searcher)[1]
+        begun = next(i for i, e in enumerate(told) if sum(t["state"] == "evaluated" for t in told[:i]) == 2)
+        assert [e for e in told[begun:] if e["state"] == "refused"] == [], searcher
+
+
+def test_refused_trials_are_pruned_and_failed_ones_fail(search: Any, tmp_path: Path) -> None:
+    """Optuna's samplers learn from pruned trials to keep away; a failed trial tells them nothing."""
+    path = tmp_path / "study.db"
+    options: dict[str, Any] = {"limits": {"parameters": 139}, "faults": {1: "error"}}
+    told = search(9, **options, searcher=("random", {}), storage=path)[1]
+    with open_study(path, "toy", ["maximize"]) as study:
+        states = {t.number: t.state.name for t in study.trials}
+    expected = {"refused": "PRUNED", "failed": "FAIL", "evaluated": "COMPLETE"}
+    for entry in told:
+        if entry["state"] in expected:
+            assert states[entry["number"]] == expected[entry["state"]]
+    assert {"PRUNED", "FAIL", "COMPLETE"} == set(states.values())
 
 
 def test_a_plugin_may_refuse_designs(search: Any, toy_plugins: Plugins, tmp_path: Path) -> None:
@@ -253,7 +164,7 @@ def test_a_plugin_may_refuse_designs(search: Any, toy_plugins: Plugins, tmp_path
         "from learnforge import hookimpl\n\n@hookimpl\ndef learnforge_vet_design(design, cost, stage):\n"
         "    return f'{stage} wants no tanh' if design['act'] == 'tanh' else None\n"
     )
-    records, told = search(trials=8, plugins=Plugins(PluginChoice(files=(veto,))))
+    records, told = search(trials=8, plugins=Plugins(PluginChoice(files=(veto,))), searcher=("random", {}))
     assert {record.design["act"] for record in records} == {"relu", "gelu"}
     assert len(records) == 8
     refused = {entry["reason"] for entry in told if entry["state"] == "refused"}
@@ -266,7 +177,7 @@ def test_a_search_whose_designs_are_all_refused_says_so(search: Any) -> None:
         r"none of \d+ different designs is allowed; the last refusal: parameters \d+ > 10\. Raise `limits`"
     )
     with pytest.raises(StageError, match=words):
-        search(limits={"parameters": 10})
+        search(limits={"parameters": 10}, searcher=("random", {}))
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,10 @@ class Driver:
         failed = [r.reason for r in self.records.values() if r.state == "failed"]
         if failed:
             return f"all {len(failed)} trials failed; the last one: {failed[-1]}"
+        stopped = [r for r in self.records.values() if r.state == "stopped"]
+        if stopped:
+            count = len(stopped)
+            return f"no trial was trained to its end: {count} were stopped at a rung; ask for more `trials`"
         refused = [r for r in self.records.values() if r.state == "refused"]
         reason = refused[-1].reason if refused else "none was drawn"
         return (

@@ -109,14 +109,13 @@ class Ladder:
             return None
         self._at_rest.remove(number)
         epochs = self._reached[number]
-        peers = self._peers(number, epochs)
-        here = self._values[epochs]
-        own, others = here[number], [here[n] for n in sorted(here) if n in peers]
-        if self.goal.rungs.goes_on(own, others, self.goal.directions, self.goal.metrics):
+        compared = sorted({number, *self._peers(number, epochs)})
+        values = [self._values[epochs][n] for n in compared]
+        position = compared.index(number)
+        if self.goal.rungs.goes_on(position, values, self.goal.directions, self.goal.metrics):
             return None
         self._forget(number)
-        words = f"compared with {len(others)} others" if others else "not finite"
-        return "stopped", f"after {epochs} epochs, {words}"
+        return "stopped", f"after {epochs} epochs, compared with {len(compared) - 1} others"
 
     def _peers(self, number: int, epochs: int) -> set[int]:
         """Return the other trials that one is compared with."""

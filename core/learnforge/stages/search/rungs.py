@@ -86,31 +86,31 @@ class Rungs:
 
     def goes_on(
         self,
-        own: Sequence[float],
-        others: Sequence[Sequence[float]],
+        position: int,
+        values: Sequence[Sequence[float]],
         directions: Sequence[str],
         names: Sequence[str],
     ) -> bool:
         """Tell whether a trial is trained on after a rung.
 
         Args:
-            own: Its objectives there.
-            others: Objectives of those it is compared with: its batch, its bracket, or all that came before.
+            position: Which of `values` are its own.
+            values: Objectives at the rung of all that are compared, its own among them, older trials first:
+                of its batch, of its bracket, or of all that came there.
             directions: `maximize` or `minimize` for each objective.
             names: Names of the objectives.
         """
         if self.by is not None:
             column = list(names).index(self.by)
-            own, others = [own[column]], [[values[column]] for values in others]
-            directions = [directions[column]]
-        if not all(map(math.isfinite, own)):
+            values, directions = [[row[column]] for row in values], [directions[column]]
+        finite = [i for i, row in enumerate(values) if all(map(math.isfinite, row))]
+        if position not in finite:
             return False
-        if self.method == "median" and len(others) < BEFORE_MEDIAN:
+        if self.method == "median" and len(values) <= BEFORE_MEDIAN:
             return True
-        known = [values for values in others if all(map(math.isfinite, values))]
-        place = best_first([*known, own], directions).index(len(known))  # of equals the older comes first
-        count = len(others) + 1
-        return place < (math.ceil(count / 2) if self.method == "median" else max(1, count // self.reduction))
+        order = [finite[i] for i in best_first([values[i] for i in finite], directions)]
+        kept = math.ceil(len(values) / 2) if self.method == "median" else len(values) // self.reduction
+        return order.index(position) < max(1, kept)
 
 
 def bracket_sizes(rungs: int, reduction: int) -> list[int]:
