@@ -55,13 +55,15 @@ class ScoreSuite(MethodSuite):
             "images and labels must stay as they are",
         )
 
-    def test_gradients_may_be_switched_on_or_off(self) -> None:
-        """It works wherever it is called, as a plugin may be called in inference code: it needs no setting
-        of torch's but leaves gradients as it found them.
-        """
+    def test_gradient_mode_is_left_alone(self) -> None:
+        """torch's switch for gradients is as it was before: the training that follows needs it."""
         before = torch.is_grad_enabled()
-        self._score(make_network(make_task().info))
-        require(torch.is_grad_enabled() == before, "torch's gradient mode must be left as it was")
+        try:
+            torch.set_grad_enabled(True)
+            self._score(make_network(make_task().info))
+            require(torch.is_grad_enabled(), "gradients must be left switched on")
+        finally:
+            torch.set_grad_enabled(before)
 
     def test_network_of_linear_layers_is_scored(self) -> None:
         """A network without convolutions has a finite score too."""

@@ -65,7 +65,9 @@ class OptunaSampler(Searcher):
             raise ValueError(f"sampler: {module_name} must be an installed package: {error}") from error
         found = getattr(module, name, None)
         if not (inspect.isclass(found) and issubclass(found, optuna.samplers.BaseSampler)):
-            known = ", ".join(n for n in dir(optuna.samplers) if n.endswith("Sampler") and n != "BaseSampler")
+            known = ", ".join(
+                n for n in dir(optuna.samplers) if n.endswith("Sampler") and not n.startswith("Base")
+            )
             raise ValueError(
                 f"sampler: {module.__name__} must have a sampler {name!r}; optuna.samplers has {known}"
             )

@@ -24,6 +24,7 @@ Differs:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -288,44 +289,55 @@ def count_parts(distribution: BaseDistribution) -> int:
     """Return among how many parts of a choice's range the policy chooses."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return min(PARTS, (distribution.high - distribution.low) // distribution.step + 1)
-    assert isinstance(distribution, FloatDistribution)
-    return 1 if distribution.single() else PARTS
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        return 1 if distribution.single() else PARTS
+    return int(_steps(distribution)[1].max()) + 1
 
 
 def part_of(distribution: BaseDistribution, value: Any) -> int:
     """Return the part of a range that a value is in."""
     if isinstance(distribution, CategoricalDistribution):
         return int(distribution.to_internal_repr(value))
-    low, high = _ends(distribution)
-    parts = count_parts(distribution)
-    place = (math.log(value) if getattr(distribution, "log", False) else value) - low
-    return min(parts - 1, max(0, int(place / (high - low) * parts))) if high > low else 0
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        low, high = _ends(distribution)
+        place = (math.log(value) if distribution.log else value) - low
+        return min(PARTS - 1, max(0, int(place / (high - low) * PARTS))) if high > low else 0
+    values, parts = _steps(distribution)
+    return int(parts[int(np.abs(values - value).argmin())])
 
 
 def value_in(distribution: BaseDistribution, part: int, rng: np.random.Generator) -> Any:
     """Draw a value from a part of a range, uniformly."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[part]
-    assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    low, high = _ends(distribution)
-    value = low + (high - low) * (part + rng.random()) / count_parts(distribution)
-    value = math.exp(value) if distribution.log else value
-    if isinstance(distribution, IntDistribution) or distribution.step is not None:
-        step = distribution.step or 1
-        value = distribution.low + step * round((value - distribution.low) / step)
-    value = min(max(value, distribution.low), distribution.high)
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        low, high = _ends(distribution)
+        value = low + (high - low) * (part + rng.random()) / count_parts(distribution)
+        value = math.exp(value) if distribution.log else value
+        return float(min(max(value, distribution.low), distribution.high))
+    values, parts = _steps(distribution)
+    value = rng.choice(values[parts == part])
     return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
-def _ends(distribution: BaseDistribution) -> tuple[float, float]:
-    """Return the ends of a range, half a step wider for whole numbers, in the logarithm where it is
-    logarithmic.
+@functools.lru_cache(maxsize=256)
+def _steps(distribution: BaseDistribution) -> tuple[Any, Any]:
+    """Return the values of a range of steps, and the part that each is in; parts without a value are left
+    out.
     """
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    margin = distribution.step / 2 if isinstance(distribution, IntDistribution) else 0.0
-    low, high = distribution.low - margin, distribution.high + margin
+    step = distribution.step or 1
+    values = distribution.low + step * np.arange(round((distribution.high - distribution.low) / step) + 1)
+    values = np.minimum(values, distribution.high)  # 0.1 steps round to more than the end
+    places = np.log(values) if distribution.log else values.astype(float)
+    share = (places - places[0]) / max(float(places[-1] - places[0]), 1e-300)
+    parts = np.minimum((share * min(PARTS, len(values))).astype(int), PARTS - 1)
+    return values, np.unique(parts, return_inverse=True)[1]
+
+
+def _ends(distribution: FloatDistribution) -> tuple[float, float]:
+    """Return the ends of a range, in the logarithm where it is logarithmic."""
+    low, high = distribution.low, distribution.high
     return (math.log(low), math.log(high)) if distribution.log else (low, high)
 
 
