@@ -7,9 +7,8 @@ Reference:
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
-import threading
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -18,8 +17,6 @@ from attrs.validators import gt
 
 from learnforge import Executor, Slot, hookimpl
 from learnforge.randomness import preserved
-
-_Future = concurrent.futures.Future[Any]
 
 
 @frozen
@@ -48,14 +45,16 @@ class Ray(Executor):
             ) from error
 
         if not ray.is_initialized():
-            quiet: dict[str, Any] = {
-                "log_to_driver": False,
-                "include_dashboard": False,
-                "logging_level": "error",
-            }
             with preserved():  # Ray draws from Python's generator
-                ray.init(address=self.address, **quiet)
+                ray.init(
+                    address=self.address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False,
+                )
             _CLUSTER.is_own = self.address is None
+        elif not _CLUSTER.actors:
+            _CLUSTER.is_own = False  # the caller's own connection
         return [_Actor(slot, self._resources(slot), setup, arguments) for slot in slots]
 
     def _resources(self, slot: Slot) -> dict[str, float]:
@@ -82,8 +81,8 @@ class _Cluster:
 _CLUSTER = _Cluster()
 
 
-class _Actor(concurrent.futures.Executor):
-    """Hands jobs to one actor, and turns its death into `BrokenExecutor`."""
+class _Actor(concurrent.futures.ThreadPoolExecutor):
+    """One actor, and a thread that hands it one job at a time and waits for the result."""
 
     def __init__(
         self,
@@ -94,70 +93,40 @@ class _Actor(concurrent.futures.Executor):
     ):
         import ray
 
+        super().__init__(1)
         self._worker: Any = (
             ray.remote(_Worker).options(max_restarts=0, **resources).remote(slot, setup, arguments)
         )
         _CLUSTER.actors.add(self)
-        self._is_shut = False
-        self._queue: collections.deque[tuple[_Future, tuple[Any, ...]]] = collections.deque()
-        self._running: _Future | None = None
-        self._lock = threading.RLock()
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> _Future:
-        with self._lock:
-            if self._is_shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            future: _Future = concurrent.futures.Future()
-            self._queue.append((future, (fn, args, kwargs)))
-            self._next()
-            return future
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        return super().submit(self._run, fn, args, kwargs)
 
-    def _next(self) -> None:
-        """Hand the next job to the actor, if it has none; jobs that wait can still be cancelled."""
-        with self._lock:
-            while self._queue and self._running is None:
-                future, job = self._queue.popleft()
-                if future.set_running_or_notify_cancel():
-                    self._running = future
-                    self._worker.run.remote(*job).future().add_done_callback(self._done)
+    def _run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
 
-    def _done(self, done: _Future) -> None:
-        with self._lock:
-            future, self._running = self._running, None
-        if future is not None:
-            _settle(done, future)
-        self._next()
+        try:
+            return ray.get(self._worker.run.remote(fn, args, kwargs))
+        except RayActorError as error:
+            raise concurrent.futures.BrokenExecutor(f"a Ray actor died: {error}") from error
+        except RayTaskError as error:
+            if isinstance(error.cause, Exception):
+                raise error.cause from None  # as the job raised it
+            raise
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         import ray
 
-        with self._lock:
-            is_first, self._is_shut = not self._is_shut, True
-            waiting = [future for future, _ in self._queue]
-            running = [self._running] if self._running is not None else []
-        for future in waiting if cancel_futures else ():
-            future.cancel()
-        if wait:
-            concurrent.futures.wait([*running, *waiting])
-        if is_first:
-            _CLUSTER.actors.discard(self)
+        if not wait and ray.is_initialized():
+            ray.kill(self._worker)  # ends the job that nobody waits for
+        super().shutdown(wait=True, cancel_futures=cancel_futures)
+        if self in _CLUSTER.actors:
+            _CLUSTER.actors.remove(self)
             if ray.is_initialized():
                 ray.kill(self._worker)
             if _CLUSTER.is_own and not _CLUSTER.actors:
                 ray.shutdown()
-
-
-def _settle(done: _Future, future: _Future) -> None:
-    from ray.exceptions import RayActorError, RayTaskError
-
-    error = done.exception()
-    if error is None:
-        future.set_result(done.result())
-    elif isinstance(error, RayActorError):
-        future.set_exception(concurrent.futures.BrokenExecutor(f"a Ray actor died: {error}"))
-    else:
-        cause = error.cause if isinstance(error, RayTaskError) else None
-        future.set_exception(cause if isinstance(cause, BaseException) else error)
 
 
 class _Worker:

@@ -60,6 +60,13 @@ def test_a_batch_makes_the_search_independent_of_workers(search: Any, tmp_path: 
     assert [entry["number"] for entry in alone] == sorted(entry["number"] for entry in alone)
 
 
+@pytest.mark.parametrize("workers", [2, 4])
+def test_trials_are_the_same_for_any_number_of_processes(search: Any, workers: int) -> None:
+    """With `batch = 8` two and four processes find what one worker finds; `test_ray.py` has the same for a cluster."""
+    alone = search(trials=10, batch=8)[1]
+    assert search(trials=10, batch=8, executor="processes", workers=workers)[1] == alone
+
+
 def test_batches_are_asked_before_they_run(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `batch = 3`, the choices of three new designs are stored before the first of them trains."""
     events: list[str] = []

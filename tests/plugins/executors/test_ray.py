@@ -28,17 +28,12 @@ def _pid() -> int:
     return os.getpid()
 
 
-def test_trials_are_the_same_everywhere(search: Any) -> None:  # noqa: F811
-    """With `batch = 8` one worker, two and four, in this process, in others and in a cluster find the same
-    trials.
-    """
+def test_trials_are_the_same_in_a_cluster(search: Any) -> None:  # noqa: F811
+    """With `batch = 8` four actors find the trials that one worker finds, and the cluster ends with them."""
     options: dict[str, Any] = {"trials": 10, "batch": 8, "train": QUICK}
     alone = search(**options)[1]
-    assert search(**options, executor="processes", workers=2)[1] == alone
-    assert search(**options, executor="processes", workers=4)[1] == alone
-    for workers in (1, 2, 4):
-        assert search(**options, executor="ray", workers=workers)[1] == alone
-    assert not ray.is_initialized()  # the cluster that it started is gone
+    assert search(**options, executor="ray", workers=4)[1] == alone
+    assert not ray.is_initialized()
 
 
 def test_a_running_cluster_is_joined_and_left(plugins: Plugins) -> None:
