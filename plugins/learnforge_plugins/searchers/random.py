@@ -2,6 +2,10 @@
 
 Reference:
     Li & Talwalkar, Random search and reproducibility for neural architecture search, 2019. arXiv:1902.07638
+Measured:
+    NAS-Bench-201, 12,000 simulated seconds, 500 seeds: test accuracy 93.79 ± 0.31 %, validation regret 1.084
+    ± 0.519 points (mean ± standard deviation). 93.74 % where repeated designs are paid for, as published.
+    learnforge bench searchers random --seeds 500 --final
 """
 
 from __future__ import annotations

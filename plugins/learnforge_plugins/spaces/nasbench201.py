@@ -11,9 +11,9 @@ Reference:
     Dong & Yang, NAS-Bench-201: extending the scope of reproducible neural architecture search, 2020.
     arXiv:2001.00326
 Differs:
-    The authors count 6,466 distinct cells, with a rule that neither takes sums of sums apart nor follows
-    edges without operation; here a convolution whose result is used twice differs from two convolutions
-    besides.
+    The authors' own rule leaves 6,466 cells: a node that several empty edges lead to is not yet empty to it,
+    and sums within sums stay apart. Here a convolution whose result is used twice differs from two
+    convolutions.
 """
 
 from __future__ import annotations

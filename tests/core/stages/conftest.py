@@ -117,7 +117,7 @@ def search(
         sampler = method.sampler(seed, goal.directions, SpaceView(space, allows=admission.allows))
         place = plugins.load("executor", executor)()
         path = storage if isinstance(storage, Path) else None
-        with open_study(path, "toy", goal.directions, sampler) as study:
+        with open_study(path, "toy", goal.directions, sampler, goal.metrics) as study:
             if storage is not None and path is None:
                 options = {"study_name": "toy", "directions": goal.directions, "load_if_exists": True}
                 study = optuna.create_study(storage=storage, sampler=sampler, **options)

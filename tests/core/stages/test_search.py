@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +22,7 @@ import torch
 from attrs import evolve
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+import learnforge as lf
 from learnforge import (
     Context,
     DivergedError,
@@ -27,8 +35,10 @@ from learnforge import (
     Task,
     Train,
     best_first,
+    hookimpl,
     mutate,
 )
+from learnforge.report.write import write_report
 from learnforge.stages.search import SearchStage, draw, generator, networks, non_dominated_rank, pool
 from learnforge.stages.search import stage as stage_module
 from learnforge.stages.search.evaluator import TrialResult
@@ -62,7 +72,9 @@ def test_a_batch_makes_the_search_independent_of_workers(search: Any, tmp_path: 
 
 @pytest.mark.parametrize("workers", [2, 4])
 def test_trials_are_the_same_for_any_number_of_processes(search: Any, workers: int) -> None:
-    """With `batch = 8` two and four processes find what one worker finds; `test_ray.py` has the same for a cluster."""
+    """With `batch = 8` two and four processes find what one worker finds; `test_ray.py` has the same for a
+    cluster.
+    """
     alone = search(trials=10, batch=8)[1]
     assert search(trials=10, batch=8, executor="processes", workers=workers)[1] == alone
 
@@ -330,6 +342,111 @@ def test_study_opens_with_optuna(search: Any, tmp_path: Path) -> None:
     assert all(set(t.params) == {"width", "act"} for t in study.trials)
     storage.remove_session()
     storage.engine.dispose()
+
+
+def test_study_opens_in_the_dashboard(search: Any, tmp_path: Path) -> None:
+    """The documented command serves the study, with the objectives by name."""
+    path, port = tmp_path / "study.db", free_port()
+    search(3, ("accuracy", "-parameters"), storage=path)
+    place = Path(sys.executable).with_name("optuna-dashboard")
+    server = subprocess.Popen(
+        [str(place), f"sqlite:///{path}", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline, studies = time.monotonic() + 60, []
+        address = f"http://127.0.0.1:{port}/api/studies"
+        while not studies and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
+                studies = json.load(answer)["study_summaries"]
+            time.sleep(0.2)
+    finally:
+        server.terminate()
+        server.wait()
+    assert [study["study_name"] for study in studies] == ["toy"]
+    assert studies[0]["directions"] == ["maximize", "minimize"]
+
+
+def free_port() -> int:
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        return int(own.getsockname()[1])
+
+
+CTRL_C = """
+import sys, threading, time, _thread
+import learnforge as lf
+from learnforge import hookimpl
+
+class Interrupt:
+    @hookimpl
+    def learnforge_trial_finished(self, stage, trial):
+        print("told", flush=True)
+        threading.Timer(0.3, _thread.interrupt_main).start()  # while the next ones run
+
+if __name__ == "__main__":
+    task = {"use": "digits", "classes": [0, 1]}
+    search = {
+        "kind": "search", "use": "random", "space": {"use": "residual", "stages": 2, "max_width": 16},
+        "trials": 4, "train": {"epochs": 4}, "retrain": {"epochs": 1},
+    }
+    recipe = {"run": {"device": "cpu"}, "task": task, "stage": [search]}
+    hooks = [Interrupt()] if sys.argv[2] == "interrupt" else []
+    try:
+        lf.run(recipe, sys.argv[1], workers=2, hooks=hooks)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_ctrl_c_ends_cleanly_and_the_search_goes_on(tmp_path: Path) -> None:
+    """Interrupted while two processes train, it ends within seconds and leaves none; what was told is
+    kept.
+    """
+    script = tmp_path / "search.py"
+    script.write_text(CTRL_C)
+
+    def run(mode: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), str(tmp_path / "run"), mode]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    stopped = run("interrupt")
+    assert stopped.returncode == 130, stopped.stderr
+    with open_study(tmp_path / "run" / "search" / "study.db", "search", ["maximize"]) as study:
+        told = [t for t in study.trials if t.state.is_finished()]
+        running = [t for t in study.trials if not t.state.is_finished()]
+    assert told
+    assert running
+    workers = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(script) not in workers
+    whole = run("finish")
+    assert whole.returncode == 0, whole.stderr
+    with open_study(tmp_path / "run" / "search" / "study.db", "search", ["maximize"]) as study:
+        assert {t.number for t in told} < {t.number for t in study.trials}
+        assert all(t.state.is_finished() for t in study.trials)
+        by_number = {t.number: t for t in study.trials}
+    assert all(by_number[t.number].params == t.params for t in running)
+
+
+def test_a_report_is_written_while_a_search_goes_on(tmp_path: Path) -> None:
+    """Cut off after two trials, the run's report shows what they found."""
+    seen: list[int] = []
+
+    class Stop:
+        @hookimpl
+        def learnforge_trial_finished(self, trial: Mapping[str, Any]) -> None:
+            seen.append(trial["number"])
+            if len(seen) == 2:
+                shown = write_report(tmp_path)
+                assert not shown.stages[0].is_finished
+
+    search = {"kind": "search", "use": "random", "space": {"use": "mlp"}, "trials": 3, "train": {"epochs": 1}}
+    recipe = {"run": {"device": "cpu"}, "task": {"use": "digits", "classes": [0, 1]}, "stage": [search]}
+    lf.run(recipe, tmp_path, hooks=[Stop()])
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## search: not finished" in text
+    assert "Designs: 2 evaluated" in text
 
 
 # The stage
