@@ -30,7 +30,7 @@ LAYERS = Path(__file__).parent / "testing" / "layers.json"
 """What the suite's networks are made of, for the cost that looks layers up."""
 TABLES: dict[str, dict[str, Any]] = {
     "cost.lookup": {"file": str(LAYERS), "missing": 0.1},
-    "searcher.predictor": {"initial": 12, "candidates": 200},
+    "searcher.predictor": {"initial": 12, "candidates": 60, "parents": 3},
     "model.torchvision": {"name": "mobilenet_v3_small"},
     "stage.search": {
         "use": "random",

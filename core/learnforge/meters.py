@@ -30,6 +30,14 @@ class CostMeter(ABC):
         """Name in objectives and limits; "" for the name that the plugin is registered by."""
         return ""
 
+    def content(self) -> str:
+        """Return a hash of the files that the cost is read from, for fingerprints; "" where there are none.
+
+        Raises:
+            ValueError: A file is missing or of another form; called before anything is computed.
+        """
+        return ""
+
     @abstractmethod
     def measure(self, network: nn.Module, task: TaskInfo) -> float:
         """Return the cost of one image in inference; less is better.
@@ -125,6 +133,8 @@ def _sign(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> str:
         words += [f"k{_pair(layer.kernel_size)}", f"s{_pair(layer.stride)}"]
     if hasattr(layer, "groups"):
         words.append(f"g{layer.groups}")
+    if hasattr(layer, "dilation") and _pair(layer.dilation) != "1x1":
+        words.append(f"d{_pair(layer.dilation)}")
     return " ".join(words)
 
 

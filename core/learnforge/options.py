@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import tomllib
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -123,6 +124,26 @@ def build(cls: type[T], data: Mapping[str, Any], source: str) -> T:
     return built
 
 
+def read_table(text: str) -> dict[str, Any]:
+    """Read what a command line says of a method: its name, or a table as a recipe has it.
+
+    >>> read_table('{ use = "evolution", population = 50 }')
+    {'use': 'evolution', 'population': 50}
+    >>> read_table("evolution")
+    {'use': 'evolution'}
+
+    Raises:
+        RecipeError: It begins like a table and is none.
+    """
+    if not text.lstrip().startswith("{"):
+        return {"use": text}
+    try:
+        table: dict[str, Any] = tomllib.loads(f"table = {text}")["table"]
+        return table
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError([Problem(text, f"must be a table as TOML writes it: {error}")], text) from error
+
+
 def plain(value: Any, name_of: Callable[[object], str] | None = None) -> Any:
     """Return options as JSON-able data: what a recipe could say, every default written out.
 
@@ -131,7 +152,10 @@ def plain(value: Any, name_of: Callable[[object], str] | None = None) -> Any:
         name_of: Gives the name of what a plugin brings, for fields declared with `plugin_field`.
     """
     if attrs.has(type(value)):
-        fields = [f for f in attrs.fields(type(value)) if f.init and f.repr]
+        # where work runs is no part of what it gives
+        fields = [
+            f for f in attrs.fields(type(value)) if f.init and f.repr and not f.metadata.get("placement")
+        ]
         return {option_key(f): _plain_field(f, getattr(value, f.name), name_of) for f in fields}
     if isinstance(value, Mapping):
         return {str(key): plain(item, name_of) for key, item in value.items()}

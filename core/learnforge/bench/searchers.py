@@ -12,6 +12,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import multiprocessing
+import signal
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +22,11 @@ import torch
 from attrs import asdict, frozen
 
 from learnforge.context import Context, Progress
-from learnforge.errors import Problem, RecipeError
+from learnforge.errors import Problem, RecipeError, StageError, nearest
 from learnforge.files import fingerprint, write_text
-from learnforge.options import structure
+from learnforge.options import read_table, structure
 from learnforge.plugins import PluginChoice, Plugins, identify, spell
+from learnforge.plugins.identity import core_version
 from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.record import Goal, Ranking, Record
@@ -115,7 +117,7 @@ class Line:
     duplicates: float
 
 
-def parse_entries(texts: Sequence[str | Mapping[str, Any]], plugins: Plugins) -> list[Entry]:
+def parse_entries(texts: Sequence[str], plugins: Plugins) -> list[Entry]:
     """Read what is to be compared: a searcher's name, or a table as a recipe would have it.
 
     `{ use = "predictor", scores = ["naswot"], warm_start = { score = "naswot", candidates = 500, keep = 10 }
@@ -124,24 +126,18 @@ def parse_entries(texts: Sequence[str | Mapping[str, Any]], plugins: Plugins) ->
     Raises:
         RecipeError: Something is wrong; all of it is listed.
     """
-    import tomllib
-
     problems: list[Problem] = []
     entries = []
     for text in texts:
-        table: Any = text
-        if isinstance(text, str) and text.lstrip().startswith("{"):
-            try:
-                table = tomllib.loads(f"entry = {text}")["entry"]
-            except tomllib.TOMLDecodeError as error:
-                problems.append(Problem(text, f"must be a table as TOML writes it: {error}"))
-                continue
-        table = {"use": table} if isinstance(table, str) else dict(table)
+        try:
+            table = read_table(text)
+        except RecipeError as error:
+            problems += error.problems
+            continue
         start = table.pop("warm_start", None)
         ranking = structure(Ranking, start, f"{text}.warm_start", problems) if start is not None else None
-        method = plugins.resolve("searcher", table, str(text), problems)
+        method = plugins.resolve("searcher", table, text, problems)
         if method is not None:
-            start = asdict(ranking) if ranking is not None else None
             key = fingerprint([spell(method), asdict(identify(method)), start])[:16]
             entries.append(Entry(_name(table, ranking), method, ranking, key))
     if problems:
@@ -176,7 +172,9 @@ def run_search(
     with open_study(None, "bench", goal.directions, sampler) as study:
         Driver(Admission(goal, evaluator, context), study, plugins.load("executor", "serial")(), 1).run()
         trials = [
-            (Record(**trial.user_attrs[NOTE]), trial.params) for trial in study.get_trials(deepcopy=False)
+            (Record(**trial.user_attrs[NOTE]), trial.params)
+            for trial in study.get_trials(deepcopy=False)
+            if NOTE in trial.user_attrs  # a warm start may be longer than the budget
         ]
     return _reckon(entry, table, seed, budget, trials, is_final)
 
@@ -203,6 +201,8 @@ def _reckon(
             paid += costs[record.key]
             repeated.append(spent)
             continue
+        if record.state == "failed":
+            raise StageError(f"{identify(table)} fails for {record.design}: {record.reason}")
         costs[record.key] = record.seconds
         spent, paid = spent + record.seconds, paid + record.seconds
         if spent > budget:
@@ -242,7 +242,15 @@ def compare(
         {key of an entry: its searches, by seed}.
     """
     file = folder / "searches.jsonl" if folder is not None else None
-    header = {"table": spell(table), "code": asdict(identify(table)), "final": is_final}
+    unknown = [
+        e.warm_start.score for e in entries if e.warm_start and e.warm_start.score not in table.scores()
+    ]
+    if unknown:
+        raise RecipeError(
+            [Problem("warm_start.score", f"unknown; {nearest(unknown[0], table.scores())}")], "bench"
+        )
+    code = [asdict(identify(part)) for part in (table, table.space())]
+    header = {"table": spell(table), "code": code, "final": is_final, "core": core_version()}
     found = {(s.entry, s.seed): s for s in _read(file, header) if s.budget == budget}
     jobs = [
         (entry, table, chunk, budget, is_final)
@@ -277,7 +285,8 @@ def _run_jobs(jobs: Sequence[Any], choice: PluginChoice, workers: int) -> Iterat
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()  # what is in flight is searched again next time
             raise
 
 
@@ -286,6 +295,7 @@ _PLUGINS: list[Plugins] = []
 
 
 def _start(choice: PluginChoice) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(1)
     _PLUGINS.append(Plugins(choice))
 

@@ -93,8 +93,9 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
     file = folder / data["name"] / "metrics.json"
     if data["state"] in ("finished", "kept") and file.exists():
         metrics = json.loads(file.read_text(encoding="utf-8"))
-    study = folder / data["name"] / "study.db"
-    progress = _read_progress(study) if not metrics and study.exists() else {}
+    progress: dict[str, Any] = {}
+    for file_name in () if metrics else ("study.db", "options.db"):
+        progress = progress or _read_progress(folder / data["name"] / file_name)
     return StageSummary(
         data["name"],
         data["kind"],
@@ -109,12 +110,17 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
 
 def _read_progress(file: Path) -> dict[str, Any]:
     """Read what a search that is not finished has told its study, also while it goes on."""
+    if not file.exists():
+        return {}
     import optuna
 
     storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
     try:
-        study = optuna.load_study(study_name=None, storage=storage)
-        told, objectives = read_records(study), read_objectives(study)
+        (study,) = optuna.study.get_all_study_names(storage)
+        found = optuna.load_study(study_name=study, storage=storage)
+        told, objectives = read_records(found), read_objectives(found)
+    except ValueError:  # just opened, it holds no study yet
+        return {}
     finally:
         storage.remove_session()
         storage.engine.dispose()

@@ -156,32 +156,29 @@ def check_ranges(
 ) -> dict[str, Range]:
     """Hold both ends, or every choice, against the option's type and validators; return ranges of the
     option's type.
+
+    Rules between options are not checked here: a design that breaks one is refused when it comes up.
     """
     checked = {}
     for name, found in ranges.items():
         if name.startswith("options.") and owner.method is None:
             continue  # the method cannot be made as it is, which is reported
-        ends = [_converted(owner, name.split("."), end, f"{path}.{name}", problems) for end in found.ends]
-        checked[name] = found.with_ends(ends)
+        checked[name] = _checked(owner, name.split("."), found, f"{path}.{name}", problems)
     return checked
 
 
-def _converted(owner: Any, keys: Sequence[str], value: Any, path: str, problems: list[Problem]) -> Any:
-    before = len(problems)
+def _checked(owner: Any, keys: Sequence[str], found: Range, path: str, problems: list[Problem]) -> Range:
     try:
         part, key = _descend(owner, keys)
     except KeyError as error:
         problems.append(Problem(path, str(error.args[0])))
-        return value
+        return found
     if isinstance(part, Mapping):
-        return value
-    converted = convert_option(type(part), key, value, path, problems)
-    if len(problems) == before:
-        try:
-            set_option(owner, keys, converted)
-        except (TypeError, ValueError) as error:
-            problems.append(Problem(path, str(error.args[0]) if error.args else str(error)))
-    return converted
+        return found
+    if _field(part, key).metadata.get("plugin"):
+        problems.append(Problem(path, "what a plugin brings cannot be a range; an option of it can"))
+        return found
+    return found.with_ends([convert_option(type(part), key, end, path, problems) for end in found.ends])
 
 
 def _descend(owner: Any, keys: Sequence[str]) -> tuple[Any, str]:
@@ -193,24 +190,29 @@ def _descend(owner: Any, keys: Sequence[str]) -> tuple[Any, str]:
     return owner, keys[-1]
 
 
-def set_option(owner: Any, keys: Sequence[str], value: Any) -> Any:
-    """Return an attrs object, or table, with an option changed, however deep.
+def set_options(owner: Any, values: Mapping[str, Any]) -> Any:
+    """Return an attrs object, or table, with options changed, however deep, each object made anew once.
 
     Args:
         owner: A stage, a method, settings.
-        keys: TOML keys on the way, such as `["options", "temperature"]`.
-        value: The new value.
+        values: {path: value}, such as `{"options.temperature": 2.0}`.
 
     Raises:
-        ValueError: A validator refuses it.
+        ValueError: A validator refuses a value, or a rule between options is broken.
     """
-    key = keys[0]
+    inner: dict[str, dict[str, Any]] = {}
+    own: dict[str, Any] = {}
+    for path, value in values.items():
+        key, _, rest = path.partition(".")
+        if rest:
+            inner.setdefault(key, {})[rest] = value
+        else:
+            own[key] = value
     if isinstance(owner, Mapping):
-        return {**owner, key: value if len(keys) == 1 else set_option(owner[key], keys[1:], value)}
-    declared = _field(owner, key)
-    new = value if len(keys) == 1 else set_option(getattr(owner, declared.name), keys[1:], value)
-    alias: str = declared.alias or declared.name
-    return evolve(owner, **{alias: new})
+        return {**owner, **own, **{key: set_options(owner[key], deeper) for key, deeper in inner.items()}}
+    fields = {key: _field(owner, key) for key in (*own, *inner)}
+    new = own | {key: set_options(getattr(owner, fields[key].name), deeper) for key, deeper in inner.items()}
+    return evolve(owner, **{fields[key].alias or fields[key].name: value for key, value in new.items()})
 
 
 def _field(owner: Any, key: str) -> attrs.Attribute[Any]:

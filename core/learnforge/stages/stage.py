@@ -119,7 +119,8 @@ class Stage(ABC):
 def plugin_parts(owner: Any) -> list[Any]:
     """List what plugins bring among the values of an attrs object's fields, at any depth."""
     fields = attrs.fields(type(owner)) if attrs.has(type(owner)) else ()
-    return [part for f in fields for part in _parts_of(f, getattr(owner, f.name))]
+    counted = [f for f in fields if not f.metadata.get("placement")]
+    return [part for f in counted for part in _parts_of(f, getattr(owner, f.name))]
 
 
 def _parts_of(declared: attrs.Attribute[Any], value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ test split is not read before the options are chosen.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +19,15 @@ from learnforge.artifact import Artifact, from_model
 from learnforge.context import Context, Slot
 from learnforge.errors import Problem, StageError, nearest
 from learnforge.plugins import Plugins
-from learnforge.space import COSTS, Design, Model, Pick, Space, measure_cost
-from learnforge.stages.ranges import Range, Tune, set_option
+from learnforge.randomness import seeded
+from learnforge.space import COSTS, Design, Model, Pick, Space, measure_cost, measure_latency
+from learnforge.stages.ranges import Range, Tune, set_options
 from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
-from learnforge.stages.search.evaluator import Evaluator, Place, TrialJob, TrialResult
+from learnforge.stages.search.evaluator import Evaluator, Place, Refused, TrialJob, TrialResult
 from learnforge.stages.search.pareto import best_first
 from learnforge.stages.search.record import Goal
+from learnforge.stages.search.stage import check_sampler
 from learnforge.stages.search.storage import open_study
 from learnforge.stages.search.view import SpaceView
 from learnforge.stages.stage import Stage
@@ -61,6 +63,7 @@ class StageEvaluator(Evaluator):
         seed: Seed of the stage, which all trials share.
         space: The options.
         wanted: Objectives and limits.
+        threads: CPU threads of a trial.
     """
 
     stage: Stage
@@ -69,18 +72,40 @@ class StageEvaluator(Evaluator):
     seed: int
     space: Space
     wanted: tuple[str, ...]
+    threads: int = 1
 
     def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
         """Yield the costs of the network that the stage will hand on, where its settings alone say which
         that is.
         """
+        try:
+            with torch.device("meta"):
+                network = self._network(design, context)
+                found = measure_cost(network, self.task.info).as_metrics() if network is not None else {}
+        except Exception as error:  # settings that do not go together must not end the search
+            raise Refused(f"{type(error).__name__}: {error}") from error
+        yield found
+
+    def _network(self, design: Design, context: Context) -> nn.Module | None:
+        """Build the network that the stage will hand on, with fresh weights, where its settings say which
+        that is.
+        """
         stage = with_options(self.stage, design)
         made = stage.output(self.task, with_models(stage, self.task, self.inputs))
         if made.module is not None or (made.spec.kind == "space" and made.spec.design is None):
-            return
-        with torch.device("meta"):
-            network = made.spec.build(made.task, context.plugins, False)
-            yield measure_cost(network, made.task).as_metrics()
+            return None
+        return made.spec.build(made.task, context.plugins, False)
+
+    @property
+    def dear(self) -> Sequence[str]:  # type: ignore[override]
+        return ("latency_ms",) if "latency_ms" in self.wanted else ()
+
+    def measure(self, name: str, design: Design, context: Context) -> float:
+        """Measure the latency of the network with fresh weights, while no trial runs."""
+        with seeded(self.seed):
+            network = self._network(design, context)
+        assert network is not None, "check_tuning refuses latency where the network is not known beforehand"
+        return measure_latency(network.to(context.device), self.task.info, threads=self.threads)
 
     def evaluate(self, job: TrialJob, place: Place) -> TrialResult:
         start = time.perf_counter()
@@ -95,7 +120,8 @@ class StageEvaluator(Evaluator):
         )
         artifact = stage.run(task, with_models(stage, task, self.inputs), context)
         found = stage.measured(artifact.metrics)
-        missing = [name for name in self.wanted if name not in found]
+        found.pop("latency_ms", None)  # measured beforehand, undisturbed
+        missing = [name for name in self.wanted if name not in found and name not in self.dear]
         if missing:
             raise StageError(f"a {stage.kind} stage measures no {missing[0]!r}; {nearest(missing[0], found)}")
         return TrialResult(job.number, found, time.perf_counter() - start)
@@ -106,9 +132,7 @@ class StageEvaluator(Evaluator):
 
 def with_options(stage: Stage, design: Design) -> Stage:
     """Return the stage with options in the place of its ranges."""
-    made: Stage = evolve(stage, ranges={}, tune=None)
-    for path, value in design.items():
-        made = set_option(made, path.split("."), value)
+    made: Stage = set_options(evolve(stage, ranges={}, tune=None), design)
     return made
 
 
@@ -147,6 +171,18 @@ def check_tuning(stage: Stage) -> list[Problem]:
         for name in tune.limits
         if name not in COSTS
     ]
+    if stage.kind == "search" and "latency_ms" in (*names, *tune.limits):
+        words = (
+            "a search's network is not known beforehand; give the stage itself `limits = { latency_ms = … }`"
+        )
+        problems.append(Problem("tune", words))
+    if not problems:
+        space = OptionSpace(stage.ranges)
+        directions = Goal(1, tune.objectives, {}).directions
+        problems += [
+            Problem("tune.searcher", fault.message)
+            for fault in check_sampler(tune.searcher, directions, space)
+        ]
     if len(names) > 1 and not tune.searcher.supports_many_objectives:
         words = (
             f"{type(tune.searcher).__name__} takes one objective, got {len(names)}; choose another searcher"
@@ -178,15 +214,15 @@ def _search(
     goal = Goal(tune.trials, tune.objectives, tune.limits, tune.batch)
     space = OptionSpace(stage.ranges)
     wanted = tuple(dict.fromkeys([*goal.metrics, *goal.limits]))
-    evaluator = StageEvaluator(stage, task, inputs, context.seed, space, wanted)
+    evaluator = StageEvaluator(stage, task, inputs, context.seed, space, wanted, tune.threads)
     executor = tune.executor or context.executor
     if executor is None:
         raise StageError("a search of options needs an executor, the context has none")
     admission = Admission(goal, evaluator, context)
     view = SpaceView(space, allows=admission.allows)
     sampler = tune.searcher.sampler(context.derive("tune"), goal.directions, view)
-    path = context.folder / "study.db" if context.folder else None
-    with open_study(path, stage.name, goal.directions, sampler, goal.metrics) as study:
+    path = context.folder / "options.db" if context.folder else None
+    with open_study(path, f"{stage.name} options", goal.directions, sampler, goal.metrics) as study:
         records = Driver(admission, study, executor, tune.threads).run()
         values = [[record.metrics[name] for name in goal.metrics] for record in records]
         first = best_first([row[:1] for row in values], goal.directions[:1])[0]

@@ -24,6 +24,7 @@ from attrs import field, frozen
 from torch import nn
 
 from learnforge import CostMeter, TaskInfo, hookimpl, layer_signatures
+from learnforge.files import fingerprint
 
 
 @frozen
@@ -50,8 +51,11 @@ class Lookup(CostMeter):
     def label(self) -> str:
         return self.name
 
+    def content(self) -> str:
+        return fingerprint(_read(self.file, *_state(self.file)))
+
     def measure(self, network: nn.Module, task: TaskInfo) -> float:
-        known = _read(self.file)
+        known = _read(self.file, *_state(self.file))
         total = 0.0
         for signature in layer_signatures(network, task):
             cost = known.get(signature, self.missing)
@@ -61,8 +65,17 @@ class Lookup(CostMeter):
         return total
 
 
-@functools.cache
-def _read(file: Path) -> dict[str, float]:
+def _state(file: Path) -> tuple[int, int]:
+    """Tell one version of a file from another."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise ValueError(f"{file} must be a JSON file with layers, but {error.strerror}") from error
+    return found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=16)
+def _read(file: Path, changed: int, size: int) -> dict[str, float]:
     try:
         layers = json.loads(file.read_text(encoding="utf-8"))["layers"]
         return {str(signature): float(cost) for signature, cost in layers.items()}

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from attrs import frozen
@@ -39,6 +41,10 @@ class Processes(Executor):
 class _Process(concurrent.futures.ProcessPoolExecutor):
     """Ends its process at once where nobody waits for the job that runs in it."""
 
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        with _deaf():
+            return super().submit(fn, *args, **kwargs)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         processes = list((self._processes or {}).values())
         super().shutdown(wait, cancel_futures=cancel_futures)
@@ -46,9 +52,20 @@ class _Process(concurrent.futures.ProcessPoolExecutor):
             process.terminate()
 
 
-def _start(slot: Slot, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    import signal
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let a process that starts in this block ignore Ctrl-C from its first moment: the driver handles it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
+
+def _start(slot: Slot, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import gt
 
 from learnforge import Executor, Slot, hookimpl
@@ -44,18 +44,18 @@ class Ray(Executor):
                 f'the executor ray needs Ray: pip install "learnforge[ray]" ({error})'
             ) from error
 
-        if not ray.is_initialized():
-            with preserved():  # Ray draws from Python's generator
+        with preserved():  # Ray draws from Python's generator
+            if not ray.is_initialized():
                 ray.init(
-                    address=self.address,
+                    address=self.address or "local",
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     include_dashboard=False,
                 )
-            _CLUSTER.is_own = self.address is None
-        elif not _CLUSTER.actors:
-            _CLUSTER.is_own = False  # the caller's own connection
-        return [_Actor(slot, self._resources(slot), setup, arguments) for slot in slots]
+                _CLUSTER.is_own = self.address is None
+            elif not _CLUSTER.actors:
+                _CLUSTER.is_own = False  # the caller's own connection
+            return [_Actor(slot, self._resources(slot), setup, arguments) for slot in slots]
 
     def _resources(self, slot: Slot) -> dict[str, float]:
         """Return what Ray reserves for a slot; in a cluster of its own the slots alone say what runs at
@@ -136,6 +136,8 @@ class _Worker:
         import torch
 
         torch.set_num_threads(slot.threads)
+        if slot.device.startswith("cuda"):
+            slot = evolve(slot, device="cuda")  # an actor sees its own GPU alone
         setup(slot, *arguments)
 
     def run(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,8 +1,7 @@
 """Scores from the gradient of the loss of one batch: its norm, and SNIP.
 
-    grad-norm = || dL / d theta ||_2                                                 (Abdelfattah, section
-    3.1) snip      = sum over weights of |dL / d theta * theta|                           (Lee, equation 6,
-    unnormalised)
+    grad-norm = sum over tensors of ||dL / d theta||_2                   (Abdelfattah, section 3.1)
+    snip      = sum over weights of |dL / d theta * theta|               (Lee, equation 6, unnormalised)
 
 Reference:
     Abdelfattah, Mehrotra, Dudziak & Lane, Zero-cost proxies for lightweight NAS, 2021. arXiv:2101.08134
@@ -21,11 +20,11 @@ from learnforge import Score, hookimpl
 
 @frozen
 class GradientNorm(Score):
-    """The norm of the gradient of the cross-entropy. It has no options."""
+    """The summed norms of the gradients of the cross-entropy. It has no options."""
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
         gradients = [p.grad for p in _differentiated(network, images, labels) if p.grad is not None]
-        return float(nn.utils.get_total_norm(gradients))
+        return sum(float(gradient.norm()) for gradient in gradients)
 
 
 @frozen

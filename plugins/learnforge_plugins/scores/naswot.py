@@ -23,7 +23,23 @@ from torch import Tensor, nn
 
 from learnforge import Score, hookimpl
 
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.ELU, nn.Tanh, nn.Sigmoid)
+RECTIFIERS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.Softplus,
+    nn.Hardtanh,
+    nn.Tanh,
+    nn.Sigmoid,
+)
 
 
 @frozen
@@ -34,9 +50,9 @@ class NASWOT(Score):
         kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
 
         def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            code = (inputs[0].flatten(1) > 0).double()  # before the layer runs, which may be in place
+            code = (inputs[0].flatten(1) > 0).cpu().double()  # before the layer runs, which may be in place
             agreement = code @ code.T + (1.0 - code) @ (1.0 - code).T
-            kernel.add_(agreement.cpu())
+            kernel.add_(agreement)
 
         hooks = [
             layer.register_forward_pre_hook(note)

@@ -1,9 +1,8 @@
 """Synflow and logsynflow: how much of a signal flows through a fresh network's weights, whatever the data.
 
-    R = 1^T prod_l |theta_l| 1        the output of the network with absolute weights for an input of ones
-    synflow    = sum over weights of  |dR / d theta * theta|                              (Tanaka, equation 2)
-    logsynflow = sum over weights of  |log(|dR / d theta| + 1) * theta|                   (Cavagnero,
-    equation 3)
+    R = 1^T prod_l |theta_l| 1      the output of the network with absolute weights for an input of ones
+    synflow    = sum over weights of |dR / d theta * theta|                       (Tanaka, equation 2)
+    logsynflow = sum over weights of |log(|dR / d theta| + 1) * theta|            (Cavagnero, equation 3)
 
 Normalisation is left out of the passes, as it would hide the size of the signal. The logarithm keeps deep
 networks, whose gradients explode, from drowning all others.
@@ -50,7 +49,7 @@ class LogSynflow(Score):
 
 def _flow(network: nn.Module, images: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return the weights, made absolute and in double precision, each with its gradient of R."""
-    network.double().eval()
+    network.cpu().double().eval()  # sums of products of all weights need the range of double precision
     for layer in network.modules():
         if isinstance(layer, NORMALISATIONS):
             layer.forward = _pass  # type: ignore[method-assign, assignment]
@@ -58,7 +57,7 @@ def _flow(network: nn.Module, images: Tensor) -> list[tuple[Tensor, Tensor]]:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()
-    network(torch.ones_like(images[:1], dtype=torch.float64)).sum().backward()
+    network(torch.ones(1, *images.shape[1:], dtype=torch.float64)).sum().backward()
     return [(p.detach(), p.grad) for p in weights if p.grad is not None]
 
 

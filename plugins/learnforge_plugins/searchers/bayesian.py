@@ -37,7 +37,9 @@ class Bayesian(Searcher):
     """Bayesian optimisation.
 
     Args:
-        model: TOML key `sampler`: `tpe`, `gp`, or for several objectives `nsga2` and `nsga3`.
+        model: TOML key `sampler`: `tpe`, `gp`, or for several objectives `nsga2` and `nsga3`. With `gp` a
+            trial that was cut off amid its choices may make the rest of them otherwise: Optuna's sampler
+            then counts it twice.
         initial: Random designs at the start, from 1; for `nsga2` and `nsga3` the size of a generation.
     """
 
@@ -57,7 +59,9 @@ class Bayesian(Searcher):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             if self.model == "gp":
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=self.initial)
+                return optuna.samplers.GPSampler(
+                    seed=seed, n_startup_trials=self.initial, warn_independent_sampling=False
+                )
             if self.model == "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, self.initial))
             if self.model == "nsga3":

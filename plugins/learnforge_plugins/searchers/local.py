@@ -2,8 +2,9 @@
 
     1. The first `initial` designs are random; the best of them is where the search stands.
     2. Evaluate the designs that differ from it in one choice, in random order. As soon as one is better,
-    stand there. 3. Where all of them are known and none is better, go on from the best design that still has
-    unknown neighbours.
+       stand there.
+    3. Where all of them are known and none is better, go on from the best design that still has unknown
+       neighbours.
 
 Reference:
     White, Nolen & Savani, Exploring the loss landscape in neural architecture search, 2021. arXiv:2005.02960
@@ -61,7 +62,7 @@ class _LocalSampler(HistorySampler):
         if len(trials) < self._initial:
             return {}
         view = self._view or HistoryView(trials)
-        seen = {view.of_trial(trial, rng).key for trial in [*trials, *self.pending]}
+        seen = {view.of_trial(trial, rng).key for trial in [*trials, *self.pending, *self.rejected]}
         for position in best_first([trial.values for trial in trials], directions):
             around = view.neighbours(view.of_trial(trials[position], rng), rng)
             unknown = [candidate for candidate in around if candidate.key not in seen]

@@ -2,10 +2,9 @@
 
     1. The first P designs are random; they are the population.
     2. A child: two parents, each the better of two drawn members; each choice from one of them by a coin;
-    each choice
-       changed with probability 1 / (number of choices).
+       each choice changed with probability 1 / (number of choices).
     3. After every P children the best P of population and children, distinct by design, are the next
-    population.
+       population.
 
 Better is a lower non-dominated rank, then a larger crowding distance (sections III.A and III.B).
 
@@ -72,7 +71,7 @@ class _GenerationSampler(HistorySampler):
             return {}
         view = self._view or HistoryView(trials)
         members = self._population(trials, directions, view)
-        seen = {view.of_trial(trial, rng).key for trial in [*trials, *self.pending]}
+        seen = {view.of_trial(trial, rng).key for trial in [*trials, *self.pending, *self.rejected]}
         for _ in range(ATTEMPTS):
             mother, father = (self._parent(members, rng) for _ in range(2))
             child = view.complete(_cross(mother, father, rng), rng)

@@ -19,7 +19,7 @@ from attrs import field, frozen
 
 from learnforge import FreshSampler, Searcher, SpaceView, hookimpl
 
-STATELESS = ("RandomSampler", "TPESampler", "NSGAIISampler", "NSGAIIISampler", "GPSampler")
+STATELESS = ("RandomSampler", "TPESampler", "NSGAIISampler", "NSGAIIISampler")
 """Samplers whose only state is the study."""
 
 
@@ -54,8 +54,9 @@ class OptunaSampler(Searcher):
             made: optuna.samplers.BaseSampler = cls(**self.arguments, **seeds)
             return made
 
+        whole = make(seed % 2**32)  # wrong arguments show now, not in the first trial
         is_exact = self.sampler_name in STATELESS if self.exact is None else self.exact
-        return FreshSampler(seed, make) if is_exact else make(seed % 2**32)
+        return FreshSampler(seed, make) if is_exact else whole
 
     def _find(self) -> Any:
         module_name, _, name = self.sampler_name.rpartition(":")

@@ -118,7 +118,7 @@ class _PredictorSampler(HistorySampler):
             candidate = view.of_trial(trial, rng)
             known.setdefault(candidate.key, (candidate, target))
         evaluated = _thinned(list(known.values()))
-        taken = {view.of_trial(trial, rng).key for trial in self.pending} | set(known)
+        taken = {view.of_trial(trial, rng).key for trial in [*self.pending, *self.rejected]} | set(known)
         pool = [c for c in self._pool(view, evaluated, len(history), rng).values() if c.key not in taken]
         if not pool:
             return {}
@@ -209,7 +209,7 @@ def _fit(features: Array, targets: Array) -> _Process:
         dual = vectors.T @ targets
         for noise in NOISES:
             noisy = np.maximum(values, 0.0) + noise
-            amplitude = float((dual**2 / noisy).mean())
+            amplitude = max(float((dual**2 / noisy).mean()), 1e-12)  # 0 where all trials came out the same
             likelihood = -0.5 * float(len(targets) * np.log(amplitude) + np.log(noisy).sum())
             fits.append(_Process(likelihood, scale, amplitude, noisy, vectors, dual))
     return max(fits, key=lambda fit: fit.likelihood)

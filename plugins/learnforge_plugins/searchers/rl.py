@@ -1,10 +1,11 @@
 """Reinforcement learning: a recurrent policy makes a design's choices one after the other, rewarded by what
 it is worth.
 
-    pi(a_1 … a_T) = prod_t pi(a_t | a_1 … a_{t-1})                                   an LSTM, one step a
-    choice REINFORCE:  grad J = E[ (R - b) sum_t grad log pi(a_t | a_<t) ] + beta * grad entropy     (Zoph &
-    Le, section 3.2) PPO:        max E[ min(rho A, clip(rho, 1 - eps, 1 + eps) A) ],  rho = pi / pi_old
-    (Schulman, equation 7)
+    pi(a_1 … a_T) = prod_t pi(a_t | a_1 … a_{t-1}),      an LSTM, one step a choice
+    REINFORCE:  grad J = E[ (R - b) sum_t grad log pi(a_t | a_<t) ] + beta * grad entropy
+                (Zoph & Le, section 3.2)
+    PPO:        max E[ sum_t min(rho_t A, clip(rho_t, 1 - eps, 1 + eps) A) ],  rho_t = pi(a_t) / pi_old(a_t)
+                (Schulman, equation 7; pi_old is the policy when an update begins)
 
 The policy has a head for the name of each choice, made when that choice is first asked, so spaces may have
 choices that only come up with others, and any number of them. A number is chosen as one of at most 24 parts
@@ -42,7 +43,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
-from learnforge import Searcher, SpaceView, best_first, generator, hookimpl
+from learnforge import IndependentSampler, Searcher, SpaceView, best_first, generator, hookimpl
 
 PARTS = 24
 """Parts of a range that has more values than this."""
@@ -81,22 +82,12 @@ class RL(Searcher):
         return _PolicySampler(seed, self, directions, view)
 
 
-class _PolicySampler(optuna.samplers.BaseSampler):
+class _PolicySampler(IndependentSampler):
     def __init__(self, seed: int, settings: RL, directions: Sequence[str], view: SpaceView | None):
         self.seed, self._settings, self._directions, self._view = seed, settings, directions, view
         self._keys: dict[int, str] = {}
         self._learner = _Learner(seed, settings, directions)
         self._walk: tuple[int, _Walk] | None = None
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -239,28 +230,31 @@ class _Learner:
         return advantages
 
     def _update(self, trials: Sequence[FrozenTrial], advantages: Sequence[float]) -> None:
-        settings, gains = self.settings, torch.tensor(advantages)
-        old: Tensor | None = None
+        settings = self.settings
+        old: list[Tensor] = []
         for _ in range(settings.epochs if settings.algorithm == "ppo" else 1):
             walks = [self._replay(trial) for trial in trials]
-            log_probability = torch.stack([sum_ for sum_, _ in walks])
+            old = old or [found.detach() for found, _ in walks]
+            worths = []
+            for (found, _), before, gain in zip(walks, old, advantages, strict=True):
+                if settings.algorithm == "ppo":
+                    ratio = (found - before).exp()
+                    bounded = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
+                    worths.append(torch.minimum(ratio * gain, bounded * gain).sum())
+                else:
+                    worths.append(found.sum() * gain)
             entropy = torch.stack([entropy for _, entropy in walks]).mean()
-            if settings.algorithm == "ppo":
-                old = log_probability.detach() if old is None else old
-                ratio = (log_probability - old).exp()
-                bounded = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
-                worth = torch.minimum(ratio * gains, bounded * gains).mean()
-            else:
-                worth = (log_probability * gains).mean()
-            self._step(-(worth + settings.entropy * entropy))
+            self._step(-(torch.stack(worths).mean() + settings.entropy * entropy))
 
     def _replay(self, trial: FrozenTrial) -> tuple[Tensor, Tensor]:
-        """Return a trial's log-probability, and the entropy of its choices."""
+        """Return the log-probability of each of a trial's choices, float [choice], and their entropy,
+        summed.
+        """
         walk = _Walk(self.policy)
         taken = [walk.take(name, trial.distributions[name], value) for name, value in trial.params.items()]
         if not taken:  # a space without choices
-            return self.policy.bias.sum() * 0.0, self.policy.bias.sum() * 0.0
-        return torch.stack([p for p, _ in taken]).sum(), torch.stack([e for _, e in taken]).sum()
+            return self.policy.bias[:1] * 0.0, self.policy.bias.sum() * 0.0
+        return torch.stack([p for p, _ in taken]), torch.stack([e for _, e in taken]).sum()
 
     def _step(self, loss: Tensor) -> None:
         rate = self.settings.learning_rate

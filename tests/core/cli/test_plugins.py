@@ -106,13 +106,13 @@ def test_listing_imports_no_plugin_and_no_torch(install):
 
 def test_the_table_lines_up(run):
     """One line for each plugin, its columns under their headings; a kind can be asked for."""
+    names = ["bayesian", "evolution", "local", "nsga2", "optuna", "predictor", "random", "rl"]
     code, out, _ = run("plugins", "--kind", "searcher")
     lines = out.splitlines()
     assert code == 0
     assert [line.split()[:2] for line in lines] == [
         ["kind", "name"],
-        ["searcher", "evolution"],
-        ["searcher", "random"],
+        *(["searcher", name] for name in names),
     ]
     assert {line.index("learnforge") for line in lines[1:]} == {lines[0].index("distribution")}
 
@@ -123,8 +123,9 @@ def test_a_wrong_kind_or_name_gets_the_nearest(run):
     assert run("plugins", "--kind", "hooks") == (0, heading, "")
     assert run("plugins", "--kind", "sercher")[::2] == (
         2,
-        "learnforge: no plugin is of the kind 'sercher'; did you mean 'searcher'? There are: command, "
-        "distiller, executor, exporter, hooks, meta-learner, model, searcher, space, stage, task, transfer\n",
+        "learnforge: no plugin is of the kind 'sercher'; did you mean 'searcher'? There are: command, cost, "
+        "distiller, executor, exporter, hooks, meta-learner, model, score, searcher, space, stage, table, "
+        "task, transfer\n",
     )  # fmt: skip
     code, _, err = run("plugins", "evolutoin")
     assert (code, "there is no plugin 'evolutoin'; did you mean 'evolution'?" in err) == (2, True)

@@ -11,7 +11,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
-from learnforge import CostMeter, Plugins, RecipeError, Score, Task, TaskInfo
+from learnforge import CostMeter, Plugins, RecipeError, Score, StageError, Task, TaskInfo
 from learnforge.recipe import parse_recipe
 from learnforge.stages.search import SearchStage, networks, pool
 from learnforge.stages.search.record import Filter, Ranking, WarmStart
@@ -107,7 +107,43 @@ def test_a_score_is_computed_once(search: Any, monkeypatch: pytest.MonkeyPatch) 
     goals = {"warm_start": Ranking("Counting", 12, 3)}
     records, _ = search(6, evaluator={"scores": (Counting(),)}, goals=goals)
     assert len(SEEN) <= 12
-    assert {record.metrics["Counting"] for record in records} == {float("-inf")}
+    assert not any(
+        "Counting" in record.metrics for record in records
+    )  # it has no value, which JSON could not hold
+
+
+def test_an_objective_without_value_refuses(search: Any) -> None:
+    """Where a score is an objective, a design for which it is not finite is refused before it is trained."""
+    with pytest.raises(StageError, match="Counting must be finite, it is -inf"):
+        search(3, ("accuracy", "Counting"), evaluator={"scores": (Counting(),)}, searcher=("random", {}))
+
+
+@frozen
+class Faulty(Wide):
+    """Fails for one width."""
+
+    def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
+        found = Wide.score(self, network, images, labels)
+        if found == 2.0:
+            raise RuntimeError("no score for two")
+        return found
+
+
+def test_a_score_that_fails_refuses_one_design(search: Any) -> None:
+    """An error in the score of one design costs that design alone."""
+    records, told = search(9, evaluator={"scores": (Faulty(),)}, searcher=("random", {}))
+    assert {record.design["width"] for record in records} == {1, 3, 4}
+    reasons = {entry["reason"] for entry in told if entry["state"] == "refused"}
+    assert reasons == {"Faulty cannot be computed: RuntimeError: no score for two"}
+
+
+@pytest.mark.parametrize("searcher", ["local", "nsga2", "predictor"])
+def test_failed_designs_are_not_proposed_again(searcher: str, search: Any) -> None:
+    """A searcher that knows the space keeps off designs that failed: hardly any trial repeats one."""
+    options = {"population": 2} if searcher == "nsga2" else {"initial": 2}
+    told = search(12, faults={2: "error", 4: "error"}, searcher=(searcher, options))[1]
+    repeats = [entry for entry in told if entry["state"] == "repeat"]
+    assert len(repeats) <= 12
 
 
 def test_a_warm_start_comes_first(search: Any) -> None:
@@ -164,9 +200,9 @@ def test_searchers_see_scores(toy_plugins: Plugins, task: Task, make_context: Ma
     evaluator = networks.NetworkEvaluator(space, task, QUICK, 0, "s", scores=(Wide(),))
     context = make_context(None)
     assert evaluator.score("Wide", {"width": 3, "act": "relu"}, context) == 3.0
-    assert evaluator.metrics[-1] == "Wide"
 
 
+LAYERS = Path(__file__).parents[2] / "testing" / "layers.json"
 SEARCH = {
     "kind": "search",
     "use": "random",
@@ -175,7 +211,7 @@ SEARCH = {
     "scores": ["naswot", {"use": "logsynflow"}],
     "warm_start": {"score": "snip", "candidates": 5, "keep": 2},
     "filter": {"score": "grad-norm", "keep": 0.75},
-    "costs": [{"use": "lookup", "file": "a.json", "label": "a_ms"}],
+    "costs": [{"use": "lookup", "file": str(LAYERS), "label": "a_ms", "missing": 0.1}],
     "limits": {"a_ms": 3.0},
 }
 
@@ -234,3 +270,31 @@ def test_a_stage_searches_with_all_of_it(
     assert artifact.metrics["trials"] == 5
     assert all({"naswot", "logsynflow"} <= set(e["metrics"]) for e in told if e["state"] == "evaluated")
     assert torch.isfinite(torch.tensor([e["metrics"]["naswot"] for e in told if e["metrics"]])).all()
+
+
+def test_a_cost_file_counts_in_the_fingerprint(plugins: Plugins, task: Task, tmp_path: Path) -> None:
+    """Another content is another stage; a file that is not there is an error of the recipe."""
+    file = tmp_path / "phone.json"
+    file.write_text('{"layers": {"ReLU": 1.0}}')
+    table = {**SEARCH, "costs": [{"use": "lookup", "file": str(file), "label": "a_ms"}]}
+    (stage,) = parse_recipe({"task": {"use": "digits"}, "stage": [table]}, plugins).stages
+    before = stage.fingerprint_data()
+    file.write_text('{"layers": {"ReLU": 2.5}}')
+    assert stage.fingerprint_data() != before
+    file.unlink()
+    problems = {problem.path: problem.message for problem in stage.check(task, {})}
+    assert problems["costs[0]"].endswith("must be a JSON file with layers, but No such file or directory")
+
+
+def test_what_a_searcher_refuses_is_known_beforehand(plugins: Plugins, task: Task) -> None:
+    """A sampler that does not exist, or a score that is not computed, is an error of the check."""
+    for use, options, words in (
+        ("optuna", {"sampler": "TPE"}, "must have a sampler 'TPE'"),
+        ("optuna", {"sampler": "TPESampler", "arguments": {"nonsense": 1}}, "nonsense"),
+        ("predictor", {"scores": ["snip"]}, "the search must compute snip, it computes naswot, logsynflow"),
+    ):
+        table = {**SEARCH, "use": use, "options": options, "objectives": ["accuracy"]}
+        (stage,) = parse_recipe({"task": {"use": "digits"}, "stage": [table]}, plugins).stages
+        (problem,) = stage.check(task, {})
+        assert problem.path == "options"
+        assert words in problem.message

@@ -14,6 +14,7 @@ from attrs import evolve
 from learnforge import Plugins, Task
 from learnforge.stages.search import SearchStage, networks, pool
 from learnforge.stages.search.evaluator import TrialResult
+from learnforge.stages.search.ladder import Ladder
 from learnforge.stages.search.rungs import Rungs, bracket_sizes
 from tests.core.stages.conftest import QUICK, MakeContext
 
@@ -42,6 +43,7 @@ def test_brackets_are_hyperbands() -> None:
     assert bracket_sizes(4, 3) == [81, 34, 15, 8, 5]
     rungs = Rungs("hyperband", 1, 3)
     cycle = [rungs.bracket(index, 81) for index in range(sum([81, 34, 15, 8, 5]))]
+    assert {0, 1, 2} <= set(cycle[:12])  # a short search has several brackets too
     assert [cycle.count(bracket) for bracket in range(5)] == [81, 34, 15, 8, 5]
     assert [rungs.levels(cycle.index(b), 81) for b in (0, 2, 4)] == [[1, 3, 9, 27], [9, 27], []]
 
@@ -174,6 +176,36 @@ def test_a_search_with_rungs_goes_on_after_any_kill(
                 moments += 1
         assert search(**options, storage=storage, folder=folder)[1] == expected, last
     assert moments > 15
+
+
+def test_a_batch_with_several_survivors_goes_on_after_any_kill(search: Any, tmp_path: Path) -> None:
+    """Killed after any note of a rung, a batch is decided rung by rung as it would have been."""
+    goals = {"rungs": Rungs("halving", 1, 2)}
+    options: dict[str, Any] = {"trials": 6, "batch": 6, "train": evolve(QUICK, epochs=8), "goals": goals}
+    expected = search(**options, searcher=("random", {}))[1]
+    climb, last = Ladder.climb, 0
+    while True:
+        last += 1
+        calls = 0
+
+        def climbing(self: Any, *arguments: Any, last: int = last) -> None:
+            nonlocal calls
+            climb(self, *arguments)
+            calls += 1
+            if calls == last:
+                raise Kill
+
+        storage, folder = optuna.storages.InMemoryStorage(), tmp_path / str(last)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ladder, "climb", climbing)
+            try:
+                search(**options, searcher=("random", {}), storage=storage, folder=folder)
+                break
+            except Kill:
+                pass
+        found = search(**options, searcher=("random", {}), storage=storage, folder=folder)[1]
+        assert found == expected, last
+    assert last > 9
 
 
 def test_states_are_kept_in_the_folder_and_removed(search: Any, tmp_path: Path) -> None:

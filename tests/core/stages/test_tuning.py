@@ -14,7 +14,7 @@ from learnforge import Plugins, RecipeError, Task
 from learnforge.recipe import Tasks as LoadedTasks
 from learnforge.recipe import check_recipe, parse_recipe
 from learnforge.stages import tuning
-from learnforge.stages.ranges import Range, set_option
+from learnforge.stages.ranges import Range, set_options
 from learnforge.stages.search import pool
 from learnforge.training import Train
 
@@ -114,10 +114,82 @@ def test_ranges_and_tune_belong_together(plugins: Plugins) -> None:
 
 def test_set_option_goes_as_deep_as_needed() -> None:
     """An option is changed in a copy, through objects and tables, and validated."""
-    changed = set_option({"train": Train(epochs=3)}, ["train", "epochs"], 5)
-    assert changed == {"train": Train(epochs=5)}
+    changed = set_options({"train": Train(epochs=3)}, {"train.epochs": 5, "train.crop": 1})
+    assert changed == {"train": Train(epochs=5, crop=1)}
     with pytest.raises(ValueError, match="epochs"):
-        set_option(Train(), ["epochs"], -1)
+        set_options(Train(), {"epochs": -1})
+
+
+def test_options_that_rule_each_other_change_together(plugins: Plugins) -> None:
+    """Two ranges that only go together in part are allowed; what breaks the rule is refused, and the search
+    goes on.
+    """
+    stage = {
+        "kind": "search",
+        "use": "random",
+        "space": {
+            "use": "mlp",
+            "layers": 1,
+            "min_width": {"low": 4, "high": 64},
+            "max_width": {"low": 8, "high": 64},
+        },
+        "trials": 1,
+        "train": {"epochs": 1},
+        "retrain": {"epochs": 1},
+        "tune": {"searcher": "random", "trials": 4},
+    }
+    found = lf.run({**recipe(), "stage": [stage]}).artifacts["search"].metrics["tuned"]
+    assert found["trials"] == 4
+    refused = [entry["reason"] for entry in found["history"] if entry["state"] == "refused"]
+    assert refused
+    assert all("max_width must be at least min_width" in reason for reason in refused)
+
+
+def test_a_tuned_search_keeps_two_studies(tmp_path: Path) -> None:
+    """The search over options and the search that they belong to do not mix."""
+    stage = {
+        "kind": "search",
+        "use": "evolution",
+        "options": {"population": {"low": 2, "high": 4}},
+        "space": {"use": "mlp", "layers": 1},
+        "trials": 2,
+        "train": {"epochs": 1},
+        "retrain": {"epochs": 1},
+        "tune": {"searcher": "random", "trials": 2},
+    }
+    found = lf.run({**recipe(), "stage": [stage]}, tmp_path).artifacts["search"].metrics
+    assert found["trials"] == found["tuned"]["trials"] == 2
+    assert all(set(entry["design"]) == {"options.population"} for entry in found["tuned"]["history"])
+    assert {file.name for file in (tmp_path / "search").glob("*.db")} == {"study.db", "options.db"}
+
+
+def test_what_a_plugin_brings_is_no_range(plugins: Plugins) -> None:
+    """A teacher, a student or a space cannot be a range, since inputs are resolved once."""
+    with pytest.raises(RecipeError, match=r"stage\.distill\.teacher: what a plugin brings cannot be a range"):
+        parse_recipe(recipe(teacher={"choices": ["a", "b"]}), plugins)
+
+
+def test_values_that_an_option_refuses_are_passed_over() -> None:
+    """Of depths 8 to 14 only the two that there are can be built; the others are refused, with the reason."""
+    student = {"use": "resnet", "depth": {"low": 8, "high": 14}}
+    tuned = run(student=student, tune={"searcher": "random", "trials": 2}).metrics["tuned"]
+    assert {e["design"]["student.depth"] for e in tuned["history"] if e["state"] == "evaluated"} <= {8, 14}
+    assert all("depth" in e["reason"] for e in tuned["history"] if e["state"] == "refused")
+
+
+def test_latency_is_measured_before_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A latency limit refuses a design before its trial, by one measurement of fresh weights."""
+    calls: list[float] = []
+
+    def measure(network: Any, info: Any, threads: int) -> float:
+        calls.append(float(sum(p.numel() for p in network.parameters())))
+        return calls[-1]
+
+    monkeypatch.setattr(tuning, "measure_latency", measure)
+    tune = {"searcher": "random", "trials": 2, "limits": {"latency_ms": 9000.0}}
+    tuned = run(student={"use": "mobilenet", "width": {"low": 0.2, "high": 1.0}}, tune=tune).metrics["tuned"]
+    assert len(calls) == tuned["trials"] + tuned["refused"]
+    assert all(e["metrics"]["latency_ms"] <= 9000.0 for e in tuned["history"] if e["state"] == "evaluated")
 
 
 def run(folder: Path | None = None, **changes: Any) -> Any:

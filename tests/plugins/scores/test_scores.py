@@ -93,7 +93,7 @@ def test_gradient_scores_by_hand(score: Any) -> None:
     images = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     gradient = torch.tensor([[-0.5, 1.0], [0.5, -1.0]]) / 2
     bias = torch.tensor([0.0, 0.0])
-    expected = math.sqrt(float((gradient**2).sum() + (bias**2).sum()))
+    expected = math.sqrt(float((gradient**2).sum())) + math.sqrt(float((bias**2).sum()))
     assert score("grad-norm", linear([0.0, 0.0], [0.0, 0.0]), images) == pytest.approx(expected)
     assert score("snip", linear([0.0, 0.0], [0.0, 0.0]), images) == 0.0
 

@@ -81,6 +81,13 @@ def test_the_amplitude_scales_the_deviation() -> None:
     assert two[1] == pytest.approx(2 * one[1])
 
 
+def test_equal_targets_are_foretold() -> None:
+    """Where all trials came out the same, the process is flat and finite."""
+    mean, deviation = module._fit(np.eye(4), np.zeros(4)).foretell(np.eye(4), np.ones((2, 4)))
+    assert mean == pytest.approx(np.zeros(2))
+    assert np.isfinite(deviation).all()
+
+
 def test_quantiles_by_hand() -> None:
     """Of four the ranks 1 to 4 are the quantiles 1/8, 3/8, 5/8, 7/8; equal values share their mean."""
     quantiles = module._quantiles(np.array([3.0, -100.0, 7.0, 5.0]))

@@ -1,7 +1,14 @@
 """Architecture search: the kind of stage `search` and the hole that a searcher fills."""
 
 from learnforge.stages.search.pareto import best_first, non_dominated_rank
-from learnforge.stages.search.sampler import FreshSampler, HistorySampler, draw, generator, split_history
+from learnforge.stages.search.sampler import (
+    FreshSampler,
+    HistorySampler,
+    IndependentSampler,
+    draw,
+    generator,
+    split_history,
+)
 from learnforge.stages.search.searcher import Searcher
 from learnforge.stages.search.stage import SearchStage, learnforge_stages
 from learnforge.stages.search.table import Published, Table, Trained
@@ -12,6 +19,7 @@ __all__ = [
     "FreshSampler",
     "HistorySampler",
     "HistoryView",
+    "IndependentSampler",
     "Published",
     "SearchStage",
     "Searcher",

@@ -50,9 +50,8 @@ class Admission:
     def broken(self, metrics: Mapping[str, float]) -> str:
         """Say which limits are broken, of those whose metric is known."""
         limits = self.goal.limits
-        over = [
-            f"{n} {metrics[n]:g} > {limit:g}" for n, limit in limits.items() if metrics.get(n, 0.0) > limit
-        ]
+        known = {name: metrics[name] for name in limits if name in metrics}
+        over = [f"{n} {value:g} > {limits[n]:g}" for n, value in known.items() if not value <= limits[n]]
         return ", ".join(over)
 
     def _judge(self, design: Design) -> tuple[str, dict[str, float]]:

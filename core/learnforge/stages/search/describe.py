@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import write_text
 from learnforge.meters import time_layers
+from learnforge.options import read_table
 from learnforge.plugins import Plugins
 from learnforge.randomness import seeded
 from learnforge.space import Choice, Space, design_key, measure_cost
@@ -51,11 +51,7 @@ def parse_space(text: str, plugins: Plugins) -> Space:
         RecipeError: It is not a space.
     """
     problems: list[Problem] = []
-    try:
-        table = tomllib.loads(f"space = {text}")["space"] if text.lstrip().startswith("{") else {"use": text}
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError([Problem(text, f"must be a table as TOML writes it: {error}")], "space") from error
-    made = plugins.resolve("space", table, "space", problems)
+    made = plugins.resolve("space", read_table(text), "space", problems)
     if not isinstance(made, Space):
         raise RecipeError(problems or [Problem("space", f"must be a Space, got {made!r}")], "space")
     return made
@@ -137,12 +133,13 @@ def count_words(space: Space, probes: Sequence[Candidate]) -> str:
         space: The space.
         probes: Random designs.
     """
+    offered = [d for probe in probes for d in probe.distributions.values()]
+    if any(isinstance(d, FloatDistribution) and not d.single() for d in offered):
+        return "designs without number: some choice is a number from a continuous range"
     counter = _Counter()
     keys = set()
     while counter.ways <= COUNTED:
         keys.add(design_key(space.design(counter)))
-        if counter.is_continuous:
-            return "designs without number: some choice is a number from a continuous range"
         if not counter.advance():
             return f"{len(keys):,} designs, out of {counter.ways:,} ways to choose"
     products = [math.prod(map(_count, probe.distributions.values())) for probe in probes]
@@ -152,6 +149,8 @@ def count_words(space: Space, probes: Sequence[Candidate]) -> str:
 def _count(distribution: BaseDistribution) -> int:
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
+    if isinstance(distribution, FloatDistribution):
+        return 1
     assert isinstance(distribution, IntDistribution)
     return (distribution.high - distribution.low) // distribution.step + 1
 
@@ -163,7 +162,6 @@ class _Counter:
         self._wheels: list[list[int]] = []  # [place, size]
         self._at = 0
         self.ways = 1
-        self.is_continuous = False
 
     def advance(self) -> bool:
         """Turn the last wheel that can be turned; False after the last way."""
@@ -185,7 +183,6 @@ class _Counter:
         return low + step * self._turn((high - low) // step + 1)
 
     def number(self, name: str, low: float, high: float, log: bool = False) -> float:
-        self.is_continuous |= low < high
         return low
 
     def _turn(self, size: int) -> int:

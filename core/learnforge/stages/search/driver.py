@@ -19,7 +19,7 @@ from learnforge.context import Executor, Slot, Tracker
 from learnforge.errors import StageError
 from learnforge.space import Design, design_key
 from learnforge.stages.search.admission import Admission
-from learnforge.stages.search.evaluator import TrialJob, TrialResult, set_up, tear_down
+from learnforge.stages.search.evaluator import Refused, TrialJob, TrialResult, set_up, tear_down
 from learnforge.stages.search.ladder import Ladder
 from learnforge.stages.search.pool import Pool
 from learnforge.stages.search.record import Ranking, Record
@@ -177,10 +177,11 @@ class Driver:
                 if candidate.key in seen:
                     continue
                 seen.add(candidate.key)
-                if not self.admission.refusal(candidate.design)[0]:
-                    value = self.evaluator.score(wanted.score, candidate.design, self.context)
-                    scored.append((candidate, value))
-                    tracker.advance()
+                if self.admission.allows(candidate.design):
+                    with contextlib.suppress(Refused):
+                        value = self.evaluator.score(wanted.score, candidate.design, self.context)
+                        scored.append((candidate, value))
+                        tracker.advance()
                 if len(scored) == wanted.candidates:
                     break
         return sorted(scored, key=lambda pair: -pair[1])
@@ -229,8 +230,11 @@ class Driver:
             return
         reason, metrics = self.admission.refusal(design)
         if not reason and self.evaluator.dear:
-            metrics |= {name: self._measured(name, trial, design) for name in self.evaluator.dear}
-            reason = self.admission.broken(metrics)
+            try:
+                metrics |= {name: self._measured(name, trial, design) for name in self.evaluator.dear}
+                reason = self.admission.broken(metrics)
+            except Refused as refused:
+                reason = str(refused)
         record = Record(trial.number, key, design, "refused" if reason else "running", metrics, reason)
         self._notice(record, is_new=not reason)
         if reason:
@@ -281,8 +285,9 @@ class Driver:
         """Tell the trials that are at their end; of a batch only when all of it has come as far."""
         if self.batch is not None and self._due():
             return
+        last = self.ladder.furthest_behind(self.in_flight) if self.batch is not None else None
         for number, (trial, record) in list(self.in_flight.items()):
-            outcome = self.ladder.decide(number, record)
+            outcome = self.ladder.decide(number, record, last)
             if outcome is not None:
                 del self.in_flight[number]
                 self._conclude(trial, record, *outcome)

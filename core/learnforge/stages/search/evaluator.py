@@ -97,11 +97,6 @@ class Evaluator(ABC):
         """Epochs of a whole trial, which rungs divide."""
         return 1
 
-    @property
-    def metrics(self) -> Sequence[str]:
-        """Names of all metrics that objectives and limits may use."""
-        return ()
-
     def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
         """Yield what is known of a design before it is evaluated, cheapest first.
 

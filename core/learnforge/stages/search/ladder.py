@@ -100,12 +100,25 @@ class Ladder:
         ]
         trial.set_user_attr(STANDS, stands)
 
-    def decide(self, number: int, record: Record) -> tuple[str, str] | None:
-        """Return how a trial ends, `(state, reason)`; None where it goes on."""
+    def furthest_behind(self, numbers: Iterable[int]) -> int | None:
+        """Return the lowest rung that any of these trials stands at; None where all are at their end."""
+        return min((self._reached[n] for n in numbers if n in self._at_rest), default=None)
+
+    def decide(self, number: int, record: Record, only_at: int | None) -> tuple[str, str] | None:
+        """Return how a trial ends, `(state, reason)`; None where it goes on.
+
+        Args:
+            number: The trial.
+            record: Its record.
+            only_at: Leave trials that stand at other rungs alone: a batch is decided rung by rung, so that a
+                kill between two jobs makes no difference.
+        """
         if number in self._final:
             self._forget(number)
             return ("failed", record.reason) if record.state == "failed" else ("evaluated", "")
         if number not in self._at_rest or self.goal.rungs is None:
+            return None
+        if only_at is not None and self._reached[number] != only_at:
             return None
         self._at_rest.remove(number)
         epochs = self._reached[number]

@@ -19,7 +19,7 @@ from learnforge.evaluation import Normaliser, evaluate
 from learnforge.meters import CostMeter, Score
 from learnforge.plugins import Plugins, identify
 from learnforge.randomness import derive, permutation, seeded
-from learnforge.space import COSTS, Cost, Design, Space, measure_cost, measure_latency
+from learnforge.space import Cost, Design, Space, measure_cost, measure_latency
 from learnforge.stages.search.evaluator import Evaluator, Place, Refused, TrialJob, TrialResult
 from learnforge.task import Task
 from learnforge.training import Train, Trainee, cross_entropy, fit
@@ -62,10 +62,6 @@ class NetworkEvaluator(Evaluator):
         return self.train.epochs
 
     @property
-    def metrics(self) -> Sequence[str]:
-        return ("accuracy", "loss", *COSTS, *map(label_of, self.costs), *map(label_of, self.scores))
-
-    @property
     def dear(self) -> Sequence[str]:  # type: ignore[override]
         measured = [label_of(meter) for meter in self.costs if meter.needs_weights]
         return [name for name in ("latency_ms", *measured) if name in self.wanted]
@@ -84,7 +80,11 @@ class NetworkEvaluator(Evaluator):
         yield cost.as_metrics() | more
         self._ask_plugins(design, cost, context)
         for score in self.scores:
-            yield {label_of(score): self._scored(score, design, context)}
+            label, value = label_of(score), self._scored(score, design, context)
+            if math.isfinite(value):
+                yield {label: value}
+            elif label in self.wanted:
+                raise Refused(f"{label} must be finite, it is {value}")
 
     def _ask_plugins(self, design: Design, cost: Cost, context: Context) -> None:
         hook = context.plugins.hook.learnforge_vet_design
@@ -93,12 +93,15 @@ class NetworkEvaluator(Evaluator):
             raise Refused(str(vetoed))
 
     def measure(self, name: str, design: Design, context: Context) -> float:
-        with seeded(self.seed):
-            network = self.space.build(design, self.task.info).to(context.device).eval()
-        if name == "latency_ms":
-            return measure_latency(network, self.task.info, threads=self.threads)
-        meter = next(meter for meter in self.costs if label_of(meter) == name)
-        return float(meter.measure(network, self.task.info))
+        try:
+            with seeded(self.seed):
+                network = self.space.build(design, self.task.info).to(context.device).eval()
+            if name == "latency_ms":
+                return measure_latency(network, self.task.info, threads=self.threads)
+            meter = next(meter for meter in self.costs if label_of(meter) == name)
+            return float(meter.measure(network, self.task.info))
+        except Exception as error:  # of one design, which must not end the search
+            raise Refused(f"{name} cannot be measured: {type(error).__name__}: {error}") from error
 
     def score(self, name: str, design: Design, context: Context) -> float:
         offered = [*self.scores, *self.further_scores]
@@ -108,9 +111,13 @@ class NetworkEvaluator(Evaluator):
         """Return a score, computed once for each design; one that is not finite counts as the lowest."""
         key = (label_of(score), repr(design))
         if key not in self._known:
-            with seeded(self.seed):
-                network = self.space.build(design, self.task.info).to(context.device).train()
-                value = float(score.score(network, *self._sample(context)))
+            try:
+                with seeded(self.seed):
+                    network = self.space.build(design, self.task.info).to(context.device).train()
+                    value = float(score.score(network, *self._sample(context)))
+            except Exception as error:  # of one design, which must not end the search
+                words = f"{label_of(score)} cannot be computed: {type(error).__name__}: {error}"
+                raise Refused(words) from error
             self._known[key] = value if math.isfinite(value) else -math.inf
         return self._known[key]
 

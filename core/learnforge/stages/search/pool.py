@@ -41,21 +41,33 @@ class Pool:
         busy = {slot for slot, _ in self._running.values()}
         for slot in range(len(self._slots)):
             if slot not in busy and self._queue:
-                executor = self._executors[slot] or self._reopen([self._slots[slot]])[0]
-                self._executors[slot] = executor
                 job = self._queue.pop(0)
-                self._running[executor.submit(run_trial, job)] = (slot, job)
+                self._running[self._submit(slot, job)] = (slot, job)
+
+    def _submit(self, slot: int, job: TrialJob) -> concurrent.futures.Future[TrialResult]:
+        """Hand a job to a slot's worker; one that died while it had nothing to do is replaced."""
+        executor = self._executors[slot] or self._open(slot)
+        try:
+            return executor.submit(run_trial, job)
+        except concurrent.futures.BrokenExecutor:
+            executor.shutdown(wait=False, cancel_futures=True)
+            return self._open(slot).submit(run_trial, job)
+
+    def _open(self, slot: int) -> concurrent.futures.Executor:
+        executor = self._reopen([self._slots[slot]])[0]
+        self._executors[slot] = executor
+        return executor
 
     def _result(self, future: concurrent.futures.Future[TrialResult]) -> TrialResult | None:
         slot, job = self._running.pop(future)
         try:
             return future.result()
-        except concurrent.futures.BrokenExecutor:
+        except concurrent.futures.BrokenExecutor as error:
             broken, self._executors[slot] = self._executors[slot], None
             if broken is not None:
                 broken.shutdown(wait=False, cancel_futures=True)
             if _key(job) in self._retried:
-                return TrialResult(job.number, {}, 0.0, "its worker process died twice")
+                return TrialResult(job.number, {}, 0.0, f"its worker process died twice: {error}")
             self._retried.add(_key(job))
             self._queue.insert(0, job)
             return None

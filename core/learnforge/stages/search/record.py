@@ -60,8 +60,8 @@ class Ranking:
     """
 
     score: str
-    candidates: int
-    keep: float
+    candidates: int = field(validator=ge(1))
+    keep: float = field(validator=gt(0))
 
 
 @frozen

@@ -2,9 +2,8 @@
 
     halving     The members of a batch are compared with each other; the best 1/eta of them go on.
     asha        A trial goes on if it is in the best 1/eta of all that have come to its rung so far.
-    hyperband   As asha, in several brackets, each with another first rung, so that slow starters get a
-    chance. median      A trial goes on unless it is below the median of those that came to its rung before
-    it.
+    hyperband   As asha, in brackets, each with another first rung, so that slow starters get a chance.
+    median      A trial goes on if it is in the better half of all that have come to its rung so far.
 
 Rungs of halving, asha and hyperband are at first, first * eta, first * eta^2, … epochs; those of median every
 `first` epochs. What is kept of a trial at a rung is the whole state of its training, so a trial that goes
@@ -24,6 +23,7 @@ Differs:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -73,8 +73,7 @@ class Rungs:
         if self.method != "hyperband":
             return 0
         shares = bracket_sizes(len(self._geometric(epochs)), self.reduction)
-        place = index % sum(shares)
-        return next(i for i in range(len(shares)) if place < sum(shares[: i + 1]))
+        return _interleaved(tuple(shares))[index % sum(shares)]
 
     def _geometric(self, epochs: int) -> list[int]:
         levels = []
@@ -120,3 +119,15 @@ def bracket_sizes(rungs: int, reduction: int) -> list[int]:
     n_s = ceil((s_max + 1) / (s + 1) * eta^s), algorithm 1, line 3.
     """
     return [math.ceil((rungs + 1) / (s + 1) * reduction**s) for s in range(rungs, -1, -1)]
+
+
+@functools.cache
+def _interleaved(shares: tuple[int, ...]) -> tuple[int, ...]:
+    """Return an order of brackets in which each has had its share, as nearly as can be, after any number of
+    trials.
+    """
+    order: list[int] = []
+    for count in range(1, sum(shares) + 1):
+        due = [count * share / sum(shares) - order.count(bracket) for bracket, share in enumerate(shares)]
+        order.append(due.index(max(due)))
+    return tuple(order)

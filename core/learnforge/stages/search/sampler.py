@@ -19,7 +19,23 @@ from optuna.trial import FrozenTrial, TrialState
 from learnforge.randomness import derive
 
 
-class HistorySampler(optuna.samplers.BaseSampler):
+class IndependentSampler(optuna.samplers.BaseSampler):
+    """Samples choices one by one, each when it is asked for; a subclass writes `sample_independent`."""
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Sample nothing jointly: choices come one by one, some only after others."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Sample nothing jointly."""
+        return {}
+
+
+class HistorySampler(IndependentSampler):
     """Proposes a whole trial from the history; choices that it leaves open are drawn uniformly.
 
     A subclass writes `propose`. Kill the process at any moment and start again: the same trials follow,
@@ -33,11 +49,14 @@ class HistorySampler(optuna.samplers.BaseSampler):
         pending: Trials that were asked before the one to propose and are not told, oldest first, their
             `params` perhaps not complete. In a batch these are its earlier members: who learns from them
             proposes something else.
+        rejected: Trials that were told and have no values: refused, or failed. Who keeps off them does not
+            propose them again.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
         self.pending: Sequence[FrozenTrial] = ()
+        self.rejected: Sequence[FrozenTrial] = ()
         self._proposed: tuple[int, Mapping[str, Any]] | None = None
 
     @abstractmethod
@@ -58,24 +77,12 @@ class HistorySampler(optuna.samplers.BaseSampler):
             uniformly.
         """
 
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Sample nothing jointly: choices come one by one, some only after others."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Sample nothing jointly."""
-        return {}
-
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Return the proposal's value for one choice, or a uniform draw."""
         if self._proposed is None or self._proposed[0] != trial.number:
-            history, self.pending = split_history(study, trial)
+            history, self.pending, self.rejected = split_history(study, trial)
             directions = [direction.name.lower() for direction in study.directions]
             rng = generator(self.seed, trial.number)
             self._proposed = (trial.number, self.propose(history, rng, directions))
@@ -135,11 +142,16 @@ class FreshSampler(optuna.samplers.BaseSampler):
         return self._made[1]
 
 
-def split_history(study: optuna.Study, trial: FrozenTrial) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Return the complete trials of a study, and those asked before `trial` and not told, oldest first."""
+def split_history(
+    study: optuna.Study, trial: FrozenTrial
+) -> tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]]:
+    """Return the complete trials of a study, those asked before `trial` and not told, and those told without
+    values, oldest first.
+    """
     trials = study.get_trials(deepcopy=False)
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    return complete, [t for t in trials if t.state == TrialState.RUNNING and t.number < trial.number]
+    pending = [t for t in trials if t.state == TrialState.RUNNING and t.number < trial.number]
+    return complete, pending, [t for t in trials if t.state in (TrialState.FAIL, TrialState.PRUNED)]
 
 
 def generator(seed: int, *parts: str | int) -> np.random.Generator:

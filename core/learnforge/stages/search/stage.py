@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +27,7 @@ from learnforge.stages.search.pareto import best_first, non_dominated_rank, to_l
 from learnforge.stages.search.record import Filter, Goal, Ranking, Record, WarmStart
 from learnforge.stages.search.rungs import Rungs
 from learnforge.stages.search.searcher import Searcher
-from learnforge.stages.search.storage import open_study
+from learnforge.stages.search.storage import Direction, open_study
 from learnforge.stages.search.view import SpaceView
 from learnforge.stages.stage import Stage
 from learnforge.task import Task
@@ -130,7 +130,16 @@ class SearchStage(Stage):
             problems.append(
                 Problem("costs", f"names must differ, {', '.join(twice)} comes twice; give a cost a `label`")
             )
+        for position, meter in enumerate(self.costs):
+            try:
+                meter.content()
+            except ValueError as error:
+                problems.append(Problem(f"costs[{position}]", str(error)))
         problems += self._check_rungs()
+        if not problems:
+            problems += check_sampler(
+                self.method, self.goal.directions, self.space, map(label_of, self.scores)
+            )
         if len(self.objectives) > 1 and not self.method.supports_many_objectives:
             name, count = type(self.method).__name__, len(self.objectives)
             problems.append(
@@ -166,6 +175,9 @@ class SearchStage(Stage):
                 Problem("rungs.by", f"must be an objective, got {rungs.by!r}; {nearest(rungs.by, names)}")
             )
         return problems
+
+    def fingerprint_data(self) -> dict[str, Any]:
+        return {**super().fingerprint_data(), "cost files": [meter.content() for meter in self.costs]}
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         return Artifact(NetworkSpec.of(self.space), task.info)
@@ -283,6 +295,23 @@ class SearchStage(Stage):
             lambda: evaluate(network, task.validation, task.info).accuracy,
         )
         return record, network, evaluate(network, task.validation, task.info)
+
+
+def check_sampler(
+    searcher: Searcher, directions: Sequence[Direction], space: Space, scores: Iterable[str] = ()
+) -> list[Problem]:
+    """Let a searcher make its sampler for nothing, so that what it refuses is known before anything is
+    computed.
+    """
+    try:
+        searcher.sampler(0, directions, SpaceView(space, dict.fromkeys(scores, _no_score)))
+    except (ValueError, TypeError) as error:
+        return [Problem("options", str(error))]
+    return []
+
+
+def _no_score(design: Any) -> float:
+    return 0.0
 
 
 def _ranking(setting: WarmStart | Filter | None) -> Ranking | None:

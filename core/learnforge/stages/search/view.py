@@ -62,6 +62,7 @@ class SpaceView:
         self.space = space
         self.scores: Mapping[str, Meter] = scores or {}
         self._allows = allows
+        self._evaluated: dict[tuple[tuple[str, Any], ...], Candidate] = {}
 
     def allows(self, candidate: Candidate) -> bool:
         """Tell whether a candidate may be evaluated: whether it keeps the limits."""
@@ -89,8 +90,11 @@ class SpaceView:
         ]
 
     def of_trial(self, trial: FrozenTrial, rng: np.random.Generator) -> Candidate:
-        """Return the candidate that a trial evaluated."""
-        return self.complete(trial.params, rng)
+        """Return the candidate that a trial evaluated; made once, however often it is asked for."""
+        key = tuple(trial.params.items())
+        if key not in self._evaluated:
+            self._evaluated[key] = self.complete(trial.params, rng)
+        return self._evaluated[key]
 
 
 class HistoryView:
@@ -128,7 +132,7 @@ class HistoryView:
         """
         nearest = max(self._trials, key=lambda trial: len(trial.params.keys() & choices.keys()))
         drawn = {
-            name: choices[name] if contains(d, choices.get(name)) else draw(d, rng)
+            name: choices[name] if name in choices and contains(d, choices[name]) else draw(d, rng)
             for name, d in nearest.distributions.items()
         }
         return _from_choices(drawn, nearest.distributions)
@@ -196,6 +200,9 @@ def _others(distribution: BaseDistribution, value: Any, rng: np.random.Generator
 def _another(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
     if isinstance(distribution, FloatDistribution) and distribution.step is None:
         return _moved(distribution, float(value), rng)
+    if isinstance(distribution, CategoricalDistribution):
+        others = list(_others(distribution, value, rng))
+        return others[int(rng.integers(len(others)))]
     while True:
         other = draw(distribution, rng)
         if other != value:
