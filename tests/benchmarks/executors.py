@@ -23,10 +23,9 @@ from learnforge import Plugins
 
 SEARCH: dict[str, Any] = {
     "use": "random",
-    "space": {"use": "residual", "stages": 3, "blocks": 2, "min_width": 32, "max_width": 48},
-    "trials": 8,
-    "batch": 4,
-    "train": {"epochs": 8, "batch_size": 64},
+    "space": {"use": "residual", "stages": 3, "blocks": 2, "max_width": 32},
+    "trials": 10,
+    "train": {"epochs": 20, "batch_size": 32},
     "retrain": {"epochs": 0},
 }
 

@@ -39,5 +39,5 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
         table.add_row(*row)
     console = Console()
     if not console.is_terminal:
-        console.width = max(console.width, 120)  # a log has no edge to wrap at
+        console.width = max(console.width, 200)  # a log has no edge to wrap at
     console.print(table)
