@@ -16,9 +16,8 @@ from attrs import evolve, frozen
 from torch import nn
 
 from learnforge.artifact import Artifact, from_model
-from learnforge.context import Context, Slot
+from learnforge.context import Context
 from learnforge.errors import Problem, StageError, nearest
-from learnforge.plugins import Plugins
 from learnforge.randomness import seeded
 from learnforge.space import COSTS, Design, Model, Pick, Space, measure_cost, measure_latency
 from learnforge.stages.ranges import Range, Tune, set_options
@@ -125,9 +124,6 @@ class StageEvaluator(Evaluator):
         if missing:
             raise StageError(f"a {stage.kind} stage measures no {missing[0]!r}; {nearest(missing[0], found)}")
         return TrialResult(job.number, found, time.perf_counter() - start)
-
-    def set_up(self, slot: Slot, plugins: Plugins) -> None:
-        """Load nothing: the stage does."""
 
 
 def with_options(stage: Stage, design: Design) -> Stage:
