@@ -183,7 +183,8 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
                 )
             )
     complete = [stage for stage in stages if stage is not None]
-    _check_references(complete, problems)
+    if len(complete) == len(stages):  # else a stage above may only seem to be missing
+        _check_references(complete, problems)
     if problems or run is None:
         raise RecipeError(problems, source)
     return Recipe(run, task, tuple(complete), data)

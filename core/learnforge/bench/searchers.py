@@ -378,7 +378,8 @@ def write_results(
     from learnforge.report.section import Section
     from learnforge.report.write import page_html, page_markdown
 
-    columns, rows = as_rows(lines, table.published())
+    is_final = any(line.test is not None for line in lines)
+    columns, rows = as_rows(lines, table.published() if is_final else ())
     words = (
         f"Designs are chosen by validation accuracy; seconds of training are paid, {lines[0].seeds} seeds. "
         f"Mean ± standard deviation over seeds. Again: {command}"
@@ -396,13 +397,14 @@ def as_rows(
     """Return headings and rows of the table of results."""
     has_tests = any(line.test is not None for line in lines)
     paid = "test, repetitions paid" if has_tests else "regret, repetitions paid"
-    columns = ("searcher", "seconds", "validation regret", "test", paid, "evaluations", "duplicates")
+    tests = ("test",) if has_tests else ()
+    columns = ("searcher", "seconds", "validation regret", *tests, paid, "evaluations", "duplicates")
     rows: list[tuple[str, ...]] = [
         (
             line.name,
             f"{line.budget:,.0f}",
             f"{line.regret:.3f} ± {line.regret_deviation:.3f}",
-            f"{line.test:.2f} ± {line.test_deviation:.2f}" if line.test is not None else "",
+            *([f"{line.test:.2f} ± {line.test_deviation:.2f}"] if line.test is not None else []),
             f"{line.paid:.2f}" if has_tests else f"{line.paid:.3f}",
             f"{line.evaluations:.0f}",
             f"{line.duplicates:.0f}",

@@ -14,6 +14,8 @@ from learnforge.errors import LearnforgeError, PluginWarning
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors raised on purpose are printed without a traceback; `--debug` shows it."""
+    import click
+
     from learnforge.cli.group import cli
 
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -21,17 +23,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             _show_plugin_warnings()
-            cli.main([word for word in given if word != "--debug"], prog_name="learnforge")
+            own = [word for word in given if word != "--debug"]
+            code = cli.main(own, prog_name="learnforge", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except LearnforgeError as error:
         if is_debugging:
             raise
         words = "\n".join([str(error), *getattr(error, "__notes__", ())])
         print(f"learnforge: {words}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         if is_debugging:
             raise
-        print("learnforge: stopped; run the same command again to go on", file=sys.stderr)  # noqa: T201
+        words = "stopped, finished work is kept; run the same command again to go on"
+        print(f"learnforge: {words}", file=sys.stderr)  # noqa: T201
         sys.exit(130)
 
 

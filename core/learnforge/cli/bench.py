@@ -73,6 +73,9 @@ def searchers_command(
     found = compare(entries, table, seeds, wanted[-1], plugins, choose_progress(), cores, is_final, folder)
     lines = summarise(entries, found, table, wanted)
     columns, rows = as_rows(lines, table.published() if is_final else ())
+    click.echo(
+        "mean ± standard deviation over seeds; duplicates are designs that came up again, which cost nothing"
+    )
     show_rows(f"{table_name}, {seeds} seeds", columns, rows, wrapped="searcher")
     if folder is not None:
         write_results(folder, entries, found, lines, table, shlex.join(["learnforge", *sys.argv[1:]]))

@@ -54,7 +54,8 @@ def space_command(
         click.echo(f"{layers}: {added} layers timed, {total} in all")
         return
     found = describe_space(made, info, samples, seed)
-    click.echo(f"{space}: {found.size_words}\n")
+    click.echo(f"{space}: {found.size_words}")
+    click.echo(f"costs are for images of {shape} and {classes} classes (--shape, --classes)\n")
     show_rows("choices", ("name", "values", "asked"), found.choices, wrapped="values")
     show_rows(
         f"random designs, seed {seed}",

@@ -193,7 +193,8 @@ def test_a_plugin_may_refuse_designs(search: Any, toy_plugins: Plugins, tmp_path
 def test_a_search_whose_designs_are_all_refused_says_so(search: Any) -> None:
     """Where no design is allowed, the error names the last refusal and what to do."""
     words = (
-        r"none of \d+ different designs is allowed; the last refusal: parameters \d+ > 10\. Raise `limits`"
+        r"none of \d+ different designs is allowed; the last refusal: parameters \d+ > 10; the least "
+        r"parameters was \d+\. Raise `limits`"
     )
     with pytest.raises(StageError, match=words):
         search(limits={"parameters": 10}, searcher=("random", {}))
@@ -507,7 +508,7 @@ class OneObjective(Searcher):
     def sampler(
         self, seed: int, directions: Sequence[str], view: SpaceView | None = None
     ) -> optuna.samplers.BaseSampler:
-        raise NotImplementedError
+        return optuna.samplers.RandomSampler(seed)
 
 
 def test_check_holds_objectives_against_the_searcher(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import optuna
 from optuna.trial import Trial, TrialState
 
-from learnforge.context import Executor, Slot, Tracker
+from learnforge.context import Executor, Silence, Slot, Tracker
 from learnforge.errors import StageError
 from learnforge.space import Design, design_key
 from learnforge.stages.search.admission import Admission
@@ -112,10 +112,15 @@ class Driver:
             return f"no trial was trained to its end: {count} were stopped at a rung; ask for more `trials`"
         refused = [r for r in self.records.values() if r.state == "refused"]
         reason = refused[-1].reason if refused else "none was drawn"
+        least = {
+            name: min(r.metrics[name] for r in refused if name in r.metrics)
+            for name in self.goal.limits
+            if any(name in r.metrics for r in refused)
+        }
+        seen = "".join(f"; the least {name} was {value:g}" for name, value in least.items())
         return (
-            f"none of {len(refused)} different designs is allowed; the last refusal: {reason}. Raise "
-            "`limits`, or make the "
-            f"space's smallest networks smaller."
+            f"none of {len(refused)} different designs is allowed; the last refusal: {reason}{seen}. Raise "
+            "`limits`, mend what refuses, or make the space's smallest networks smaller."
         )
 
     # what the study already holds
@@ -206,12 +211,17 @@ class Driver:
             return True  # put there just before a kill
         rng = generator(self.context.seed, "unseen", len(trials))
         seen = set(self.records)
-        for _ in range(DRAWS_BEFORE_EXHAUSTED):
-            candidate = self.view.random(rng)
-            if candidate.key not in seen and not self.admission.refusal(candidate.design)[0]:
-                self.study.enqueue_trial(dict(candidate.choices))
-                return True
-            seen.add(candidate.key)
+        label = f"{self.context.stage}: looking for a design that is allowed"
+        # it takes long only where hardly anything is allowed, and then somebody wants to know
+        progress = self.context.progress if not self.counted else Silence()
+        with progress.track(label, DRAWS_BEFORE_EXHAUSTED) as tracker:
+            for _ in range(DRAWS_BEFORE_EXHAUSTED):
+                candidate = self.view.random(rng)
+                if candidate.key not in seen and self.admission.allows(candidate.design):
+                    self.study.enqueue_trial(dict(candidate.choices))
+                    return True
+                seen.add(candidate.key)
+                tracker.advance()
         return False
 
     def _admit(self, trial: Trial) -> None:

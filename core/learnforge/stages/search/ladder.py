@@ -128,7 +128,7 @@ class Ladder:
         if self.goal.rungs.goes_on(position, values, self.goal.directions, self.goal.metrics):
             return None
         self._forget(number)
-        return "stopped", f"after {epochs} epochs, compared with {len(compared) - 1} others"
+        return "stopped", f"at the rung of epoch {epochs}, compared with {len(compared) - 1} more"
 
     def _peers(self, number: int, epochs: int) -> set[int]:
         """Return the other trials that one is compared with."""

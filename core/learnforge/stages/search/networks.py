@@ -71,12 +71,16 @@ class NetworkEvaluator(Evaluator):
             with torch.device("meta"):
                 network = self.space.build(design, self.task.info).eval()
                 cost = measure_cost(network, self.task.info)
-                more = {
-                    label_of(m): m.measure(network, self.task.info) for m in self.costs if not m.needs_weights
-                }
         except Exception as error:  # one design that its space cannot build must not end the search
             reason = f"cannot be built by {identify(self.space)}: {type(error).__name__}: {error}"
             raise Refused(reason) from error
+        try:
+            with torch.device("meta"):
+                more = {
+                    label_of(m): m.measure(network, self.task.info) for m in self.costs if not m.needs_weights
+                }
+        except Exception as error:
+            raise Refused(f"its costs cannot be told: {type(error).__name__}: {error}") from error
         yield cost.as_metrics() | more
         self._ask_plugins(design, cost, context)
         for score in self.scores:

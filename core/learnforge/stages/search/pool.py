@@ -67,7 +67,8 @@ class Pool:
             if broken is not None:
                 broken.shutdown(wait=False, cancel_futures=True)
             if _key(job) in self._retried:
-                return TrialResult(job.number, {}, 0.0, f"its worker process died twice: {error}")
+                words = "its worker process died twice"
+                return TrialResult(job.number, {}, 0.0, f"{words}: {error}" if str(error) else words)
             self._retried.add(_key(job))
             self._queue.insert(0, job)
             return None

@@ -116,9 +116,9 @@ class SearchStage(Stage):
     def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         metrics, costs = self.metrics, self.costs_known
         problems = [
-            Problem("objectives", f"unknown metric {name!r}; {nearest(name.removeprefix('-'), metrics)}")
-            for name in self.objectives
-            if name.removeprefix("-") not in metrics
+            Problem("objectives", f"unknown metric {name!r}; {nearest(name, metrics)}")
+            for name in self.goal.metrics
+            if name not in metrics
         ]
         problems += [
             Problem(f"limits.{n}", f"unknown cost; {nearest(n, costs)}")
@@ -136,10 +136,6 @@ class SearchStage(Stage):
             except ValueError as error:
                 problems.append(Problem(f"costs[{position}]", str(error)))
         problems += self._check_rungs()
-        if not problems:
-            problems += check_sampler(
-                self.method, self.goal.directions, self.space, map(label_of, self.scores)
-            )
         if len(self.objectives) > 1 and not self.method.supports_many_objectives:
             name, count = type(self.method).__name__, len(self.objectives)
             problems.append(
@@ -152,6 +148,10 @@ class SearchStage(Stage):
                     "pick",
                     f"must be an objective or `knee`, got {self.pick!r}; {nearest(self.pick, choices)}",
                 )
+            )
+        if not problems:
+            problems += check_sampler(
+                self.method, self.goal.directions, self.space, map(label_of, self.scores)
             )
         return problems
 
