@@ -123,10 +123,11 @@ class _Actor(concurrent.futures.ThreadPoolExecutor):
         super().shutdown(wait=True, cancel_futures=cancel_futures)
         if self in _CLUSTER.actors:
             _CLUSTER.actors.remove(self)
-            if ray.is_initialized():
-                ray.kill(self._worker)
-            if _CLUSTER.is_own and not _CLUSTER.actors:
-                ray.shutdown()
+            with preserved():
+                if ray.is_initialized():
+                    ray.kill(self._worker)
+                if _CLUSTER.is_own and not _CLUSTER.actors:
+                    ray.shutdown()
 
 
 class _Worker:
