@@ -26,6 +26,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from learnforge.randomness import preserved
 from learnforge.testing.suite import Suite
 
 T = TypeVar("T")
@@ -138,7 +139,8 @@ def _digest(suite: Where, method: Where | None, given: Mapping[str, Any], thread
     torch.set_num_threads(threads)
     cls = suite.load()
     made = cls.of(method.load(), **given) if method else cls
-    return digest(made().result())
+    with preserved():  # the next method finds torch as this one did
+        return digest(made().result())
 
 
 def _plain(value: Any) -> Any:
