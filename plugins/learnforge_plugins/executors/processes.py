@@ -54,15 +54,17 @@ class _Process(concurrent.futures.ProcessPoolExecutor):
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Let a process that starts in this block ignore Ctrl-C from its first moment: the driver handles it."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let a process that starts in this block be deaf to Ctrl-C from its first moment: the driver handles
+    it, after the block if it comes meanwhile.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(slot: Slot, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
