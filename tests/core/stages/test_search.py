@@ -384,13 +384,13 @@ class Interrupt:
     @hookimpl
     def learnforge_trial_finished(self, stage, trial):
         print("told", flush=True)
-        threading.Timer(0.3, _thread.interrupt_main).start()  # while the next ones run
+        threading.Timer(0.1, _thread.interrupt_main).start()  # while the next ones run
 
 if __name__ == "__main__":
     task = {"use": "digits", "classes": [0, 1]}
     search = {
         "kind": "search", "use": "random", "space": {"use": "residual", "stages": 2, "max_width": 16},
-        "trials": 4, "train": {"epochs": 4}, "retrain": {"epochs": 1},
+        "trials": 4, "train": {"epochs": 60}, "retrain": {"epochs": 1},
     }
     recipe = {"run": {"device": "cpu"}, "task": task, "stage": [search]}
     hooks = [Interrupt()] if sys.argv[2] == "interrupt" else []
