@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         transfer,
     )
     from learnforge.artifact import Artifact
+    from learnforge.connectors import Connector, Pairs, match_extent, pair_stages, pool
     from learnforge.context import Context, Executor, Slot
     from learnforge.encoding import encode
     from learnforge.episodes import Episodes, EpisodeShape, Labelled
@@ -45,13 +46,14 @@ if TYPE_CHECKING:
     from learnforge.evaluation import evaluate
     from learnforge.heads import find_head, replace_head
     from learnforge.hookspecs import hookimpl, hookspec
+    from learnforge.layers import Layers
     from learnforge.meters import CostMeter, Score, layer_signatures
     from learnforge.options import plugin_field
     from learnforge.plugins import PluginChoice, Plugins
     from learnforge.report import RunSummary, Section
     from learnforge.runner import Run
     from learnforge.space import Cost, Model, Pick, Space
-    from learnforge.stages.distill import Distiller
+    from learnforge.stages.distill import Distiller, label_loss
     from learnforge.stages.export import Exporter, Runtime
     from learnforge.stages.meta import Engine, FastWeights, MetaGradient, MetaLearner
     from learnforge.stages.meta.engine import Parameters
@@ -98,6 +100,7 @@ _HOMES = {
         "transfer",
     ),
     "artifact": ("Artifact",),
+    "connectors": ("Connector", "Pairs", "match_extent", "pair_stages", "pool"),
     "context": ("Context", "Executor", "Slot"),
     "encoding": ("encode",),
     "episodes": ("EpisodeShape", "Episodes", "Labelled"),
@@ -116,12 +119,13 @@ _HOMES = {
     "evaluation": ("evaluate",),
     "heads": ("find_head", "replace_head"),
     "hookspecs": ("hookimpl", "hookspec"),
+    "layers": ("Layers",),
     "options": ("plugin_field",),
     "plugins": ("PluginChoice", "Plugins"),
     "report": ("RunSummary", "Section"),
     "runner": ("Run",),
     "space": ("Cost", "Model", "Pick", "Space"),
-    "stages.distill": ("Distiller",),
+    "stages.distill": ("Distiller", "label_loss"),
     "stages.export": ("Exporter", "Runtime"),
     "stages.meta": ("Engine", "FastWeights", "MetaGradient", "MetaLearner"),
     "stages.meta.engine": ("Parameters",),
@@ -175,6 +179,7 @@ __all__ = [
     "ArtifactError",
     "Batch",
     "Candidate",
+    "Connector",
     "Context",
     "Cost",
     "CostMeter",
@@ -193,12 +198,14 @@ __all__ = [
     "HistoryView",
     "IndependentSampler",
     "Labelled",
+    "Layers",
     "LearnforgeError",
     "MemorySplit",
     "MetaGradient",
     "MetaLearner",
     "Model",
     "Outputs",
+    "Pairs",
     "Parameters",
     "Phase",
     "PhasedTransfer",
@@ -242,15 +249,19 @@ __all__ = [
     "generator",
     "hookimpl",
     "hookspec",
+    "label_loss",
     "layer_signatures",
     "load",
     "load_method",
     "load_task",
+    "match_extent",
     "measure_channels",
     "meta_train",
     "mutate",
     "neighbours",
+    "pair_stages",
     "plugin_field",
+    "pool",
     "replace_head",
     "run",
     "search",

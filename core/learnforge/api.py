@@ -67,6 +67,7 @@ def run(
     folder: str | Path | None = None,
     *,
     workers: int = 1,
+    cache: str | Path | None = None,
     overwrite: bool = False,
     plugins: PluginChoice | None = None,
     hooks: Sequence[object] = (),
@@ -78,6 +79,7 @@ def run(
         recipe: What to run.
         folder: Folder that keeps the run and goes on with it; nothing is kept without one.
         workers: Trials of a search at a time.
+        cache: Folder for what runs share, such as teacher caches; `.cache` beside `folder` by default.
         overwrite: Run finished stages again where what they depend on has changed.
         plugins: Plugins to enable, to disable and to load from files; overrules the recipe's `[plugins]`.
         hooks: Objects or modules with hook implementations of the caller's own; see `Plugins.add`.
@@ -91,7 +93,9 @@ def run(
     for own in hooks:
         loaded.add(own)
     source = "recipe" if isinstance(recipe, Mapping) else str(recipe)
-    options = Options(_path(folder), workers, progress or Silence(), lambda names: overwrite)
+    options = Options(
+        _path(folder), workers, _path(cache), progress or Silence(), may_overwrite=lambda names: overwrite
+    )
     return run_recipe(parse_recipe(data, loaded, source), loaded, options)
 
 
@@ -109,7 +113,7 @@ def search(
 
 
 def distill(
-    teacher: Artifact | Model | nn.Module,
+    teacher: Artifact | Model | nn.Module | Sequence[Artifact | Model | nn.Module],
     student: Any,
     method: Any = "kd",
     task: Task | TaskSource | None = None,
@@ -118,14 +122,13 @@ def distill(
     """Teach a student what a teacher knows; see `DistillStage` for the settings.
 
     Args:
-        teacher: An artifact, a model or a module.
-        student: A model, its name, an artifact or a module.
-        method: A distiller, or its name.
+        teacher: An artifact, a model or a module, or several of them.
+        student: A model, its name, an artifact or a module, or `{"search": {…}}`.
+        method: A distiller, its name, or a list of several whose losses are added.
         task: What to learn; the task that the teacher was made with in this session, by default.
     """
-    return run_stage(
-        "distill", method, task or _task_behind(teacher), teacher=teacher, student=student, **settings
-    )
+    known = task or _task_behind(teacher[0] if isinstance(teacher, Sequence) and teacher else teacher)
+    return run_stage("distill", method, known, teacher=teacher, student=student, **settings)
 
 
 def transfer(
@@ -180,6 +183,7 @@ def run_stage(
     seed: int = 0,
     workers: int = 1,
     run: str | Path | None = None,
+    cache: str | Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -196,6 +200,7 @@ def run_stage(
         seed: Seed of everything random.
         workers: Trials of a search at a time.
         run: Folder that keeps the stage and goes on with it; nothing is kept without one.
+        cache: Folder for what runs share, such as teacher caches; `.cache` beside `run` by default.
         device: `auto`, or a device as torch spells it.
         overwrite: Run a finished stage again if what it depends on has changed.
         progress: Shows what is going on.
@@ -215,7 +220,9 @@ def run_stage(
     stage = _make_stage(kind, method, settings, plugins)
     source = task if isinstance(task, TaskSource) else _Given(task)
     recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), {"run": {"name": kind, "seed": seed}})
-    options = Options(_path(run), workers, progress or Silence(), lambda names: overwrite)
+    options = Options(
+        _path(run), workers, _path(cache), progress or Silence(), may_overwrite=lambda names: overwrite
+    )
     made = run_recipe(recipe, plugins, options).artifacts[stage.name]
     return evolve(made, data=source.load())
 
@@ -231,22 +238,33 @@ def _make_stage(kind: str, method: Any, settings: Mapping[str, Any], plugins: Pl
     models = plugins.names("model")
     table: dict[str, Any] = {"name": kind}
     for name, value in settings.items():
+        key = option_key(fields[name]) if name in fields else name
         is_reference = name in fields and fields[name].metadata.get("reference")
-        is_model = is_reference and isinstance(value, str) and value in models
-        table[option_key(fields[name]) if name in fields else name] = {"use": value} if is_model else value
+        table[key] = _name_models(value, models) if is_reference else value
     problems: list[Problem] = []
     stage = structure(cls, table, "", problems, plugins.resolve)
-    chosen = _make_method(cls.method_kind or "", method, plugins, problems)
+    chosen = _make_method(cls, method, plugins, problems)
     if stage is None or problems:
         raise RecipeError(problems, f"{kind}()")
     made: Stage = evolve(stage, method=chosen)
     return made
 
 
-def _make_method(kind: str, method: Any, plugins: Plugins, problems: list[Problem]) -> Any:
+def _name_models(value: Any, models: Sequence[str]) -> Any:
+    """Return a reference with the names of models as tables."""
+    if isinstance(value, (list, tuple)):
+        return [_name_models(item, models) for item in value]
+    return {"use": value} if isinstance(value, str) and value in models else value
+
+
+def _make_method(cls: type[Stage], method: Any, plugins: Plugins, problems: list[Problem]) -> Any:
+    if isinstance(method, (list, tuple)) and cls.method_of_many is not None:
+        method = {"use": cls.method_of_many, "methods": list(method)}
     if isinstance(method, str):
         method = {"use": method}
-    return plugins.resolve(kind, method, "method", problems) if isinstance(method, Mapping) else method
+    if isinstance(method, Mapping):
+        return plugins.resolve(cls.method_kind or "", method, "method", problems)
+    return method
 
 
 def _task_behind(source: Any) -> Task:

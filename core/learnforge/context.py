@@ -131,6 +131,8 @@ class Context:
         device: Where networks are trained.
         folder: Folder of the stage; None keeps nothing.
         plugins: The run's plugins.
+        cache_folder: Folder for what runs share and can compute again, such as teacher caches; None keeps
+            nothing beyond the stage.
         executor: Where a search's trials run.
         workers: Trials at a time.
         deterministic: Ask CUDA for reproducible kernels.
@@ -144,6 +146,7 @@ class Context:
     device: torch.device
     plugins: Plugins
     folder: Path | None = None
+    cache_folder: Path | None = None
     executor: Executor | None = None
     workers: int = 1
     deterministic: bool = False

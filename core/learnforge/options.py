@@ -36,7 +36,8 @@ def plugin_field(
     default: Any = NOTHING,
     reference: bool = False,
     placement: bool = False,
-    many: bool = False,
+    many: bool | Literal["or one"] = False,
+    tables: Mapping[str, type] | None = None,
     key: str | None = None,
 ) -> Any:
     """Declare an attrs field whose value is something that a plugin brings, written `{ use = "name", … }`.
@@ -46,10 +47,18 @@ def plugin_field(
         default: Value where the key is missing.
         reference: Also allow a string, which names a stage or an artifact's folder.
         placement: The value says where work runs; results don't depend on it, so fingerprints leave it out.
-        many: The value is a tuple of such, a list in TOML.
+        many: The value is a tuple of such, a list in TOML; `or one`: a list or a single one.
+        tables: {key: attrs class}: also allow a table with this one key, `{ search = { … } }`, whose value
+            is built as the class.
         key: TOML key, where the field's name cannot serve (`from` is a keyword).
     """
-    metadata = {"plugin": kind, "reference": reference, "placement": placement, "many": many}
+    metadata = {
+        "plugin": kind,
+        "reference": reference,
+        "placement": placement,
+        "many": many,
+        "tables": tables or {},
+    }
     return attrs.field(default=default, metadata=metadata | ({"key": key} if key else {}))
 
 
@@ -111,14 +120,14 @@ def convert_option(cls: type, key: str, value: Any, path: str, problems: list[Pr
     return value if converted is _FAILED else converted
 
 
-def build(cls: type[T], data: Mapping[str, Any], source: str) -> T:
-    """Build `cls` from a table or raise every problem at once.
+def build(cls: type[T], data: Mapping[str, Any], source: str, resolve: Resolve | None = None) -> T:
+    """Build `cls` from a table or raise every problem at once; see `structure`.
 
     Raises:
         RecipeError: Something in `data` is wrong.
     """
     problems: list[Problem] = []
-    built = structure(cls, data, "", problems)
+    built = structure(cls, data, "", problems, resolve)
     if built is None:
         raise RecipeError(problems, source)
     return built
@@ -144,6 +153,20 @@ def read_table(text: str) -> dict[str, Any]:
         raise RecipeError([Problem(text, f"must be a table as TOML writes it: {error}")], text) from error
 
 
+def read_value(key: str, text: str) -> Any:
+    """Read what a command line says for a recipe's key: a table or list as TOML has it, or a name.
+
+    Raises:
+        RecipeError: It begins like a table or list and is none.
+    """
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError([Problem(key, f"must be as TOML writes it: {error}")], text) from error
+
+
 def plain(value: Any, name_of: Callable[[object], str] | None = None) -> Any:
     """Return options as JSON-able data: what a recipe could say, every default written out.
 
@@ -165,7 +188,7 @@ def plain(value: Any, name_of: Callable[[object], str] | None = None) -> Any:
 
 
 def _plain_field(field: Attribute[Any], value: Any, name_of: Callable[[object], str] | None) -> Any:
-    if field.metadata.get("many"):
+    if field.metadata.get("many") and isinstance(value, tuple):
         return [_plain_part(item, name_of) for item in value]
     return _plain_part(value, name_of) if field.metadata.get("plugin") else plain(value, name_of)
 
@@ -237,9 +260,13 @@ def _value(
         one = field.evolve(metadata={**field.metadata, "many": False})
         items = [_value(item, hint, one, f"{path}[{i}]", problems, resolve) for i, item in enumerate(data)]
         return _FAILED if any(item is _FAILED for item in items) else tuple(items)
-    if field.metadata.get("many"):
+    if field.metadata.get("many") is True:
         problems.append(Problem(path, f"must be {_expected(hint, field)}, got {data!r}"))
         return _FAILED
+    for key, cls in field.metadata.get("tables", {}).items():
+        if isinstance(data, Mapping) and set(data) == {key}:
+            inner = structure(cls, data[key], _join(path, key), problems, resolve)
+            return _FAILED if inner is None else inner
     if field.metadata.get("reference") and isinstance(data, str):
         return data
     if data is None or not isinstance(data, (str, int, float, list, Mapping)):
@@ -336,8 +363,10 @@ def _expected(hint: Any, field: Attribute[Any]) -> str:
     kind = field.metadata.get("plugin")
     if kind:
         reference = " or a stage's name or an artifact's path" if field.metadata.get("reference") else ""
-        table = f'{{ use = "{kind} name", … }}{reference}'
-        return f"a list ({table} each)" if field.metadata.get("many") else table
+        tables = "".join(f" or {{ {key} = {{ … }} }}" for key in field.metadata.get("tables", {}))
+        table = f'{{ use = "{kind} name", … }}{reference}{tables}'
+        words = {True: f"a list ({table} each)", "or one": f"{table}, or a list of these"}
+        return words.get(field.metadata.get("many", False), table)
     return _type_words(hint)
 
 

@@ -373,6 +373,9 @@ def _parse_method(
             if key in table
         ]
         return None
+    if isinstance(table.get("use"), list) and cls.method_of_many is not None:
+        options = {"methods": table["use"], **table.get("options", {})}
+        table = {**table, "use": cls.method_of_many, "options": options}
     if not isinstance(table.get("use"), str):
         problems.append(Problem(f"{path}.use", f"must name a {kind}; {nearest('', plugins.names(kind))}"))
         return None
@@ -402,10 +405,9 @@ def _check_names(tables: Sequence[Any], problems: list[Problem]) -> None:
 
 def _check_references(stages: Sequence[Stage], problems: list[Problem]) -> None:
     for position, stage in enumerate(stages):
-        fields = {f.name: option_key(f) for f in attrs.fields(type(stage))}
         earlier = [s.name for s in stages[:position]]
         for role, reference in stage.describe_inputs().items():
-            path = f"stage.{stage.name}.{fields[role]}"
+            path = f"stage.{stage.name}.{stage.input_path(role)}"
             if reference is None and position == 0:
                 problems.append(
                     Problem(
@@ -438,7 +440,6 @@ def _check_form(stage: Stage, task: Task) -> list[Problem]:
 def _check_models(stage: Stage, task: Task) -> list[Problem]:
     """Build every model that the stage names on the meta device and show it one image of its task."""
     problems = []
-    keys = {f.name: option_key(f) for f in attrs.fields(type(stage))}
     for role, reference in stage.describe_inputs().items():
         if not isinstance(reference, Model):
             continue
@@ -447,13 +448,14 @@ def _check_models(stage: Stage, task: Task) -> list[Problem]:
             with torch.device("meta"):
                 measure_cost(reference.without_pretrained().build(task.info), task.info)
         except LearnforgeError as error:
-            problems.append(Problem(keys[role], str(error)))
+            problems.append(Problem(stage.input_path(role), str(error)))
         except Exception as error:
             shape = list(task.info.input_shape)
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             problems.append(
                 Problem(
-                    keys[role], f"the model must take images of shape {shape}, but it fails with {reason}"
+                    stage.input_path(role),
+                    f"the model must take images of shape {shape}, but it fails with {reason}",
                 )
             )
     return problems

@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from learnforge.errors import RunLockedError
-from learnforge.files import refusal
+from learnforge.files import refusal, take_lock
 
 
 @contextmanager
@@ -33,27 +33,12 @@ def lock(folder: Path) -> Iterator[None]:
     if hasattr(os, "register_at_fork"):  # a child that outlives this process must not keep the lock
         os.register_at_fork(after_in_child=stream.close)
     with stream:
-        if not _try_lock(stream):
+        if not take_lock(stream, wait=False):
             raise RunLockedError(
                 f"{folder}: another process is running here; wait for it, or choose another folder with "
                 "`--run`"
             )
         yield
-
-
-def _try_lock(stream: IO[bytes]) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 class EventLog:

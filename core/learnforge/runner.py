@@ -125,12 +125,15 @@ class Options:
     Args:
         folder: Where the run is kept; None keeps nothing.
         workers: Trials at a time in a search.
+        cache_folder: Folder for what runs share and can compute again; `.cache` beside the run's folder by
+            default.
         progress: Shows what is going on.
         may_overwrite: Asked with the names of finished stages that would be run anew; False refuses.
     """
 
     folder: Path | None = None
     workers: int = 1
+    cache_folder: Path | None = None
     progress: Progress = field(factory=Silence)
     may_overwrite: Callable[[Sequence[str]], bool] = lambda names: False
 
@@ -306,6 +309,8 @@ class _Runner:
             device=self.device,
             plugins=self.plugins,
             folder=self.folder / stage.name if self.folder is not None else None,
+            cache_folder=self.options.cache_folder
+            or (self.folder.parent / ".cache" if self.folder else None),
             executor=self.plugins.load("executor", executor)(),
             workers=self.options.workers,
             deterministic=self.recipe.run.deterministic,

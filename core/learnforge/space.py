@@ -91,6 +91,12 @@ class Model(ABC):
         """Return the same model without pretrained weights; itself, unless it has such an option."""
         return self
 
+    def family(self) -> Sequence[Model]:
+        """Return this model in other sizes, from which assistants between a teacher and a student are
+        chosen; none by default.
+        """
+        return ()
+
 
 def design_key(design: Design) -> str:
     """Return a short key (16 hex digits) that equal designs share."""

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from learnforge.errors import StageError, nearest
+from learnforge.layers import INPUT, Layers, plain_name
 
 
 @frozen(eq=False)
@@ -17,41 +17,45 @@ class Outputs:
 
     Args:
         logits: Class scores before the softmax, float [batch, outputs].
-        taps: {layer name: that layer's output}, for the layers that a method asked for.
+        taps: {layer: that layer's output}, for the layers that a method asked for, by the names it used.
+        layers: All that the network has, where layers are listened to.
     """
 
     logits: Tensor
     taps: Mapping[str, Tensor] = field(factory=dict)
+    layers: Layers | None = field(default=None, repr=False)
 
 
 class Tapped:
     """Runs a network and catches what the named layers put out.
 
     Args:
-        network: The network; it is not changed, only listened to until `close`.
-        layers: Names as in `network.named_modules()`.
+        layers: The network with its layers; it is not changed, only listened to until `close`.
+        names: Layers as `Layers.find` takes them.
 
     Raises:
-        StageError: There is no such layer; the layers are listed.
+        StageError: There is no such layer; stages and layers are listed.
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[str] = ()):
-        self.network = network
+    def __init__(self, layers: Layers, names: Sequence[str] = ()):
+        self.layers, self.network = layers, layers.network
         self._caught: dict[str, Tensor] = {}
-        modules = dict(network.named_modules())
-        for name in layers:
-            if name not in modules:
-                raise StageError(
-                    f"{type(network).__name__} has no layer {name!r}; {nearest(name, filter(None, modules))}"
-                )
-        self._handles = [modules[name].register_forward_hook(self._catch(name)) for name in layers]
+        modules = {plain_name(name): module for name, module in self.network.named_modules()}
+        wanted = {name: layers.find(name) for name in names}
+        self._handles = []
+        for name, layer in wanted.items():
+            module = modules[layer.removesuffix(INPUT)]
+            if layer.endswith(INPUT):
+                self._handles.append(module.register_forward_pre_hook(self._catch_input(name)))
+            else:
+                self._handles.append(module.register_forward_hook(self._catch(name)))
 
     def __call__(self, images: Tensor) -> Outputs:
         """Run the network on normalised images."""
         self._caught = {}  # whoever ran the network since, such as a validation, was listened to as well
         logits = self.network(images)
         caught, self._caught = self._caught, {}
-        return Outputs(logits, caught)
+        return Outputs(logits, caught, self.layers)
 
     def close(self) -> None:
         """Stop listening."""
@@ -62,5 +66,11 @@ class Tapped:
     def _catch(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             self._caught[name] = output
+
+        return hook
+
+    def _catch_input(self, name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            self._caught[name] = inputs[0]
 
         return hook

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from attrs import asdict, field, frozen
-from attrs.validators import ge, gt, in_, lt, optional
+from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -39,14 +39,17 @@ class Train:
         epochs: Passes over the training split, from 0.
         batch_size: Images in a step. A last batch of a single image is left out, since batch statistics need
             two.
-        optimizer: `sgd` (Nesterov momentum), `adam` or `adamw`.
+        optimizer: `sgd`, `adam` or `adamw`.
         learning_rate: Peak learning rate.
         weight_decay: Decay of the weights, as the optimizer defines it; biases and normalisation are not
             decayed.
+        decay_all: Decay biases and normalisation too, as much of the literature does.
         momentum: Momentum of `sgd`.
+        nesterov: Nesterov's form of it.
         schedule: Course of the learning rate after the warm-up: `constant`, `cosine` to 0, `step` by a tenth
-            at half and three quarters, or `one-cycle` (30 % rise from a 25th, then fall to nothing, both as
+            at each of the milestones, or `one-cycle` (30 % rise from a 25th, then fall to nothing, both as
             cosines).
+        milestones: When `step` lowers the rate, as shares of the training, in (0, 1).
         warmup_epochs: Epochs of linear rise at the start, may be a fraction.
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
         clip_norm: Largest norm of the gradient; larger ones are scaled down to it.
@@ -63,10 +66,13 @@ class Train:
     optimizer: Literal["sgd", "adam", "adamw"] = field(default="adamw", validator=in_(tuple(_OPTIMIZERS)))
     learning_rate: float = field(default=3e-3, validator=gt(0.0))
     weight_decay: float = field(default=1e-2, validator=ge(0.0))
+    decay_all: bool = False
     momentum: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
+    nesterov: bool = True
     schedule: Literal["constant", "cosine", "step", "one-cycle"] = field(
         default="cosine", validator=in_(("constant", "cosine", "step", "one-cycle"))
     )
+    milestones: tuple[float, ...] = field(default=(0.5, 0.75), validator=deep_iterable([gt(0.0), lt(1.0)]))
     warmup_epochs: float = field(default=0.0, validator=ge(0.0))
     label_smoothing: float = field(default=0.0, validator=[ge(0.0), lt(1.0)])
     clip_norm: float | None = field(default=None, validator=optional(gt(0.0)))
@@ -97,7 +103,7 @@ class Train:
         if self.schedule == "cosine":
             return _cosine(1.0, 0.0, done)
         if self.schedule == "step":
-            return 0.1 ** ((done >= 0.5) + (done >= 0.75))
+            return 0.1 ** sum(done >= milestone for milestone in self.milestones)
         if self.schedule == "one-cycle":
             return _cosine(1 / 25, 1.0, done / 0.3) if done < 0.3 else _cosine(1.0, 4e-6, (done - 0.3) / 0.7)
         return 1.0
@@ -114,6 +120,8 @@ class Trainee:
             all of the network, and of `extra`, at the full rate.
         extra: A module that is trained and checkpointed with the network and dropped afterwards.
         set_mode: Puts the network into training mode, frozen parts excepted.
+        prepare: Called before each epoch with the images that it will show: indices int64 [image] and views
+            int64 [image], on the CPU.
     """
 
     network: nn.Module
@@ -121,6 +129,7 @@ class Trainee:
     groups: Sequence[Mapping[str, Any]] | None = None
     extra: nn.Module | None = None
     set_mode: Callable[[], Any] | None = None
+    prepare: Callable[[Tensor, Tensor], None] | None = None
 
     def parameter_groups(self) -> list[Mapping[str, Any]]:
         """Return the groups that are trained, `extra` included."""
@@ -225,6 +234,10 @@ class _Training:
 
     def train_epoch(self, validate: Validate | None) -> dict[str, Any]:
         """Train one epoch and return its entry in the history."""
+        if self.trainee.prepare is not None:
+            order = self._order(self.split, "order")
+            views = self.settings.augmentation.draw(self.context.seed, self.epoch, order)
+            self.trainee.prepare(order, views)
         set_mode = self.trainee.set_mode or self.trainee.network.train
         set_mode()
         if self.trainee.extra is not None:
@@ -277,10 +290,15 @@ class _Training:
         """Return how many images an epoch shows: all, but for a last batch of a single one."""
         return len(split) - (len(split) > 1 and len(split) % self.settings.batch_size == 1)
 
+    def _order(self, split: Split, purpose: str, lap: int = 0) -> Tensor:
+        """Return the order in which this epoch shows a split: int64 [image], on the CPU."""
+        seed = derive(self.context.seed, purpose, self.epoch, lap)
+        return permutation(seed, len(split))[: self._usable(split)]
+
     def _stream(self, split: Split, purpose: str, lap: int = 0, has_labels: bool = True) -> Iterator[Batch]:
         """Yield the batches of this epoch, a pure function of (seed, epoch)."""
         seed = self.context.seed
-        order = permutation(derive(seed, purpose, self.epoch, lap), len(split))[: self._usable(split)]
+        order = self._order(split, purpose, lap)
         augmentation = self.settings.augmentation
         total = self.steps * self.settings.epochs
         for step, (images, labels, indices) in enumerate(split.batches(order, self.settings.batch_size)):
@@ -374,14 +392,14 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Build the optimizer: a plugin's, if one offers it, else torch's own, fused.
 
-    Parameters with fewer than two axes (biases, normalisation) are not decayed.
+    Parameters with fewer than two axes (biases, normalisation) are not decayed, unless `decay_all` says so.
     """
     prepared: list[dict[str, Any]] = []
     for group in groups:
         rate = settings.learning_rate * group.get("scale", 1.0)
         trainable = [p for p in group["params"] if p.requires_grad]
         for decays in (True, False):
-            members = [p for p in trainable if (p.ndim > 1) == decays]
+            members = [p for p in trainable if (p.ndim > 1 or settings.decay_all) == decays]
             if members:
                 prepared.append(
                     {"params": members, "lr": rate, "weight_decay": settings.weight_decay * decays}
@@ -391,7 +409,7 @@ def make_optimizer(
         assert isinstance(offered, torch.optim.Optimizer)
         return offered
     extra = (
-        {"momentum": settings.momentum, "nesterov": settings.momentum > 0}
+        {"momentum": settings.momentum, "nesterov": settings.nesterov and settings.momentum > 0}
         if settings.optimizer == "sgd"
         else {}
     )

@@ -9,23 +9,19 @@ remember nothing.
 
 from __future__ import annotations
 
-import concurrent.futures
-import json
-import multiprocessing
-import signal
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import asdict, frozen
 
+from learnforge.bench.jobs import Ledger, deviation, mean, run_jobs
 from learnforge.context import Context, Progress
 from learnforge.errors import Problem, RecipeError, StageError, nearest
 from learnforge.files import fingerprint, write_text
 from learnforge.options import read_table, structure
-from learnforge.plugins import PluginChoice, Plugins, identify, spell
+from learnforge.plugins import Plugins, identify, spell
 from learnforge.plugins.identity import core_version
 from learnforge.stages.search.admission import Admission
 from learnforge.stages.search.driver import Driver
@@ -251,7 +247,9 @@ def compare(
         )
     code = [asdict(identify(part)) for part in (table, table.space())]
     header = {"table": spell(table), "code": code, "final": is_final, "core": core_version()}
-    found = {(s.entry, s.seed): s for s in _read(file, header) if s.budget == budget}
+    ledger = Ledger(file, header)
+    known = map(_as_search, ledger.read())
+    found = {(s.entry, s.seed): s for s in known if s.budget == budget}
     jobs = [
         (entry, table, chunk, budget, is_final)
         for entry in entries
@@ -260,11 +258,12 @@ def compare(
     total = len(entries) * seeds
     kept = sum((entry.key, seed) in found for entry in entries for seed in range(seeds))
     with progress.track("searches", total, kept) as tracker:
-        for searches in _run_jobs(jobs, plugins.choice, workers):
+        in_turn = (_run_chunk(plugins, *job) for job in jobs)
+        for searches in run_jobs(_run_chunk, jobs, plugins, workers) if workers > 1 else in_turn:
             for search in searches:
                 found[search.entry, search.seed] = search
                 tracker.advance()
-            _append(file, header, searches)
+            ledger.append([asdict(search) for search in searches])
     return {entry.key: [found[entry.key, seed] for seed in range(seeds)] for entry in entries}
 
 
@@ -272,61 +271,15 @@ def _chunks(seeds: list[int]) -> list[list[int]]:
     return [seeds[i : i + CHUNK] for i in range(0, len(seeds), CHUNK)]
 
 
-def _run_jobs(jobs: Sequence[Any], choice: PluginChoice, workers: int) -> Iterator[list[Search]]:
-    if workers == 1:
-        plugins = Plugins(choice)
-        for job in jobs:
-            yield [run_search(job[0], job[1], seed, job[3], job[4], plugins) for seed in job[2]]
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, spawn, _start, (choice,)) as pool:
-        futures = [pool.submit(_run_job, *job) for job in jobs]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
-        except BaseException:
-            for process in list((pool._processes or {}).values()):
-                process.terminate()  # what is in flight is searched again next time
-            raise
+def _run_chunk(
+    plugins: Plugins, entry: Entry, table: Table, seeds: Sequence[int], budget: float, is_final: bool
+) -> list[Search]:
+    return [run_search(entry, table, seed, budget, is_final, plugins) for seed in seeds]
 
 
-_PLUGINS: list[Plugins] = []
-"""In a worker: its plugins."""
-
-
-def _start(choice: PluginChoice) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(1)
-    _PLUGINS.append(Plugins(choice))
-
-
-def _run_job(entry: Entry, table: Table, seeds: Sequence[int], budget: float, is_final: bool) -> list[Search]:
-    return [run_search(entry, table, seed, budget, is_final, _PLUGINS[0]) for seed in seeds]
-
-
-def _read(file: Path | None, header: Mapping[str, Any]) -> Iterator[Search]:
-    """Yield the searches of earlier calls under the same conditions; a torn last line is left out."""
-    if file is None or not file.exists():
-        return
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            data = json.loads(line)
-        except ValueError:
-            continue
-        if data.pop("conditions", None) == fingerprint(header):
-            data["steps"] = tuple(tuple(step) for step in data["steps"])
-            yield Search(
-                **{**data, "evaluated": tuple(data["evaluated"]), "repeated": tuple(data["repeated"])}
-            )
-
-
-def _append(file: Path | None, header: Mapping[str, Any], searches: Sequence[Search]) -> None:
-    if file is None:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as stream:
-        for search in searches:
-            stream.write(json.dumps({"conditions": fingerprint(header), **asdict(search)}) + "\n")
+def _as_search(data: Mapping[str, Any]) -> Search:
+    lists = {name: tuple(data[name]) for name in ("evaluated", "repeated")}
+    return Search(**{**data, **lists, "steps": tuple(tuple(step) for step in data["steps"])})
 
 
 def summarise(
@@ -348,22 +301,14 @@ def _line(entry: Entry, searches: Sequence[Search], table: Table, budget: float)
         entry.name,
         budget,
         len(chosen),
-        _mean(regrets),
-        _deviation(regrets),
-        _mean(tests) if tests else None,
-        _deviation(tests) if tests else None,
-        _mean(paid_tests or paid_regrets),
-        _mean([float(sum(t <= budget for t in search.evaluated)) for search in searches]),
-        _mean([float(sum(t <= budget for t in search.repeated)) for search in searches]),
+        mean(regrets),
+        deviation(regrets),
+        mean(tests) if tests else None,
+        deviation(tests) if tests else None,
+        mean(paid_tests or paid_regrets),
+        mean([float(sum(t <= budget for t in search.evaluated)) for search in searches]),
+        mean([float(sum(t <= budget for t in search.repeated)) for search in searches]),
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else float("nan")
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def write_results(
@@ -429,7 +374,7 @@ def regret_figure(entries: Sequence[Entry], found: Mapping[str, Sequence[Search]
         means = []
         for time in times:
             chosen = [c[0] for search in found[entry.key] if (c := search.chosen(time)) is not None]
-            means.append(table.best() - _mean(chosen) if len(chosen) == len(found[entry.key]) else None)
+            means.append(table.best() - mean(chosen) if len(chosen) == len(found[entry.key]) else None)
         curves[entry.name] = means
     return lines_figure(
         "Validation regret over time", "seconds of training", "regret", times, curves, log=True

@@ -80,3 +80,79 @@ def searchers_command(
     if folder is not None:
         write_results(folder, entries, found, lines, table, shlex.join(["learnforge", *sys.argv[1:]]))
         click.echo(f"results: {folder / 'results.html'}")
+
+
+@command.command("distillers")
+@click.argument("distillers", nargs=-1)
+@click.option("--recipe", help="Take task, teacher, student and training from this recipe's distill stage.")
+@click.option("--task", help='Task: a name or a table, \'{ use = "image-folder", root = "photos" }\'.')
+@click.option("--teacher", help="Teacher: a model's name or table, or an artifact's folder.")
+@click.option("--student", help="Student: a model's name or table.")
+@click.option("--train", help="How students are trained, a table: '{ epochs = 20, crop = 4, flip = true }'.")
+@click.option("--teacher-train", help="How a teacher that is a model is trained first, a table.")
+@click.option(
+    "--seeds", type=click.IntRange(2), default=5, show_default=True, help="Students of each method."
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
+@click.option("--final", "is_final", is_flag=True, help="Judge on the test split: once, when all is chosen.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("runs") / "bench-distillers",
+    show_default=True,
+    help="Keep teacher, cache and results here; goes on from them.",
+)
+@plugin_options
+def distillers_command(
+    choice: PluginChoice,
+    distillers: Sequence[str],
+    recipe: str | None,
+    seeds: int,
+    workers: int | None,
+    is_final: bool,
+    folder: Path,
+    **words: str | None,
+) -> None:
+    """Let DISTILLERS teach the same student, beside a baseline without a teacher; all that are installed by
+    default.
+
+    A distiller is a name, or a table as in a recipe: '{ use = "kd", temperature = 2.0 }'. Every method gets
+    the same initial weights and batches; what is reported is the last epoch.
+
+    Without --final only validation accuracy is shown, which is what to develop on.
+    """
+    from learnforge.bench.distillers import (
+        as_rows,
+        compare,
+        describe_setting,
+        parse_entries,
+        read_setting,
+        summarise,
+        write_results,
+    )
+    from learnforge.bench.published import published_for
+    from learnforge.cli.progress import choose_progress
+    from learnforge.cli.table import show_rows
+    from learnforge.options import read_value
+    from learnforge.plugins import Plugins, spell
+    from learnforge.recipe import find_recipe, read_recipe
+
+    plugins = Plugins(choice)
+    changes = {key: read_value(key, text) for key, text in words.items() if text is not None}
+    data = read_recipe(find_recipe(recipe)) if recipe else {}
+    setting = read_setting(data, changes, folder, plugins)
+    entries, left_out = parse_entries(distillers, plugins)
+    if left_out:
+        click.echo(f"left out, since they need options: {', '.join(left_out)}")
+    cores = workers or os.cpu_count() or 1
+    found = compare(entries, setting, seeds, plugins, choose_progress(), cores, is_final)
+    lines = summarise(entries, found)
+    stage = setting.stage
+    pair = [spell(m) if hasattr(m, "build") else {} for m in (stage.teacher, stage.student)]
+    rows = as_rows(lines, published_for(spell(setting.task), *pair))
+    about = describe_setting(setting, found, plugins)
+    click.echo(about)
+    show_rows("distillers", *rows, wrapped="distiller")
+    write_results(setting, about, lines, rows, shlex.join(["learnforge", *sys.argv[1:]]))
+    click.echo(f"results: {folder / 'results.html'}")

@@ -21,6 +21,12 @@ from learnforge.discovery import PluginChoice
     "--workers", type=click.IntRange(1), default=1, show_default=True, help="Trials of a search at a time."
 )
 @click.option(
+    "--cache",
+    "cache_folder",
+    type=click.Path(path_type=Path),
+    help="Folder for teacher caches, which runs share; .cache beside the run by default.",
+)
+@click.option(
     "--overwrite", is_flag=True, help="Run finished stages again where what they depend on has changed."
 )
 def command(
@@ -29,6 +35,7 @@ def command(
     choice: PluginChoice,
     folder: Path | None,
     workers: int,
+    cache_folder: Path | None,
     overwrite: bool,
 ) -> None:
     """Run RECIPE: a TOML file, or the name of a built-in recipe such as digits.
@@ -47,7 +54,9 @@ def command(
     plugins = Plugins(plugin_choice(data, choice, str(recipe)))
     parsed = parse_recipe(data, plugins, str(recipe))
     folder = folder or Path("runs") / parsed.run.name
-    options = Options(folder, workers, choose_progress(), lambda names: overwrite or _ask(folder, names))
+    options = Options(
+        folder, workers, cache_folder, choose_progress(), lambda names: overwrite or _ask(folder, names)
+    )
     run = run_recipe(parsed, plugins, options)
     summary = write_report(folder, report_sections(run))
     show_run(summary)

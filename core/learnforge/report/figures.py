@@ -231,6 +231,16 @@ def lines_figure(
     return figure
 
 
+def bars_figure(
+    title: str, y_title: str, names: Sequence[str], values: Sequence[float], errors: Sequence[float]
+) -> Any:
+    """Draw a bar with its error for each name."""
+    figure = _figure(title, "", y_title)
+    bars = {"type": "data", "array": list(errors)}
+    figure.add_bar(x=list(names), y=list(values), error_y=bars, marker_color=_COLOURS[0])
+    return figure
+
+
 def _figure(title: str, x: str, y: str) -> Any:
     import plotly.graph_objects as go
 

@@ -50,6 +50,8 @@ class Stage(ABC):
     kind: ClassVar[str]
     method_kind: ClassVar[str | None] = None
     method_base: ClassVar[type] = object
+    method_of_many: ClassVar[str | None] = None
+    """Name of the method that `use = ["one", "other"]` means; its option `methods` gets the list."""
     forms: ClassVar[frozenset[str]] = frozenset({"classification"})
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
 
@@ -91,10 +93,26 @@ class Stage(ABC):
         return found
 
     def describe_inputs(self) -> dict[str, Reference]:
-        """Return {role: reference} for every input."""
-        return {
-            f.name: getattr(self, f.name) for f in attrs.fields(type(self)) if f.metadata.get("reference")
-        }
+        """Return {role: reference} for every input; those of a list have the roles `name[0]`, `name[1]`,
+        ….
+        """
+        found: dict[str, Reference] = {}
+        for declared in self._references():
+            value = getattr(self, declared.name)
+            if isinstance(value, tuple):
+                found |= {f"{declared.name}[{position}]": item for position, item in enumerate(value)}
+            elif not isinstance(value, tuple(declared.metadata["tables"].values())):
+                found[declared.name] = value
+        return found
+
+    def input_path(self, role: str) -> str:
+        """Return the TOML path, within the stage, of an input."""
+        name = role.partition("[")[0]
+        declared = next(f for f in self._references() if f.name == name)
+        return option_key(declared) + role.removeprefix(name)
+
+    def _references(self) -> list[attrs.Attribute[Any]]:
+        return [f for f in attrs.fields(type(self)) if f.metadata.get("reference")]
 
     def fingerprint_data(self) -> dict[str, Any]:
         """Return what the result depends on, apart from data and inputs: settings and the code of every
@@ -102,9 +120,8 @@ class Stage(ABC):
         """
         fields = [f for f in attrs.fields(type(self)) if not f.metadata.get("placement")]
         # inputs count by their own fingerprints, tasks by their content
-        counted = [
-            f for f in fields if not f.metadata.get("reference") and f.metadata.get("plugin") != "task"
-        ]
+        inputs = {role.partition("[")[0] for role in self.describe_inputs()}
+        counted = [f for f in fields if f.name not in inputs and f.metadata.get("plugin") != "task"]
         own = [f for f in counted if f.name not in ("name", "method")]
         parts = [part for f in own for part in _parts_of(f, getattr(self, f.name))]
         methods = [self.method, *plugin_parts(self.method)] if self.method is not None else []

@@ -18,6 +18,7 @@ from learnforge.context import Context
 from learnforge.errors import Problem, StageError
 from learnforge.evaluation import Normaliser, evaluate
 from learnforge.hookspecs import hookimpl
+from learnforge.layers import read_layers
 from learnforge.options import plugin_field
 from learnforge.randomness import seeded
 from learnforge.stages.measures import judge, weigh
@@ -220,7 +221,9 @@ class TransferStage(Stage):
                     f"{type(self.method).__name__}.fit must return the network that it was given"
                 )
             return []
-        tapped = Tapped(network, self.method.taps(network))
+        images, _, _ = next(iter(here.train.batches(torch.arange(min(4, len(here.train))), 4)))
+        layers = read_layers(network.eval(), Normaliser(here.info, context.device)(images))
+        tapped = Tapped(layers, self.method.taps(network))
         criterion = self._criterion(tapped, here, context)
         history: list[dict[str, Any]] = []
         phases = self.method.phases(network, old, here.info)

@@ -8,7 +8,8 @@ test split is not read before the options are chosen.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,17 +52,23 @@ class OptionSpace(Space):
         raise NotImplementedError("options are no network")
 
 
+Arrange = Callable[[Stage, Task, Mapping[str, Artifact], Design], tuple[Stage, Mapping[str, Artifact]]]
+"""Puts a design into a stage and its inputs; a module-level function, since workers unpickle it."""
+
+
 @frozen(eq=False)
 class StageEvaluator(Evaluator):
-    """Runs a stage with options in the place of its ranges.
+    """Runs a stage with a design in the place of what it leaves open.
 
     Args:
         stage: The stage.
         task: Its task.
         inputs: Its inputs.
         seed: Seed of the stage, which all trials share.
-        space: The options.
+        space: What is open: options, or a network.
+        arrange: Puts a design in.
         wanted: Objectives and limits.
+        cache_folder: See `Context`; what trials share.
         threads: CPU threads of a trial.
     """
 
@@ -70,7 +77,9 @@ class StageEvaluator(Evaluator):
     inputs: Mapping[str, Artifact]
     seed: int
     space: Space
+    arrange: Arrange
     wanted: tuple[str, ...]
+    cache_folder: Path | None = None
     threads: int = 1
 
     def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
@@ -80,17 +89,21 @@ class StageEvaluator(Evaluator):
         try:
             with torch.device("meta"):
                 network = self._network(design, context)
-                found = measure_cost(network, self.task.info).as_metrics() if network is not None else {}
+                cost = measure_cost(network, self.task.info) if network is not None else None
         except Exception as error:  # settings that do not go together must not end the search
             raise Refused(f"{type(error).__name__}: {error}") from error
-        yield found
+        yield cost.as_metrics() if cost is not None else {}
+        if cost is not None and not isinstance(self.space, OptionSpace):
+            vetoed = context.plugins.hook.learnforge_vet_design(design=design, cost=cost, stage=context.stage)
+            if vetoed:
+                raise Refused(str(vetoed))
 
     def _network(self, design: Design, context: Context) -> nn.Module | None:
         """Build the network that the stage will hand on, with fresh weights, where its settings say which
         that is.
         """
-        stage = with_options(self.stage, design)
-        made = stage.output(self.task, with_models(stage, self.task, self.inputs))
+        stage, inputs = self.arrange(self.stage, self.task, self.inputs, design)
+        made = stage.output(self.task, inputs)
         if made.module is not None or (made.spec.kind == "space" and made.spec.design is None):
             return None
         return made.spec.build(made.task, context.plugins, False)
@@ -108,16 +121,18 @@ class StageEvaluator(Evaluator):
 
     def evaluate(self, job: TrialJob, place: Place) -> TrialResult:
         start = time.perf_counter()
-        stage = with_options(self.stage, job.design).for_trial()
+        stage, inputs = self.arrange(self.stage, self.task, self.inputs, job.design)
+        stage = stage.for_trial()
         task = evolve(self.task, test=self.task.validation)
         context = Context(
             stage=f"{self.stage.name} trial {job.number}",
             seed=self.seed,
             device=torch.device(place.slot.device),
             plugins=place.plugins,
+            cache_folder=self.cache_folder,
             executor=place.plugins.load("executor", "serial")(),
         )
-        artifact = stage.run(task, with_models(stage, task, self.inputs), context)
+        artifact = stage.run(task, inputs, context)
         found = stage.measured(artifact.metrics)
         found.pop("latency_ms", None)  # measured beforehand, undisturbed
         missing = [name for name in self.wanted if name not in found and name not in self.dear]
@@ -126,10 +141,12 @@ class StageEvaluator(Evaluator):
         return TrialResult(job.number, found, time.perf_counter() - start)
 
 
-def with_options(stage: Stage, design: Design) -> Stage:
-    """Return the stage with options in the place of its ranges."""
+def with_options(
+    stage: Stage, task: Task, inputs: Mapping[str, Artifact], design: Design
+) -> tuple[Stage, Mapping[str, Artifact]]:
+    """Return a stage with options in the place of its ranges, and its inputs."""
     made: Stage = set_options(evolve(stage, ranges={}, tune=None), design)
-    return made
+    return made, with_models(made, task, inputs)
 
 
 def with_models(stage: Stage, task: Task, inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
@@ -155,35 +172,44 @@ def check_tuning(stage: Stage) -> list[Problem]:
             "there is no range; write { low = …, high = … } or { choices = […] } in the place of an option"
         )
         return [Problem("tune", words)]
-    known = ("accuracy", *COSTS)
-    names = [name.removeprefix("-") for name in tune.objectives]
-    problems = [
-        Problem("tune.objectives", f"unknown metric {name!r}; {nearest(name, known)}")
-        for name in names
-        if name not in known
-    ]
-    problems += [
-        Problem(f"tune.limits.{name}", f"unknown cost; {nearest(name, COSTS)}")
-        for name in tune.limits
-        if name not in COSTS
-    ]
-    if stage.kind == "search" and "latency_ms" in (*names, *tune.limits):
+    problems = check_settings(tune, "tune", OptionSpace(stage.ranges))
+    if stage.kind == "search" and "latency_ms" in (*Goal(1, tune.objectives, {}).metrics, *tune.limits):
         words = (
             "a search's network is not known beforehand; give the stage itself `limits = { latency_ms = … }`"
         )
         problems.append(Problem("tune", words))
+    return problems
+
+
+def check_settings(settings: Tune, path: str, space: Space) -> list[Problem]:
+    """Find what is wrong with how a stage is to be searched.
+
+    Args:
+        settings: Searcher, objectives, limits.
+        path: Path of the settings, relative to the stage.
+        space: What is searched.
+    """
+    known = ("accuracy", *COSTS)
+    goal = Goal(1, settings.objectives, {})
+    problems = [
+        Problem(f"{path}.objectives", f"unknown metric {name!r}; {nearest(name, known)}")
+        for name in goal.metrics
+        if name not in known
+    ]
+    problems += [
+        Problem(f"{path}.limits.{name}", f"unknown cost; {nearest(name, COSTS)}")
+        for name in settings.limits
+        if name not in COSTS
+    ]
     if not problems:
-        space = OptionSpace(stage.ranges)
-        directions = Goal(1, tune.objectives, {}).directions
         problems += [
-            Problem("tune.searcher", fault.message)
-            for fault in check_sampler(tune.searcher, directions, space)
+            Problem(f"{path}.searcher", fault.message)
+            for fault in check_sampler(settings.searcher, goal.directions, space)
         ]
-    if len(names) > 1 and not tune.searcher.supports_many_objectives:
-        words = (
-            f"{type(tune.searcher).__name__} takes one objective, got {len(names)}; choose another searcher"
-        )
-        problems.append(Problem("tune.objectives", words))
+    if len(goal.metrics) > 1 and not settings.searcher.supports_many_objectives:
+        name = type(settings.searcher).__name__
+        words = f"{name} takes one objective, got {len(goal.metrics)}; choose another searcher"
+        problems.append(Problem(f"{path}.objectives", words))
     return problems
 
 
@@ -191,35 +217,63 @@ def carry_out(stage: Stage, task: Task, inputs: Mapping[str, Artifact], context:
     """Run a stage; where options are ranges, search them first."""
     if stage.tune is None:
         return stage.run(task, inputs, context)
-    best, told = _search(stage, stage.tune, task, inputs, context)
-    chosen = with_options(stage, best)
-    artifact = chosen.run(task, with_models(chosen, task, inputs), context)
-    tuned = {
-        "options": best,
-        "searcher": type(stage.tune.searcher).__name__,
-        "objectives": list(stage.tune.objectives),
-        "history": told,
-        **count_states(told),
-    }
+    space = OptionSpace(stage.ranges)
+    best, told = search_stage(stage, stage.tune, space, with_options, task, inputs, context, "options")
+    chosen, known = with_options(stage, task, inputs, best)
+    artifact = chosen.run(task, known, context)
+    tuned = {"options": best, **describe_search(stage.tune, told)}
     return evolve(artifact, metrics={**artifact.metrics, "tuned": tuned})
 
 
-def _search(
-    stage: Stage, tune: Tune, task: Task, inputs: Mapping[str, Artifact], context: Context
+def describe_search(settings: Tune, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a report shows of a search over a stage."""
+    return {
+        "searcher": type(settings.searcher).__name__,
+        "objectives": list(settings.objectives),
+        "history": list(told),
+        **count_states(told),
+    }
+
+
+def search_stage(
+    stage: Stage,
+    settings: Tune,
+    space: Space,
+    arrange: Arrange,
+    task: Task,
+    inputs: Mapping[str, Artifact],
+    context: Context,
+    what: str,
 ) -> tuple[Design, list[dict[str, Any]]]:
-    goal = Goal(tune.trials, tune.objectives, tune.limits, tune.batch)
-    space = OptionSpace(stage.ranges)
+    """Search what a stage leaves open; a trial is the stage itself, judged on validation data.
+
+    Args:
+        stage: The stage.
+        settings: Searcher, trials, objectives, limits.
+        space: What is open.
+        arrange: Puts a design in.
+        task: The stage's task.
+        inputs: Its inputs.
+        context: Its context.
+        what: Names the study, and its file in the stage's folder.
+
+    Returns:
+        The best design by the first objective, and the records of all trials.
+    """
+    goal = Goal(settings.trials, settings.objectives, settings.limits, settings.batch)
     wanted = tuple(dict.fromkeys([*goal.metrics, *goal.limits]))
-    evaluator = StageEvaluator(stage, task, inputs, context.seed, space, wanted, tune.threads)
-    executor = tune.executor or context.executor
+    evaluator = StageEvaluator(
+        stage, task, inputs, context.seed, space, arrange, wanted, context.cache_folder, settings.threads
+    )
+    executor = settings.executor or context.executor
     if executor is None:
-        raise StageError("a search of options needs an executor, the context has none")
+        raise StageError(f"a search of {what} needs an executor, the context has none")
     admission = Admission(goal, evaluator, context)
     view = SpaceView(space, allows=admission.allows)
-    sampler = tune.searcher.sampler(context.derive("tune"), goal.directions, view)
-    path = context.folder / "options.db" if context.folder else None
-    with open_study(path, f"{stage.name} options", goal.directions, sampler, goal.metrics) as study:
-        records = Driver(admission, study, executor, tune.threads).run()
+    sampler = settings.searcher.sampler(context.derive("tune"), goal.directions, view)
+    path = context.folder / f"{what}.db" if context.folder else None
+    with open_study(path, f"{stage.name} {what}", goal.directions, sampler, goal.metrics) as study:
+        records = Driver(admission, study, executor, settings.threads).run()
         values = [[record.metrics[name] for name in goal.metrics] for record in records]
         first = best_first([row[:1] for row in values], goal.directions[:1])[0]
         return records[first].design, read_records(study)

@@ -15,6 +15,7 @@ from learnforge.artifact import Artifact, copy_weights, from_module
 from learnforge.context import Context
 from learnforge.errors import DivergedError, LearnforgeError, StageError
 from learnforge.evaluation import predict, score
+from learnforge.layers import Layers, read_layers
 from learnforge.randomness import seeded
 from learnforge.stages.distill import Criterion, Distiller, DistillStage
 from learnforge.taps import Outputs, Tapped
@@ -302,9 +303,9 @@ class Watched(Distiller):
         self.is_teacher_training = False
         self.own_start: dict[str, str] = {}
 
-    def taps(self, student: nn.Module, teacher: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
-        self.student, self.teacher = student, teacher
-        self._before = hashes(teacher.state_dict())
+    def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
+        self.student, self.teacher = student.network, teacher.network
+        self._before = hashes(self.teacher.state_dict())
         self.layers = self.method.taps(student, teacher)
         return self.layers
 
@@ -340,19 +341,19 @@ class Watched(Distiller):
 
     def outputs(self, network: nn.Module, layers: Sequence[str], count: int = 12) -> Outputs:
         """Return what a network puts out for a few images, in eval mode and without gradient."""
-        tapped = Tapped(network.eval(), layers)
+        images = _batch(make_task(), count).images
+        tapped = Tapped(read_layers(network.eval(), images), layers)
         with torch.no_grad():
-            found = tapped(_batch(make_task(), count).images)
+            found = tapped(images)
         tapped.close()
         return found
 
     def evaluate(self, batch: Batch, student: Outputs, teacher: Outputs) -> Evaluation:
         """Return loss and gradients for given outputs, with the criterion as it was before."""
         taps = {name: tensor.clone().requires_grad_() for name, tensor in student.taps.items()}
-        own = Outputs(student.logits.clone().requires_grad_(), taps)
-        known = Outputs(
-            teacher.logits.clone(), {name: tensor.clone() for name, tensor in teacher.taps.items()}
-        )
+        own = evolve(student, logits=student.logits.clone().requires_grad_(), taps=taps)
+        copies = {name: tensor.clone() for name, tensor in teacher.taps.items()}
+        known = evolve(teacher, logits=teacher.logits.clone(), taps=copies)
         criterion = copy.deepcopy(self.inner) if isinstance(self.inner, nn.Module) else self.inner
         leaves = [own.logits, *taps.values()]
         with seeded(0):
@@ -401,7 +402,8 @@ def _batch(task: Task, count: int = 12) -> Batch:
 
 
 def _select(outputs: Outputs, order: Tensor) -> Outputs:
-    return Outputs(outputs.logits[order], {name: tensor[order] for name, tensor in outputs.taps.items()})
+    taps = {name: tensor[order] for name, tensor in outputs.taps.items()}
+    return evolve(outputs, logits=outputs.logits[order], taps=taps)
 
 
 def _select_batch(batch: Batch, order: Tensor) -> Batch:
@@ -411,7 +413,7 @@ def _select_batch(batch: Batch, order: Tensor) -> Batch:
 
 def _cast(outputs: Outputs) -> Outputs:
     taps = {name: tensor.bfloat16() for name, tensor in outputs.taps.items()}
-    return Outputs(outputs.logits.bfloat16(), taps)
+    return evolve(outputs, logits=outputs.logits.bfloat16(), taps=taps)
 
 
 def _extremes(shape: torch.Size) -> dict[str, tuple[Tensor, Tensor]]:

@@ -14,6 +14,7 @@ import torch
 
 from learnforge.errors import RecipeError
 from learnforge.options import OptionDescription, build, describe, option_key
+from learnforge.plugins import Plugins
 from learnforge.testing.elsewhere import digest, digest_elsewhere
 from learnforge.testing.suite import Suite, needs, require
 
@@ -130,7 +131,7 @@ class MethodSuite(Suite):
 
     def _refuses(self, name: str, value: Any, words: str) -> None:
         try:
-            build(self.method, {**self.options, name: value}, self.method.__name__)
+            build(self.method, {**self.options, name: value}, self.method.__name__, Plugins().resolve)
         except RecipeError as error:
             faults = [str(problem) for problem in error.problems if problem.path == name]
             require(

@@ -25,6 +25,7 @@ from attrs import asdict, frozen
 
 from learnforge.errors import nearest
 from learnforge.options import build
+from learnforge.plugins import Plugins
 
 State = Literal["passed", "failed", "skipped", "expected failure"]
 _META = "suite_checks_something"
@@ -206,7 +207,7 @@ class Suite:
         Raises:
             RecipeError: An option is wrong.
         """
-        return build(self.method, {**self.options, **options}, type(self).__name__)
+        return build(self.method, {**self.options, **options}, type(self).__name__, Plugins().resolve)
 
     def test_suite_checks_something(self) -> None:
         """At least one further check applies: a suite that runs none proves nothing."""

@@ -19,7 +19,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le
 from torch import Tensor
 
-from learnforge import Batch, Distiller, Outputs, hookimpl
+from learnforge import Batch, Distiller, Outputs, hookimpl, label_loss
 
 
 @frozen
@@ -44,8 +44,7 @@ class KD(Distiller):
             log_target=True,
             reduction="batchmean",
         )
-        hard = F.cross_entropy(student.logits, batch.labels, label_smoothing=batch.label_smoothing)
-        return (1 - self.alpha) * hard + self.alpha * t * t * soft
+        return (1 - self.alpha) * label_loss(student, batch) + self.alpha * t * t * soft
 
 
 @hookimpl

@@ -11,7 +11,9 @@ Differs:
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from collections.abc import Sequence
+
+from attrs import evolve, field, frozen
 from attrs.validators import ge
 from torch import nn
 
@@ -29,6 +31,9 @@ class Conv4(Model):
 
     width: int = field(default=64, validator=ge(1))
     blocks: int = field(default=4, validator=ge(1))
+
+    def family(self) -> Sequence[Model]:
+        return [evolve(self, width=width) for width in range(1, 8 * self.width)]
 
     def build(self, task: TaskInfo) -> nn.Module:
         inside, height, pixels = task.input_shape

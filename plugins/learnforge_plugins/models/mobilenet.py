@@ -14,7 +14,9 @@ Differs:
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from collections.abc import Sequence
+
+from attrs import evolve, field, frozen
 from attrs.validators import ge, gt, le
 from torch import Tensor, nn
 
@@ -49,6 +51,13 @@ class MobileNet(Model):
     depth: float = field(default=1.0, validator=[gt(0.0), le(4.0)])
     divisor: int = field(default=4, validator=ge(1))
     dropout: float = field(default=0.0, validator=[ge(0.0), le(0.99)])
+
+    def family(self) -> Sequence[Model]:
+        return [
+            evolve(self, width=self.width * factor / 4)
+            for factor in range(1, 33)
+            if self.width * factor <= 16
+        ]
 
     def build(self, task: TaskInfo) -> nn.Module:
         channels, height, pixels = task.input_shape

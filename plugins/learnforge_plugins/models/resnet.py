@@ -11,16 +11,17 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge, in_
 from torch import Tensor, nn
 
 from learnforge import Model, TaskInfo, hookimpl
 
-_DEPTHS = (8, 14, 20, 32, 44, 56, 110)
+_DEPTHS: tuple[Literal[8, 14, 20, 32, 44, 56, 110], ...] = (8, 14, 20, 32, 44, 56, 110)
 
 
 @frozen
@@ -36,6 +37,9 @@ class ResNet(Model):
     depth: Literal[8, 14, 20, 32, 44, 56, 110] = field(default=20, validator=in_(_DEPTHS))
     width: int = field(default=1, validator=ge(1))
     projection: bool = False
+
+    def family(self) -> Sequence[Model]:
+        return [evolve(self, depth=depth, width=width) for width in range(1, 5) for depth in _DEPTHS]
 
     def build(self, task: TaskInfo) -> nn.Module:
         blocks = (self.depth - 2) // 6

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from learnforge import Artifact, Batch, Context, Distiller, Outputs, StageError, Task, Train
 from learnforge import context as context_module
 from learnforge.artifact import NetworkSpec, copy_weights, from_module
-from learnforge.stages import distill as distill_module
 from learnforge.stages.distill import DistillStage
+from learnforge.stages.distill import stage as distill_module
 
 MakeContext = Callable[..., Context]
 QUICK = Train(epochs=2, batch_size=20)

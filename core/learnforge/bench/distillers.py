@@ -1,0 +1,397 @@
+"""Compares distillers: the same teacher, student, data, epochs, initial weights and batches for all of them.
+
+Every seed gives a student its initial weights and its batches, which all methods and the baseline share, so
+gains are paired. What is reported is the last epoch's student; nothing is chosen by the test split.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from attrs import asdict, evolve, frozen
+
+from learnforge.artifact import load_artifact
+from learnforge.bench.jobs import Ledger, deviation, mean, run_jobs
+from learnforge.bench.published import Published
+from learnforge.context import Context, Progress
+from learnforge.errors import ArtifactError, Problem, RecipeError
+from learnforge.files import fingerprint, remove, write_text
+from learnforge.heads import count_parameters
+from learnforge.options import read_table
+from learnforge.plugins import Plugins, identify, spell
+from learnforge.plugins.identity import core_version
+from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
+from learnforge.stages.distill import Distiller, DistillStage, GapWarning
+from learnforge.task import Task, TaskSource
+
+BASELINE = "baseline"
+
+
+@frozen
+class Entry:
+    """One method that is compared.
+
+    Args:
+        name: As the table of results shows it.
+        method: The distiller; None for the baseline, which sees labels alone.
+        key: Equal for equal methods: options and code.
+    """
+
+    name: str
+    method: Distiller | None
+    key: str
+
+
+@frozen
+class Result:
+    """One student.
+
+    Args:
+        entry: Key of its entry.
+        seed: Its seed.
+        validation: Validation accuracy after the last epoch, in [0, 1].
+        test: Test accuracy; None where it was not asked for.
+        seconds: Time that it took, the teacher's training left out.
+        computed: Views that the teacher computed.
+        asked: Views that it was asked for.
+    """
+
+    entry: str
+    seed: int
+    validation: float
+    test: float | None
+    seconds: float
+    computed: int = 0
+    asked: int = 0
+
+
+@frozen(eq=False)
+class Setting:
+    """What all methods share.
+
+    Args:
+        stage: The stage, its method left open.
+        task: The task.
+        folder: Keeps teacher, cache and what is in training.
+    """
+
+    stage: DistillStage
+    task: TaskSource
+    folder: Path
+
+
+@frozen
+class Line:
+    """What one entry came to; accuracies in [0, 1], on the test split where it was asked for.
+
+    Args:
+        name: Name of the entry.
+        seeds: Number of students.
+        validation: Mean validation accuracy.
+        validation_deviation: Its standard deviation over seeds.
+        test: Mean test accuracy, or None.
+        test_deviation: Its standard deviation.
+        gain: Mean difference to the baseline of the same seed, in the last of the two accuracies.
+        error: Standard error of the gain.
+        seconds: Mean time of a student.
+        computed: Mean number of views that the teacher computed.
+    """
+
+    name: str
+    seeds: int
+    validation: float
+    validation_deviation: float
+    test: float | None
+    test_deviation: float | None
+    gain: float
+    error: float
+    seconds: float
+    computed: float
+
+
+def read_setting(
+    recipe: Mapping[str, Any], changes: Mapping[str, Any], folder: Path, plugins: Plugins
+) -> Setting:
+    """Read teacher, student, task and training out of a recipe's first distill stage, with changes.
+
+    Args:
+        recipe: A recipe's data; may be empty where `changes` say everything.
+        changes: Keys of the stage, and `task`, that replace the recipe's.
+        folder: See `Setting`.
+        plugins: The plugins in use.
+
+    Raises:
+        RecipeError: Something is wrong or missing; all of it is listed.
+    """
+    stages = [table for table in recipe.get("stage", ()) if table.get("kind") == "distill"]
+    table = {"use": "kd", **(stages[0] if stages else {}), "kind": "distill", "name": "distill"}
+    data = {"run": {"name": "bench"}, "task": changes.get("task", table.pop("task", recipe.get("task")))}
+    table |= {key: value for key, value in changes.items() if key != "task"}
+    table |= {"baseline": False, "cache": "off"}
+    for key in ("task", "teacher", "student"):
+        place = data if key == "task" else table
+        value = place.get(key)
+        if isinstance(value, str) and value in plugins.names("task" if key == "task" else "model"):
+            place[key] = {"use": value}
+    missing = [key for key in ("teacher", "student") if key not in table]
+    missing += ["task"] if data["task"] is None else []
+    if missing:
+        raise RecipeError(
+            [Problem(key, f"is missing; give `--{key}`, or a `--recipe`") for key in missing], "bench"
+        )
+    parsed = parse_recipe({**data, "stage": [table]}, plugins, "bench")
+    check_recipe(parsed, plugins, Tasks(), "bench")
+    (stage,) = parsed.stages
+    assert isinstance(stage, DistillStage)
+    assert parsed.task is not None
+    return Setting(stage, parsed.task, folder)
+
+
+def parse_entries(texts: Sequence[str], plugins: Plugins) -> tuple[list[Entry], list[str]]:
+    """Read what is to be compared: distillers by name, or tables as a recipe has them; the baseline comes
+    first.
+
+    Returns:
+        The entries, and the names of installed distillers that were left out because they need options; only
+        where `texts` are empty, which means all that are installed.
+
+    Raises:
+        RecipeError: Something is wrong; all of it is listed.
+    """
+    left_out: list[str] = []
+    if not texts:
+        names = plugins.names("distiller")
+        left_out = [name for name in names if _needs_options(plugins.load("distiller", name))]
+        texts = [name for name in names if name not in left_out]
+    problems: list[Problem] = []
+    entries = [Entry(BASELINE, None, BASELINE)]
+    for text in texts:
+        table = read_table(text)
+        method = plugins.resolve("distiller", table, text, problems)
+        if method is not None:
+            key = fingerprint([spell(method), asdict(identify(method))])[:16]
+            options = [f"{name}={value}" for name, value in table.items() if name != "use"]
+            entries.append(Entry(", ".join([table["use"], *options]), method, key))
+    if problems:
+        raise RecipeError(problems, "distillers")
+    return entries, left_out
+
+
+def _needs_options(cls: type) -> bool:
+    return any(f.default is attrs.NOTHING for f in attrs.fields(cls))
+
+
+def compare(
+    entries: Sequence[Entry],
+    setting: Setting,
+    seeds: int,
+    plugins: Plugins,
+    progress: Progress,
+    workers: int = 1,
+    is_final: bool = False,
+) -> dict[str, list[Result]]:
+    """Train a student with every entry and seed, in parallel; go on with what the folder already holds.
+
+    Args:
+        entries: What is compared, the baseline among them.
+        setting: What they share.
+        seeds: Students of each entry, with the seeds 0, 1, ….
+        plugins: The plugins in use.
+        progress: Shows how far it is.
+        workers: Processes, one thread each.
+        is_final: Judge students on the test split.
+
+    Returns:
+        {key of an entry: its results, by seed}.
+    """
+    task = setting.task.load()
+    ledger = Ledger(setting.folder / "students.jsonl", _conditions(setting, task, is_final))
+    found = {(r.entry, r.seed): r for r in (Result(**data) for data in ledger.read())}
+    ready_teacher(setting, task, plugins, progress)
+    jobs = [
+        (entry, setting, seed, is_final)
+        for seed in range(seeds)
+        for entry in entries
+        if (entry.key, seed) not in found
+    ]
+    total = len(entries) * seeds
+    with progress.track("students", total, total - len(jobs)) as tracker:
+        for result in run_jobs(train_student, jobs, plugins, workers):
+            found[result.entry, result.seed] = result
+            ledger.append([asdict(result)])
+            tracker.advance()
+    return {entry.key: [found[entry.key, seed] for seed in range(seeds)] for entry in entries}
+
+
+def _conditions(setting: Setting, task: Task, is_final: bool) -> dict[str, Any]:
+    stage = evolve(setting.stage, method=None)
+    inputs = {role: repr(reference) for role, reference in stage.describe_inputs().items()}
+    data = {"stage": stage.fingerprint_data(), "inputs": inputs, "task": task.content}
+    return {**data, "final": is_final, "core": core_version(), "torch": torch.__version__}
+
+
+def ready_teacher(setting: Setting, task: Task, plugins: Plugins, progress: Progress) -> None:
+    """Train the teacher once, on one thread, and keep it in the folder."""
+    folder = setting.folder / "teacher"
+    inputs = _inputs(setting, task)
+    print_ = fingerprint([task.content, repr(inputs["teacher"].spec), repr(setting.stage.teacher_train)])
+    try:
+        if load_artifact(folder).provenance.fingerprint == print_:
+            return
+    except ArtifactError:
+        pass
+    context = Context("teacher", 0, torch.device("cpu"), plugins, folder, progress=progress)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        artifact = setting.stage.train_teacher(task, inputs, context)
+    finally:
+        torch.set_num_threads(threads)
+    evolve(artifact, provenance=evolve(artifact.provenance, fingerprint=print_)).save(folder)
+    context.clear_checkpoints()
+
+
+def _inputs(setting: Setting, task: Task) -> dict[str, Any]:
+    recipe: Any = Recipe(None, setting.task, (setting.stage,), {})  # type: ignore[arg-type]
+    return resolve_inputs(setting.stage, 0, recipe, task, {})
+
+
+_TASKS: dict[str, Task] = {}
+"""In a worker: the task that it has read, by its source."""
+
+
+def train_student(plugins: Plugins, entry: Entry, setting: Setting, seed: int, is_final: bool) -> Result:
+    """Train and judge one student; goes on from its checkpoint."""
+    if repr(setting.task) not in _TASKS:
+        _TASKS[repr(setting.task)] = setting.task.load()
+    task = _TASKS[repr(setting.task)]
+    judged = task if is_final else evolve(task, test=task.validation)
+    folder = setting.folder / "training" / f"{entry.key}-{seed}"
+    context = Context(entry.name, seed, torch.device("cpu"), plugins, folder, setting.folder / "cache")
+    inputs = {**_inputs(setting, task), "teacher": load_artifact(setting.folder / "teacher")}
+    start = time.perf_counter()
+    if entry.method is None:
+        artifact = setting.stage.run_baseline(judged, inputs, context)
+    else:
+        stage = evolve(setting.stage, method=entry.method)
+        if not stage.listens_to_teacher(task, inputs, context):
+            stage = evolve(stage, cache="views")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GapWarning)  # the table says how large both are
+            artifact = stage.run(judged, inputs, context)
+    seconds = time.perf_counter() - start
+    remove(folder)
+    m = artifact.metrics
+    forwards = m.get("teacher_forwards", {"computed": 0, "asked": 0})
+    test = m["test_accuracy"] if is_final else None
+    return Result(
+        entry.key, seed, m["validation_accuracy"], test, seconds, forwards["computed"], forwards["asked"]
+    )
+
+
+def summarise(entries: Sequence[Entry], found: Mapping[str, Sequence[Result]]) -> list[Line]:
+    """Reduce results to a line for each entry, the baseline first, then by gain."""
+    base = found[BASELINE]
+    lines = [_line(entry, found[entry.key], base) for entry in entries]
+    return sorted(lines, key=lambda line: (line.name != BASELINE, -line.gain))
+
+
+def _line(entry: Entry, results: Sequence[Result], base: Sequence[Result]) -> Line:
+    validation = [r.validation for r in results]
+    test = [r.test for r in results if r.test is not None]
+    gains = [_judged(own) - _judged(other) for own, other in zip(results, base, strict=True)]
+    return Line(
+        entry.name,
+        len(results),
+        mean(validation),
+        deviation(validation),
+        mean(test) if test else None,
+        deviation(test) if test else None,
+        mean(gains),
+        deviation(gains) / math.sqrt(len(gains)),
+        mean([r.seconds for r in results]),
+        mean([float(r.computed) for r in results]),
+    )
+
+
+def _judged(result: Result) -> float:
+    return result.validation if result.test is None else result.test
+
+
+def as_rows(
+    lines: Sequence[Line], published: Sequence[Published] = ()
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return headings and rows of the table of results, in per cent."""
+    known = {p.method: p for p in published}
+    has_tests = any(line.test is not None for line in lines)
+    columns = ["distiller", "validation"]
+    columns += ["test"] if has_tests else []
+    columns += ["gain ± error", "errors", "seconds", "teacher views"]
+    columns += ["published"] if known else []
+    rows = []
+    for line in lines:
+        is_base = line.name == BASELINE
+        row = [line.name, _spread(line.validation, line.validation_deviation)]
+        if line.test is not None and line.test_deviation is not None:
+            row.append(_spread(line.test, line.test_deviation))
+        row.append("" if is_base else f"{100 * line.gain:+.2f} ± {100 * line.error:.2f}")
+        row.append("" if is_base or not line.error else f"{line.gain / line.error:.1f}")
+        row += [f"{line.seconds:.0f}", f"{line.computed:,.0f}"]
+        if known:
+            row.append(f"{known[line.name].accuracy:.2f}" if line.name in known else "")
+        rows.append(tuple(row))
+    return tuple(columns), rows
+
+
+def _spread(value: float, spread: float) -> str:
+    return f"{100 * value:.2f} ± {100 * spread:.2f}"
+
+
+def describe_setting(setting: Setting, found: Mapping[str, Sequence[Result]], plugins: Plugins) -> str:
+    """Say in a sentence what was compared."""
+    task = setting.task.load()
+    teacher = load_artifact(setting.folder / "teacher")
+    inputs = _inputs(setting, task)
+    sizes = [count_parameters(a.network(plugins)) for a in (teacher, inputs["student"])]
+    epochs, seeds = setting.stage.train.epochs, len(found[BASELINE])
+    names = [_words(artifact.spec.table) for artifact in (teacher, inputs["student"])]
+    return (
+        f"Teacher {names[0]} with {sizes[0]:,} parameters, student {names[1]} with {sizes[1]:,}, {epochs} "
+        f"epochs, {seeds} seeds, the last epoch's accuracy in per cent: mean ± standard deviation; gain over "
+        f"the baseline of the same seed: mean ± standard error, and how many of them it is"
+    )
+
+
+def _words(table: Mapping[str, Any]) -> str:
+    options = [f"{name}={value}" for name, value in table.items() if name != "use"]
+    return f"{table['use']} ({', '.join(options)})"
+
+
+def write_results(setting: Setting, words: str, lines: Sequence[Line], rows: Any, command: str) -> None:
+    """Write `results.md` and `results.html`: the table and a picture of the gains."""
+    from learnforge.report.figures import bars_figure
+    from learnforge.report.section import Section
+    from learnforge.report.write import page_html, page_markdown
+
+    methods = [line for line in lines if line.name != BASELINE]
+    picture = bars_figure(
+        "Gain over the baseline",
+        "points of accuracy",
+        [line.name for line in methods],
+        [100 * line.gain for line in methods],
+        [100 * line.error for line in methods],
+    )
+    columns, cells = rows
+    section = Section("Distillers", f"{words}. Again: {command}", columns, cells, [picture])
+    title = f"Distillers on {setting.task.load().info.name}"
+    write_text(setting.folder / "results.html", page_html(title, "learnforge bench distillers", [section]))
+    write_text(setting.folder / "results.md", page_markdown(title, [section]))
+    shutil.rmtree(setting.folder / "training", ignore_errors=True)

@@ -1,0 +1,172 @@
+"""The layers of a network as an image goes through them: how a method names the features that it listens
+to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+
+from learnforge.errors import StageError
+
+EMBEDDING = "embedding"
+"""Stands for what goes into a network's last layer."""
+INPUT = ":input"
+"""Behind a layer's name it stands for what goes into the layer."""
+_SHOWN = 40
+
+
+@frozen(eq=False)
+class Layers:
+    """What the layers of a network put out for one image.
+
+    A *stage* is the last layer of a resolution: stage 1 puts out the first height and width that occur, and
+    so on. A block counts as one layer unless it goes through several resolutions itself.
+
+    Args:
+        network: The network.
+        shapes: {layer: shape of its output, without the batch axis}, in the order in which they run.
+        stages: Layers of the stages, from the input on.
+        embedding: What goes into the last linear layer or convolution, as `layer:input`; None without one.
+    """
+
+    network: nn.Module
+    shapes: Mapping[str, tuple[int, ...]]
+    stages: tuple[str, ...] = ()
+    embedding: str | None = None
+
+    def find(self, name: str) -> str:
+        """Return the layer that a name means: a layer's own, `stage 2` (from 1; `stage -1` is the last),
+        `embedding`, or `layer:input`.
+
+        Raises:
+            StageError: There is no such layer; stages and layers are listed.
+        """
+        number = re.fullmatch(r"stage (-?\d+)", name)
+        if number is not None:
+            position = int(number.group(1))
+            if position == 0 or abs(position) > len(self.stages):
+                raise self._error(f"no {name!r}: it has {len(self.stages)}")
+            return self.stages[position - 1 if position > 0 else position]
+        if name == EMBEDDING and self.embedding is not None:
+            return self.embedding
+        layer = name.removesuffix(INPUT)
+        if layer not in self.shapes:
+            close = difflib.get_close_matches(layer, self.shapes, n=1)
+            raise self._error(f"no layer {layer!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        return name
+
+    def _error(self, words: str) -> StageError:
+        stages = ", ".join(
+            f"stage {number} = {_named(layer, self.shapes)}" for number, layer in enumerate(self.stages, 1)
+        )
+        listed = [_named(layer, self.shapes) for layer in itertools.islice(self.shapes, _SHOWN)]
+        more = f", and {len(self.shapes) - _SHOWN} more" if len(self.shapes) > _SHOWN else ""
+        return StageError(
+            f"{type(self.network).__name__} has {words}. Stages: {stages or 'none'}. "
+            f"Layers: {', '.join(listed)}{more}"
+        )
+
+
+@frozen
+class _Call:
+    """One layer at work."""
+
+    name: str
+    layer: nn.Module = field(repr=False)
+    taken: tuple[int, ...] | None
+    given: tuple[int, ...]
+
+
+def read_layers(network: nn.Module, images: Tensor) -> Layers:
+    """Let images go through a network and write down what its layers put out.
+
+    Args:
+        network: The network, left in the mode it is in; in training mode batch statistics would move.
+        images: Normalised images, float [batch, channel, height, width], on the network's device.
+    """
+    calls: list[_Call] = []
+    named = [(plain_name(name), layer) for name, layer in network.named_modules() if plain_name(name)]
+    handles = [layer.register_forward_hook(_note(name, calls)) for name, layer in named]
+    try:
+        with torch.no_grad():
+            scores = network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    heads = [call for call in calls if isinstance(call.layer, (nn.Linear, nn.Conv2d))]
+    fitting = [call for call in heads if call.given[0] == scores.shape[1]] or heads
+    embedding = f"{fitting[-1].name}{INPUT}" if fitting else None
+    return Layers(network, {call.name: call.given for call in calls}, _find_stages(calls), embedding)
+
+
+def plain_name(name: str) -> str:
+    """Return a layer's name without what `torch.compile` puts before it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _note(name: str, calls: list[_Call]) -> Any:
+    def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            taken = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+            calls.append(
+                _Call(
+                    name,
+                    layer,
+                    tuple(taken.shape[1:]) if taken is not None else None,
+                    tuple(output.shape[1:]),
+                )
+            )
+
+    return hook
+
+
+def _find_stages(calls: Sequence[_Call]) -> tuple[str, ...]:
+    """Return the last layer of every resolution that has a height or width above 1."""
+    atoms = [call for call in _atoms(calls) if _resolution(call.given)]
+    groups = itertools.groupby(atoms, key=lambda call: _resolution(call.given))
+    return tuple([*members][-1].name for _, members in groups)
+
+
+def _atoms(calls: Sequence[_Call]) -> Iterator[_Call]:
+    """Yield the calls that stages are made of, in the order in which they end: the outermost ones, or in the
+    place of a container what runs inside it.
+    """
+    names = {call.name for call in calls}
+    for call in calls:
+        if any(outer in names for outer in _outer(call.name)):
+            continue
+        inside = [c for c in calls if c.name.startswith(f"{call.name}.")]
+        if inside and (isinstance(call.layer, nn.Sequential) or _spans(call, inside)):
+            yield from _atoms(inside)
+            if call.given != inside[-1].given:  # what it computes itself at its end
+                yield call
+        else:
+            yield call
+
+
+def _outer(name: str) -> Iterator[str]:
+    """Yield the names of the modules around a layer."""
+    parts = name.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _spans(call: _Call, inside: Sequence[_Call]) -> bool:
+    """Tell whether a layer goes through more than one new resolution."""
+    found = {_resolution(c.given) for c in inside} - {None, _resolution(call.taken or ())}
+    return len(found) > 1
+
+
+def _resolution(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    return shape[1:] if len(shape) == 3 and max(shape[1:]) > 1 else None
+
+
+def _named(layer: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return f"{layer} {list(shapes[layer])}"

@@ -1,0 +1,183 @@
+"""The teacher cache: class scores by (image, view), on the disk, shared by all that ask the same teacher.
+
+An image has finitely many views (`learnforge.augmentation`), so the scores of one can be kept under (index,
+view) and read back without any loss. A cache is a folder:
+
+    rows.bin    rows in the order of arrival: the scores, then a check over them and their key
+    slots.bin   int32: how many rows there are, then for every (index, view) the row that holds it, 0 for none
+    about.json  what the key of the folder stands for
+
+A row is written before it is pointed at, and one whose check does not fit counts as missing, so a kill at any
+point, or a lost page, costs a forward pass and never gives a wrong score.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learnforge.errors import StageError
+from learnforge.files import fingerprint, release_lock, take_lock, write_json
+
+GIB = 1 << 30
+
+
+class ViewCache:
+    """Scores of one teacher for the views of one split; any number of processes may use it at a time.
+
+    Args:
+        folder: Folder of all caches; this one gets a folder in it.
+        about: What the scores depend on, JSON-able; equal for equal scores.
+        images: Images in the split.
+        views: Views of an image.
+        outputs: Scores of a view.
+        precision: `32` keeps every bit; `16` rounds to half precision.
+        limit: Bytes that all caches in the folder may take. The least recently used make place for this one;
+            what does not fit of it is not kept.
+
+    Raises:
+        StageError: Not even the table of slots fits.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        images: int,
+        views: int,
+        outputs: int,
+        precision: Literal["32", "16"],
+        limit: int,
+    ):
+        self.path = folder / fingerprint(dict(about))[:24]
+        self.views, self.outputs = views, outputs
+        self._type = np.dtype(np.float32 if precision == "32" else np.float16)
+        padded = -(-outputs * self._type.itemsize // 4) * 4
+        self._row = np.dtype(
+            {
+                "names": ["scores", "check"],
+                "formats": [(self._type, (outputs,)), np.uint32],
+                "offsets": [0, padded],
+                "itemsize": padded + 4,
+            }
+        )
+        slots = 4 * (images * views + 1)
+        self.capacity = min(images * views, (limit - slots) // self._row.itemsize)
+        if self.capacity < 1:
+            raise StageError(
+                f"the teacher cache needs {slots / GIB:.2f} GiB to know which of {images:,} images × {views} "
+                f'views it holds, `cache_gib` allows {limit / GIB:.2f}; raise it, or set `cache = "off"`'
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        os.utime(self.path)  # the least recently used caches make place
+        _make_place(folder, self.path, limit - slots - self.capacity * self._row.itemsize)
+        self._lock = (self.path / "lock").open("wb")
+        self._prepare(about, slots)
+        self._file = (self.path / "rows.bin").open("r+b", buffering=0)
+        self._slots = np.memmap(self.path / "slots.bin", np.int32, "r+")
+        self._rows = np.memmap(self.path / "rows.bin", self._row, "r")
+        self._is_open = True
+
+    def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Look views up.
+
+        Args:
+            indices: int64 [batch].
+            views: int64 [batch].
+
+        Returns:
+            Scores, float32 [batch, outputs] on the CPU, and which of them are known, bool [batch].
+        """
+        keys = self._keys(indices, views)
+        places = self._slots[1 + keys]
+        rows = self._rows[np.maximum(places, 1) - 1]
+        is_known = (places > 0) & (rows["check"] == _check(rows["scores"], keys))
+        scores = np.ascontiguousarray(rows["scores"], np.float32)
+        return torch.from_numpy(scores), torch.from_numpy(is_known)
+
+    def write(self, indices: Tensor, views: Tensor, scores: Tensor) -> None:
+        """Keep the scores float [batch, outputs] of views, as far as there is place."""
+        keys = self._keys(indices, views)
+        values = scores.detach().float().cpu().numpy().astype(self._type)
+        with self._locked():
+            fresh = ~self.read(indices, views)[1].numpy()
+            used = int(self._slots[0])
+            keys, values = keys[fresh][: self.capacity - used], values[fresh][: self.capacity - used]
+            if not len(keys) or not self._is_open:
+                return
+            rows = np.zeros(len(keys), self._row)
+            rows["scores"], rows["check"] = values, _check(values, keys)
+            try:
+                self._file.seek(used * self._row.itemsize)
+                written = self._file.write(rows.tobytes())
+            except OSError:
+                written = 0
+            if written < rows.nbytes:  # the disk is full: what is there serves on, nothing more is kept
+                self._is_open = False
+                return
+            self._slots[0] = used + len(keys)
+            self._slots[1 + keys] = np.arange(used + 1, used + 1 + len(keys), dtype=np.int32)
+
+    def __len__(self) -> int:
+        """Return how many views are kept."""
+        return int(self._slots[0])
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._file.close()
+        self._lock.close()
+
+    def _keys(self, indices: Tensor, views: Tensor) -> NDArray[np.int64]:
+        return (indices * self.views + views).cpu().numpy()
+
+    def _prepare(self, about: Mapping[str, Any], slots: int) -> None:
+        """Make the files, once for all who use them."""
+        with self._locked():
+            if (self.path / "about.json").exists():
+                return
+            (self.path / "slots.bin").write_bytes(bytes(slots))
+            with (self.path / "rows.bin").open("wb") as file:
+                file.truncate(self.capacity * self._row.itemsize)  # takes no place before it is written
+            write_json(self.path / "about.json", dict(about))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        take_lock(self._lock, wait=True)
+        try:
+            yield
+        finally:
+            release_lock(self._lock)
+
+
+def _check(scores: NDArray[Any], keys: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Return a checksum of each row with its key: uint32 [row], never that of an empty row."""
+    values = np.ascontiguousarray(scores)
+    width = values.shape[1] * values.itemsize
+    bytes_ = np.zeros((len(values), -(-width // 4) * 4), np.uint8)
+    bytes_[:, :width] = values.view(np.uint8).reshape(len(values), width)
+    words = bytes_.view(np.uint32)
+    factors = np.arange(1, 2 * words.shape[1], 2, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    total: NDArray[np.uint32] = (words * factors).sum(1, dtype=np.uint32)
+    return total + keys.astype(np.uint32) * np.uint32(0x85EBCA6B) + np.uint32(1)
+
+
+def _make_place(folder: Path, own: Path, place: int) -> None:
+    """Remove the least recently used of the other caches until they take `place` bytes at most."""
+    others = sorted(
+        (path for path in folder.iterdir() if path != own and (path / "about.json").exists()),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    for path in others:
+        place -= sum(file.stat().st_blocks * 512 for file in path.iterdir())
+        if place < 0:
+            shutil.rmtree(path, ignore_errors=True)  # whoever has it open keeps it until then

@@ -1,0 +1,108 @@
+"""The gap between teacher and student: how wide it is, and the assistants that bridge it.
+
+A student learns less from a teacher far above its capacity than from one in between; a chain of intermediate
+networks, each taught by the one above, closes the gap.
+
+Reference:
+    Mirzadeh, Farajtabar, Li, Levine, Matsukawa & Ghasemzadeh, Improved knowledge distillation via teacher
+    assistant, 2020. arXiv:1902.03393
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from learnforge.artifact import NetworkSpec
+from learnforge.errors import StageError
+from learnforge.heads import count_parameters
+from learnforge.plugins import Plugins, spell
+from learnforge.space import Model
+from learnforge.task import TaskInfo
+
+WIDE_GAP = 20.0
+"""A teacher with more than so many times the student's parameters is warned of; the paper's own example,
+ResNet-110 over ResNet-8, has 22."""
+MOST_ASSISTANTS = 2
+
+
+class GapWarning(UserWarning):
+    """The teacher is much larger than its student, which may learn more with an assistant between them."""
+
+
+def describe_gap(ratio: float) -> str:
+    """Return the words of the warning about a capacity ratio, or ""."""
+    if ratio <= WIDE_GAP:
+        return ""
+    return (
+        f"the teacher has {ratio:.0f} times as many parameters as what it teaches; above {WIDE_GAP:.0f} a "
+        'gap may spoil distillation. Try `assistants = "auto"`, or a smaller teacher'
+    )
+
+
+def count_assistants(wanted: int | Literal["auto"], ratio: float) -> int:
+    """Return how many assistants there shall be.
+
+    Args:
+        wanted: A number, or `auto` for as few as leave no wide gap, two at most.
+        ratio: Parameters of the teacher over those of the student.
+    """
+    if wanted != "auto":
+        return wanted
+    if ratio <= WIDE_GAP:
+        return 0
+    return min(MOST_ASSISTANTS, math.ceil(math.log(ratio) / math.log(WIDE_GAP)) - 1)
+
+
+def choose_assistants(
+    count: int, teacher: int, student: int, specs: Sequence[NetworkSpec], task: TaskInfo, plugins: Plugins
+) -> list[Model]:
+    """Choose models in even steps of the logarithm of parameters between teacher and student, largest first.
+
+    Args:
+        count: How many.
+        teacher: Parameters of the teacher.
+        student: Parameters of the student.
+        specs: Networks whose families are looked through, the preferred one first.
+        task: What the models are built for.
+        plugins: Where models are looked up.
+
+    Raises:
+        StageError: The families have too few sizes in between.
+    """
+    for spec in specs:
+        sizes = {p: m for m in _family(spec, plugins) if student < (p := _size(m, task)) < teacher}
+        chosen: list[int] = []
+        for step in range(1, count + 1):
+            target = math.log(teacher) + (math.log(student) - math.log(teacher)) * step / (count + 1)
+            left = [size for size in sizes if not chosen or size < chosen[-1]]
+            if left:
+                chosen.append(min(left, key=lambda size: abs(math.log(size) - target)))
+        if len(chosen) == count:
+            return [sizes[size] for size in chosen]
+    names = ", ".join(str(dict(spec.table)) for spec in specs)
+    raise StageError(
+        f"there are not {count} sizes between the teacher's {teacher:,} and the student's {student:,} "
+        f"parameters in the families of {names}; name the assistants yourself, "
+        f"`assistant_models = [{{ use = … }}]`"
+    )
+
+
+def _family(spec: NetworkSpec, plugins: Plugins) -> Sequence[Model]:
+    if spec.kind != "model":
+        return ()
+    found = plugins.resolve("model", spec.table, "model", [])
+    return found.family() if isinstance(found, Model) else ()
+
+
+def _size(model: Model, task: TaskInfo) -> int:
+    with torch.device("meta"):
+        return count_parameters(model.without_pretrained().build(task))
+
+
+def as_table(model: Model) -> dict[str, object]:
+    """Return a model as a recipe would write it."""
+    return spell(model)

@@ -1,0 +1,240 @@
+"""The teacher of a distillation: one network or several, frozen, asked batch by batch, its scores cached."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from attrs import define, field, frozen
+from torch import Tensor, nn
+
+from learnforge.artifact import copy_weights, hash_tensor
+from learnforge.errors import StageError
+from learnforge.evaluation import Normaliser
+from learnforge.plugins.identity import hash_source
+from learnforge.stages.distill.cache import ViewCache
+from learnforge.taps import Outputs, Tapped
+from learnforge.task import Batch, Task
+from learnforge.training import Train
+
+
+@frozen
+class Manner:
+    """How a teacher is asked.
+
+    Args:
+        ensemble: What is averaged over several teachers.
+        weights: Share of each teacher, above 0; scaled to a sum of 1.
+        precision: Of the teacher's arithmetic.
+        cache: Keep scores by view.
+        cache_precision: Of kept scores.
+        cache_gib: What all caches of a folder may take.
+    """
+
+    ensemble: Literal["logits", "probabilities"] = "logits"
+    weights: tuple[float, ...] = ()
+    precision: Literal["32", "bf16"] = "32"
+    cache: Literal["off", "views"] = "off"
+    cache_precision: Literal["32", "16"] = "32"
+    cache_gib: float = 4.0
+
+
+class Teacher(nn.Module):
+    """Frozen networks that answer as one.
+
+    They are in eval mode, in channels-last layout, and get no gradient. A batch is always padded to the full
+    batch size, since a kernel's result may depend on it: so the scores of a view are the same bits in any
+    batch.
+
+    Args:
+        networks: One network or several; copies that nobody else uses.
+        manner: How they are asked.
+        batch_size: Images in a full batch.
+        tapped: Listens to the layers of a single network.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        manner: Manner,
+        batch_size: int,
+        tapped: Tapped | None = None,
+    ):
+        super().__init__()
+        for network in networks:
+            network.eval().requires_grad_(False)
+            if any(parameter.ndim == 4 for parameter in network.parameters()):
+                network.to(memory_format=torch.channels_last)
+        self.networks = nn.ModuleList(networks)
+        self.manner, self.batch_size = manner, batch_size
+        self.asked = self.computed = 0
+        weights = manner.weights or (1.0,) * len(networks)
+        self.shares = [weight / sum(weights) for weight in weights]
+        self._tapped = tapped
+        self._start = [copy_weights(network) for network in networks]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return class scores [batch, outputs] for normalised images, of any number."""
+        return self.answer(images).logits
+
+    def answer(self, images: Tensor) -> Outputs:
+        """Return class scores, and taps where layers are listened to, for at most a full batch."""
+        self.computed += len(images)
+        missing = self.batch_size - len(images)
+        shown = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
+        if shown.ndim == 4:
+            shown = shown.contiguous(memory_format=torch.channels_last)
+        device = images.device.type
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.manner.precision == "bf16"):
+            outputs = self._tapped(shown) if self._tapped is not None else Outputs(self._average(shown))
+        if missing <= 0:
+            return outputs
+        taps = {name: tensor[: len(images)] for name, tensor in outputs.taps.items()}
+        return Outputs(outputs.logits[: len(images)], taps, outputs.layers)
+
+    def _average(self, images: Tensor) -> Tensor:
+        """Average scores, or average probabilities and return their logarithms, which are scores as well."""
+        logits: list[Tensor] = [network(images) for network in self.networks]
+        if len(logits) == 1:
+            return logits[0]
+        if self.manner.ensemble == "logits":
+            parts = [share * scores.float() for share, scores in zip(self.shares, logits, strict=True)]
+            return torch.stack(parts).sum(0)
+        logs = [scores.float().log_softmax(1) for scores in logits]
+        shares = torch.tensor(self.shares, device=logs[0].device).log()
+        return torch.logsumexp(torch.stack(logs) + shares[:, None, None], 0)
+
+    def require_unchanged(self, who: str) -> None:
+        """Refuse what a training did to the teacher.
+
+        Raises:
+            StageError: A weight or a batch statistic is not what it was, bit for bit.
+        """
+        for network, before in zip(self.networks, self._start, strict=True):
+            if not _is_equal(before, copy_weights(network)):
+                raise StageError(f"the distiller {who} changed its teacher, which must stay as it is")
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._tapped is not None:
+            self._tapped.close()
+
+    @property
+    def identity(self) -> list[Any]:
+        """What its scores depend on, apart from data and device: weights, structure, code, manner."""
+        weights = [{name: hash_tensor(t) for name, t in state.items()} for state in self._start]
+        manner = [self.manner.ensemble, self.shares, self.manner.precision]
+        return [weights, [repr(network) for network in self.networks], _sources(self.networks), manner]
+
+
+@define(eq=False)
+class Desk:
+    """Where a student asks: the teacher, its cache before it.
+
+    Args:
+        teacher: The teacher.
+        task: The task, loaded on the device.
+        train: Views and batch size of the training.
+        device: Where the teacher is.
+        cache: Keeps scores; None asks the teacher for every batch.
+    """
+
+    teacher: Teacher
+    task: Task
+    train: Train
+    device: torch.device
+    cache: ViewCache | None = None
+    _normalise: Callable[[Tensor], Tensor] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._normalise = Normaliser(self.task.info, self.device)
+
+    def prepare(self, indices: Tensor, views: Tensor) -> None:
+        """Fill the cache with what an epoch will ask for, in full batches.
+
+        Args:
+            indices: int64 [image], all images of the epoch.
+            views: int64 [image], their views.
+        """
+        if self.cache is None:
+            return
+        missing = ~self.cache.read(indices, views)[1]
+        order, shown = indices.cpu()[missing], views.cpu()[missing]
+        room = self.cache.capacity - len(self.cache)
+        start = 0
+        for images, _, found in self.task.train.batches(order[:room], self.train.batch_size):
+            here = shown[start : start + len(found)]
+            start += len(found)
+            pictures = self.train.augmentation.show(images, here.to(images.device))
+            self.cache.write(found.cpu(), here, self.teacher.answer(self._normalise(pictures)).logits)
+
+    def answer(self, batch: Batch) -> Outputs:
+        """Return what the teacher says of a batch."""
+        self.teacher.asked += len(batch.indices)
+        if self.cache is not None:
+            scores, is_known = self.cache.read(batch.indices, batch.views)
+            if bool(is_known.all()):
+                return Outputs(scores.to(batch.images.device, non_blocking=True))
+        return self.teacher.answer(batch.images)
+
+    def close(self) -> None:
+        """Let go of teacher and cache."""
+        self.teacher.close()
+        if self.cache is not None:
+            self.cache.close()
+
+
+def describe_scores(teacher: Teacher, task: Task, train: Train, device: torch.device) -> dict[str, Any]:
+    """Return what cached scores depend on: the key of a cache."""
+    return {
+        "teacher": teacher.identity,
+        "images": task.train.content,
+        "normalisation": [list(task.info.mean), list(task.info.std)],
+        "crop": train.crop,
+        "flip": train.flip,
+        "batch size": train.batch_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def require_placeless(teacher: Teacher, images: Tensor) -> None:
+    """Refuse to cache a teacher whose scores depend on where in a batch an image stands.
+
+    Args:
+        teacher: The teacher.
+        images: Normalised images, at most a full batch.
+
+    Raises:
+        StageError: They do, on this device.
+    """
+    order = torch.arange(len(images) - 1, -1, -1, device=images.device)
+    first, second = (teacher.answer(shown).logits for shown in (images, images[order]))
+    if not torch.equal(first, second[order]):
+        raise StageError(
+            f"on {images.device} the teacher's scores depend on where in its batch an image stands, so "
+            'cached ones would not be the same bits; set `cache = "off"`, or `cache_precision = "16"` for '
+            "approximate ones"
+        )
+
+
+def _sources(networks: nn.ModuleList) -> dict[str, str]:
+    """Hash the files that the networks' own classes are from."""
+    modules = {inspect.getmodule(type(layer)) for layer in networks.modules()}
+    own = {m for m in modules if m is not None and m.__name__.split(".")[0] not in ("torch", "torchvision")}
+    return {module.__name__: hash_source(module) for module in sorted(own, key=lambda m: m.__name__)}
+
+
+def _is_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Compare bit for bit; NaNs are equal to themselves."""
+    return all(torch.equal(_bytes(tensor), _bytes(second[name])) for name, tensor in first.items())
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Return a tensor's bytes, whatever its layout: uint8 [byte]."""
+    return tensor.contiguous().flatten().view(torch.uint8)
