@@ -96,7 +96,7 @@ def read_layers(network: nn.Module, images: Tensor) -> Layers:
     named = [(plain_name(name), layer) for name, layer in network.named_modules() if plain_name(name)]
     handles = [layer.register_forward_hook(_note(name, calls)) for name, layer in named]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             scores = network(images)
     finally:
         for handle in handles:
@@ -110,6 +110,11 @@ def read_layers(network: nn.Module, images: Tensor) -> Layers:
 def plain_name(name: str) -> str:
     """Return a layer's name without what `torch.compile` puts before it."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def is_compiled(network: nn.Module) -> bool:
+    """Tell whether `torch.compile` stands before a network or one of its layers."""
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in network.modules())
 
 
 def _note(name: str, calls: list[_Call]) -> Any:

@@ -135,11 +135,12 @@ def measure_cost(module: nn.Module, task: TaskInfo) -> Cost:
         module: A module on the meta device (built under `torch.device("meta")`).
         task: Gives the input shape.
     """
+    module = getattr(module, "_orig_mod", module)  # what `torch.compile` wraps: only plain layers are counted
     was_training = module.training
     module.eval()
     image = torch.empty(1, *task.input_shape, device="meta")
     flops, memory = FlopCounterMode(display=False), _ActivationMeter(image)
-    with torch.no_grad(), flops, memory:
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"), flops, memory:
         module(image)
     module.train(was_training)
     parameters = sum(p.numel() for p in module.parameters())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from learnforge.layers import INPUT, Layers, plain_name
+from learnforge.layers import INPUT, Layers, is_compiled, plain_name
 
 
 @frozen(eq=False)
@@ -49,6 +50,9 @@ class Tapped:
                 self._handles.append(module.register_forward_pre_hook(self._catch_input(name)))
             else:
                 self._handles.append(module.register_forward_hook(self._catch(name)))
+        self._is_traced = bool(wanted) and is_compiled(self.network)
+        if self._is_traced:
+            torch.compiler.reset()  # code that was compiled without the hooks would go on without them
 
     def __call__(self, images: Tensor) -> Outputs:
         """Run the network on normalised images."""
@@ -62,6 +66,8 @@ class Tapped:
         for handle in self._handles:
             handle.remove()
         self._caught = {}
+        if self._is_traced:
+            torch.compiler.reset()
 
     def _catch(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:

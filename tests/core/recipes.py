@@ -66,6 +66,7 @@ DISTILL: dict[str, Any] = {
             "name": "first",
             "use": "kd",
             "teacher": {"use": "conv4", "width": 4, "blocks": 2},
+            "teacher_train": {"epochs": 0},
             "student": {"use": "conv4", "width": 4, "blocks": 1},
             "train": {"epochs": 1},
             "baseline": False,

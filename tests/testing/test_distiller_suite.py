@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor, nn
 
-from learnforge import Batch, Distiller, Outputs, StageError, Task
+from learnforge import Batch, Distiller, Layers, Outputs, StageError, Task
 from learnforge.stages.distill import Criterion
 from learnforge.testing.distiller import DistillerSuite
 
@@ -58,7 +58,7 @@ class Bank(nn.Module):
 class Remembering(Distiller):
     """Features go through a connector to a memory bank."""
 
-    def taps(self, student: nn.Module, teacher: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
+    def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
         return ["7"], ["7"]
 
     def criterion(self, student: Outputs, teacher: Outputs, task: Task) -> Criterion:
@@ -86,8 +86,8 @@ class Plain(Distiller):
 
     networks: ClassVar[list[Any]] = []
 
-    def taps(self, student: nn.Module, teacher: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
-        self.networks[:] = student, teacher
+    def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
+        self.networks[:] = student.network, teacher.network
         return (), ()
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -106,8 +106,8 @@ class PerImage(Plain):
 class Freezing(Plain):
     """Freezes a layer of the student."""
 
-    def taps(self, student: nn.Module, teacher: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
-        student.get_submodule("0").requires_grad_(False)
+    def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
+        student.network.get_submodule("0").requires_grad_(False)
         return (), ()
 
 
@@ -168,7 +168,7 @@ class Imprecise(Plain):
     """Loses what bfloat16 cannot hold beside a thousand."""
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return soft(student.logits, (teacher.logits + 3000) - 3000)
+        return soft(student.logits, (teacher.logits.to(student.logits.dtype) + 3000) - 3000)
 
 
 class Loose(nn.Module):
@@ -194,8 +194,8 @@ class Wasting(Plain):
 class Grafting(Plain):
     """Leaves a layer in the student."""
 
-    def taps(self, student: nn.Module, teacher: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
-        student.get_submodule("2").register_buffer("seen", torch.zeros(1))
+    def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
+        student.network.get_submodule("2").register_buffer("seen", torch.zeros(1))
         return (), ()
 
 
@@ -203,8 +203,8 @@ class Grafting(Plain):
 class Listening(Plain):
     """Hooks into the student by itself."""
 
-    def taps(self, student: nn.Module, teacher: nn.Module) -> tuple[Sequence[str], Sequence[str]]:
-        student.get_submodule("2").register_forward_hook(_ignore)
+    def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
+        student.network.get_submodule("2").register_forward_hook(_ignore)
         return (), ()
 
 

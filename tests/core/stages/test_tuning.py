@@ -22,6 +22,7 @@ TEACH: dict[str, Any] = {
     "kind": "distill",
     "use": "kd",
     "teacher": {"use": "resnet", "depth": 8},
+    "teacher_train": {"epochs": 0},
     "student": {"use": "mobilenet", "width": {"low": 0.2, "high": 0.5}},
     "options": {"temperature": {"low": 1, "high": 8, "log": True}, "alpha": {"choices": [0.5, 1]}},
     "train": {"epochs": 1, "batch_size": {"low": 16, "high": 64}},
