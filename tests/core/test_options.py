@@ -11,7 +11,7 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 
 from learnforge.errors import Problem, RecipeError
-from learnforge.options import build, describe, plain, plugin_field, structure
+from learnforge.options import build, describe, plain, plugin_field, read_value, structure
 
 
 @frozen
@@ -291,3 +291,57 @@ def test_plain_names_what_plugins_bring():
     named = plain(stage, lambda part: type(part).__name__.lower())
     assert named == {"shape": {"use": "square", "side": 2.0}, "from": "search"}
     assert plain(stage) == {"shape": {"side": 2.0}, "from": "search"}
+
+
+@frozen
+class Hunt:
+    """How something is found.
+
+    Args:
+        tries: Tries.
+    """
+
+    tries: int = field(default=1, validator=ge(1))
+
+
+@frozen
+class Taught:
+    """Who teaches whom.
+
+    Args:
+        teacher: One or several.
+        student: One, or how it is found.
+    """
+
+    teacher: Any = plugin_field("model", default=None, reference=True, many="or one")
+    student: Any = plugin_field("model", default=None, reference=True, tables={"hunt": Hunt})
+
+
+def test_one_or_several_and_tables() -> None:
+    """A field may take one value or a list, and a table with a key of its own in the place of a plugin's."""
+
+    def resolve(kind: str, table: Any, path: str, problems: list[Problem]) -> Any:
+        return f"{kind} {table['use']}"
+
+    problems: list[Problem] = []
+    made = structure(Taught, {"teacher": "above", "student": {"use": "small"}}, "", problems, resolve)
+    assert made == Taught("above", "model small")
+    made = structure(Taught, {"teacher": ["above", {"use": "large"}]}, "", problems, resolve)
+    assert made == Taught(("above", "model large"))
+    made = structure(Taught, {"student": {"hunt": {"tries": 3}}}, "", problems, resolve)
+    assert made == Taught(None, Hunt(3))
+    assert problems == []
+    structure(Taught, {"teacher": ["above", 3], "student": {"hunt": {"tries": 0}}}, "x", problems, resolve)
+    assert [p.path for p in problems] == ["x.teacher[1]", "x.student.hunt.tries"]
+    words = {option.name: option.type for option in describe(Taught)}
+    assert words["teacher"].endswith("or a list of these")
+    assert words["student"].endswith("or { hunt = { … } }")
+
+
+def test_values_of_a_command_line() -> None:
+    """Tables and lists are read as TOML, other words are names; broken ones are refused."""
+    assert read_value("task", '{ use = "digits", classes = [0, 1] }') == {"use": "digits", "classes": [0, 1]}
+    assert read_value("teacher", '["a", { use = "b" }]') == ["a", {"use": "b"}]
+    assert read_value("student", "mobilenet") == "mobilenet"
+    with pytest.raises(RecipeError, match="train: must be as TOML writes it"):
+        read_value("train", "{ epochs = }")

@@ -97,6 +97,52 @@ def test_step_falls_by_a_tenth_twice() -> None:
     assert found == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_milestones_say_when_step_falls() -> None:
+    """The recipe of the literature: a tenth from the epochs 150, 180 and 210 of 240 on."""
+    settings = Train(schedule="step", epochs=240, milestones=(0.625, 0.75, 0.875))
+    found = [settings.rate(epoch, 240, 1) for epoch in (149, 150, 179, 180, 209, 210)]
+    assert found == pytest.approx([1, 0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+def test_plain_momentum_and_decay_of_everything(task: Task, make_context: MakeContext) -> None:
+    """Without Nesterov the first step is -rate · gradient; `decay_all` decays biases as well."""
+    settings = Train(
+        epochs=1,
+        batch_size=99,
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=0.5,
+        nesterov=False,
+        decay_all=True,
+    )
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    bias = network[1].bias.detach().clone()  # type: ignore[union-attr]
+    images = Normaliser(task.info, torch.device("cpu"))(task.train.images)  # type: ignore[attr-defined]
+    loss = F.cross_entropy(network(images), task.train.labels)
+    _, by_bias = torch.autograd.grad(loss, list(network.parameters()))
+    train_on(network, task, settings, make_context(None))
+    torch.testing.assert_close(network[1].bias.detach(), bias - 0.1 * (by_bias + 0.5 * bias))  # type: ignore[union-attr]
+
+
+def test_an_epoch_is_announced_before_it_is_shown(task: Task, make_context: MakeContext) -> None:
+    """`prepare` hears of exactly the images and views, in their order, that the epoch then shows."""
+    network, told, shown = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), [], []  # type: ignore[var-annotated]
+    settings = Train(epochs=2, batch_size=7, crop=1, flip=True)
+
+    def loss(batch: Any) -> Any:
+        shown.extend(zip(batch.indices.tolist(), batch.views.tolist(), strict=True))
+        return F.cross_entropy(network(batch.images), batch.labels)
+
+    def prepare(indices: Any, views: Any) -> None:
+        assert len(told) == len(shown)
+        told.extend(zip(indices.tolist(), views.tolist(), strict=True))
+
+    trainee = Trainee(network, loss, prepare=prepare)
+    fit(trainee, task.train, task.info, settings, make_context(None), "part")
+    assert told == shown
+    assert len(told) == 2 * len(task.train)
+
+
 def test_warmup_rises_linearly_to_one_and_the_schedule_follows() -> None:
     """One and a half epochs of 4 steps rise in sixths; the cosine then starts at its peak."""
     found = [Train(warmup_epochs=1.5).rate(step, 16, 4) for step in range(16)]

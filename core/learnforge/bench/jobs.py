@@ -15,6 +15,7 @@ import torch
 
 from learnforge.files import fingerprint
 from learnforge.plugins import Plugins
+from learnforge.workers import end_with_parent
 
 T = TypeVar("T")
 
@@ -81,6 +82,7 @@ _PLUGINS: list[Plugins] = []
 
 def _start(plugins: Plugins) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    end_with_parent()
     torch.set_num_threads(1)
     _PLUGINS.append(plugins)
 

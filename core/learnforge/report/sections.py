@@ -21,6 +21,7 @@ def make_sections(run: RunSummary) -> list[Section]:
         for section in (
             *([_STAGES[stage.kind](stage)] if stage.kind in _STAGES else ()),
             *_tuned_sections(stage),
+            *_searched_sections(stage),
         )
     ]
     words = (
@@ -193,6 +194,46 @@ def _tuned_sections(stage: StageSummary) -> list[Section]:
     return [_search_words(title, tuned, f"Chosen: {chosen}. ")]
 
 
+def _searched_sections(stage: StageSummary) -> list[Section]:
+    """Return the section of the search for a student, if there was one."""
+    searched = stage.metrics.get("searched")
+    if not searched:
+        return []
+    words = f"Chosen: the student of trial {_trial_of(searched)}. "
+    return [_search_words(f"{stage.name}: student by {searched['searcher']}", searched, words)]
+
+
+def _trial_of(searched: Mapping[str, Any]) -> int:
+    """Return the number of the trial that evaluated the chosen design."""
+    own = [r for r in searched["history"] if r["state"] == "evaluated" and r["design"] == searched["design"]]
+    return int(own[0]["number"])
+
+
+def _teaching_words(m: Mapping[str, Any]) -> str:
+    """Say how student and teacher stand to each other, and what teaching cost."""
+    words = [
+        f"Student and teacher name the same class for {m['agreement']:.1%} of the test images. The teacher "
+        f"has {m['capacity_ratio']:.1f} times the student's parameters; on validation images it is better by "
+        f"{100 * m['accuracy_gap']:.1f} points."
+    ]
+    if m["assistants"]:
+        chain = ", ".join(_spell_model(model) for model in m["assistants"])
+        words.append(f"Between them taught, largest first: {chain}.")
+    forwards = m["teacher_forwards"]
+    if forwards["computed"] < forwards["asked"]:
+        words.append(
+            f"The teacher was asked for {forwards['asked']:,} views and computed {forwards['computed']:,}: "
+            f"its cache saved {forwards['saved']:.1%} of the forward passes."
+        )
+    words += [f"Note: {warning}." for warning in m["warnings"]]
+    return " ".join(words)
+
+
+def _spell_model(model: Mapping[str, Any]) -> str:
+    options = [f"{name} = {value}" for name, value in model.items() if name != "use"]
+    return f"{model['use']} ({', '.join(options)})"
+
+
 def _compared_section(stage: StageSummary) -> Section:
     m = stage.metrics
     own = "student" if stage.kind == "distill" else "transferred"
@@ -205,7 +246,7 @@ def _compared_section(stage: StageSummary) -> Section:
     if "teacher_test_accuracy" in m:
         teacher = f"{m['teacher_validation_accuracy']:.1%}", f"{m['teacher_test_accuracy']:.1%}"
         rows.append(("teacher", *teacher, f"{m['teacher_parameters']:,}"))
-        words = f"Student and teacher name the same class for {m['agreement']:.1%} of the test images."
+        words = _teaching_words(m)
     return Section(
         f"{stage.name}: {stage.kind} by {stage.method['use']}",
         words,

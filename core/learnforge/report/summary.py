@@ -94,7 +94,7 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
     if data["state"] in ("finished", "kept") and file.exists():
         metrics = json.loads(file.read_text(encoding="utf-8"))
     progress: dict[str, Any] = {}
-    for file_name in () if metrics else ("study.db", "options.db"):
+    for file_name in () if metrics else ("study.db", "options.db", "student.db"):
         progress = progress or _read_progress(folder / data["name"] / file_name)
     return StageSummary(
         data["name"],

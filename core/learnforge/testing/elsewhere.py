@@ -12,10 +12,8 @@ import importlib
 import importlib.util
 import json
 import multiprocessing
-import multiprocessing.connection
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, TypeVar
@@ -28,6 +26,7 @@ from torch import Tensor
 
 from learnforge.randomness import preserved
 from learnforge.testing.suite import Suite
+from learnforge.workers import end_with_parent
 
 T = TypeVar("T")
 _PROCESSES: list[concurrent.futures.ProcessPoolExecutor] = []
@@ -124,15 +123,7 @@ def _start() -> concurrent.futures.ProcessPoolExecutor:
 
 def _set_up(path: list[str]) -> None:
     sys.path[:] = path
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process with the one that started it, which may be gone without a word."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(0)
+    end_with_parent()
 
 
 def _digest(suite: Where, method: Where | None, given: Mapping[str, Any], threads: int) -> str:

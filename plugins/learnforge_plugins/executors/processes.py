@@ -11,9 +11,7 @@ Reference:
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -21,6 +19,7 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from learnforge import Executor, Slot, hookimpl
+from learnforge.workers import end_with_parent
 
 
 @frozen
@@ -71,20 +70,9 @@ def _start(slot: Slot, setup: Callable[..., None], arguments: tuple[Any, ...]) -
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(slot.threads)
     setup(slot, *arguments)
-
-
-def _end_with_parent() -> None:
-    """End this process when the driver is gone, which cannot say so when it is killed."""
-    import multiprocessing
-    import multiprocessing.connection
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 @hookimpl

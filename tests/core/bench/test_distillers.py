@@ -1,0 +1,189 @@
+"""The comparison of distillers: paired students, one teacher, a cache, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from learnforge import Plugins, RecipeError
+from learnforge.bench import distillers as bench
+from learnforge.bench.distillers import (
+    BASELINE,
+    Entry,
+    Result,
+    as_rows,
+    compare,
+    parse_entries,
+    read_setting,
+    summarise,
+)
+from learnforge.bench.published import Published, published_for
+from learnforge.cli.group import cli
+from learnforge.context import Silence
+
+CHANGES: dict[str, Any] = {
+    "task": {"use": "digits", "classes": [0, 1, 2], "labels_per_class": 10},
+    "teacher": {"use": "conv4", "width": 8, "blocks": 2},
+    "teacher_train": {"epochs": 2},
+    "student": {"use": "mlp", "hidden": [4]},
+    "train": {"epochs": 2, "crop": 1},
+}
+
+
+def test_every_method_gets_the_same_teacher_and_start(plugins: Plugins, tmp_path: Path) -> None:
+    """The teacher is trained once and its scores are shared; baselines do not ask it; results are kept."""
+    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    entries, _ = parse_entries(["kd", '{ use = "dist", beta = 1.0 }', "rkd"], plugins)
+    assert [entry.name for entry in entries] == [BASELINE, "kd", "dist, beta=1.0", "rkd"]
+    found = compare(entries, setting, 2, plugins, Silence(), workers=1)
+    assert [len(results) for results in found.values()] == [2, 2, 2, 2]
+    assert len((tmp_path / "students.jsonl").read_text().splitlines()) == 8
+    by_name = {entry.name: found[entry.key] for entry in entries}
+    assert all(r.asked == r.computed == 0 for r in by_name[BASELINE])
+    assert by_name["kd"][0].computed > 0
+    assert [r.computed for r in by_name["dist, beta=1.0"]] == [0, 0]
+    assert all(r.computed == r.asked > 0 for r in by_name["rkd"])  # it listens to layers
+    assert all(r.test is None for results in found.values() for r in results)
+    assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 1
+    assert list((tmp_path / "training").iterdir()) == []
+
+
+def test_it_goes_on_where_it_was_cut_off(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept is not trained again, and what was lost comes out the same."""
+    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    entries, _ = parse_entries(["kd"], plugins)
+    first = compare(entries, setting, 2, plugins, Silence(), workers=1)
+    lines = (tmp_path / "students.jsonl").read_text().splitlines()
+    (tmp_path / "students.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    monkeypatch.setattr(bench, "train_student", _never)
+    with pytest.raises(AssertionError, match="trained again"):
+        compare(entries, setting, 2, plugins, Silence(), workers=1)
+    monkeypatch.undo()
+    second = compare(entries, setting, 2, plugins, Silence(), workers=1)
+    accuracies = [
+        {key: [r.validation for r in results] for key, results in found.items()} for found in (first, second)
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+def _never(*arguments: Any) -> Any:
+    raise AssertionError("trained again")
+
+
+def _result(entry: Entry, seed: int, validation: float, test: float | None = None) -> Result:
+    return Result(entry.key, seed, validation, test, 10.0, 100, 200)
+
+
+def test_lines_by_hand() -> None:
+    """Gains are paired by seed: mean, standard error, and how many errors they are."""
+    base, other = Entry(BASELINE, None, BASELINE), Entry("kd", None, "k")
+    found = {
+        BASELINE: [_result(base, 0, 0.5, 0.50), _result(base, 1, 0.5, 0.60)],
+        "k": [_result(other, 0, 0.6, 0.53), _result(other, 1, 0.8, 0.65)],
+    }
+    lines = summarise([other, base], found)
+    assert [line.name for line in lines] == [BASELINE, "kd"]
+    assert lines[1].gain == pytest.approx(0.04)  # of the test accuracies: 0.03 and 0.05
+    assert lines[1].error == pytest.approx(0.01)
+    assert lines[1].validation == pytest.approx(0.7)
+    columns, rows = as_rows(lines, [Published("kd", 73.33)])
+    assert columns[-1] == "published"
+    assert rows[0][:4] == (BASELINE, "50.00 ± 0.00", "55.00 ± 7.07", "")
+    assert rows[1][1:] == ("70.00 ± 14.14", "59.00 ± 8.49", "+4.00 ± 1.00", "4.0", "10", "100", "73.33")
+
+
+def test_without_tests_gains_are_of_validation() -> None:
+    """Where the test split was not read, it is in no column."""
+    base, other = Entry(BASELINE, None, BASELINE), Entry("kd", None, "k")
+    found = {BASELINE: [_result(base, 0, 0.5)], "k": [_result(other, 0, 0.75)]}
+    columns, rows = as_rows(summarise([base, other], found))
+    assert "test" not in columns
+    assert rows[1][2] == "+25.00 ± 0.00"
+
+
+def test_published_figures_belong_to_their_pair() -> None:
+    """They stand beside CIFAR-100 and the pair that they were measured on, and nothing else."""
+    task = {"use": "torchvision", "name": "CIFAR100"}
+    teacher, student = ({"use": "resnet", "depth": depth, "width": 4} for depth in (32, 8))
+    found = {p.method: p.accuracy for p in published_for(task, teacher, student)}
+    assert found["kd"] == 73.33
+    assert found["crd"] == 75.51
+    assert published_for({**task, "name": "CIFAR10"}, teacher, student) == ()
+    assert list(published_for(task, student, teacher)) == []
+
+
+def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
+    """examples/recipes/cifar100-kd.toml has the training that the published figures are of."""
+    from learnforge.recipe import parse_recipe, read_recipe
+
+    path = Path(__file__).parents[3] / "examples" / "recipes" / "cifar100-kd.toml"
+    (stage,) = parse_recipe(read_recipe(path), plugins).stages
+    for train in (stage.train, stage.teacher_train):  # type: ignore[attr-defined]
+        assert (train.optimizer, train.momentum, train.nesterov) == ("sgd", 0.9, False)
+        assert (train.weight_decay, train.decay_all, train.batch_size) == (5e-4, True, 64)
+        rates = [train.learning_rate * train.rate(epoch, 240, 1) for epoch in (0, 149, 150, 180, 210, 239)]
+        assert rates == pytest.approx([0.05, 0.05, 5e-3, 5e-4, 5e-5, 5e-5])
+    assert stage.method.temperature == 4.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"student": None}, "student: is missing"),
+        ({"teacher_train": None}, "teacher: is a model without weights"),
+        ({"student": {"use": "mpl"}}, "did you mean 'mlp'"),
+        ({"train": {"epoch": 3}}, "did you mean 'epochs'"),
+    ],
+)
+def test_wrong_settings_are_refused(plugins: Plugins, tmp_path: Path, changes: Any, words: str) -> None:
+    """All that is wrong is told before anything trains."""
+    merged = {key: value for key, value in {**CHANGES, **changes}.items() if value is not None}
+    with pytest.raises(RecipeError) as caught:
+        read_setting({}, merged, tmp_path, plugins)
+    assert words in str(caught.value)
+
+
+def test_all_that_is_installed_by_default(plugins: Plugins) -> None:
+    """Without names every distiller is compared that can be made without options; the others are named."""
+    entries, left_out = parse_entries([], plugins)
+    assert {"kd", "dkd", "dist", "logit-std", "fitnet", "attention", "rkd", "crd"} <= {
+        e.name for e in entries
+    }
+    assert left_out == ["sum"]
+    with pytest.raises(RecipeError, match="did you mean 'kd'"):
+        parse_entries(["kdd"], plugins)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """`learnforge bench distillers` prints a table and writes it with the picture and the command."""
+    recipe = tmp_path / "recipe.toml"
+    lines = [
+        "[task]",
+        'use = "digits"',
+        "classes = [0, 1]",
+        "labels_per_class = 10",
+        "[[stage]]",
+        'kind = "distill"',
+        'use = "kd"',
+        'teacher = { use = "conv4", width = 4, blocks = 2 }',
+        "teacher_train = { epochs = 1 }",
+        'student = { use = "mlp", hidden = [4] }',
+    ]
+    recipe.write_text("\n".join(lines))
+    words = ["bench", "distillers", "logit-std", "--recipe", str(recipe), "--train", "{ epochs = 1 }"]
+    more = ["--seeds", "2", "--workers", "1", "--final", "--to", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli, words + more)
+    assert done.exit_code == 0, done.output
+    assert "logit-std" in done.output
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "| baseline |" in text
+    assert "Teacher conv4 (width=4, blocks=2)" in text
+    assert "Gain over the baseline" in (tmp_path / "out" / "results.html").read_text()
+    kept = [json.loads(line) for line in (tmp_path / "out" / "students.jsonl").read_text().splitlines()]
+    assert all(result["test"] is not None for result in kept)
