@@ -91,6 +91,12 @@ class Model(ABC):
         """Return the same model without pretrained weights; itself, unless it has such an option."""
         return self
 
+    def is_trained_for(self, task: TaskInfo) -> bool:
+        """Tell whether its network comes with weights for a task's classes, the head included: such a one may
+        teach as it is.
+        """
+        return False
+
     def family(self) -> Sequence[Model]:
         """Return this model in other sizes, from which assistants between a teacher and a student are
         chosen; none by default.

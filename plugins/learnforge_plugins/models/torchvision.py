@@ -1,7 +1,7 @@
 """torchvision's classification models by name, with or without the weights that torchvision publishes.
 
 Pretrained weights are read from torch's own cache and downloaded if they are not there; then the head is
-replaced by one for the task's classes.
+replaced by one for the task's classes, unless there are as many as the weights know.
 
 Reference:
     torchvision documentation, Models and pre-trained weights.
@@ -42,6 +42,10 @@ class TorchvisionModel(Model):
     def without_pretrained(self) -> Model:
         return evolve(self, weights=None)
 
+    def is_trained_for(self, task: TaskInfo) -> bool:
+        entry = self._entry()
+        return entry is not None and len(entry.meta["categories"]) == task.outputs
+
     def require(self) -> None:
         entry = self._entry()
         if entry is not None:
@@ -57,7 +61,8 @@ class TorchvisionModel(Model):
             classes = len(entry.meta["categories"])
             model = models.get_model(self.name, weights=None, num_classes=classes)
             _load_weights(model, self._find(entry))
-            replace_head(model, classes, task.outputs)
+            if task.outputs != classes:
+                replace_head(model, classes, task.outputs)
         _drop_auxiliary_heads(model)
         if task.input_shape[0] != 3:
             _replace_stem(model, task.input_shape[0])

@@ -136,7 +136,7 @@ def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
     ("changes", "words"),
     [
         ({"student": None}, "student: is missing"),
-        ({"teacher_train": None}, "teacher: is a model without weights"),
+        ({"teacher_train": None}, "teacher: is a model without weights for the task"),
         ({"student": {"use": "mpl"}}, "did you mean 'mlp'"),
         ({"train": {"epoch": 3}}, "did you mean 'epochs'"),
     ],

@@ -103,6 +103,17 @@ def test_cached_weights_are_loaded_under_a_new_head(make: Any, cache: Path) -> N
     assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
 
 
+def test_the_head_stays_where_the_classes_are_as_many(make: Any, cache: Path) -> None:
+    """With 1,000 classes the published head is kept and the model may teach as it is, with others not."""
+    published = _publish(cache, "squeezenet1_1", "IMAGENET1K_V1")
+    model = make(name="squeezenet1_1", weights="IMAGENET1K_V1")
+    network = model.build(_info((3, 64, 64), 1000))
+    assert all(torch.equal(t, network.state_dict()[name]) for name, t in published.state_dict().items())
+    assert model.is_trained_for(_info(classes=1000))
+    assert not model.is_trained_for(_info(classes=4))
+    assert not make(name="squeezenet1_1").is_trained_for(_info(classes=1000))
+
+
 def test_pretrained_stem_fits_grey_images(make: Any, cache: Path) -> None:
     """A grey image gets the features of the colour image with three equal channels."""
     _publish(cache, "mobilenet_v3_small", "IMAGENET1K_V1")

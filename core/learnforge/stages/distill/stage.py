@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, NetworkSpec, Provenance, copy_weights, from_model, trained_on
 from learnforge.context import Context
-from learnforge.errors import Problem, StageError
+from learnforge.errors import LearnforgeError, Problem, StageError
 from learnforge.evaluation import Normaliser, evaluate, predict, score
 from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
@@ -153,12 +153,12 @@ class DistillStage(Stage):
         problems = [
             fault for role, artifact in inputs.items() for fault in check_fit(role, artifact.task, task.info)
         ]
-        problems += self._check_teachers(inputs) + self._check_chain(inputs)
+        problems += self._check_teachers(task, inputs) + self._check_chain(inputs)
         if isinstance(self.student, StudentSearch):
             problems += check_settings(self.student.tune, "student.search", self.student.space)
         return problems or self._check_wiring(task, inputs)
 
-    def _check_teachers(self, inputs: Mapping[str, Artifact]) -> list[Problem]:
+    def _check_teachers(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         problems = []
         roles = _teachers(inputs)
         if not roles:
@@ -167,11 +167,11 @@ class DistillStage(Stage):
             words = f"must be one number for each of {len(roles)} teachers, got {list(self.teacher_weights)}"
             problems.append(Problem("teacher_weights", words))
         for role, reference in self.describe_inputs().items():
-            is_bare = isinstance(reference, Model) and reference.without_pretrained() == reference
-            if role in roles and is_bare and self.teacher_train is None:
+            knows_nothing = isinstance(reference, Model) and not _is_trained(reference, task)
+            if role in roles and knows_nothing and self.teacher_train is None:
                 words = (
-                    "is a model without weights, which knows nothing yet; say how to train it, "
-                    "`teacher_train = { epochs = … }`"
+                    "is a model without weights for the task's classes, which knows nothing yet; say how to "
+                    "train it, `teacher_train = { epochs = … }`"
                 )
                 problems.append(Problem(role, words))
         return problems
@@ -479,6 +479,14 @@ class _Lessons:
 def _teachers(inputs: Mapping[str, Artifact]) -> list[str]:
     """List the roles of the teachers, in order."""
     return [role for role in inputs if role.partition("[")[0] == "teacher"]
+
+
+def _is_trained(model: Model, task: Task) -> bool:
+    """Tell whether a model may teach as it is; what is wrong with it is reported where models are checked."""
+    try:
+        return model.is_trained_for(task.info)
+    except LearnforgeError:
+        return True
 
 
 def _with_student(

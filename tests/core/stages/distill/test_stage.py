@@ -443,7 +443,7 @@ def test_a_teacher_without_weights_is_trained_first(
     )
     (problem,) = stage.check(task, models)
     assert problem.path == "teacher"
-    assert "a model without weights, which knows nothing yet" in problem.message
+    assert "a model without weights for the task's classes, which knows nothing yet" in problem.message
     trained = evolve(stage, teacher_train=Train(epochs=8, batch_size=20, learning_rate=1e-2))
     assert trained.check(task, models) == []
     artifact = trained.run(task, models, make_context(None))
