@@ -19,6 +19,7 @@ from learnforge.discovery import GROUP
 from learnforge.options import OptionDescription, describe
 from learnforge.recipe import PluginSettings, RunSettings
 from learnforge.scaffold import write_package
+from learnforge.stages.distill import StudentSearch
 from learnforge.stages.meta.stage import EpisodeShape
 from learnforge.stages.ranges import Range, Tune
 from learnforge.stages.search.record import Filter, WarmStart
@@ -64,6 +65,7 @@ def recipe(plugins: Plugins) -> str:
     parts.append(_section("`episodes`", EpisodeShape))
     parts.append(_section("Ranges", Range))
     parts.append(_section("`tune`", Tune))
+    parts.append(_section("`student = { search = … }`", StudentSearch))
     return "\n\n".join(parts) + "\n"
 
 

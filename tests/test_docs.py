@@ -118,12 +118,13 @@ def test_every_method_is_documented(pages: dict[str, str], plugins: Plugins, nam
 def test_every_setting_of_a_recipe_is_documented(pages: dict[str, str], plugins: Plugins) -> None:
     """The page of recipes has every key of every kind of stage, of `train` and of the tables around them."""
     from learnforge.recipe import _STAGE_KEYS, PluginSettings, RunSettings
+    from learnforge.stages.distill import StudentSearch
     from learnforge.stages.ranges import Range, Tune
     from learnforge.stages.search.record import Filter, WarmStart
     from learnforge.stages.search.rungs import Rungs
 
     classes = [plugins.load("stage", kind) for kind in plugins.names("stage")]
-    tables = (Train, RunSettings, PluginSettings, Rungs, WarmStart, Filter, Range, Tune)
+    tables = (Train, RunSettings, PluginSettings, Rungs, WarmStart, Filter, Range, Tune, StudentSearch)
     for cls in (*classes, *tables):
         for field in attrs.fields(cls):
             if not field.metadata.get("internal"):

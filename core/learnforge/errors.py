@@ -11,7 +11,9 @@ LearnforgeError                 what a caller catches; the command line prints i
 │   └── ExportMismatchError     the exported file does not compute what the module computes
 └── RunError                    the run's folder cannot be used
     └── RunLockedError          another process is running in it
-PluginWarning (UserWarning)     a plugin is at fault, and the run goes on without it
+LearnforgeWarning (UserWarning) what a caller should know; the command line prints it as one line
+├── PluginWarning               a plugin is at fault, and the run goes on without it
+└── GapWarning                  a teacher is much larger than its student
 """
 
 from __future__ import annotations
@@ -133,5 +135,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? There are: {listing}" if close else f"there are: {listing}"
 
 
-class PluginWarning(UserWarning):
+class LearnforgeWarning(UserWarning):
+    """Base of every warning given on purpose."""
+
+
+class PluginWarning(LearnforgeWarning):
     """A plugin is at fault and the run goes on without it, or without that notification."""
+
+
+class GapWarning(LearnforgeWarning):
+    """A teacher is much larger than its student, which may learn more with an assistant between them."""

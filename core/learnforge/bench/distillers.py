@@ -22,14 +22,14 @@ from learnforge.artifact import load_artifact
 from learnforge.bench.jobs import Ledger, deviation, mean, run_jobs
 from learnforge.bench.published import Published
 from learnforge.context import Context, Progress
-from learnforge.errors import ArtifactError, Problem, RecipeError
+from learnforge.errors import ArtifactError, GapWarning, Problem, RecipeError
 from learnforge.files import fingerprint, remove, write_text
 from learnforge.heads import count_parameters
 from learnforge.options import read_table
 from learnforge.plugins import Plugins, identify, spell
 from learnforge.plugins.identity import core_version
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
-from learnforge.stages.distill import Distiller, DistillStage, GapWarning
+from learnforge.stages.distill import Distiller, DistillStage
 from learnforge.task import Task, TaskSource
 
 BASELINE = "baseline"

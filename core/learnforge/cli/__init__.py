@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from learnforge.errors import LearnforgeError, PluginWarning
+from learnforge.errors import LearnforgeError, LearnforgeWarning
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     is_debugging = "--debug" in given
     try:
         with warnings.catch_warnings():
-            _show_plugin_warnings()
+            _show_warnings()
             own = [word for word in given if word != "--debug"]
             code = cli.main(own, prog_name="learnforge", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -43,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _show_plugin_warnings() -> None:
-    """Show a plugin's fault as one line; other warnings as Python shows them."""
+def _show_warnings() -> None:
+    """Show learnforge's own warnings as one line, others as Python shows them."""
     show_others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        if issubclass(category, PluginWarning):
+        if issubclass(category, LearnforgeWarning):
             print(f"learnforge: warning: {message}", file=sys.stderr)  # noqa: T201
         else:
             show_others(message, category, *place)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from learnforge.stages.distill.distiller import Criterion, Distiller, label_loss
-from learnforge.stages.distill.gap import GapWarning
 from learnforge.stages.distill.stage import DistillStage, StudentSearch, learnforge_stages
 
 __all__ = [
     "Criterion",
     "DistillStage",
     "Distiller",
-    "GapWarning",
     "StudentSearch",
     "label_loss",
     "learnforge_stages",

@@ -29,10 +29,6 @@ ResNet-110 over ResNet-8, has 22."""
 MOST_ASSISTANTS = 2
 
 
-class GapWarning(UserWarning):
-    """The teacher is much larger than its student, which may learn more with an assistant between them."""
-
-
 def describe_gap(ratio: float) -> str:
     """Return the words of the warning about a capacity ratio, or ""."""
     if ratio <= WIDE_GAP:

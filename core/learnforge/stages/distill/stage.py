@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, NetworkSpec, Provenance, copy_weights, from_model, trained_on
 from learnforge.context import Context
-from learnforge.errors import LearnforgeError, Problem, StageError
+from learnforge.errors import GapWarning, LearnforgeError, Problem, StageError
 from learnforge.evaluation import Normaliser, evaluate, predict, score
 from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
@@ -28,7 +28,6 @@ from learnforge.space import Design, Model, Space
 from learnforge.stages.distill.cache import GIB, ViewCache
 from learnforge.stages.distill.distiller import Criterion, Distiller
 from learnforge.stages.distill.gap import (
-    GapWarning,
     as_table,
     choose_assistants,
     count_assistants,

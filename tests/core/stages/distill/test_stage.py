@@ -28,7 +28,8 @@ from learnforge import (
 )
 from learnforge import context as context_module
 from learnforge.artifact import NetworkSpec, copy_weights, from_module
-from learnforge.stages.distill import DistillStage, GapWarning, StudentSearch
+from learnforge.errors import GapWarning
+from learnforge.stages.distill import DistillStage, StudentSearch
 from learnforge.stages.distill import stage as distill_module
 from learnforge.testing.toys import make_task
 
