@@ -8,6 +8,7 @@ LearnforgeError                 what a caller catches; the command line prints i
 ├── ArtifactError               an artifact cannot be read, or does not fit what is asked of it
 ├── StageError                  a stage cannot finish
 │   ├── DivergedError           the loss is no longer finite; the last good checkpoint is kept
+│   ├── PlaceError              a teacher's scores depend on where in its batch an image stands
 │   └── ExportMismatchError     the exported file does not compute what the module computes
 └── RunError                    the run's folder cannot be used
     └── RunLockedError          another process is running in it
@@ -107,6 +108,10 @@ class DivergedError(StageError):
             f"{self.steps}. The last checkpoint before that is kept. Lower `learning_rate`, or set "
             f"`clip_norm` and `warmup_epochs`."
         )
+
+
+class PlaceError(StageError):
+    """A teacher's scores depend on where in its batch an image stands: a cache cannot give every bit back."""
 
 
 class ExportMismatchError(StageError):

@@ -105,6 +105,16 @@ def take_lock(stream: IO[bytes], wait: bool) -> bool:
     return True
 
 
+def share_lock(stream: IO[bytes]) -> None:
+    """Lock an open file beside others who share it: nobody can take it meanwhile. Windows has no such
+    lock.
+    """
+    if os.name != "nt":
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_SH)
+
+
 def release_lock(stream: IO[bytes]) -> None:
     """Unlock a file before it is closed."""
     if os.name == "nt":

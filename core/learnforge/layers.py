@@ -4,6 +4,7 @@ to.
 
 from __future__ import annotations
 
+import collections
 import difflib
 import itertools
 import re
@@ -35,12 +36,14 @@ class Layers:
         shapes: {layer: shape of its output, without the batch axis}, in the order in which they run.
         stages: Layers of the stages, from the input on.
         embedding: What goes into the last linear layer or convolution, as `layer:input`; None without one.
+        overwritten: Layers whose output the layer after them writes over, in place.
     """
 
     network: nn.Module
     shapes: Mapping[str, tuple[int, ...]]
     stages: tuple[str, ...] = ()
     embedding: str | None = None
+    overwritten: frozenset[str] = frozenset()
 
     def find(self, name: str) -> str:
         """Return the layer that a name means: a layer's own, `stage 2` (from 1; `stage -1` is the last),
@@ -49,6 +52,8 @@ class Layers:
         Raises:
             StageError: There is no such layer; stages and layers are listed.
         """
+        if name in self.shapes:
+            return name
         number = re.fullmatch(r"stage (-?\d+)", name)
         if number is not None:
             position = int(number.group(1))
@@ -83,6 +88,8 @@ class _Call:
     layer: nn.Module = field(repr=False)
     taken: tuple[int, ...] | None
     given: tuple[int, ...]
+    output: Tensor = field(repr=False)
+    version: int
 
 
 def read_layers(network: nn.Module, images: Tensor) -> Layers:
@@ -101,10 +108,15 @@ def read_layers(network: nn.Module, images: Tensor) -> Layers:
     finally:
         for handle in handles:
             handle.remove()
+    if not isinstance(scores, Tensor) or scores.ndim != 2:
+        what = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise StageError(f"{type(network).__name__} must put out class scores [batch, class], got {what}")
     heads = [call for call in calls if isinstance(call.layer, (nn.Linear, nn.Conv2d))]
     fitting = [call for call in heads if call.given[0] == scores.shape[1]] or heads
     embedding = f"{fitting[-1].name}{INPUT}" if fitting else None
-    return Layers(network, {call.name: call.given for call in calls}, _find_stages(calls), embedding)
+    overwritten = frozenset(call.name for call in calls if call.output._version != call.version)
+    shapes = {call.name: call.given for call in calls}
+    return Layers(network, shapes, _find_stages(calls), embedding, overwritten)
 
 
 def plain_name(name: str) -> str:
@@ -121,21 +133,20 @@ def _note(name: str, calls: list[_Call]) -> Any:
     def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor):
             taken = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
-            calls.append(
-                _Call(
-                    name,
-                    layer,
-                    tuple(taken.shape[1:]) if taken is not None else None,
-                    tuple(output.shape[1:]),
-                )
-            )
+            before = tuple(taken.shape[1:]) if taken is not None else None
+            calls.append(_Call(name, layer, before, tuple(output.shape[1:]), output, output._version))
 
     return hook
 
 
 def _find_stages(calls: Sequence[_Call]) -> tuple[str, ...]:
-    """Return the last layer of every resolution that has a height or width above 1."""
-    atoms = [call for call in _atoms(calls) if _resolution(call.given)]
+    """Return the last layer of every resolution that has a height or width above 1; none of a network that
+    keeps channels last, whose layers say nothing of height and width.
+    """
+    often = collections.Counter(call.name for call in calls)
+    atoms = [call for call in _atoms(calls) if _resolution(call.given) and often[call.name] == 1]
+    if any(_keeps_channels_last(call) for call in atoms):
+        return ()
     groups = itertools.groupby(atoms, key=lambda call: _resolution(call.given))
     return tuple([*members][-1].name for _, members in groups)
 
@@ -167,6 +178,11 @@ def _spans(call: _Call, inside: Sequence[_Call]) -> bool:
     """Tell whether a layer goes through more than one new resolution."""
     found = {_resolution(c.given) for c in inside} - {None, _resolution(call.taken or ())}
     return len(found) > 1
+
+
+def _keeps_channels_last(call: _Call) -> bool:
+    layer = call.layer
+    return isinstance(layer, nn.LayerNorm) and layer.normalized_shape[-1:] == call.given[-1:]
 
 
 def _resolution(shape: tuple[int, ...]) -> tuple[int, int] | None:

@@ -374,8 +374,12 @@ def _parse_method(
         ]
         return None
     if isinstance(table.get("use"), list) and cls.method_of_many is not None:
-        options = {"methods": table["use"], **table.get("options", {})}
-        table = {**table, "use": cls.method_of_many, "options": options}
+        given = table.get("options", {})
+        if not isinstance(given, Mapping) or "methods" in given:
+            words = "must be a table without `methods`, which are in `use`"
+            problems.append(Problem(f"{path}.options", f"{words}, got {given!r}"))
+            return None
+        table = {**table, "use": cls.method_of_many, "options": {"methods": table["use"], **given}}
     if not isinstance(table.get("use"), str):
         problems.append(Problem(f"{path}.use", f"must name a {kind}; {nearest('', plugins.names(kind))}"))
         return None

@@ -47,9 +47,11 @@ class Tapped:
         for name, layer in wanted.items():
             module = modules[layer.removesuffix(INPUT)]
             if layer.endswith(INPUT):
-                self._handles.append(module.register_forward_pre_hook(self._catch_input(name)))
+                hook = self._catch_input(name)
+                self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             else:
-                self._handles.append(module.register_forward_hook(self._catch(name)))
+                hook = self._catch(name, layer in layers.overwritten)
+                self._handles.append(module.register_forward_hook(hook))
         self._is_traced = bool(wanted) and is_compiled(self.network)
         if self._is_traced:
             torch.compiler.reset()  # code that was compiled without the hooks would go on without them
@@ -69,14 +71,14 @@ class Tapped:
         if self._is_traced:
             torch.compiler.reset()
 
-    def _catch(self, name: str) -> Any:
+    def _catch(self, name: str, is_overwritten: bool) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self._caught[name] = output
+            self._caught[name] = output.clone() if is_overwritten else output
 
         return hook
 
     def _catch_input(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any) -> None:
-            self._caught[name] = inputs[0]
+        def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            self._caught[name] = (*inputs, *named.values())[0]
 
         return hook

@@ -120,6 +120,7 @@ class Trainee:
             all of the network, and of `extra`, at the full rate.
         extra: A module that is trained and checkpointed with the network and dropped afterwards.
         set_mode: Puts the network into training mode, frozen parts excepted.
+        counts: Numbers that the loss keeps count of; checkpointed, and restored in place.
         prepare: Called before each epoch with the images that it will show: indices int64 [image] and views
             int64 [image], on the CPU.
     """
@@ -129,6 +130,7 @@ class Trainee:
     groups: Sequence[Mapping[str, Any]] | None = None
     extra: nn.Module | None = None
     set_mode: Callable[[], Any] | None = None
+    counts: dict[str, int] = field(factory=dict)
     prepare: Callable[[Tensor, Tensor], None] | None = None
 
     def parameter_groups(self) -> list[Mapping[str, Any]]:
@@ -370,6 +372,7 @@ class _Training:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
             "history": self.history,
+            "counts": dict(self.trainee.counts),
             "best": self.best,
             "best_accuracy": self.best_accuracy,
             "best_epoch": self.best_epoch,
@@ -383,6 +386,7 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.trainee.counts.update(state["counts"])
         self.epoch, self.history, self.best = state["epoch"], state["history"], state["best"]
         self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
 

@@ -11,6 +11,7 @@ from torchvision import models
 
 from learnforge import Plugins, StageError
 from learnforge.layers import read_layers
+from learnforge.taps import Tapped
 from learnforge.testing.network import make_info
 
 
@@ -142,3 +143,64 @@ def test_transformers_have_an_embedding_and_no_stages() -> None:
     layers = read_layers(network.eval(), torch.zeros(1, 3, 32, 32))
     assert layers.embedding == "heads.head:input"
     assert layers.shapes["encoder.layers.encoder_layer_0"] == (17, 16)
+
+
+def test_channels_last_networks_have_no_stages() -> None:
+    """A Swin transformer keeps channels last: its layers are named, not counted."""
+    layers = read_layers(models.swin_t(weights=None).eval(), torch.zeros(1, 3, 64, 64))
+    assert layers.stages == ()
+    assert layers.embedding == "head:input"
+
+
+class Repeating(nn.Module):
+    """Runs one block three times, and its head by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2))
+        self.embedding = nn.Linear(4, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stem(images)
+        for _ in range(3):
+            features = self.block(features)
+        result: Tensor = self.head(input=self.embedding(features.mean((2, 3))))
+        return result
+
+
+def test_repeated_layers_are_no_stages() -> None:
+    """A layer that runs several times has no place of its own; a layer's own name comes before a meaning."""
+    network = Repeating().eval()
+    layers = read_layers(network, torch.zeros(2, 3, 16, 16))
+    assert layers.stages == ("stem",)
+    assert layers.find("embedding") == "embedding"
+    tapped = Tapped(layers, ["head:input", "embedding"])
+    taps = tapped(torch.zeros(2, 3, 16, 16)).taps
+    assert torch.equal(taps["head:input"], taps["embedding"])
+
+
+def test_what_is_overwritten_is_kept() -> None:
+    """A tap before an in-place layer shows what its own layer put out."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 2)).eval()
+    layers = read_layers(network, torch.randn(1, 1, 8, 8))
+    assert layers.overwritten == {"0"}
+    taps = Tapped(layers, ["0", "1"])(torch.randn(4, 1, 8, 8)).taps
+    assert taps["0"].min().item() < 0
+    assert torch.equal(taps["0"].relu(), taps["1"])
+
+
+class Pair(nn.Module):
+    """Gives two things."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images, images
+
+
+def test_networks_without_class_scores_are_refused() -> None:
+    """What gives no single tensor of scores is named."""
+    with pytest.raises(StageError, match=r"Pair must put out class scores \[batch, class\], got tuple"):
+        read_layers(Pair(), torch.zeros(1, 3))
+    with pytest.raises(StageError, match=r"got \[1, 3, 4\]"):
+        read_layers(nn.Identity(), torch.zeros(1, 3, 4))

@@ -198,3 +198,18 @@ def test_stages_are_frozen(plugins: Plugins) -> None:
     first, again = parse_recipe(DISTILL, plugins), parse_recipe(DISTILL, plugins)
     assert first.stages == again.stages
     assert evolve(first.stages[0], baseline=True) != first.stages[0]
+
+
+def test_several_methods_at_once(plugins: Plugins) -> None:
+    """`use = [...]` is the method of many, with the list as its methods; options must leave them alone."""
+    data = copy.deepcopy(DISTILL)
+    stage = next(table for table in data["stage"] if table["kind"] == "distill")
+    stage["use"] = ["kd", {"use": "dist", "beta": 1.0}]
+    stage["options"] = {"weights": [1.0, 0.5]}
+    made = next(s for s in parse_recipe(data, plugins).stages if s.kind == "distill")
+    assert [type(method).__name__ for method in made.method.methods] == ["KD", "DIST"]
+    assert made.method.weights == (1.0, 0.5)
+    for wrong in ("x", {"methods": ["dkd"]}):
+        stage["options"] = wrong
+        with pytest.raises(lf.RecipeError, match="must be a table without `methods`, which are in `use`"):
+            parse_recipe(data, plugins)

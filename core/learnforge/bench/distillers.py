@@ -18,17 +18,18 @@ import attrs
 import torch
 from attrs import asdict, evolve, frozen
 
-from learnforge.artifact import load_artifact
+from learnforge.artifact import Artifact, load_artifact
 from learnforge.bench.jobs import Ledger, deviation, mean, run_jobs
 from learnforge.bench.published import Published
-from learnforge.context import Context, Progress
-from learnforge.errors import ArtifactError, GapWarning, Problem, RecipeError
+from learnforge.context import Context, Progress, choose_device
+from learnforge.errors import GapWarning, PlaceError, Problem, RecipeError
 from learnforge.files import fingerprint, remove, write_text
 from learnforge.heads import count_parameters
 from learnforge.options import read_table
 from learnforge.plugins import Plugins, identify, spell
 from learnforge.plugins.identity import core_version
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
+from learnforge.space import Model
 from learnforge.stages.distill import Distiller, DistillStage
 from learnforge.task import Task, TaskSource
 
@@ -81,11 +82,52 @@ class Setting:
         stage: The stage, its method left open.
         task: The task.
         folder: Keeps teacher, cache and what is in training.
+        device: Where it trains, as torch spells it.
     """
 
     stage: DistillStage
     task: TaskSource
     folder: Path
+    device: str = "cpu"
+
+    @property
+    def inputs(self) -> dict[str, Artifact]:
+        """Teacher and student as the stage names them."""
+        recipe: Any = Recipe(None, self.task, (self.stage,), {})  # type: ignore[arg-type]
+        return resolve_inputs(self.stage, 0, recipe, self.load_task(), {})
+
+    def load_task(self) -> Task:
+        """Read the task, once in a process."""
+        key = repr(self.task)
+        if key not in _TASKS:
+            _TASKS[key] = self.task.load()
+        return _TASKS[key]
+
+    @property
+    def teacher_folder(self) -> Path:
+        """Where the teacher is kept; another teacher has another folder."""
+        train = self.stage.teacher_train
+        made_of = [self.load_task().content, _print_of(self, "teacher"), asdict(train) if train else None]
+        return self.folder / "teachers" / fingerprint(made_of)[:16]
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What students depend on, their method and seed apart."""
+        stage = evolve(self.stage, method=None)
+        inputs = {role: _print_of(self, role) for role in stage.describe_inputs()}
+        data = {"stage": stage.fingerprint_data(), "inputs": inputs, "task": self.load_task().content}
+        return {**data, "core": core_version(), "torch": torch.__version__, "device": self.device}
+
+
+_TASKS: dict[str, Task] = {}
+
+
+def _print_of(setting: Setting, role: str) -> Any:
+    """Return what an input is: a model's options and code, or an artifact's content."""
+    reference = setting.stage.describe_inputs()[role]
+    if isinstance(reference, Model):
+        return [spell(reference), asdict(identify(reference))]
+    return setting.inputs[role].content
 
 
 @frozen
@@ -141,6 +183,14 @@ def read_setting(
         value = place.get(key)
         if isinstance(value, str) and value in plugins.names("task" if key == "task" else "model"):
             place[key] = {"use": value}
+    forms = {"teacher": (list,), "student": (list, Mapping)}
+    wrong = [
+        Problem(key, f"must be a single network here, got {table[key]!r}")
+        for key, kinds in forms.items()
+        if isinstance(table.get(key), kinds) and "use" not in table[key]
+    ]
+    if wrong:
+        raise RecipeError(wrong, "bench")
     missing = [key for key in ("teacher", "student") if key not in table]
     missing += ["task"] if data["task"] is None else []
     if missing:
@@ -148,11 +198,15 @@ def read_setting(
             [Problem(key, f"is missing; give `--{key}`, or a `--recipe`") for key in missing], "bench"
         )
     parsed = parse_recipe({**data, "stage": [table]}, plugins, "bench")
-    check_recipe(parsed, plugins, Tasks(), "bench")
     (stage,) = parsed.stages
     assert isinstance(stage, DistillStage)
     assert parsed.task is not None
-    return Setting(stage, parsed.task, folder)
+    if stage.ranges:
+        problems = [Problem(path, "must be a value here, it is a range") for path in stage.ranges]
+        raise RecipeError(problems, "bench")
+    check_recipe(parsed, plugins, Tasks(), "bench")
+    device = recipe.get("run", {}).get("device", "auto")
+    return Setting(stage, parsed.task, folder, str(choose_device(device)))
 
 
 def parse_entries(texts: Sequence[str], plugins: Plugins) -> tuple[list[Entry], list[str]]:
@@ -185,6 +239,34 @@ def parse_entries(texts: Sequence[str], plugins: Plugins) -> tuple[list[Entry], 
     return entries, left_out
 
 
+def check_entries(
+    entries: Sequence[Entry], setting: Setting, is_strict: bool
+) -> tuple[list[Entry], dict[str, str]]:
+    """Find the methods that cannot be wired to teacher and student, before anything trains.
+
+    Args:
+        entries: What is to be compared.
+        setting: Teacher and student.
+        is_strict: Raise an error for them, where they were asked for by name.
+
+    Returns:
+        The entries that can, and {name: why not} of the others.
+
+    Raises:
+        RecipeError: One cannot, and `is_strict`.
+    """
+    task, inputs = setting.load_task(), setting.inputs
+    faults = {
+        entry.name: str(problem)
+        for entry in entries
+        if entry.method is not None
+        for problem in evolve(setting.stage, method=entry.method).check(task, inputs)
+    }
+    if faults and is_strict:
+        raise RecipeError([Problem(name, words) for name, words in faults.items()], "bench")
+    return [entry for entry in entries if entry.name not in faults], faults
+
+
 def _needs_options(cls: type) -> bool:
     return any(f.default is attrs.NOTHING for f in attrs.fields(cls))
 
@@ -212,12 +294,11 @@ def compare(
     Returns:
         {key of an entry: its results, by seed}.
     """
-    task = setting.task.load()
-    ledger = Ledger(setting.folder / "students.jsonl", _conditions(setting, task, is_final))
+    ledger = Ledger(setting.folder / "students.jsonl", {**setting.conditions, "final": is_final})
     found = {(r.entry, r.seed): r for r in (Result(**data) for data in ledger.read())}
-    ready_teacher(setting, task, plugins, progress)
+    ready_teacher(setting, plugins, progress)
     jobs = [
-        (entry, setting, seed, is_final)
+        (entry, setting, seed, is_final, ledger.conditions)
         for seed in range(seeds)
         for entry in entries
         if (entry.key, seed) not in found
@@ -231,62 +312,36 @@ def compare(
     return {entry.key: [found[entry.key, seed] for seed in range(seeds)] for entry in entries}
 
 
-def _conditions(setting: Setting, task: Task, is_final: bool) -> dict[str, Any]:
-    stage = evolve(setting.stage, method=None)
-    inputs = {role: repr(reference) for role, reference in stage.describe_inputs().items()}
-    data = {"stage": stage.fingerprint_data(), "inputs": inputs, "task": task.content}
-    return {**data, "final": is_final, "core": core_version(), "torch": torch.__version__}
-
-
-def ready_teacher(setting: Setting, task: Task, plugins: Plugins, progress: Progress) -> None:
-    """Train the teacher once, on one thread, and keep it in the folder."""
-    folder = setting.folder / "teacher"
-    inputs = _inputs(setting, task)
-    print_ = fingerprint([task.content, repr(inputs["teacher"].spec), repr(setting.stage.teacher_train)])
-    try:
-        if load_artifact(folder).provenance.fingerprint == print_:
-            return
-    except ArtifactError:
-        pass
-    context = Context("teacher", 0, torch.device("cpu"), plugins, folder, progress=progress)
+def ready_teacher(setting: Setting, plugins: Plugins, progress: Progress) -> None:
+    """Train the teacher once, on one thread, and keep it in its folder."""
+    folder = setting.teacher_folder
+    if (folder / "artifact.json").exists():
+        return
+    context = Context("teacher", 0, torch.device(setting.device), plugins, folder, progress=progress)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        artifact = setting.stage.train_teacher(task, inputs, context)
+        artifact = setting.stage.train_teacher(setting.load_task(), setting.inputs, context)
     finally:
         torch.set_num_threads(threads)
-    evolve(artifact, provenance=evolve(artifact.provenance, fingerprint=print_)).save(folder)
+    artifact.save(folder)
     context.clear_checkpoints()
 
 
-def _inputs(setting: Setting, task: Task) -> dict[str, Any]:
-    recipe: Any = Recipe(None, setting.task, (setting.stage,), {})  # type: ignore[arg-type]
-    return resolve_inputs(setting.stage, 0, recipe, task, {})
-
-
-_TASKS: dict[str, Task] = {}
-"""In a worker: the task that it has read, by its source."""
-
-
-def train_student(plugins: Plugins, entry: Entry, setting: Setting, seed: int, is_final: bool) -> Result:
-    """Train and judge one student; goes on from its checkpoint."""
-    if repr(setting.task) not in _TASKS:
-        _TASKS[repr(setting.task)] = setting.task.load()
-    task = _TASKS[repr(setting.task)]
+def train_student(
+    plugins: Plugins, entry: Entry, setting: Setting, seed: int, is_final: bool, conditions: str
+) -> Result:
+    """Train and judge one student; goes on from its checkpoint, if it was made under equal conditions."""
+    task = setting.load_task()
     judged = task if is_final else evolve(task, test=task.validation)
-    folder = setting.folder / "training" / f"{entry.key}-{seed}"
-    context = Context(entry.name, seed, torch.device("cpu"), plugins, folder, setting.folder / "cache")
-    inputs = {**_inputs(setting, task), "teacher": load_artifact(setting.folder / "teacher")}
+    folder = setting.folder / "training" / f"{entry.key}-{seed}-{conditions[:16]}"
+    device = torch.device(setting.device)
+    context = Context(entry.name, seed, device, plugins, folder, setting.folder / "cache")
+    inputs = {**setting.inputs, "teacher": load_artifact(setting.teacher_folder)}
     start = time.perf_counter()
-    if entry.method is None:
-        artifact = setting.stage.run_baseline(judged, inputs, context)
-    else:
-        stage = evolve(setting.stage, method=entry.method)
-        if not stage.listens_to_teacher(task, inputs, context):
-            stage = evolve(stage, cache="views")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", GapWarning)  # the table says how large both are
-            artifact = stage.run(judged, inputs, context)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GapWarning)  # the table says how large both are
+        artifact = _teach(entry, setting.stage, judged, inputs, context)
     seconds = time.perf_counter() - start
     remove(folder)
     m = artifact.metrics
@@ -295,6 +350,21 @@ def train_student(plugins: Plugins, entry: Entry, setting: Setting, seed: int, i
     return Result(
         entry.key, seed, m["validation_accuracy"], test, seconds, forwards["computed"], forwards["asked"]
     )
+
+
+def _teach(
+    entry: Entry, stage: DistillStage, task: Task, inputs: Mapping[str, Artifact], context: Context
+) -> Artifact:
+    """Train a student, with a cache where the method and the teacher allow one."""
+    if entry.method is None:
+        return stage.run_baseline(task, inputs, context)
+    stage = evolve(stage, method=entry.method)
+    if stage.listens_to_teacher(task, inputs, context):
+        return stage.run(task, inputs, context)
+    try:
+        return evolve(stage, cache="views").run(task, inputs, context)
+    except PlaceError:
+        return stage.run(task, inputs, context)
 
 
 def summarise(entries: Sequence[Entry], found: Mapping[str, Sequence[Result]]) -> list[Line]:
@@ -357,9 +427,7 @@ def _spread(value: float, spread: float) -> str:
 
 def describe_setting(setting: Setting, found: Mapping[str, Sequence[Result]], plugins: Plugins) -> str:
     """Say in a sentence what was compared."""
-    task = setting.task.load()
-    teacher = load_artifact(setting.folder / "teacher")
-    inputs = _inputs(setting, task)
+    teacher, inputs = load_artifact(setting.teacher_folder), setting.inputs
     sizes = [count_parameters(a.network(plugins)) for a in (teacher, inputs["student"])]
     epochs, seeds = setting.stage.train.epochs, len(found[BASELINE])
     names = [_words(artifact.spec.table) for artifact in (teacher, inputs["student"])]
@@ -391,7 +459,7 @@ def write_results(setting: Setting, words: str, lines: Sequence[Line], rows: Any
     )
     columns, cells = rows
     section = Section("Distillers", f"{words}. Again: {command}", columns, cells, [picture])
-    title = f"Distillers on {setting.task.load().info.name}"
+    title = f"Distillers on {setting.load_task().info.name}"
     write_text(setting.folder / "results.html", page_html(title, "learnforge bench distillers", [section]))
     write_text(setting.folder / "results.md", page_markdown(title, [section]))
     shutil.rmtree(setting.folder / "training", ignore_errors=True)

@@ -93,7 +93,9 @@ def searchers_command(
 @click.option(
     "--seeds", type=click.IntRange(2), default=5, show_default=True, help="Students of each method."
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes; by default one for each core, one on a GPU."
+)
 @click.option("--final", "is_final", is_flag=True, help="Judge on the test split: once, when all is chosen.")
 @click.option(
     "--to",
@@ -124,6 +126,7 @@ def distillers_command(
     """
     from learnforge.bench.distillers import (
         as_rows,
+        check_entries,
         compare,
         describe_setting,
         parse_entries,
@@ -143,9 +146,11 @@ def distillers_command(
     data = read_recipe(find_recipe(recipe)) if recipe else {}
     setting = read_setting(data, changes, folder, plugins)
     entries, left_out = parse_entries(distillers, plugins)
-    if left_out:
-        click.echo(f"left out, since they need options: {', '.join(left_out)}")
-    cores = workers or os.cpu_count() or 1
+    entries, faults = check_entries(entries, setting, bool(distillers))
+    reasons = {**dict.fromkeys(left_out, "it needs options"), **faults}
+    for name, reason in reasons.items():
+        click.echo(f"{name} is left out: {reason}")
+    cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
     found = compare(entries, setting, seeds, plugins, choose_progress(), cores, is_final)
     lines = summarise(entries, found)
     stage = setting.stage

@@ -213,8 +213,8 @@ def _teaching_words(m: Mapping[str, Any]) -> str:
     """Say how student and teacher stand to each other, and what teaching cost."""
     words = [
         f"Student and teacher name the same class for {m['agreement']:.1%} of the test images. The teacher "
-        f"has {m['capacity_ratio']:.1f} times the student's parameters; on validation images it is better by "
-        f"{100 * m['accuracy_gap']:.1f} points."
+        f"has {m['capacity_ratio']:.1f} times the student's parameters; on validation images it gets "
+        f"{100 * m['accuracy_gap']:+.1f} points."
     ]
     if m["assistants"]:
         chain = ", ".join(_spell_model(model) for model in m["assistants"])

@@ -74,6 +74,14 @@ class Stage(ABC):
         source = next(iter(inputs.values()))
         return attrs.evolve(source, task=task.info, weights=None, adapter={}, adapter_options={})
 
+    def prepare(
+        self, task: Task, inputs: Mapping[str, Artifact], context: Context
+    ) -> tuple[Stage, Mapping[str, Artifact]]:
+        """Do once what all trials of a search over the stage share; return the stage and its inputs with it
+        done.
+        """
+        return self, inputs
+
     def for_trial(self) -> Stage:
         """Return the stage without what only a report needs, such as a baseline: a trial of a search over
         its options.

@@ -8,6 +8,7 @@ test split is not read before the options are chosen.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import nn
 
 from learnforge.artifact import Artifact, from_model
 from learnforge.context import Context
-from learnforge.errors import Problem, StageError, nearest
+from learnforge.errors import LearnforgeWarning, Problem, StageError, nearest
 from learnforge.randomness import seeded
 from learnforge.space import COSTS, Design, Model, Pick, Space, measure_cost, measure_latency
 from learnforge.stages.ranges import Range, Tune, set_options
@@ -132,7 +133,9 @@ class StageEvaluator(Evaluator):
             cache_folder=self.cache_folder,
             executor=place.plugins.load("executor", "serial")(),
         )
-        artifact = stage.run(task, inputs, context)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LearnforgeWarning)  # the stage itself says it again
+            artifact = stage.run(task, inputs, context)
         found = stage.measured(artifact.metrics)
         found.pop("latency_ms", None)  # measured beforehand, undisturbed
         missing = [name for name in self.wanted if name not in found and name not in self.dear]
@@ -217,11 +220,12 @@ def carry_out(stage: Stage, task: Task, inputs: Mapping[str, Artifact], context:
     """Run a stage; where options are ranges, search them first."""
     if stage.tune is None:
         return stage.run(task, inputs, context)
-    space = OptionSpace(stage.ranges)
-    best, told = search_stage(stage, stage.tune, space, with_options, task, inputs, context, "options")
+    space, tune = OptionSpace(stage.ranges), stage.tune
+    stage, inputs = stage.prepare(task, inputs, context)
+    best, told = search_stage(stage, tune, space, with_options, task, inputs, context, "options")
     chosen, known = with_options(stage, task, inputs, best)
     artifact = chosen.run(task, known, context)
-    tuned = {"options": best, **describe_search(stage.tune, told)}
+    tuned = {"options": best, **describe_search(tune, told)}
     return evolve(artifact, metrics={**artifact.metrics, "tuned": tuned})
 
 

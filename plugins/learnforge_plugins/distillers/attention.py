@@ -10,7 +10,7 @@ Reference:
     Zagoruyko & Komodakis, Paying more attention to attention: improving the performance of convolutional
     neural networks via attention transfer, 2017. arXiv:1612.03928
 Differs:
-    The square of the distance, averaged over pixels, as in the authors' code; `weight` is their beta / 2.
+    The square of the distance, averaged over pixels, as in the authors' code; `weight` is their beta.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import ge, gt
+from attrs.validators import ge
 from torch import Tensor
 
 from learnforge import (
@@ -46,13 +46,13 @@ class Attention(Distiller):
         pairs: {student layer: teacher layer}, by name or as `stage 2`; all stages, paired from the last, by
             default.
         weight: Weight of the attention maps, from 0.
-        power: p, above 0; the higher, the more the most active place counts.
+        power: p, from 1; the higher, the more the most active place counts.
         labels: Weight of the cross-entropy with the labels, from 0.
     """
 
     pairs: Pairs = field(factory=dict)
     weight: float = field(default=1000.0, validator=ge(0.0))
-    power: float = field(default=2.0, validator=gt(0.0))
+    power: float = field(default=2.0, validator=ge(1.0))
     labels: float = field(default=1.0, validator=ge(0.0))
 
     zero_at_teacher: ClassVar[Mapping[str, Any] | None] = {"labels": 0.0}

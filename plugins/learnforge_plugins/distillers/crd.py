@@ -87,13 +87,15 @@ class _Contrast(nn.Module):
         self.register_buffer("classes", labels.clone())
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        own = F.normalize(self.own_map(pool(student.taps[_TAP])).float(), dim=1)
-        known = F.normalize(self.known_map(pool(teacher.taps[_TAP])).float(), dim=1)
-        is_negative = self._draw(batch)
-        pulled = self._compare(own, self.known_bank), self._compare(known, self.own_bank)
-        self._estimate(pulled, batch, is_negative)
-        contrast = self._nce(pulled[0] - self.known_log_z, batch, is_negative)
-        contrast = contrast + self._nce(pulled[1] - self.own_log_z, batch, is_negative)
+        features = [pool(outputs.taps[_TAP]).float() for outputs in (student, teacher)]
+        with torch.autocast(features[0].device.type, enabled=False):  # exp(… / tau) needs single precision
+            own = F.normalize(self.own_map(features[0]), dim=1)
+            known = F.normalize(self.known_map(features[1]), dim=1)
+            is_negative = self._draw(batch)
+            pulled = self._compare(own, self.known_bank), self._compare(known, self.own_bank)
+            self._estimate(pulled, batch, is_negative)
+            contrast = self._nce(pulled[0] - self.known_log_z, batch, is_negative)
+            contrast = contrast + self._nce(pulled[1] - self.own_log_z, batch, is_negative)
         if self.training:
             self.own_bank = self._remember(self.own_bank, own, batch)
             self.known_bank = self._remember(self.known_bank, known, batch)

@@ -58,11 +58,11 @@ class DKD(Distiller):
 
 def _split(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return log b, [batch, 2], and log q, [batch, class - 1]."""
-    is_other = F.one_hot(labels, scores.shape[1]) == 0
-    logs = scores.log_softmax(1)
-    others = logs[is_other].view(len(scores), -1)
+    logs, true = scores.log_softmax(1), labels[:, None]
+    classes = torch.arange(scores.shape[1] - 1, device=scores.device)
+    others = logs.gather(1, classes + (classes >= true))  # all columns but the true class's
     # log (1 - p_y) as a sum over the others, since 1 - p_y rounds to 0 for a sure network
-    binary = torch.stack([logs[~is_other], others.logsumexp(1)], 1)
+    binary = torch.cat([logs.gather(1, true), others.logsumexp(1, keepdim=True)], 1)
     return binary, others.log_softmax(1)
 
 

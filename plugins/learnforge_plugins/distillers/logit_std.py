@@ -49,7 +49,9 @@ class LogitStd(Distiller):
 
 
 def _standardise(scores: Tensor) -> Tensor:
-    """Give the scores of each image mean 0 and deviation 1; scores that are all equal become 0."""
+    """Give the scores of each image mean 0 and deviation 1; scores that are all equal become 0, with the
+    steep slope of the authors' epsilon.
+    """
     return (scores - scores.mean(1, keepdim=True)) / (scores.std(1, keepdim=True) + _EPSILON)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from attrs import field, frozen
 from attrs.validators import ge
@@ -52,8 +53,9 @@ class RKD(Distiller):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         own, known = (pool(outputs.taps[_TAP]).float() for outputs in (student, teacher))
-        pairs = F.smooth_l1_loss(_distances(own), _distances(known))
-        triplets = F.smooth_l1_loss(_angles(own), _angles(known))
+        with torch.autocast(own.device.type, enabled=False):  # small differences need single precision
+            pairs = F.smooth_l1_loss(_distances(own), _distances(known))
+            triplets = F.smooth_l1_loss(_angles(own), _angles(known))
         return self.labels * label_loss(student, batch) + self.distance * pairs + self.angle * triplets
 
 
@@ -66,9 +68,11 @@ def _distances(points: Tensor) -> Tensor:
 
 
 def _angles(points: Tensor) -> Tensor:
-    """Return psi_A of all triplets: [batch (b), batch (a), batch (c)]."""
-    edges = F.normalize(points[None] - points[:, None], dim=2)
-    return edges @ edges.transpose(1, 2)
+    """Return psi_A of all triplets: [batch (b), batch (a), batch (c)], 0 where two points coincide."""
+    edges = points[None] - points[:, None]
+    squares = edges.square().sum(2, keepdim=True)
+    units = edges / squares.clamp(min=_EPSILON).sqrt() * (squares > _EPSILON)
+    return units @ units.transpose(1, 2)
 
 
 @hookimpl

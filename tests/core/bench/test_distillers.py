@@ -16,9 +16,11 @@ from learnforge.bench.distillers import (
     Entry,
     Result,
     as_rows,
+    check_entries,
     compare,
     parse_entries,
     read_setting,
+    ready_teacher,
     summarise,
 )
 from learnforge.bench.published import Published, published_for
@@ -48,7 +50,7 @@ def test_every_method_gets_the_same_teacher_and_start(plugins: Plugins, tmp_path
     assert [r.computed for r in by_name["dist, beta=1.0"]] == [0, 0]
     assert all(r.computed == r.asked > 0 for r in by_name["rkd"])  # it listens to layers
     assert all(r.test is None for results in found.values() for r in results)
-    assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "teachers").glob("*/about.json"))) == 1
     assert list((tmp_path / "training").iterdir()) == []
 
 
@@ -70,6 +72,41 @@ def test_it_goes_on_where_it_was_cut_off(
         {key: [r.validation for r in results] for key, results in found.items()} for found in (first, second)
     ]
     assert accuracies[0] == accuracies[1]
+
+
+def test_what_was_begun_under_other_settings_does_not_go_on(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student that was cut off is no start for one of other epochs; another teacher is trained anew."""
+    longer = read_setting({}, {**CHANGES, "train": {"epochs": 3}}, tmp_path, plugins)
+    shorter = read_setting({}, CHANGES, tmp_path, plugins)
+    entries, _ = parse_entries(["kd"], plugins)
+    monkeypatch.setattr(bench, "remove", lambda folder: None)  # as if it were killed at the end
+    ready_teacher(longer, plugins, Silence())
+    for entry in entries:
+        bench.train_student(plugins, entry, longer, 0, False, "a" * 16)
+    alone = read_setting({}, CHANGES, tmp_path / "alone", plugins)
+    ready_teacher(alone, plugins, Silence())
+    for entry in entries:
+        found = bench.train_student(plugins, entry, shorter, 0, False, "b" * 16)
+        want = bench.train_student(plugins, entry, alone, 0, False, "b" * 16)
+        assert found.validation == want.validation
+        assert found.asked == want.asked
+    other = read_setting({}, {**CHANGES, "teacher_train": {"epochs": 1}}, tmp_path, plugins)
+    assert other.teacher_folder != shorter.teacher_folder
+    assert other.conditions != shorter.conditions
+
+
+def test_methods_that_cannot_be_wired_are_left_out(plugins: Plugins, tmp_path: Path) -> None:
+    """Between perceptrons there are no stages: such methods are named with the reason."""
+    flat = {**CHANGES, "teacher": {"use": "mlp", "hidden": [8]}}
+    setting = read_setting({}, flat, tmp_path, plugins)
+    entries, _ = parse_entries([], plugins)
+    left, faults = check_entries(entries, setting, False)
+    assert set(faults) == {"attention", "fitnet"}
+    assert {"baseline", "kd", "rkd", "crd"} <= {entry.name for entry in left}
+    with pytest.raises(RecipeError, match="has no stages"):
+        check_entries(entries, setting, True)
 
 
 def _never(*arguments: Any) -> Any:
@@ -139,6 +176,9 @@ def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
         ({"teacher_train": None}, "teacher: is a model without weights for the task"),
         ({"student": {"use": "mpl"}}, "did you mean 'mlp'"),
         ({"train": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"teacher": [{"use": "mlp"}]}, "teacher: must be a single network here"),
+        ({"student": {"search": {}}}, "student: must be a single network here"),
+        ({"train": {"learning_rate": {"low": 0.1, "high": 1.0}}}, "must be a value here, it is a range"),
     ],
 )
 def test_wrong_settings_are_refused(plugins: Plugins, tmp_path: Path, changes: Any, words: str) -> None:

@@ -56,6 +56,11 @@ def test_points_in_one_place_have_finite_gradients(compute: Any) -> None:
     assert math.isfinite(found.item())
     assert own.grad is not None
     assert bool(own.grad.isfinite().all())
+    near = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    taps = {"embedding": near}, {"embedding": TRIANGLE}
+    compute("rkd", level, level, [0, 0, 0], taps=taps, labels=0.0).backward()
+    assert near.grad is not None
+    assert float(near.grad.abs().max()) < 1e3
 
 
 def test_labels_count_by_their_weight(compute: Any) -> None:

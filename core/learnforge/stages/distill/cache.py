@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learnforge.errors import StageError
-from learnforge.files import fingerprint, release_lock, take_lock, write_json
+from learnforge.files import fingerprint, release_lock, share_lock, take_lock, write_json
 
 GIB = 1 << 30
 
@@ -41,8 +41,8 @@ class ViewCache:
         views: Views of an image.
         outputs: Scores of a view.
         precision: `32` keeps every bit; `16` rounds to half precision.
-        limit: Bytes that all caches in the folder may take. The least recently used make place for this one;
-            what does not fit of it is not kept.
+        limit: Bytes that all caches in the folder may take. Those that nobody has open make place, the least
+            recently used first; what does not fit of this one is not kept.
 
     Raises:
         StageError: Not even the table of slots fits.
@@ -58,7 +58,8 @@ class ViewCache:
         precision: Literal["32", "16"],
         limit: int,
     ):
-        self.path = folder / fingerprint(dict(about))[:24]
+        whole = {**about, "rows": [images, views, outputs, precision]}
+        self.path = folder / fingerprint(whole)[:24]
         self.views, self.outputs = views, outputs
         self._type = np.dtype(np.float32 if precision == "32" else np.float16)
         padded = -(-outputs * self._type.itemsize // 4) * 4
@@ -71,20 +72,22 @@ class ViewCache:
             }
         )
         slots = 4 * (images * views + 1)
-        self.capacity = min(images * views, (limit - slots) // self._row.itemsize)
-        if self.capacity < 1:
+        if limit < slots + self._row.itemsize:
             raise StageError(
                 f"the teacher cache needs {slots / GIB:.2f} GiB to know which of {images:,} images × {views} "
                 f'views it holds, `cache_gib` allows {limit / GIB:.2f}; raise it, or set `cache = "off"`'
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        os.utime(self.path)  # the least recently used caches make place
-        _make_place(folder, self.path, limit - slots - self.capacity * self._row.itemsize)
-        self._lock = (self.path / "lock").open("wb")
-        self._prepare(about, slots)
-        self._file = (self.path / "rows.bin").open("r+b", buffering=0)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("wb") as gate, _locked(gate):  # who opens and who makes place take turns
+            others = _make_place(folder, self.path, limit - slots)
+            self._prepare(whole, slots, images * views * self._row.itemsize)
+            self._file = (self.path / "rows.bin").open("r+b", buffering=0)
+            self._lock = (self.path / "lock").open("wb")
+            self._presence = (self.path / "presence").open("wb")
+            share_lock(self._presence)
         self._slots = np.memmap(self.path / "slots.bin", np.int32, "r+")
         self._rows = np.memmap(self.path / "rows.bin", self._row, "r")
+        self.capacity = min(images * views, max(0, limit - slots - others) // self._row.itemsize)
         self._is_open = True
 
     def read(self, indices: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,10 +111,11 @@ class ViewCache:
         """Keep the scores float [batch, outputs] of views, as far as there is place."""
         keys = self._keys(indices, views)
         values = scores.detach().float().cpu().numpy().astype(self._type)
-        with self._locked():
+        with _locked(self._lock):
             fresh = ~self.read(indices, views)[1].numpy()
             used = int(self._slots[0])
-            keys, values = keys[fresh][: self.capacity - used], values[fresh][: self.capacity - used]
+            room = max(0, self.capacity - used)
+            keys, values = keys[fresh][:room], values[fresh][:room]
             if not len(keys) or not self._is_open:
                 return
             rows = np.zeros(len(keys), self._row)
@@ -131,31 +135,37 @@ class ViewCache:
         """Return how many views are kept."""
         return int(self._slots[0])
 
+    @property
+    def room(self) -> int:
+        """How many more views can be kept."""
+        return max(0, self.capacity - len(self)) if self._is_open else 0
+
     def close(self) -> None:
         """Let go of the files."""
-        self._file.close()
-        self._lock.close()
+        for file in (self._file, self._lock, self._presence):
+            file.close()
 
     def _keys(self, indices: Tensor, views: Tensor) -> NDArray[np.int64]:
         return (indices * self.views + views).cpu().numpy()
 
-    def _prepare(self, about: Mapping[str, Any], slots: int) -> None:
-        """Make the files, once for all who use them."""
-        with self._locked():
-            if (self.path / "about.json").exists():
-                return
-            (self.path / "slots.bin").write_bytes(bytes(slots))
-            with (self.path / "rows.bin").open("wb") as file:
-                file.truncate(self.capacity * self._row.itemsize)  # takes no place before it is written
+    def _prepare(self, about: Mapping[str, Any], slots: int, rows: int) -> None:
+        """Make the files, once for all who use them; they take no place before they are written."""
+        if not (self.path / "about.json").exists():
+            self.path.mkdir(exist_ok=True)
+            for name, size in (("slots.bin", slots), ("rows.bin", rows)):
+                with (self.path / name).open("wb") as file:
+                    file.truncate(size)
             write_json(self.path / "about.json", dict(about))
+        os.utime(self.path)  # the least recently used make place
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        take_lock(self._lock, wait=True)
-        try:
-            yield
-        finally:
-            release_lock(self._lock)
+
+@contextlib.contextmanager
+def _locked(file: IO[bytes]) -> Iterator[None]:
+    take_lock(file, wait=True)
+    try:
+        yield
+    finally:
+        release_lock(file)
 
 
 def _check(scores: NDArray[Any], keys: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -170,14 +180,22 @@ def _check(scores: NDArray[Any], keys: NDArray[np.int64]) -> NDArray[np.uint32]:
     return total + keys.astype(np.uint32) * np.uint32(0x85EBCA6B) + np.uint32(1)
 
 
-def _make_place(folder: Path, own: Path, place: int) -> None:
-    """Remove the least recently used of the other caches until they take `place` bytes at most."""
-    others = sorted(
-        (path for path in folder.iterdir() if path != own and (path / "about.json").exists()),
-        key=lambda path: path.stat().st_mtime,
-        reverse=True,
-    )
-    for path in others:
-        place -= sum(file.stat().st_blocks * 512 for file in path.iterdir())
-        if place < 0:
-            shutil.rmtree(path, ignore_errors=True)  # whoever has it open keeps it until then
+def _make_place(folder: Path, own: Path, place: int) -> int:
+    """Remove caches that nobody has open, the least recently used first, until the others take `place` bytes
+    at most; return what is left of them.
+    """
+    others = [path for path in folder.iterdir() if path.is_dir() and path != own]
+    sizes = {path: sum(file.stat().st_blocks * 512 for file in path.iterdir()) for path in others}
+    for path in sorted(others, key=lambda path: path.stat().st_mtime):
+        if sum(sizes.values()) <= place:
+            break
+        if _is_idle(path):
+            shutil.rmtree(path)
+            del sizes[path]
+    return sum(sizes.values())
+
+
+def _is_idle(path: Path) -> bool:
+    """Tell whether nobody has a cache open."""
+    with (path / "presence").open("ab") as file:
+        return take_lock(file, wait=False)

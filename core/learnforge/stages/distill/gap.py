@@ -10,6 +10,7 @@ Reference:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -69,22 +70,24 @@ def choose_assistants(
     Raises:
         StageError: The families have too few sizes in between.
     """
+    if not count:
+        return []
     for spec in specs:
         sizes = {p: m for m in _family(spec, plugins) if student < (p := _size(m, task)) < teacher}
-        chosen: list[int] = []
-        for step in range(1, count + 1):
-            target = math.log(teacher) + (math.log(student) - math.log(teacher)) * step / (count + 1)
-            left = [size for size in sizes if not chosen or size < chosen[-1]]
-            if left:
-                chosen.append(min(left, key=lambda size: abs(math.log(size) - target)))
-        if len(chosen) == count:
-            return [sizes[size] for size in chosen]
+        chains = itertools.combinations(sorted(sizes, reverse=True), count)
+        best = min(chains, key=lambda chain: _widest_step((teacher, *chain, student)), default=None)
+        if best is not None:
+            return [sizes[size] for size in best]
     names = ", ".join(str(dict(spec.table)) for spec in specs)
     raise StageError(
         f"there are not {count} sizes between the teacher's {teacher:,} and the student's {student:,} "
         f"parameters in the families of {names}; name the assistants yourself, "
         f"`assistant_models = [{{ use = … }}]`"
     )
+
+
+def _widest_step(sizes: Sequence[int]) -> float:
+    return max(above / below for above, below in itertools.pairwise(sizes))
 
 
 def _family(spec: NetworkSpec, plugins: Plugins) -> Sequence[Model]:

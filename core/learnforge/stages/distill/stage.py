@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,34 +11,24 @@ from typing import Any, ClassVar, Literal
 import torch
 from attrs import evolve, field, fields, frozen
 from attrs.validators import deep_iterable, deep_mapping, ge, gt, in_, instance_of, min_len, optional
-from torch import Tensor, nn
 
-from learnforge.artifact import Artifact, NetworkSpec, Provenance, copy_weights, from_model, trained_on
+from learnforge.artifact import Artifact, NetworkSpec
 from learnforge.context import Context
-from learnforge.errors import GapWarning, LearnforgeError, Problem, StageError
-from learnforge.evaluation import Normaliser, evaluate, predict, score
+from learnforge.errors import LearnforgeError, Problem, StageError
 from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
 from learnforge.layers import Layers, read_layers
 from learnforge.options import plugin_field
-from learnforge.randomness import seeded
 from learnforge.space import Design, Model, Space
-from learnforge.stages.distill.cache import GIB, ViewCache
-from learnforge.stages.distill.distiller import Criterion, Distiller
-from learnforge.stages.distill.gap import (
-    as_table,
-    choose_assistants,
-    count_assistants,
-    describe_gap,
-)
-from learnforge.stages.distill.teacher import Desk, Manner, Teacher, describe_scores, require_placeless
-from learnforge.stages.measures import judge, weigh
+from learnforge.stages.distill.distiller import Distiller
+from learnforge.stages.distill.gap import choose_assistants, count_assistants
+from learnforge.stages.distill.lessons import Lessons, example_images, teacher_roles
+from learnforge.stages.distill.teacher import Manner
 from learnforge.stages.ranges import Tune
 from learnforge.stages.stage import Reference, Stage, check_fit
 from learnforge.stages.tuning import check_settings, describe_search, search_stage
-from learnforge.taps import Tapped
 from learnforge.task import Task
-from learnforge.training import Train, Trainee, cross_entropy, fit
+from learnforge.training import Train
 
 
 @frozen
@@ -127,7 +115,9 @@ class DistillStage(Stage):
     cache: Literal["off", "views"] = field(
         default="off", validator=in_(("off", "views")), metadata={"placement": True}
     )
-    cache_precision: Literal["32", "16"] = field(default="32", validator=in_(("32", "16")))
+    cache_precision: Literal["32", "16"] = field(
+        default="32", validator=in_(("32", "16")), metadata={"placement": True}
+    )
     cache_gib: float = field(default=4.0, validator=gt(0.0), metadata={"placement": True})
     baseline: bool = field(default=True)
 
@@ -159,7 +149,7 @@ class DistillStage(Stage):
 
     def _check_teachers(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         problems = []
-        roles = _teachers(inputs)
+        roles = teacher_roles(inputs)
         if not roles:
             problems.append(Problem("teacher", "must name at least one teacher, the list is empty"))
         if self.teacher_weights and len(self.teacher_weights) != len(roles):
@@ -196,7 +186,7 @@ class DistillStage(Stage):
         """Let the method name its layers, where teacher and student can be built already."""
         from learnforge.plugins import Plugins
 
-        roles = [*_teachers(inputs), "student"]
+        roles = [*teacher_roles(inputs), "student"]
         if any(role not in inputs or not _is_buildable(inputs[role]) for role in roles):
             return []
         try:
@@ -211,6 +201,13 @@ class DistillStage(Stage):
             self._wire(found[-1], found[:-1])
         except StageError as error:
             return [Problem("options", str(error))]
+        try:
+            student, *teachers = (count_parameters(layers.network) for layers in reversed(found))
+            count = count_assistants(self.assistants, sum(teachers) / student)
+            specs = [inputs[role].spec for role in reversed(roles)]
+            choose_assistants(count, sum(teachers), student, specs, task.info, Plugins())
+        except StageError as error:
+            return [Problem("assistants", str(error))]
         return []
 
     def _wire(self, student: Layers, teachers: Sequence[Layers]) -> tuple[Sequence[str], Sequence[str]]:
@@ -232,6 +229,12 @@ class DistillStage(Stage):
                 layers.find(name)
         return own, known
 
+    def fingerprint_data(self) -> dict[str, Any]:
+        """Leave out where scores are kept, unless it changes the result."""
+        is_rounded = self.cache == "views" and self.cache_precision == "16"
+        rounded = [self.cache_precision, self.cache_gib] if is_rounded else None
+        return {**super().fingerprint_data(), "rounded cache": rounded}
+
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         if isinstance(self.student, StudentSearch):
             return Artifact(NetworkSpec.of(self.student.space), task.info)
@@ -246,11 +249,25 @@ class DistillStage(Stage):
             if not isinstance(self.student, StudentSearch):
                 return self._lessons(task, inputs, context).run()
             tune, space = self.student.tune, self.student.space
-            design, told = search_stage(self, tune, space, _with_student, task, inputs, context, "student")
-            chosen, known = _with_student(self, task, inputs, design)
+            ready, inputs = self.prepare(task, inputs, context)
+            design, told = search_stage(ready, tune, space, _with_student, task, inputs, context, "student")
+            chosen, known = _with_student(ready, task, inputs, design)
             found = {"design": design, **describe_search(tune, told)}
             artifact = evolve(chosen, train=self.train)._lessons(task, known, context).run()
             return evolve(artifact, metrics={**artifact.metrics, "searched": found})
+
+    def prepare(
+        self, task: Task, inputs: Mapping[str, Artifact], context: Context
+    ) -> tuple[DistillStage, Mapping[str, Artifact]]:
+        """Train teachers once for all trials, unless their training is itself searched."""
+        if self.teacher_train is None or any(path.startswith("teacher_train") for path in self.ranges):
+            return self, inputs
+        lessons = self._lessons(task, inputs, context)
+        teachers = {
+            role: inputs[role].with_state(lessons.ready_teacher(role)) for role in teacher_roles(inputs)
+        }
+        references = tuple(teachers.values()) if "teacher[0]" in teachers else teachers["teacher"]
+        return evolve(self, teacher=references, teacher_train=None), {**inputs, **teachers}
 
     def run_baseline(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         """Train the student on labels alone, from the same weights and on the same batches as in `run`."""
@@ -258,226 +275,21 @@ class DistillStage(Stage):
 
     def train_teacher(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         """Return the teacher, trained first where it is a model without weights."""
-        role = _teachers(inputs)[0]
+        role = teacher_roles(inputs)[0]
         network = self._lessons(task, inputs, context).ready_teacher(role)
         return inputs[role].with_state(network, task=task.info)
 
     def listens_to_teacher(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> bool:
         """Tell whether the method needs layers of the teacher, so that no cache can serve it."""
-        images = _example(task.load(context.device), context, 2)
+        images = example_images(task.load(context.device), context, 2)
         student, teacher = (
             read_layers(inputs[role].network(context.plugins).to(context.device).eval(), images)
-            for role in ("student", _teachers(inputs)[0])
+            for role in ("student", teacher_roles(inputs)[0])
         )
         return bool(self.method.taps(student, teacher)[1])
 
-    def _lessons(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> _Lessons:
-        return _Lessons(self, task.load(context.device), inputs, context)
-
-
-class _Lessons:
-    """One run of the stage: teachers, assistants and students in a row."""
-
-    def __init__(self, stage: DistillStage, task: Task, inputs: Mapping[str, Artifact], context: Context):
-        self.stage, self.task, self.inputs, self.context = stage, task, inputs, context
-        self.history: dict[str, list[dict[str, Any]]] = {}
-        self.forwards = {"asked": 0, "computed": 0}
-        self.warnings: list[str] = []
-
-    def run(self) -> Artifact:
-        stage, student = self.stage, self.inputs["student"]
-        if stage.cache != "off" and self.context.plugins.batch_transforms(self.context.stage):
-            raise StageError(
-                "the teacher cache knows an image by the number of its view, and a plugin changes batches "
-                '(`learnforge_batch`), so that a number no longer says what is seen; set `cache = "off"`'
-            )
-        teachers = [self.ready_teacher(role) for role in _teachers(self.inputs)]
-        first = self._build(student, "student", stage.fresh)
-        initial = copy_weights(first)
-        capacity = sum(map(count_parameters, teachers)), count_parameters(first)
-        masters: list[nn.Module] = teachers
-        assistants = self._assistants(*capacity)
-        self._warn_of_gap(
-            [capacity[0], *(count_parameters(network) for _, network in assistants), capacity[1]]
-        )
-        for number, (_, network) in enumerate(assistants, 1):
-            self._distil(network, masters, f"assistant {number}")
-            masters = [network]
-        network = first
-        for generation in range(1, stage.generations + 1):
-            if generation > 1:
-                network = self._build(student, f"generation {generation}", True)
-            last = generation == stage.generations
-            self._distil(network, masters, "student" if last else f"generation {generation}")
-            masters = [network]
-        return self._finish(network, teachers, initial, [as_table(model) for model, _ in assistants])
-
-    def ready_teacher(self, role: str) -> nn.Module:
-        """Build a teacher, and train it first where it is a model without weights."""
-        name = "teacher" if role in ("teacher", "teacher[0]") else role
-        artifact, context = self.inputs[role], self.context
-        network = artifact.network(context.plugins, context.derive(name)).to(context.device)
-        settings = self.stage.teacher_train
-        if settings is not None and artifact.weights is None:
-            with_labels = Trainee(network, cross_entropy(network, settings))
-            self.history[role] = self._fit(with_labels, settings, name, context.derive(f"{name} training"))
-        return network
-
-    def _build(self, artifact: Artifact, purpose: str, is_fresh: bool) -> nn.Module:
-        context = self.context
-        task = artifact.task if is_fresh else None
-        return artifact.network(context.plugins, context.derive(purpose), task).to(context.device)
-
-    def _assistants(self, teacher: int, student: int) -> list[tuple[Model, nn.Module]]:
-        stage, plugins, info = self.stage, self.context.plugins, self.task.info
-        models = list(stage.assistant_models)
-        count = count_assistants(stage.assistants, teacher / student)
-        if count:
-            roles = ("student", *_teachers(self.inputs))
-            specs = [self.inputs[role].spec for role in roles]
-            models = choose_assistants(count, teacher, student, specs, info, plugins)
-        return [
-            (model, self._build(from_model(model, info), f"assistant {number}", True))
-            for number, model in enumerate(models, 1)
-        ]
-
-    def _warn_of_gap(self, parameters: Sequence[int]) -> None:
-        widest = max(above / below for above, below in itertools.pairwise(parameters))
-        words = describe_gap(widest)
-        if words:
-            self.warnings.append(words)
-            warnings.warn(f"stage {self.context.stage!r}: {words}", GapWarning, stacklevel=2)
-
-    def _distil(self, student: nn.Module, teachers: Sequence[nn.Module], part: str) -> None:
-        """Train one network on what others know."""
-        stage, task, context = self.stage, self.task, self.context
-        images = _example(task, context, min(2, len(task.train)))
-        for network in (student, *teachers):
-            network.eval()
-        read = [read_layers(network, images) for network in (student, *teachers)]
-        own, known = stage._wire(read[0], read[1:])
-        pupil, master = Tapped(read[0], own), Tapped(read[1], known) if known else None
-        desk = self._open_desk(Teacher(teachers, stage.manner, stage.train.batch_size, master))
-        try:
-            criterion = self._criterion(pupil, desk.teacher)
-            trainee = Trainee(
-                student,
-                lambda batch: criterion(pupil(batch.images), desk.answer(batch), batch),
-                extra=criterion if isinstance(criterion, nn.Module) else None,
-                prepare=desk.prepare if desk.cache is not None else None,
-            )
-            seed = context.derive("train") if part == "student" else context.derive("train", part)
-            self.history[part] = self._fit(trainee, stage.train, part, seed)
-        finally:
-            pupil.close()
-            desk.close()
-        desk.teacher.require_unchanged(type(stage.method).__name__)
-        for name in self.forwards:
-            self.forwards[name] += getattr(desk.teacher, name)
-
-    def _open_desk(self, teacher: Teacher) -> Desk:
-        stage, task, context = self.stage, self.task, self.context
-        cache = None
-        if stage.cache == "views":
-            assert context.cache_folder is not None
-            if stage.cache_precision == "32":
-                require_placeless(teacher, _example(task, context, stage.train.batch_size))
-            teacher.computed = 0
-            cache = ViewCache(
-                context.cache_folder / "teachers",
-                describe_scores(teacher, task, stage.train, context.device),
-                len(task.train),
-                stage.train.augmentation.views,
-                task.info.outputs,
-                stage.cache_precision,
-                int(stage.cache_gib * GIB),
-            )
-        return Desk(teacher, task, stage.train, context.device, cache)
-
-    def _criterion(self, pupil: Tapped, teacher: Teacher) -> Criterion:
-        """Ask the method for its criterion, with the outputs for a few images to read shapes from."""
-        context = self.context
-        images = _example(self.task, context, min(4, len(self.task.train)))
-        pupil.network.eval()
-        with torch.no_grad(), seeded(context.derive("criterion")):
-            criterion: Criterion = self.stage.method.criterion(
-                pupil(images), teacher.answer(images), self.task
-            )
-        teacher.computed = 0
-        if isinstance(criterion, nn.Module):
-            criterion.to(context.device)
-        return criterion
-
-    def _fit(self, trainee: Trainee, settings: Train, part: str, seed: int) -> list[dict[str, Any]]:
-        """Train; student and baseline see the same batches, since they have the same seed."""
-        task = self.task
-        return fit(
-            trainee,
-            task.train,
-            task.info,
-            settings,
-            evolve(self.context, seed=seed),
-            part,
-            lambda: evaluate(trainee.network, task.validation, task.info).accuracy,
-        )
-
-    def run_baseline(self) -> Artifact:
-        """Train the student alone and return it."""
-        student = self._build(self.inputs["student"], "student", self.stage.fresh)
-        self._train_alone(student)
-        metrics = {**judge(student, self.task), **weigh(student, self.task), "history": self.history}
-        return self.inputs["student"].with_state(student, task=self.task.info, metrics=metrics)
-
-    def _train_alone(self, student: nn.Module) -> None:
-        alone = Trainee(student, cross_entropy(student, self.stage.train))
-        seed = self.context.derive("train")  # that of the student
-        self.history["baseline"] = self._fit(alone, self.stage.train, "baseline", seed)
-
-    def _finish(
-        self,
-        student: nn.Module,
-        teachers: Sequence[nn.Module],
-        initial: Mapping[str, Tensor],
-        assistants: Sequence[Mapping[str, Any]],
-    ) -> Artifact:
-        """Judge, train the baseline, and hand on the student."""
-        stage, task = self.stage, self.task
-        teacher = Teacher(teachers, stage.manner, stage.train.batch_size)
-        metrics: dict[str, Any] = (
-            judge(student, task) | weigh(student, task) | judge(teacher, task, "teacher_")
-        )
-        metrics["teacher_parameters"] = sum(map(count_parameters, teachers))
-        metrics["capacity_ratio"] = metrics["teacher_parameters"] / metrics["parameters"]
-        metrics["accuracy_gap"] = metrics["teacher_validation_accuracy"] - metrics["validation_accuracy"]
-        metrics["agreement"] = _agreement(student, teacher, task)
-        weights = copy_weights(student)
-        if stage.baseline:
-            student.load_state_dict(initial)
-            self._train_alone(student)
-            metrics |= judge(student, task, "baseline_")
-            student.load_state_dict(weights)
-        saved = 1 - self.forwards["computed"] / self.forwards["asked"] if self.forwards["asked"] else 0.0
-        learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
-        return evolve(
-            self.inputs["student"],
-            weights=weights,
-            adapter={},
-            adapter_options={},
-            task=task.info,
-            metrics=metrics
-            | {
-                "assistants": list(assistants),
-                "teacher_forwards": {**self.forwards, "saved": saved},
-                "warnings": self.warnings,
-                "history": self.history,
-            },
-            provenance=Provenance(trained_on=(learnt,)),
-        )
-
-
-def _teachers(inputs: Mapping[str, Artifact]) -> list[str]:
-    """List the roles of the teachers, in order."""
-    return [role for role in inputs if role.partition("[")[0] == "teacher"]
+    def _lessons(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Lessons:
+        return Lessons(self, task.load(context.device), inputs, context)
 
 
 def _is_trained(model: Model, task: Task) -> bool:
@@ -505,12 +317,6 @@ def _is_buildable(artifact: Artifact) -> bool:
     return artifact.module is None and (spec.kind == "model" or spec.design is not None)
 
 
-def _example(task: Task, context: Context, count: int) -> Tensor:
-    """Return the first training images, normalised."""
-    images, _, _ = next(iter(task.train.batches(torch.arange(min(count, len(task.train))), count)))
-    return Normaliser(task.info, context.device)(images)
-
-
 @contextlib.contextmanager
 def _cache_folder(context: Context, cache: str) -> Iterator[Path | None]:
     """Yield where caches are kept: the context's folder, or one that goes with the stage."""
@@ -519,12 +325,6 @@ def _cache_folder(context: Context, cache: str) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory(prefix="learnforge-cache-") as folder:
         yield Path(folder)
-
-
-def _agreement(student: nn.Module, teacher: nn.Module, task: Task) -> float:
-    """Return the share of test images for which student and teacher name the same class."""
-    labels = predict(teacher, task.test, task.info).argmax(1)
-    return score(predict(student, task.test, task.info), labels).accuracy
 
 
 @hookimpl

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from torch import Tensor, nn
 
 from learnforge.artifact import copy_weights, hash_tensor
-from learnforge.errors import StageError
+from learnforge.errors import PlaceError, StageError
 from learnforge.evaluation import Normaliser
 from learnforge.plugins.identity import hash_source
 from learnforge.stages.distill.cache import ViewCache
@@ -70,7 +71,7 @@ class Teacher(nn.Module):
                 network.to(memory_format=torch.channels_last)
         self.networks = nn.ModuleList(networks)
         self.manner, self.batch_size = manner, batch_size
-        self.asked = self.computed = 0
+        self.counts = {"asked": 0, "computed": 0}
         weights = manner.weights or (1.0,) * len(networks)
         self.shares = [weight / sum(weights) for weight in weights]
         self._tapped = tapped
@@ -82,7 +83,7 @@ class Teacher(nn.Module):
 
     def answer(self, images: Tensor) -> Outputs:
         """Return class scores, and taps where layers are listened to, for at most a full batch."""
-        self.computed += len(images)
+        self.counts["computed"] += len(images)
         missing = self.batch_size - len(images)
         shown = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
         if shown.ndim == 4:
@@ -90,6 +91,7 @@ class Teacher(nn.Module):
         device = images.device.type
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.manner.precision == "bf16"):
             outputs = self._tapped(shown) if self._tapped is not None else Outputs(self._average(shown))
+        outputs = evolve(outputs, logits=outputs.logits.float())  # as the cache gives them back
         if missing <= 0:
             return outputs
         taps = {name: tensor[: len(images)] for name, tensor in outputs.taps.items()}
@@ -163,9 +165,8 @@ class Desk:
             return
         missing = ~self.cache.read(indices, views)[1]
         order, shown = indices.cpu()[missing], views.cpu()[missing]
-        room = self.cache.capacity - len(self.cache)
         start = 0
-        for images, _, found in self.task.train.batches(order[:room], self.train.batch_size):
+        for images, _, found in self.task.train.batches(order[: self.cache.room], self.train.batch_size):
             here = shown[start : start + len(found)]
             start += len(found)
             pictures = self.train.augmentation.show(images, here.to(images.device))
@@ -173,7 +174,7 @@ class Desk:
 
     def answer(self, batch: Batch) -> Outputs:
         """Return what the teacher says of a batch."""
-        self.teacher.asked += len(batch.indices)
+        self.teacher.counts["asked"] += len(batch.indices)
         if self.cache is not None:
             scores, is_known = self.cache.read(batch.indices, batch.views)
             if bool(is_known.all()):
@@ -187,10 +188,19 @@ class Desk:
             self.cache.close()
 
 
-def describe_scores(teacher: Teacher, task: Task, train: Train, device: torch.device) -> dict[str, Any]:
-    """Return what cached scores depend on: the key of a cache."""
+def describe_scores(teacher: Teacher, task: Task, train: Train, probe: Tensor) -> dict[str, Any]:
+    """Return what cached scores depend on: the key of a cache.
+
+    Args:
+        teacher: The teacher.
+        task: Its images.
+        train: Views and batch size.
+        probe: Its scores for a few images, which know what weights and code do not say, such as attributes.
+    """
+    device = probe.device
     return {
         "teacher": teacher.identity,
+        "probe": hash_tensor(probe),
         "images": task.train.content,
         "normalisation": [list(task.info.mean), list(task.info.std)],
         "crop": train.crop,
@@ -199,28 +209,37 @@ def describe_scores(teacher: Teacher, task: Task, train: Train, device: torch.de
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "arithmetic": [
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+            torch.backends.cudnn.version(),
+        ],
+        "torch": [torch.__version__, version("torchvision")],
     }
 
 
-def require_placeless(teacher: Teacher, images: Tensor) -> None:
-    """Refuse to cache a teacher whose scores depend on where in a batch an image stands.
+def probe_scores(teacher: Teacher, images: Tensor, is_exact: bool) -> Tensor:
+    """Return the teacher's scores for a few images; refuse one whose scores depend on where in a batch an
+    image stands.
 
     Args:
         teacher: The teacher.
         images: Normalised images, at most a full batch.
+        is_exact: Whether the cache must give every bit back.
 
     Raises:
-        StageError: They do, on this device.
+        PlaceError: They do, on this device.
     """
     order = torch.arange(len(images) - 1, -1, -1, device=images.device)
     first, second = (teacher.answer(shown).logits for shown in (images, images[order]))
-    if not torch.equal(first, second[order]):
-        raise StageError(
+    if is_exact and not torch.equal(first, second[order]):
+        raise PlaceError(
             f"on {images.device} the teacher's scores depend on where in its batch an image stands, so "
             'cached ones would not be the same bits; set `cache = "off"`, or `cache_precision = "16"` for '
             "approximate ones"
         )
+    return first
 
 
 def _sources(networks: nn.ModuleList) -> dict[str, str]:

@@ -51,9 +51,11 @@ def test_every_bit_comes_back(tmp_path: Path, outputs: int) -> None:
 
 def test_half_precision_rounds(tmp_path: Path) -> None:
     """With `16` the scores come back in half precision, and take half of the place."""
-    exact, halved = _open(tmp_path, "a"), _open(tmp_path, "b", "16")
+    exact, halved = _open(tmp_path), _open(tmp_path, precision="16")
+    exact.write(INDICES, VIEWS, SCORES)
     halved.write(INDICES, VIEWS, SCORES)
     assert torch.equal(halved.read(INDICES, VIEWS)[0], SCORES.half().float())
+    assert torch.equal(exact.read(INDICES, VIEWS)[0], SCORES)
     assert halved._row.itemsize == 12  # three scores of two bytes, padded to eight, and a check
     assert exact._row.itemsize == 16
 
@@ -138,13 +140,20 @@ def test_what_is_damaged_counts_as_missing(tmp_path: Path, damage: Any, left: li
 
 
 def test_a_full_cache_serves_on(tmp_path: Path) -> None:
-    """Beyond the limit nothing is kept; what is there stays."""
+    """Beyond the limit nothing is kept; what is there stays, also under another limit later."""
     limit = 4 * 51 + 2 * 16  # the table of slots, and two rows
     cache = _open(tmp_path, limit=limit)
     cache.write(INDICES, VIEWS, SCORES)
     assert cache.capacity == len(cache) == 2
+    assert cache.room == 0
     assert cache.read(INDICES, VIEWS)[1].tolist() == [True, True, False, False]
-    assert (cache.path / "rows.bin").stat().st_size + (cache.path / "slots.bin").stat().st_size == limit
+    larger = _open(tmp_path)
+    larger.write(INDICES[:3], VIEWS[:3], SCORES[:3])
+    assert larger.read(INDICES, VIEWS)[1].tolist() == [True, True, True, False]
+    smaller = _open(tmp_path, limit=limit)
+    smaller.write(INDICES, VIEWS, SCORES)
+    assert smaller.room == 0
+    assert smaller.read(INDICES, VIEWS)[1].tolist() == [True, True, True, False]
 
 
 def test_a_limit_below_the_table_is_refused(tmp_path: Path) -> None:
@@ -168,30 +177,52 @@ def test_a_full_disk_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.Mon
     assert cache.read(INDICES, VIEWS)[1].tolist() == [True, True, False, False]
 
 
-def test_the_least_recently_used_make_place(tmp_path: Path) -> None:
-    """Caches that do not fit beside a new one go, the one that was opened last stays longest."""
-    for age, name in enumerate(("new", "middle", "old")):
-        cache = _open(tmp_path, name)
-        cache.write(INDICES, VIEWS, SCORES)
-        os.utime(cache.path, (1e9 - age, 1e9 - age))
-    paths = {name: _open(tmp_path / "elsewhere", name).path.name for name in ("new", "middle", "old", "own")}
-    taken = sum(f.stat().st_blocks * 512 for f in (tmp_path / paths["new"]).iterdir())
-    own = 4 * 51 + 50 * 16
-    _open(tmp_path, "own", limit=own + 2 * taken)
-    left = {path.name for path in tmp_path.iterdir()} & set(paths.values())
-    assert left == {paths["new"], paths["middle"], paths["own"]}
-
-
-def test_whoever_has_a_removed_cache_open_goes_on(tmp_path: Path) -> None:
-    """A cache that made place for another still serves and takes what its user has."""
-    cache = _open(tmp_path, "old")
-    cache.write(INDICES[:2], VIEWS[:2], SCORES[:2])
-    _open(tmp_path, "new", limit=4 * 51 + 50 * 16)
-    assert not cache.path.exists()
+def _fill(folder: Path, name: str, age: float) -> Path:
+    """Make a cache that was used some time ago."""
+    cache = _open(folder, name)
     cache.write(INDICES, VIEWS, SCORES)
-    found, is_known = cache.read(INDICES, VIEWS)
-    assert is_known.all()
-    assert torch.equal(found, SCORES)
+    os.utime(cache.path, (1e9 - age, 1e9 - age))
+    return cache.path
+
+
+def test_the_least_recently_used_make_place(tmp_path: Path) -> None:
+    """Caches that nobody has open go until the rest fit beside the new one; the last used stay longest."""
+    paths = [_fill(tmp_path, name, age) for age, name in enumerate(("new", "middle", "old"))]
+    taken = sum(f.stat().st_blocks * 512 for f in paths[0].iterdir())
+    while OPENED:
+        OPENED.pop().close()
+    own = _open(tmp_path, "own", limit=4 * 51 + 2 * taken)
+    assert [path.exists() for path in paths] == [True, True, False]
+    assert own.path.exists()
+
+
+def test_what_is_open_stays(tmp_path: Path) -> None:
+    """A cache that somebody has open makes no place; the new one then keeps nothing, and refuses nothing."""
+    path = _fill(tmp_path, "old", 0)
+    own = _open(tmp_path, "new", limit=4 * 51 + 16)
+    assert path.exists()
+    own.write(INDICES, VIEWS, SCORES)
+    assert len(own) == own.capacity == 0
+
+
+def _open_often(folder: Path, part: int) -> None:
+    for number in range(15):
+        cache = _open(folder, f"cache {(part + number) % 4}", limit=12_000)
+        cache.write(INDICES, VIEWS, SCORES)
+        cache.read(INDICES, VIEWS)
+        cache.close()
+        OPENED.clear()
+
+
+def test_many_processes_make_place_at_a_time(tmp_path: Path) -> None:
+    """Three processes open four caches in turn, for which there is no place: none of them fails."""
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_open_often, args=(tmp_path, part)) for part in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
 
 
 def test_each_view_has_a_place_of_its_own(tmp_path: Path) -> None:

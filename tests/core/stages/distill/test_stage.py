@@ -30,7 +30,7 @@ from learnforge import context as context_module
 from learnforge.artifact import NetworkSpec, copy_weights, from_module
 from learnforge.errors import GapWarning
 from learnforge.stages.distill import DistillStage, StudentSearch
-from learnforge.stages.distill import stage as distill_module
+from learnforge.stages.distill import lessons as distill_module
 from learnforge.testing.toys import make_task
 
 MakeContext = Callable[..., Context]
@@ -383,7 +383,7 @@ def test_students_share_a_cache(
     assert other.metrics["teacher_forwards"]["computed"] == 0
     third = stage.run(task, {**inputs, "teacher": from_module(Convolutional(16), task.info)}, context)
     assert third.metrics["teacher_forwards"]["computed"] > 0
-    assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "teachers").glob("*/about.json"))) == 2
 
 
 def test_half_precision_is_approximate(
@@ -525,6 +525,8 @@ def test_a_killed_chain_goes_on(
     found = stage.run(task, models, make_context())
     assert weights_of(found) == weights_of(expected)
     assert found.metrics["history"] == expected.metrics["history"]
+    counts = [a.metrics["teacher_forwards"]["asked"] for a in (found, expected)]
+    assert counts == [3 * 2 * 60] * 2  # three lessons of two epochs
 
 
 def test_a_wide_gap_is_warned_of(task: Task, models: dict[str, Artifact], make_context: MakeContext) -> None:
@@ -554,6 +556,24 @@ def test_a_fresh_student_forgets_what_it_came_with(
     assert weights_of(again) == weights_of(bare)
     own = {**models, "student": from_module(Convolutional(4), task.info)}
     assert [p.path for p in evolve(stage, generations=2).check(task, own)] == ["fresh", "generations"]
+
+
+def test_a_rounded_cache_is_another_stage() -> None:
+    """Where scores are kept does not count, unless they are rounded: then the student is another one."""
+    prints = [
+        distil(Soft(), cache=cache, cache_precision=precision).fingerprint_data()
+        for cache, precision in (("off", "32"), ("views", "32"), ("off", "16"), ("views", "16"))
+    ]
+    assert prints[0] == prints[1] == prints[2] != prints[3]
+
+
+def test_too_few_sizes_are_found_before_training(task: Task, models: dict[str, Artifact]) -> None:
+    """Assistants that cannot be had are a problem of the recipe."""
+    near = Artifact(NetworkSpec("model", {"use": "conv4", "width": 4, "blocks": 2}), task.info)
+    stage = distil(Soft(), assistants=1, teacher_train=Train(epochs=1))
+    (problem,) = stage.check(task, {**models, "teacher": near})
+    assert problem.path == "assistants"
+    assert "there are not 1 sizes between" in problem.message
 
 
 def test_wrong_wiring_is_found_before_training(task: Task, models: dict[str, Artifact]) -> None:
@@ -611,14 +631,21 @@ def test_a_searcher_picks_the_student(
     stage = distil(
         Soft(),
         student=search,
-        teacher_train=Train(epochs=0),
+        teacher_train=Train(epochs=1),
         train=Train(epochs=2, batch_size=20, crop=1),
         baseline=False,
         cache="views",
     )
     known = {"teacher": models["teacher"]}
     assert stage.check(task, known) == []
-    artifact = stage.run(task, known, make_context(cache_folder=tmp_path / "cache"))
+    heard: list[Any] = []
+
+    def listen(event: str, metrics: Any = None, **data: Any) -> None:
+        if event == "epoch_finished":
+            heard.append(metrics["part"])
+
+    artifact = stage.run(task, known, make_context(cache_folder=tmp_path / "cache", emit=listen))
+    assert heard == ["teacher", "student", "student"]  # once for all trials, which nobody hears of
     told = artifact.metrics["searched"]
     judged = [r for r in told["history"] if r["state"] == "evaluated"]
     assert len(judged) == 3
@@ -627,7 +654,7 @@ def test_a_searcher_picks_the_student(
     best = max(judged, key=lambda r: r["metrics"]["accuracy"])
     assert best["design"] == told["design"]
     assert len(artifact.metrics["history"]["student"]) == 2
-    assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "teachers").glob("*/about.json"))) == 1
     assert (tmp_path / "student.db").exists()
     unseen = evolve(task, test=evolve(task.test, images=task.test.images * 0))  # type: ignore[attr-defined]
     again = stage.run(unseen, known, make_context(None))

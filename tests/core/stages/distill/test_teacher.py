@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import StageError, Task, Train
-from learnforge.stages.distill.teacher import Manner, Teacher, describe_scores, require_placeless
+from learnforge.errors import PlaceError
+from learnforge.stages.distill.teacher import Manner, Teacher, describe_scores, probe_scores
 from learnforge.testing.toys import make_network
 
 
@@ -82,11 +83,11 @@ def test_scores_do_not_depend_on_the_batch(task: Task, precision: Any) -> None:
     teacher = Teacher([make_network(task.info, width=17)], Manner(precision=precision), 16)
     images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     whole = teacher(images)
-    assert whole.dtype == (torch.float32 if precision == "32" else torch.bfloat16)
+    assert whole.dtype == torch.float32  # as a cache gives them back
     for count in (1, 3, 15):
         assert torch.equal(teacher(images[:count]), whole[:count])
     assert torch.equal(teacher(images.flip(0)), whole.flip(0))
-    require_placeless(teacher, images)
+    assert torch.equal(probe_scores(teacher, images, True), whole)
 
 
 class Placed(Fixed):
@@ -99,21 +100,28 @@ class Placed(Fixed):
 def test_scores_that_depend_on_the_place_are_found() -> None:
     """Such a teacher cannot be cached exactly; the error says what to do."""
     teacher = Teacher([Placed(1.0, 2.0)], Manner(), 4)
-    with pytest.raises(StageError, match=r'depend on where in its batch an image stands.*cache = "off"'):
-        require_placeless(teacher, torch.zeros(4, 1, 2, 2))
+    with pytest.raises(PlaceError, match=r'depend on where in its batch an image stands.*cache = "off"'):
+        probe_scores(teacher, torch.zeros(4, 1, 2, 2), True)
+    assert probe_scores(teacher, torch.zeros(4, 1, 2, 2), False).shape == (4, 2)
 
 
 def test_bfloat16_is_the_teachers_own(task: Task) -> None:
     """Its precision is what was asked for, also inside a student's autocast."""
     teacher = Teacher([make_network(task.info)], Manner(), 4)
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    alone = teacher(images)
     with torch.autocast("cpu", torch.bfloat16):
-        assert teacher(torch.zeros(4, 1, 8, 8)).dtype == torch.float32
+        assert torch.equal(teacher(images), alone)
+    rounded = Teacher([make_network(task.info)], Manner(precision="bf16"), 4)(images)
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    assert not torch.equal(rounded, alone)
 
 
 def _keys(task: Task, network: nn.Module, manner: Manner | None = None, **train: Any) -> str:
     teacher = Teacher([network], manner or Manner(), 4)
     settings = Train(**{"batch_size": 20, **train})
-    return repr(describe_scores(teacher, task, settings, torch.device("cpu")))
+    probe = teacher(torch.ones(4, 1, 8, 8))
+    return repr(describe_scores(teacher, task, settings, probe))
 
 
 def test_the_key_of_a_cache_is_all_that_scores_depend_on(task: Task) -> None:
@@ -125,7 +133,9 @@ def test_the_key_of_a_cache_is_all_that_scores_depend_on(task: Task) -> None:
     nudged[0].weight.data[0, 0, 0, 0] += 1e-6  # type: ignore[index, operator, union-attr]
     moved[1].running_var[0] += 1e-6  # type: ignore[index, operator, union-attr]
     other[2] = nn.LeakyReLU(0.2)  # type: ignore[operator]
-    changed = [_keys(task, network) for network in (nudged, moved, other)]
+    hidden = make_network(task.info)
+    hidden.register_forward_hook(lambda module, inputs, output: 2 * output)  # in no weight and no name
+    changed = [_keys(task, network) for network in (nudged, moved, other, hidden)]
     changed += [_keys(task, make_network(task.info), Manner(precision="bf16"))]
     changed += [_keys(task, make_network(task.info), **{key: 1}) for key in ("crop", "flip", "batch_size")]
     assert len({same, *changed}) == len(changed) + 1
