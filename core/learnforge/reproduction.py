@@ -146,8 +146,16 @@ def _timed(record: Mapping[str, Any]) -> list[Difference]:
         )
         for stage in record["stages"]
         if stage["made_with"] and stage["made_with"]["workers"] > 1
-        if stage["kind"] == "search" and stage["parts"]["settings"]["batch"] is None
+        if any(search["batch"] is None for search in _searches(stage))
     ]
+
+
+def _searches(stage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the settings of every search in a stage: of architectures, of its options, of a student."""
+    settings = stage["parts"]["settings"]
+    inner = [settings.get(key) for key in ("tune", "student")]
+    own = [settings] if stage["kind"] == "search" else []
+    return own + [search for search in inner if isinstance(search, Mapping) and "batch" in search]
 
 
 def _pip(name: str, version: str) -> str:

@@ -187,6 +187,19 @@ def test_what_timing_decided_is_told(folder, choice):
     )
 
 
+@pytest.mark.parametrize("key", ["student", "tune"])
+def test_searches_inside_a_stage_are_told_as_well(folder, choice, key):
+    """A search for a student, or over a stage's options, depends on timing like any other."""
+
+    def edit(record):
+        stage = record["stages"][0]
+        stage["parts"]["settings"][key] = {"trials": 3, "batch": None}
+        stage["made_with"]["workers"] = 2
+
+    change(folder, edit)
+    assert "2 workers without `batch`" in str(compare(folder, choice)[0])
+
+
 def test_a_record_cannot_undo_the_environment(folder, choice, install, monkeypatch):
     """Whatever places a record names, what the environment refuses is not imported."""
     install("lf-test-a", {"lf-test-evil": "lf_test_evil"}, {"lf_test_evil": "raise SystemExit('ran')"})

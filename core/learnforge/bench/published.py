@@ -16,6 +16,8 @@ from typing import Any
 
 from attrs import frozen
 
+from learnforge.training import Train
+
 
 @frozen
 class Published:
@@ -62,14 +64,31 @@ _TABLES: Mapping[tuple[str, str], Mapping[str, float]] = {
 
 
 def published_for(
-    task: Mapping[str, Any], teacher: Mapping[str, Any], student: Mapping[str, Any]
+    task: Mapping[str, Any], teacher: Mapping[str, Any], student: Mapping[str, Any], train: Train
 ) -> Sequence[Published]:
-    """Return what was published for a task and a pair of networks, each as a recipe would write it."""
-    if task.get("name") != "CIFAR100":
+    """Return what was published for a task, a pair of networks and a training; models and task as a recipe
+    would write them.
+    """
+    pair = [_called(model) for model in (teacher, student)]
+    if task.get("name") != "CIFAR100" or not _is_as_published(train):
         return ()
-    found = _TABLES.get((_called(teacher), _called(student)), {})
+    found = _TABLES.get((pair[0], pair[1]), {})
     return [Published(method, accuracy) for method, accuracy in found.items()]
 
 
 def _called(model: Mapping[str, Any]) -> str:
-    return f"{model.get('use')} {model.get('depth')}×{model.get('width', 1)}"
+    shortcut = "" if model.get("projection") else " without projection"
+    return f"{model.get('use')} {model.get('depth')}×{model.get('width', 1)}{shortcut}"
+
+
+def _is_as_published(train: Train) -> bool:
+    wanted = ("sgd", 240, 64, 0.05, "step", 5e-4, True)
+    return wanted == (
+        train.optimizer,
+        train.epochs,
+        train.batch_size,
+        train.learning_rate,
+        train.schedule,
+        train.weight_decay,
+        train.decay_all,
+    )

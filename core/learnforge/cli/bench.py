@@ -140,6 +140,7 @@ def distillers_command(
     from learnforge.options import read_value
     from learnforge.plugins import Plugins, spell
     from learnforge.recipe import find_recipe, read_recipe
+    from learnforge.space import Model
 
     plugins = Plugins(choice)
     changes = {key: read_value(key, text) for key, text in words.items() if text is not None}
@@ -154,8 +155,8 @@ def distillers_command(
     found = compare(entries, setting, seeds, plugins, choose_progress(), cores, is_final)
     lines = summarise(entries, found)
     stage = setting.stage
-    pair = [spell(m) if hasattr(m, "build") else {} for m in (stage.teacher, stage.student)]
-    rows = as_rows(lines, published_for(spell(setting.task), *pair))
+    teacher, student = (spell(m) if isinstance(m, Model) else {} for m in (stage.teacher, stage.student))
+    rows = as_rows(lines, published_for(spell(setting.task), teacher, student, stage.train))
     about = describe_setting(setting, found, plugins)
     click.echo(about)
     show_rows("distillers", *rows, wrapped="distiller")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from click.testing import CliRunner
 
-from learnforge import Plugins, RecipeError
+from learnforge import Plugins, RecipeError, Train
 from learnforge.bench import distillers as bench
 from learnforge.bench.distillers import (
     BASELINE,
@@ -145,14 +146,25 @@ def test_without_tests_gains_are_of_validation() -> None:
 
 
 def test_published_figures_belong_to_their_pair() -> None:
-    """They stand beside CIFAR-100 and the pair that they were measured on, and nothing else."""
+    """They stand beside CIFAR-100, the pair and the training that they were measured with, and no other."""
     task = {"use": "torchvision", "name": "CIFAR100"}
-    teacher, student = ({"use": "resnet", "depth": depth, "width": 4} for depth in (32, 8))
-    found = {p.method: p.accuracy for p in published_for(task, teacher, student)}
+    pair = [{"use": "resnet", "depth": depth, "width": 4, "projection": True} for depth in (32, 8)]
+    train = Train(
+        epochs=240,
+        batch_size=64,
+        optimizer="sgd",
+        learning_rate=0.05,
+        weight_decay=5e-4,
+        decay_all=True,
+        schedule="step",
+    )
+    found = {p.method: p.accuracy for p in published_for(task, *pair, train)}
     assert found["kd"] == 73.33
     assert found["crd"] == 75.51
-    assert published_for({**task, "name": "CIFAR10"}, teacher, student) == ()
-    assert list(published_for(task, student, teacher)) == []
+    assert published_for({**task, "name": "CIFAR10"}, *pair, train) == ()
+    assert published_for(task, *pair, evolve(train, epochs=1)) == ()
+    assert list(published_for(task, *reversed(pair), train)) == []
+    assert list(published_for(task, {**pair[0], "projection": False}, pair[1], train)) == []
 
 
 def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:

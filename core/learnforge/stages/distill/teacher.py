@@ -21,6 +21,9 @@ from learnforge.taps import Outputs, Tapped
 from learnforge.task import Batch, Task
 from learnforge.training import Train
 
+LARGEST_EPOCH = 1 << 28
+"""Bytes of an epoch's scores that are held on the device; more are read batch by batch."""
+
 
 @frozen
 class Manner:
@@ -150,6 +153,7 @@ class Desk:
     device: torch.device
     cache: ViewCache | None = None
     _normalise: Callable[[Tensor], Tensor] = field(init=False)
+    _epoch: Tensor | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._normalise = Normaliser(self.task.info, self.device)
@@ -171,10 +175,26 @@ class Desk:
             start += len(found)
             pictures = self.train.augmentation.show(images, here.to(images.device))
             self.cache.write(found.cpu(), here, self.teacher.answer(self._normalise(pictures)).logits)
+        self._epoch = self._read_epoch(self.cache, indices.cpu(), views.cpu())
+
+    def _read_epoch(self, cache: ViewCache, indices: Tensor, views: Tensor) -> Tensor | None:
+        """Return the epoch's scores [image of the split, outputs] on the device, so that no step waits for
+        them; None where some are missing or they are many.
+        """
+        if len(self.task.train) * cache.outputs * 4 > LARGEST_EPOCH:
+            return None
+        scores, is_known = cache.read(indices, views)
+        if not bool(is_known.all()):
+            return None
+        table = torch.zeros(len(self.task.train), cache.outputs)
+        table[indices] = scores
+        return table.to(self.device)
 
     def answer(self, batch: Batch) -> Outputs:
         """Return what the teacher says of a batch."""
         self.teacher.counts["asked"] += len(batch.indices)
+        if self._epoch is not None:
+            return Outputs(self._epoch[batch.indices])
         if self.cache is not None:
             scores, is_known = self.cache.read(batch.indices, batch.views)
             if bool(is_known.all()):
