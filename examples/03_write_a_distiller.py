@@ -38,8 +38,8 @@ def learnforge_distillers() -> dict[str, type[lf.Distiller]]:
 def main() -> lf.Artifact:
     digits = lf.load_task("digits", classes=[0, 1, 2])
     conv4 = lf.load_method("model.conv4")
-    teacher = lf.transfer(conv4(width=16), digits, baseline=False)  # nothing to carry over: trained anew
-    return lf.distill(teacher, student=conv4(width=4, blocks=2), method=Soft(), train={"learning_rate": 0.02})
+    student, settings = conv4(width=8, blocks=2), {"learning_rate": 0.02}
+    return lf.distill(conv4(width=16), student, Soft(), digits, teacher_train={}, train=settings)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ RECIPE = {
     "task": {"use": "digits", "classes": [0, 1, 2]},
     "stage": [
         {"kind": "distill", "use": "kd", "teacher": {"use": "conv4", "width": 8},
+         "teacher_train": {"epochs": 3},
          "student": {"use": "conv4", "width": 4}, "train": {"epochs": 3}},
         {"kind": "export", "use": "torch-export"},
     ],

@@ -33,7 +33,9 @@ def main() -> str:
     digits = lf.load_task("digits", classes=[0, 1, 2])
     teacher = lf.load_method("model.conv4")(width=8)
     with tempfile.TemporaryDirectory() as folder:
-        lf.distill(teacher, {"use": "conv4", "width": 4}, task=digits, run=folder, train={"epochs": 1})
+        once = {"epochs": 1}
+        student = {"use": "conv4", "width": 4}
+        lf.distill(teacher, student, task=digits, run=folder, train=once, teacher_train=once)
         done = CliRunner().invoke(cli, ["--plugin", __file__, "largest", folder, "--count", "1"])
     print(done.output)
     return done.output
