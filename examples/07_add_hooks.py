@@ -48,8 +48,8 @@ class Listener:
 
 def main() -> dict[str, float]:
     listener = Listener()
-    stage = {"kind": "distill", "use": "kd", "teacher": {"use": "conv4", "width": 8},
-             "teacher_train": {}, "student": {"use": "conv4", "width": 4}, "train": {"epochs": 3}}  # fmt: skip
+    stage = {"kind": "distill", "use": "kd", "teacher": {"use": "conv4", "width": 8}, "teacher_train": {},
+             "student": {"use": "conv4", "width": 4}, "train": {"epochs": 3}}  # fmt: skip
     recipe = {"task": {"use": "digits", "classes": [0, 1, 2]}, "stage": [stage]}
     lf.run(recipe, plugins=lf.PluginChoice(files=[__file__]), hooks=[listener])
     print(listener.heard)
