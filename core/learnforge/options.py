@@ -146,11 +146,8 @@ def read_table(text: str) -> dict[str, Any]:
     """
     if not text.lstrip().startswith("{"):
         return {"use": text}
-    try:
-        table: dict[str, Any] = tomllib.loads(f"table = {text}")["table"]
-        return table
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError([Problem(text, f"must be a table as TOML writes it: {error}")], text) from error
+    table: dict[str, Any] = read_value(text, text)
+    return table
 
 
 def read_value(key: str, text: str) -> Any:
@@ -164,7 +161,8 @@ def read_value(key: str, text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError([Problem(key, f"must be as TOML writes it: {error}")], text) from error
+        form = "a table" if text.lstrip().startswith("{") else "a list"
+        raise RecipeError([Problem(key, f"must be {form} as TOML writes it: {error}")], text) from error
 
 
 def plain(value: Any, name_of: Callable[[object], str] | None = None) -> Any:

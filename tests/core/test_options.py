@@ -343,5 +343,5 @@ def test_values_of_a_command_line() -> None:
     assert read_value("task", '{ use = "digits", classes = [0, 1] }') == {"use": "digits", "classes": [0, 1]}
     assert read_value("teacher", '["a", { use = "b" }]') == ["a", {"use": "b"}]
     assert read_value("student", "mobilenet") == "mobilenet"
-    with pytest.raises(RecipeError, match="train: must be as TOML writes it"):
+    with pytest.raises(RecipeError, match="train: must be a table as TOML writes it"):
         read_value("train", "{ epochs = }")

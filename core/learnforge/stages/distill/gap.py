@@ -20,7 +20,7 @@ import torch
 from learnforge.artifact import NetworkSpec
 from learnforge.errors import StageError
 from learnforge.heads import count_parameters
-from learnforge.plugins import Plugins, spell
+from learnforge.plugins import Plugins
 from learnforge.space import Model
 from learnforge.task import TaskInfo
 
@@ -100,8 +100,3 @@ def _family(spec: NetworkSpec, plugins: Plugins) -> Sequence[Model]:
 def _size(model: Model, task: TaskInfo) -> int:
     with torch.device("meta"):
         return count_parameters(model.without_pretrained().build(task))
-
-
-def as_table(model: Model) -> dict[str, object]:
-    """Return a model as a recipe would write it."""
-    return spell(model)

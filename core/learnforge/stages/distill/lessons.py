@@ -17,11 +17,12 @@ from learnforge.errors import GapWarning, StageError
 from learnforge.evaluation import Normaliser, evaluate, predict, score
 from learnforge.heads import count_parameters
 from learnforge.layers import read_layers
+from learnforge.plugins import spell
 from learnforge.randomness import seeded
 from learnforge.space import Model
 from learnforge.stages.distill.cache import GIB, ViewCache
 from learnforge.stages.distill.distiller import Criterion
-from learnforge.stages.distill.gap import as_table, choose_assistants, count_assistants, describe_gap
+from learnforge.stages.distill.gap import choose_assistants, count_assistants, describe_gap
 from learnforge.stages.distill.teacher import Desk, Teacher, describe_scores, probe_scores
 from learnforge.stages.measures import judge, weigh
 from learnforge.taps import Tapped
@@ -69,7 +70,7 @@ class Lessons:
             last = generation == stage.generations
             self._distil(network, masters, "student" if last else f"generation {generation}")
             masters = [network]
-        return self._finish(network, teachers, initial, [as_table(model) for model, _ in assistants])
+        return self._finish(network, teachers, initial, [spell(model) for model, _ in assistants])
 
     def ready_teacher(self, role: str) -> nn.Module:
         """Build a teacher, and train it first where it is a model that knows nothing of the task."""

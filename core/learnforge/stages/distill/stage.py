@@ -129,14 +129,7 @@ class DistillStage(Stage):
     @property
     def manner(self) -> Manner:
         """How the teacher is asked."""
-        return Manner(
-            self.ensemble,
-            self.teacher_weights,
-            self.teacher_precision,
-            self.cache,
-            self.cache_precision,
-            self.cache_gib,
-        )
+        return Manner(self.ensemble, self.teacher_weights, self.teacher_precision)
 
     def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         problems = [

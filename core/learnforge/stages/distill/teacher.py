@@ -33,17 +33,11 @@ class Manner:
         ensemble: What is averaged over several teachers.
         weights: Share of each teacher, above 0; scaled to a sum of 1.
         precision: Of the teacher's arithmetic.
-        cache: Keep scores by view.
-        cache_precision: Of kept scores.
-        cache_gib: What all caches of a folder may take.
     """
 
     ensemble: Literal["logits", "probabilities"] = "logits"
     weights: tuple[float, ...] = ()
     precision: Literal["32", "bf16"] = "32"
-    cache: Literal["off", "views"] = "off"
-    cache_precision: Literal["32", "16"] = "32"
-    cache_gib: float = 4.0
 
 
 class Teacher(nn.Module):
