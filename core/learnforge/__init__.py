@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         transfer,
     )
     from learnforge.artifact import Artifact
+    from learnforge.blocks import find_blocks
     from learnforge.connectors import Connector, Pairs, match_extent, pair_stages, pool
     from learnforge.context import Context, Executor, Slot
     from learnforge.encoding import encode
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
         TaskError,
     )
     from learnforge.evaluation import evaluate
-    from learnforge.heads import find_head, replace_head
+    from learnforge.features import extract_features
+    from learnforge.heads import find_head, replace_head, replace_stem
     from learnforge.hookspecs import hookimpl, hookspec
     from learnforge.layers import Layers
     from learnforge.meters import CostMeter, Score, layer_signatures
@@ -74,7 +76,17 @@ if TYPE_CHECKING:
     )
     from learnforge.stages.search.view import Candidate, mutate, neighbours
     from learnforge.stages.stage import Reference, Stage
-    from learnforge.stages.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
+    from learnforge.stages.transfer import (
+        DirectTransfer,
+        DomainAdaptation,
+        Evidence,
+        Phase,
+        PhasedTransfer,
+        Transfer,
+        Validator,
+        adversarial_strength,
+        reverse_gradient,
+    )
     from learnforge.taps import Outputs
     from learnforge.task import (
         Batch,
@@ -102,6 +114,7 @@ _HOMES = {
         "transfer",
     ),
     "artifact": ("Artifact",),
+    "blocks": ("find_blocks",),
     "connectors": ("Connector", "Pairs", "match_extent", "pair_stages", "pool"),
     "context": ("Context", "Executor", "Slot"),
     "encoding": ("encode",),
@@ -121,7 +134,8 @@ _HOMES = {
         "TaskError",
     ),
     "evaluation": ("evaluate",),
-    "heads": ("find_head", "replace_head"),
+    "features": ("extract_features",),
+    "heads": ("find_head", "replace_head", "replace_stem"),
     "hookspecs": ("hookimpl", "hookspec"),
     "layers": ("Layers",),
     "options": ("plugin_field",),
@@ -149,7 +163,17 @@ _HOMES = {
     ),
     "stages.search.view": ("Candidate", "mutate", "neighbours"),
     "stages.stage": ("Reference", "Stage"),
-    "stages.transfer": ("DirectTransfer", "Phase", "PhasedTransfer", "Transfer"),
+    "stages.transfer": (
+        "DirectTransfer",
+        "DomainAdaptation",
+        "Evidence",
+        "Phase",
+        "PhasedTransfer",
+        "Transfer",
+        "Validator",
+        "adversarial_strength",
+        "reverse_gradient",
+    ),
     "taps": ("Outputs",),
     "task": (
         "Batch",
@@ -190,9 +214,11 @@ __all__ = [
     "DirectTransfer",
     "Distiller",
     "DivergedError",
+    "DomainAdaptation",
     "Engine",
     "EpisodeShape",
     "Episodes",
+    "Evidence",
     "Executor",
     "ExportMismatchError",
     "Exporter",
@@ -245,12 +271,16 @@ __all__ = [
     "Train",
     "Trained",
     "Transfer",
+    "Validator",
     "adapt",
+    "adversarial_strength",
     "best_first",
     "distill",
     "encode",
     "evaluate",
     "export",
+    "extract_features",
+    "find_blocks",
     "find_head",
     "generator",
     "hookimpl",
@@ -269,6 +299,8 @@ __all__ = [
     "plugin_field",
     "pool",
     "replace_head",
+    "replace_stem",
+    "reverse_gradient",
     "run",
     "search",
     "transfer",

@@ -1,9 +1,10 @@
-"""The layer of a network that gives its class scores: finding it, and putting a fresh one in its place."""
+"""Both ends of a network, its stem and its head: finding them, and making them fit another task."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from learnforge.errors import ArtifactError
@@ -51,6 +52,54 @@ def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
             padding_mode=old.padding_mode,
         )
     module.set_submodule(name, new.to(old.weight.device, old.weight.dtype))
+    return name
+
+
+def find_stem(module: nn.Module) -> str:
+    """Return the name of the layer that images go into: the first convolution or linear layer.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            return str(name)
+    raise ArtifactError(f"{type(module).__name__} has no convolution and no linear layer to take images")
+
+
+def replace_stem(module: nn.Module, channels: int) -> str:
+    """Let the first convolution take another number of channels, its weights averaged over the old ones;
+    return its name.
+
+    The sum over channels keeps its size, so that activations do.
+
+    Raises:
+        ArtifactError: The first layer is no convolution, or one in groups.
+    """
+    name = find_stem(module)
+    old = module.get_submodule(name)
+    if not isinstance(old, nn.Conv2d) or old.groups > 1:
+        raise ArtifactError(
+            f"{name}, the first layer of {type(module).__name__}, must be a plain convolution to take "
+            f"{channels} channels, it is {old}"
+        )
+    conv: Any = nn.Conv2d  # torch annotates the kernel size of a layer as a tuple of any length
+    new = conv(
+        channels,
+        old.out_channels,
+        old.kernel_size,
+        old.stride,
+        old.padding,
+        old.dilation,
+        bias=old.bias is not None,
+        padding_mode=old.padding_mode,
+    ).to(old.weight.device, old.weight.dtype)
+    with torch.no_grad():
+        mean = old.weight.mean(1, keepdim=True)
+        new.weight.copy_(mean.expand_as(new.weight) * (old.in_channels / channels))
+        if old.bias is not None:
+            new.bias.copy_(old.bias)
+    module.set_submodule(name, new)
     return name
 
 

@@ -5,8 +5,8 @@ entry point
 names; it may leave out arguments that it does not need. Four sorts of hooks:
 
 - *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`,
-  `_meta_learners`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`, `_stages`. Each returns
-  `{method name: class}`.
+  `_validators`, `_meta_learners`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`, `_stages`.
+  Each returns `{method name: class}`.
 - *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work
   runs, also in worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from learnforge.stages.search.searcher import Searcher
     from learnforge.stages.search.table import Table
     from learnforge.stages.stage import Stage
-    from learnforge.stages.transfer import Transfer
+    from learnforge.stages.transfer import Transfer, Validator
     from learnforge.task import Batch, TaskSource
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -80,6 +80,11 @@ def learnforge_distillers() -> Mapping[str, type[Distiller]]:  # type: ignore[em
 @hookspec
 def learnforge_transfers() -> Mapping[str, type[Transfer]]:  # type: ignore[empty-body]
     """Offer transfer strategies (entry point `transfer.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_validators() -> Mapping[str, type[Validator]]:  # type: ignore[empty-body]
+    """Offer label-free validators (entry point `validator.NAME`). Called once, on first use."""
 
 
 @hookspec

@@ -67,6 +67,8 @@ class Batch:
             augmentation.
         progress: Share of the training that is done, in [0, 1).
         label_smoothing: Share of the target that a loss on labels is to spread evenly, in [0, 1).
+        soft_labels: Where images were mixed (mixup, cutmix) the share of each class, float [batch, class];
+            `labels` are then those of the first image of each mix.
     """
 
     images: Tensor
@@ -75,6 +77,12 @@ class Batch:
     views: Tensor
     progress: float = 0.0
     label_smoothing: float = 0.0
+    soft_labels: Tensor | None = None
+
+    @property
+    def targets(self) -> Tensor:
+        """What a cross-entropy takes: `soft_labels` of mixed images, else `labels`."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
 
 class Split(ABC):

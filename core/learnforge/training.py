@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -58,6 +58,12 @@ class Train:
         weights: Keep the `last` epoch's weights, or those of the epoch with the `best` validation accuracy.
         crop: Padding in pixels for random crops, 0 for none.
         flip: Flip half of the images left to right.
+        mixup: Shape of the beta distribution by which pairs of images are blended (Zhang et al. 2017.
+            arXiv:1710.09412), from 0, which blends none.
+        cutmix: The same for pasting a rectangle of one image into another (Yun et al. 2019.
+            arXiv:1905.04899). With both, every batch gets one of the two.
+        balanced: Show every class equally often, whatever its share of the images: an epoch has as many
+            images as before, those of rare classes several times, in other views.
         precision: `32`, or `bf16` for autocast to bfloat16.
     """
 
@@ -81,12 +87,20 @@ class Train:
     weights: Literal["last", "best"] = field(default="last", validator=in_(("last", "best")))
     crop: int = field(default=0, validator=ge(0))
     flip: bool = False
+    mixup: float = field(default=0.0, validator=ge(0.0))
+    cutmix: float = field(default=0.0, validator=ge(0.0))
+    balanced: bool = False
     precision: Literal["32", "bf16"] = field(default="32", validator=in_(("32", "bf16")))
 
     @property
     def augmentation(self) -> Augmentation:
         """The views that images are shown in."""
         return Augmentation(self.crop, self.flip)
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether batches hold mixtures of images."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Return the factor on the learning rate in a step, in (0, 1].
@@ -142,7 +156,21 @@ class Trainee:
 
 
 Validate = Callable[[], float]
-"""Returns the network's validation accuracy, in [0, 1]."""
+"""Returns how good the network is, higher is better: validation accuracy, in [0, 1], unless `fit` is told
+another `measure`."""
+
+
+@frozen(eq=False)
+class Companion:
+    """Further images for every step's loss, whose labels are withheld.
+
+    Args:
+        split: The images, loaded on the device.
+        task: Their normalisation.
+    """
+
+    split: Split
+    task: TaskInfo
 
 
 def fit(
@@ -153,9 +181,10 @@ def fit(
     context: Context,
     part: str,
     validate: Validate | None = None,
-    companion: Split | None = None,
+    companion: Companion | None = None,
     until: int | None = None,
     checkpoint: Checkpoint | None = None,
+    measure: str = "accuracy",
 ) -> list[dict[str, Any]]:
     """Train a network, going on from the checkpoint of this part of the stage if there is one.
 
@@ -167,18 +196,20 @@ def fit(
         context: Seed, device, folder and hooks.
         part: Name of this training within the stage, such as `student`.
         validate: Measures validation accuracy after each epoch; needed for `patience` and `weights = "best"`.
-        companion: Further images; every step's loss also gets a batch of them, labels withheld.
+        companion: Further images; every step's loss also gets a batch of them.
         until: Epoch to stop at, for now: another call goes on from there, with the same bits in the end as
             without the stop. All of `settings.epochs` by default.
         checkpoint: Where the state is kept; that of this part of the stage by default.
+        measure: Name of what `validate` measures, in the history.
 
     Returns:
-        One entry an epoch: epoch (from 1), loss, learning_rate, and accuracy where it was validated.
+        One entry an epoch: epoch (from 1), loss, learning_rate, and accuracy (or `measure`) where it was
+        validated.
 
     Raises:
         DivergedError: The loss or a weight is not finite; the checkpoint of the last good epoch stays.
     """
-    run = _Training(trainee, split, task, settings, context, companion)
+    run = _Training(trainee, split, task, settings, context, companion, measure)
     checkpoint = checkpoint or context.checkpoint(part)
     until = settings.epochs if until is None else min(until, settings.epochs)
     state = checkpoint.load(context.device)
@@ -208,15 +239,11 @@ class _Training:
         task: TaskInfo,
         settings: Train,
         context: Context,
-        companion: Split | None,
+        companion: Companion | None,
+        measure: str,
     ):
-        self.trainee, self.split, self.settings, self.context, self.companion = (
-            trainee,
-            split,
-            settings,
-            context,
-            companion,
-        )
+        self.trainee, self.split, self.settings, self.context = trainee, split, settings, context
+        self.companion, self.measure = companion, measure
         self.groups = trainee.parameter_groups()
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.optimizer = make_optimizer(self.groups, settings, context.plugins)
@@ -226,20 +253,19 @@ class _Training:
             if settings.ema
             else None
         )
-        self.normalise = Normaliser(task, context.device)
+        self.task = task
+        self.mix = make_mixer(settings, task.outputs)
         self.transforms = context.plugins.batch_transforms(context.stage)
         self.steps = math.ceil(self._usable(split) / settings.batch_size)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
-        self.best_accuracy, self.best_epoch = -1.0, 0
+        self.best_value, self.best_epoch = -math.inf, 0
 
     def train_epoch(self, validate: Validate | None) -> dict[str, Any]:
         """Train one epoch and return its entry in the history."""
         if self.trainee.prepare is not None:
-            order = self._order(self.split, "order")
-            views = self.settings.augmentation.draw(self.context.seed, self.epoch, order)
-            self.trainee.prepare(order, views)
+            self.trainee.prepare(*self._plan(self.split, "order"))
         set_mode = self.trainee.set_mode or self.trainee.network.train
         set_mode()
         if self.trainee.extra is not None:
@@ -254,8 +280,8 @@ class _Training:
         self.epoch += 1
         if validate is not None:
             with self._averaged():
-                entry["accuracy"] = validate()
-            self._remember_best(entry["accuracy"])
+                entry[self.measure] = validate()
+            self._remember_best(entry[self.measure])
         self.history.append(entry)
         return entry
 
@@ -283,7 +309,7 @@ class _Training:
         return losses
 
     def _batches(self) -> Iterator[tuple[Batch, ...]]:
-        own = self._stream(self.split, "order")
+        own = self._stream(self.split, self.task, "order")
         if self.companion is None:
             return ((batch,) for batch in own)
         return zip(own, self._endless(self.companion), strict=False)
@@ -292,32 +318,45 @@ class _Training:
         """Return how many images an epoch shows: all, but for a last batch of a single one."""
         return len(split) - (len(split) > 1 and len(split) % self.settings.batch_size == 1)
 
-    def _order(self, split: Split, purpose: str, lap: int = 0) -> Tensor:
-        """Return the order in which this epoch shows a split: int64 [image], on the CPU."""
-        seed = derive(self.context.seed, purpose, self.epoch, lap)
-        return permutation(seed, len(split))[: self._usable(split)]
+    def _plan(self, split: Split, purpose: str, lap: int = 0) -> tuple[Tensor, Tensor]:
+        """Return which images an epoch shows, in order, and in which views: int64 [image] each, on the CPU; a
+        pure function of (seed, epoch).
+        """
+        seed, usable = derive(self.context.seed, purpose, self.epoch, lap), self._usable(split)
+        if self.settings.balanced and purpose == "order":
+            order, turns = balance(split.labels.cpu(), seed)
+        else:
+            order = permutation(seed, len(split))
+            turns = torch.zeros_like(order)
+        order, turns = order[:usable], turns[:usable]
+        # an image that comes up again gets another view
+        views = self.settings.augmentation.draw(self.context.seed, self.epoch, order + turns * len(split))
+        return order, views
 
-    def _stream(self, split: Split, purpose: str, lap: int = 0, has_labels: bool = True) -> Iterator[Batch]:
+    def _stream(self, split: Split, task: TaskInfo, purpose: str, lap: int = 0) -> Iterator[Batch]:
         """Yield the batches of this epoch, a pure function of (seed, epoch)."""
-        seed = self.context.seed
-        order = self._order(split, purpose, lap)
-        augmentation = self.settings.augmentation
-        total = self.steps * self.settings.epochs
-        for step, (images, labels, indices) in enumerate(split.batches(order, self.settings.batch_size)):
-            views = augmentation.draw(seed, self.epoch, indices)
-            shown = self.normalise(augmentation.show(images, views))
+        settings, normalise = self.settings, Normaliser(task, self.context.device)
+        has_labels = purpose == "order"
+        order, all_views = self._plan(split, purpose, lap)
+        views_of_batches = all_views.to(self.context.device).split(settings.batch_size)
+        total = self.steps * settings.epochs
+        found = zip(split.batches(order, settings.batch_size), views_of_batches, strict=True)
+        for step, ((images, labels, indices), views) in enumerate(found):
+            shown = normalise(settings.augmentation.show(images, views))
             known = labels if has_labels else torch.full_like(labels, -1)
             progress = (self.epoch * self.steps + step) / total
-            batch = Batch(shown, known, indices, views, progress, self.settings.label_smoothing)
+            batch = Batch(shown, known, indices, views, progress, settings.label_smoothing)
+            if has_labels and self.mix is not None:
+                batch = self.mix(batch)
             for transform in self.transforms:
                 batch = transform(batch)
             yield batch
 
-    def _endless(self, companion: Split) -> Iterator[Batch]:
+    def _endless(self, companion: Companion) -> Iterator[Batch]:
         """Yield the companion's batches, lap after lap; nobody is handed their labels."""
         lap = 0
         while True:
-            yield from self._stream(companion, "companion", lap, has_labels=False)
+            yield from self._stream(companion.split, companion.task, "companion", lap)
             lap += 1
 
     def _finite_mean(self, losses: list[Tensor]) -> float:
@@ -330,9 +369,9 @@ class _Training:
             raise DivergedError(self.epoch + 1, self.steps, self.steps)
         return float(values.mean())
 
-    def _remember_best(self, accuracy: float) -> None:
-        if accuracy > self.best_accuracy:
-            self.best_accuracy, self.best_epoch = accuracy, self.epoch
+    def _remember_best(self, value: float) -> None:
+        if value > self.best_value:
+            self.best_value, self.best_epoch = value, self.epoch
             if self.settings.weights == "best":
                 source = self.average.module if self.average is not None else self.trainee.network
                 self.best = {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
@@ -340,7 +379,7 @@ class _Training:
     def is_stalled(self) -> bool:
         """Tell whether validation accuracy has not risen for `patience` epochs."""
         patience = self.settings.patience
-        return patience is not None and self.best_accuracy >= 0 and self.epoch - self.best_epoch >= patience
+        return patience is not None and self.best_epoch > 0 and self.epoch - self.best_epoch >= patience
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -374,7 +413,7 @@ class _Training:
             "history": self.history,
             "counts": dict(self.trainee.counts),
             "best": self.best,
-            "best_accuracy": self.best_accuracy,
+            "best_value": self.best_value,
             "best_epoch": self.best_epoch,
         }
 
@@ -388,7 +427,49 @@ class _Training:
             self.average.load_state_dict(state["average"])
         self.trainee.counts.update(state["counts"])
         self.epoch, self.history, self.best = state["epoch"], state["history"], state["best"]
-        self.best_accuracy, self.best_epoch = state["best_accuracy"], state["best_epoch"]
+        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+
+
+def balance(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw as many images as there are, every class that occurs equally often (within one image).
+
+    Args:
+        labels: int64 [count], on the CPU.
+        seed: Which draw.
+
+    Returns:
+        Positions in a random order, and which turn of the same image each one is, from 0: int64 [count] each.
+        Within a class no image has more than one turn more than another.
+    """
+    present = labels.unique().tolist()
+    drawn, turns = [], []
+    for number, label in enumerate(present):
+        share = len(labels) * (number + 1) // len(present) - len(labels) * number // len(present)
+        members = (labels == label).nonzero().flatten()
+        members = members[permutation(derive(seed, "class", label), len(members))]
+        counter = torch.arange(share)
+        drawn.append(members[counter % len(members)])
+        turns.append(counter // len(members))
+    order = permutation(seed, len(labels))
+    return torch.cat(drawn)[order], torch.cat(turns)[order]
+
+
+def make_mixer(settings: Train, classes: int) -> Callable[[Batch], Batch] | None:
+    """Return what mixes the images of a batch and their labels, or None where nothing is to be mixed."""
+    if not settings.mixes_images:
+        return None
+    from torchvision.transforms import v2
+
+    mixers: list[Callable[..., Any]] = []
+    mixers += [v2.MixUp(alpha=settings.mixup, num_classes=classes)] if settings.mixup else []
+    mixers += [v2.CutMix(alpha=settings.cutmix, num_classes=classes)] if settings.cutmix else []
+    mixer = v2.RandomChoice(mixers)
+
+    def mix(batch: Batch) -> Batch:
+        images, soft_labels = mixer(batch.images, batch.labels)
+        return evolve(batch, images=images, soft_labels=soft_labels)
+
+    return mix
 
 
 def make_optimizer(
@@ -425,7 +506,7 @@ def make_optimizer(
 def cross_entropy(network: nn.Module, settings: Train) -> Callable[[Batch], Tensor]:
     """Return the loss of plain supervised training."""
     return lambda batch: F.cross_entropy(
-        network(batch.images), batch.labels, label_smoothing=settings.label_smoothing
+        network(batch.images), batch.targets, label_smoothing=settings.label_smoothing
     )
 
 
@@ -443,5 +524,6 @@ def _cosine(start: float, end: float, done: float) -> float:
 
 
 def _words(entry: Mapping[str, Any]) -> str:
-    accuracy = f", validation {entry['accuracy']:.1%}" if "accuracy" in entry else ""
-    return f"loss {entry['loss']:.3f}{accuracy}"
+    words = f"loss {entry['loss']:.3f}"
+    words += f", validation {entry['accuracy']:.1%}" if "accuracy" in entry else ""
+    return words + (f", validator {entry['validator']:.4f}" if "validator" in entry else "")

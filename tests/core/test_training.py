@@ -17,7 +17,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from learnforge import Batch, Context, DivergedError, MemorySplit, PluginChoice, Plugins, Task, Train
 from learnforge import context as context_module
 from learnforge.evaluation import Normaliser, Scores, confusion, evaluate, predict, score
-from learnforge.training import Trainee, _Training, cross_entropy, fit, make_optimizer
+from learnforge.training import (
+    Companion,
+    Trainee,
+    _Training,
+    balance,
+    cross_entropy,
+    fit,
+    make_mixer,
+    make_optimizer,
+)
 
 MakeContext = Callable[..., Context]
 
@@ -411,6 +420,79 @@ def test_epochs_are_permutations_that_seed_and_epoch_decide(task: Task, make_con
     assert orders(1) != [first, second]
 
 
+def test_balanced_epochs_show_every_class_equally_often() -> None:
+    """Of 2, 3 and 7 images four each are drawn, all of a class before any of it comes again."""
+    labels = torch.tensor([0] * 2 + [4] * 3 + [9] * 7)
+    order, turns = balance(labels, 0)
+    assert labels[order].bincount().tolist() == [4, 0, 0, 0, 4, 0, 0, 0, 0, 4]
+    assert (order * 10 + turns).unique().shape == (12,)  # no image twice in the same turn
+    counts = order.bincount(minlength=12)
+    assert counts[:2].tolist() == [2, 2]
+    assert sorted(counts[2:5].tolist()) == [1, 1, 2]
+    assert sorted(counts[5:].tolist()) == [0, 0, 0, 1, 1, 1, 1]
+    assert torch.equal(order, balance(labels, 0)[0])
+    assert not torch.equal(order, balance(labels, 1)[0])
+
+
+def test_balanced_training_repeats_rare_images_in_other_views(task: Task, make_context: MakeContext) -> None:
+    """An epoch keeps its length; an image that comes up again is cropped anew."""
+    rare = torch.cat([(task.train.labels == 0).nonzero()[:1, 0], (task.train.labels > 0).nonzero()[:, 0]])
+    split = task.train.select(rare)
+    seen: list[Batch] = []
+    network = small_network()
+
+    def loss(batch: Batch) -> Tensor:
+        seen.append(batch)
+        return cross_entropy(network, Train())(batch)
+
+    settings = Train(epochs=1, batch_size=7, crop=2, balanced=True)
+    fit(Trainee(network, loss), split, task.info, settings, make_context(None), "student")
+    labels, views = torch.cat([b.labels for b in seen]), torch.cat([b.views for b in seen])
+    assert len(labels) == len(split)
+    assert labels.bincount().max() - labels.bincount().min() <= 1
+    assert len(views[labels == 0].unique()) > 1
+
+
+@pytest.mark.parametrize("option", ["mixup", "cutmix"])
+def test_mixed_images_have_shares_of_their_classes(option: str, task: Task) -> None:
+    """mixup blends a batch with a shifted copy of itself, cutmix pastes; the labels are mixed in the same
+    share.
+    """
+    mix = make_mixer(Train(**{option: 1.0}), 3)
+    assert mix is not None
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 8, 8).contiguous()
+    labels = torch.tensor([0, 1, 2, 2])
+    torch.manual_seed(0)
+    mixed = mix(Batch(images, labels, labels, labels))
+    assert mixed.soft_labels is not None
+    share = mixed.soft_labels[1, 1]
+    assert 0 < share < 1
+    other = [labels[i - 1] for i in range(4)]
+    for row, (own, partner) in enumerate(zip(labels, other, strict=True)):
+        expected = torch.zeros(3)
+        expected[own] += share
+        expected[partner] += 1 - share
+        assert torch.allclose(mixed.soft_labels[row], expected)
+    assert float(mixed.images[1].mean()) == pytest.approx(float(share * 1 + (1 - share) * 0))
+    assert torch.equal(mixed.targets, mixed.soft_labels)
+    assert torch.equal(mixed.labels, labels)
+    network = small_network().eval()
+    scores = network(mixed.images)
+    expected_loss = -(mixed.soft_labels * scores.log_softmax(1)).sum(1).mean()
+    assert torch.allclose(cross_entropy(network, Train())(mixed), expected_loss)
+
+
+def test_mixing_is_off_by_default_and_both_take_turns() -> None:
+    """Without `mixup` and `cutmix` batches are left alone; with both, a batch gets one of them."""
+    assert make_mixer(Train(), 3) is None
+    mix = make_mixer(Train(mixup=1.0, cutmix=1.0), 2)
+    assert mix is not None
+    images, labels = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 1, 8, 8), torch.tensor([0, 1])
+    torch.manual_seed(0)
+    pasted = [len(mix(Batch(images, labels, labels, labels)).images[0].unique()) == 2 for _ in range(20)]
+    assert 0 < sum(pasted) < 20
+
+
 def test_progress_runs_from_zero_to_one(task: Task, make_context: MakeContext) -> None:
     """A batch knows the share of the training that is done: step / steps, over all epochs."""
     network, seen = small_network(), []
@@ -504,7 +586,9 @@ def test_optimizer_and_batch_hooks_are_used(task: Task, make_context: MakeContex
     assert module.seen == [("optimizer", 0.2, [0.2, 0.2]), ("stage", 30), ("stage", 30)]
     assert shown == [0.0, 0.0]
     assert isinstance(
-        _Training(Trainee(network, loss), task.train, task.info, settings, context, None).optimizer,
+        _Training(
+            Trainee(network, loss), task.train, task.info, settings, context, None, "accuracy"
+        ).optimizer,
         torch.optim.SGD,
     )
 
@@ -529,7 +613,15 @@ def test_companion_batches_withhold_their_labels(
     companion = task.validation.select(torch.arange(24))
     settings = Train(epochs=1, batch_size=12)
     context = evolve(make_context(None), plugins=plugins)
-    fit(Trainee(network, loss), task.train, task.info, settings, context, "a", companion=companion)
+    fit(
+        Trainee(network, loss),
+        task.train,
+        task.info,
+        settings,
+        context,
+        "a",
+        companion=Companion(companion, task.info),
+    )
     assert [own for own, _, _ in pairs] == [12] * 5
     assert all(labels == [-1] * 12 for _, labels, _ in pairs)
     laps = [pairs[k][2] + pairs[k + 1][2] for k in (0, 2)]
@@ -548,7 +640,15 @@ def test_a_companion_batch_of_one_image_is_left_out(task: Task, make_context: Ma
 
     companion = task.validation.select(torch.arange(21))
     settings = Train(epochs=1, batch_size=20)
-    fit(Trainee(network, loss), task.train, task.info, settings, make_context(None), "a", companion=companion)
+    fit(
+        Trainee(network, loss),
+        task.train,
+        task.info,
+        settings,
+        make_context(None),
+        "a",
+        companion=Companion(companion, task.info),
+    )
     assert sizes == [20, 20, 20]
 
 
@@ -576,7 +676,7 @@ def test_no_step_waits_for_the_device(
     settings = Train(epochs=1, batch_size=20, optimizer=optimizer, clip_norm=1.0, crop=1, flip=True)
     network = small_network(dropout=0.1)
     trainee = Trainee(network, cross_entropy(network, settings))
-    run = _Training(trainee, task.train, task.info, settings, make_context(None), None)
+    run = _Training(trainee, task.train, task.info, settings, make_context(None), None, "accuracy")
     lists: list[int] = []
     monkeypatch.setattr(Tensor, "tolist", lambda tensor: lists.append(1))
     with _Reads() as reads:

@@ -22,6 +22,7 @@ KINDS = (
     "searcher",
     "distiller",
     "transfer",
+    "validator",
     "meta-learner",
     "exporter",
     "executor",

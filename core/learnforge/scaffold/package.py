@@ -40,6 +40,7 @@ TEMPLATES = {
     "searcher": _Words("SearcherSuite", "searcher", _STAGE.format(kind="search")),
     "distiller": _Words("DistillerSuite", "distiller", _STAGE.format(kind="distill")),
     "transfer": _Words("TransferSuite", "transfer strategy", _STAGE.format(kind="transfer")),
+    "validator": _Words("ValidatorSuite", "validator", 'a transfer stage: `validator = { use = "$name" }`'),
     "meta-learner": _Words("MetaLearnerSuite", "meta-learner", _STAGE.format(kind="meta")),
     "exporter": _Words("ExporterSuite", "exporter", _STAGE.format(kind="export")),
     "executor": _Words("ExecutorSuite", "executor", 'a search stage: `executor = { use = "$name" }`'),

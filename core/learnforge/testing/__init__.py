@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from learnforge.testing.table import TableSuite
     from learnforge.testing.task import TaskSuite
     from learnforge.testing.transfer import TransferSuite
+    from learnforge.testing.validator import ValidatorSuite
 
 _HOMES = {
     "CommandSuite": "command",
@@ -48,6 +49,7 @@ _HOMES = {
     "TableSuite": "table",
     "TaskSuite": "task",
     "TransferSuite": "transfer",
+    "ValidatorSuite": "validator",
 }
 
 
@@ -74,4 +76,5 @@ __all__ = [
     "TableSuite",
     "TaskSuite",
     "TransferSuite",
+    "ValidatorSuite",
 ]

@@ -17,6 +17,7 @@ SUITES = {
     "searcher": "SearcherSuite",
     "distiller": "DistillerSuite",
     "transfer": "TransferSuite",
+    "validator": "ValidatorSuite",
     "meta-learner": "MetaLearnerSuite",
     "space": "SpaceSuite",
     "model": "ModelSuite",

@@ -16,6 +16,7 @@ from learnforge.artifact import Artifact, copy_weights, from_module
 from learnforge.context import Context, Emit
 from learnforge.errors import LearnforgeError
 from learnforge.evaluation import Normaliser, evaluate
+from learnforge.layers import Layers
 from learnforge.randomness import seeded
 from learnforge.stages.transfer import (
     Criterion,
@@ -319,12 +320,12 @@ class WatchedPhases(PhasedTransfer):
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
         return self.seen.plan(list(self.method.phases(network, old, new)))
 
-    def taps(self, network: nn.Module) -> Sequence[str]:
-        layers: Sequence[str] = self.method.taps(network)
-        return layers
+    def taps(self, layers: Layers) -> Sequence[str]:
+        names: Sequence[str] = self.method.taps(layers)
+        return names
 
-    def criterion(self, outputs: Outputs, task: TaskInfo) -> Criterion:
-        self.seen.inner = self.method.criterion(outputs, task)
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
+        self.seen.inner = self.method.criterion(network, outputs, task)
         self.seen.own_start = hashes(self.seen.own_parameters())
         inner = self.seen.inner
         return WatchedParts(inner, self.loss) if isinstance(inner, nn.Module) else self.loss

@@ -21,7 +21,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import min_len
 from torch import nn
 
-from learnforge import ArtifactError, Model, TaskInfo, hookimpl, replace_head
+from learnforge import ArtifactError, Model, TaskInfo, hookimpl, replace_head, replace_stem
 from learnforge.errors import nearest
 
 
@@ -65,7 +65,7 @@ class TorchvisionModel(Model):
                 replace_head(model, classes, task.outputs)
         _drop_auxiliary_heads(model)
         if task.input_shape[0] != 3:
-            _replace_stem(model, task.input_shape[0])
+            replace_stem(model, task.input_shape[0])
         return model
 
     def _entry(self) -> Any:
@@ -123,23 +123,6 @@ def _drop_auxiliary_heads(model: nn.Module) -> None:
             if hasattr(model, name):
                 setattr(model, name, None)
         model.aux_logits = False  # type: ignore[assignment]
-
-
-def _replace_stem(model: nn.Module, channels: int) -> None:
-    """Let the first convolution take another number of channels; a pretrained one is averaged over its
-    colours.
-    """
-    name, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
-    has_bias = old.bias is not None
-    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=has_bias)  # type: ignore[arg-type]
-    with torch.no_grad():
-        # the sum over channels keeps its size
-        new.weight.copy_(
-            old.weight.mean(1, keepdim=True).expand_as(new.weight) * (old.in_channels / channels)
-        )
-        if old.bias is not None and new.bias is not None:
-            new.bias.copy_(old.bias)
-    model.set_submodule(name, new.to(old.weight.device))
 
 
 @hookimpl

@@ -18,6 +18,9 @@ from learnforge import (
     Batch,
     Context,
     DirectTransfer,
+    Evidence,
+    Layers,
+    MemorySplit,
     Outputs,
     Phase,
     PhasedTransfer,
@@ -28,15 +31,20 @@ from learnforge import (
     TaskInfo,
     TaskSource,
     Train,
+    Validator,
     find_head,
     replace_head,
 )
 from learnforge import context as context_module
-from learnforge.artifact import copy_weights, from_model, from_module
-from learnforge.stages import transfer as transfer_module
+from learnforge.artifact import NetworkSpec, copy_weights, from_model, from_module
 from learnforge.stages.transfer import TransferStage, freeze, set_training
+from learnforge.stages.transfer import journey as journey_module
+from learnforge.stages.transfer import stage as stage_module
+from learnforge.stages.transfer.journey import share_epochs
+from learnforge.stages.transfer.source import check_source, load_source
 
 MakeContext = Callable[..., Context]
+MLP = NetworkSpec("model", {"use": "mlp", "hidden": [64]})
 QUICK = Train(epochs=2, batch_size=20, learning_rate=1e-2, optimizer="sgd")
 
 MODEL = '''
@@ -250,8 +258,8 @@ def test_lengths_of_phases() -> None:
     """Phases of their own length come first; the rest is shared out whole among the others."""
 
     def lengths(epochs: int, *phases: int | None) -> list[int]:
-        stage = carry(Phased(), train=Train(epochs=epochs))
-        return [train.epochs for train in stage._lengths([Phase({"": 1.0}, length) for length in phases])]
+        steps = [Phase({"": 1.0}, length) for length in phases]
+        return [train.epochs for train in share_epochs(steps, Train(epochs=epochs))]
 
     assert lengths(10, 3, None) == [3, 7]
     assert lengths(10, None) == [10]
@@ -271,14 +279,14 @@ def test_phases_run_in_order_and_show_in_the_history(task: Task, source: Artifac
         emitted.append(metrics["part"])
 
     method = Phased([Phase({"head": 1.0}, 1, "head"), Phase({"": 1.0}, name="all")])
-    fit = transfer_module.fit
+    fit = journey_module.fit
 
-    def spy(trainee: Any, *rest: Any) -> Any:
+    def spy(trainee: Any, *rest: Any, **named: Any) -> Any:
         trained.append(frozenset(n for n, p in trainee.network.named_parameters() if p.requires_grad))
-        return fit(trainee, *rest)
+        return fit(trainee, *rest, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer_module, "fit", spy)
+        patch.setattr(journey_module, "fit", spy)
         artifact = carry(method, train=evolve(QUICK, epochs=3), baseline=False).run(
             task, {"source": source}, evolve(context, emit=emit)
         )
@@ -335,10 +343,10 @@ class Adversarial(Phased):
 
     made: list[Discriminator] = field(factory=list, eq=False)
 
-    def taps(self, network: nn.Module) -> Sequence[str]:
+    def taps(self, layers: Layers) -> Sequence[str]:
         return ["rest"]
 
-    def criterion(self, outputs: Outputs, task: TaskInfo) -> Discriminator:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Discriminator:
         assert outputs.taps["rest"].shape == (4, 36)
         torch.manual_seed(0)
         self.made.append(Discriminator())
@@ -440,12 +448,179 @@ def test_a_domain_adaptation_without_a_labelled_task_is_refused(task: Task, sour
     ]
 
 
-def test_check_wants_equal_shapes(task: Task, source: Artifact) -> None:
-    """A source for other images is refused with both shapes."""
-    wide = evolve(source, task=evolve(source.task, input_shape=(3, 8, 8)))
-    assert [str(p) for p in carry(Phased()).check(task, {"source": wide})] == [
-        "from: must take images of shape [1, 8, 8] as the task has, it takes [3, 8, 8]"
+def test_a_domain_adaptation_wants_the_same_classes_and_shapes(task: Task, source: Artifact) -> None:
+    """A labelled task with other classes or images is refused with both."""
+    info = evolve(task.info, classes=("x", "y"), origins=("x", "y"), input_shape=(3, 8, 8))
+    labelled = evolve(task, info=info)
+    stage = carry(Adapting(), source_task=Labelled(labelled))
+    assert [str(p) for p in stage.check(task, {"source": source})] == [
+        "source_task: must have the new task's 3 classes, in their order, it has 2: x, y",
+        "source_task: must show images of shape [1, 8, 8] as the new task does, it shows [3, 8, 8]",
     ]
+
+
+def test_settings_of_domain_adaptation_are_refused_without_one(task: Task, source: Artifact) -> None:
+    """A method that does not adapt a domain would ignore them."""
+    stage = carry(Phased(), source_task=Labelled(task), validator=Confidence())
+    assert [str(p) for p in stage.check(task, {"source": source})] == [
+        "source_task: is for methods that adapt a domain, which Phased does not",
+        "validator: is for methods that adapt a domain, which Phased does not",
+    ]
+
+
+@frozen
+class Confidence(Validator):
+    """Notes what it is shown, and prefers the second epoch."""
+
+    seen: list[Evidence] = field(factory=list, eq=False)
+
+    def score(self, evidence: Evidence) -> float:
+        self.seen.append(evidence)
+        return -abs(len(self.seen) - 2.0)
+
+
+def test_a_validator_chooses_the_epoch(task: Task, source: Artifact, context: Context) -> None:
+    """It sees validation images of both tasks, and `weights = "best"` keeps what it prefers."""
+    labelled = Task(evolve(task.info, name="labelled"), task.validation, task.test, task.train)
+    kept: dict[int, dict[str, Tensor]] = {}
+    for epochs, weights in ((2, "last"), (4, "best")):
+        validator = Confidence()
+        train = evolve(QUICK, epochs=epochs, weights=weights, schedule="constant")
+        settings = {"source_task": Labelled(labelled), "validator": validator, "train": train}
+        stage = carry(Adapting(), baseline=False, **settings)
+        artifact = stage.run(task, {"source": source}, context)
+        assert artifact.weights is not None
+        kept[epochs] = dict(artifact.weights)
+        history = artifact.metrics["history"]["transfer"]
+        assert [entry["validator"] for entry in history] == [-1.0, 0.0, -1.0, -2.0][:epochs]
+        assert torch.equal(validator.seen[0].source_labels, task.test.labels)
+        assert validator.seen[0].target.shape == (len(task.validation), 3)
+    assert all(torch.equal(tensor, kept[4][name]) for name, tensor in kept[2].items())
+    assert artifact.metrics["pairs"] == [[c, c] for c in task.info.classes]
+
+
+class Normalised(nn.Module):
+    """A layer of batch statistics alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.rest = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.rest(self.norm(images))
+        return scores
+
+
+def test_each_domain_has_its_own_batch_statistics(task: Task, context: Context) -> None:
+    """The network keeps the new task's running statistics; the labelled task is judged by its own."""
+    bright = MemorySplit(task.train.images // 2 + 127, task.train.labels)  # type: ignore[attr-defined]
+    labelled = Task(evolve(task.info, name="bright"), bright, bright, bright)
+    validator = Confidence()
+    module = Normalised()
+    train = Train(epochs=12, batch_size=20, learning_rate=1e-4)
+    settings = {"source_task": Labelled(labelled), "validator": validator, "train": train}
+    stage = carry(Adapting(), baseline=False, **settings)
+    artifact = stage.run(task, {"source": from_module(module, task.info)}, context)
+    network = artifact.module
+    assert isinstance(network, Normalised)
+    shown = artifact.normalise(task.train.images)  # type: ignore[attr-defined]
+    whole = 1 - 0.9**36  # each batch moves the mean by a tenth of the way
+    torch.testing.assert_close(network.norm.running_mean, whole * shown.mean((0, 2, 3)), rtol=0.05, atol=0.02)
+    assert float(artifact.normalise(bright.images).mean()) > float(shown.mean()) + 0.5
+    seen = validator.seen[-1]
+    with torch.no_grad():
+        scores = network(artifact.normalise(bright.images)).mean(0)  # by the wrong statistics
+    apart = [float((other - seen.target.mean(0)).abs().max()) for other in (seen.source.mean(0), scores)]
+    assert apart[0] < 0.3 * apart[1]
+
+
+def test_a_cut_off_adaptation_goes_on_with_both_statistics(
+    task: Task, source: Artifact, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in its second epoch and continued, validator scores and weights are those of an unbroken run."""
+    monkeypatch.setattr(context_module, "CHECKPOINT_SECONDS", 0)
+    labelled = Task(evolve(task.info, name="labelled"), task.validation, task.test, task.train)
+    train = evolve(QUICK, epochs=4)
+
+    def run(context: Context) -> Artifact:
+        settings = {"source_task": Labelled(labelled), "validator": Sure(), "train": train}
+        return carry(Adapting(), baseline=False, **settings).run(task, {"source": source}, context)
+
+    def stop(event: str, metrics: dict[str, Any], **data: Any) -> None:
+        if metrics["epoch"] == 3:
+            raise CutError
+
+    expected = run(context)
+    with pytest.raises(CutError):
+        run(evolve(context, folder=tmp_path, emit=stop))
+    found = run(evolve(context, folder=tmp_path))
+    assert found.metrics["history"] == expected.metrics["history"]
+    assert found.content == expected.content
+
+
+@frozen
+class Sure(Validator):
+    """How sure the network is of images of both tasks."""
+
+    def score(self, evidence: Evidence) -> float:
+        return float(evidence.source.softmax(1).amax(1).mean() + evidence.target.softmax(1).amax(1).mean())
+
+
+# Other images
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_another_number_of_channels_is_averaged(
+    channels: int, task: Task, plugins: Plugins, make_context: MakeContext
+) -> None:
+    """The first convolution's sum over channels is kept, all else bit for bit; it is reported."""
+    names = tuple("abcd")
+    given = evolve(task.info, classes=names, origins=names, input_shape=(4 - channels, 8, 8))
+    model = from_model(plugins.load("model", "resnet")(depth=8), given)
+    artifact = model.with_state(model.network(plugins))
+    shown = evolve(task.info, input_shape=(channels, 8, 8))
+    for source in (artifact, from_module(artifact.network(plugins), given)):
+        assert check_source(source, shown) == []
+        network, changes = load_source(source, shown, make_context(None))
+        before, after = artifact.weights, network.state_dict()
+        assert before is not None
+        (stem,) = [name for name in before if before[name].shape != after[name].shape]
+        assert after[stem].shape[1] == channels
+        torch.testing.assert_close(after[stem].sum(1), before[stem].sum(1))
+        assert all(torch.equal(after[n], before[n]) for n in before if n != stem)
+        assert changes == [
+            f"{4 - channels} → {channels} channels: first convolution averaged",
+            "4 → 3 classes: new head",
+        ]
+
+
+def test_weights_that_depend_on_the_extent_are_refused(
+    task: Task, source: Artifact, context: Context
+) -> None:
+    """A head behind a flattened map takes no larger image; the check says which tensor, before training."""
+    large = evolve(task.info, input_shape=(1, 12, 12))
+    enlarged = evolve(task, info=large)
+    (problem,) = carry(Phased()).check(enlarged, {"source": evolve(source, spec=MLP)})
+    assert str(problem) == (
+        "from: must take images of shape [1, 12, 12] as the task has; it was made for [1, 8, 8] and cannot "
+        "be carried over: weights depend on height and width: 1.weight is [64, 64], the network wants "
+        "[64, 144]"
+    )
+
+
+def test_larger_images_are_taken_by_networks_that_average(
+    task: Task, plugins: Plugins, make_context: MakeContext
+) -> None:
+    """A network that ends in global averaging keeps its weights for larger images."""
+    resnet = from_model(plugins.load("model", "resnet")(depth=8), task.info)
+    resnet = resnet.with_state(resnet.network(plugins))
+    large = evolve(task.info, input_shape=(1, 12, 12))
+    assert check_source(resnet, large) == []
+    network, changes = load_source(resnet, large, make_context(None))
+    assert changes == ["images 8 × 8 → 12 × 12"]
+    assert resnet.weights is not None
+    assert all(torch.equal(tensor, resnet.weights[name]) for name, tensor in network.state_dict().items())
 
 
 # What is handed on
@@ -488,14 +663,17 @@ def test_the_baseline_starts_from_fresh_weights(
     """The strategy starts from pretrained weights; the baseline has the same budget and none of them."""
     starts: dict[str, dict[str, Tensor]] = {}
     budgets: list[Train] = []
-    fit = transfer_module.fit
+    fit = journey_module.fit
 
-    def spy(trainee: Any, split: Any, info: Any, train: Train, context: Any, part: str, *rest: Any) -> Any:
+    def spy(
+        trainee: Any, split: Any, info: Any, train: Train, context: Any, part: str, *rest: Any, **named: Any
+    ) -> Any:
         starts[part] = copy_weights(trainee.network)
         budgets.append(train)
-        return fit(trainee, split, info, train, context, part, *rest)
+        return fit(trainee, split, info, train, context, part, *rest, **named)
 
-    monkeypatch.setattr(transfer_module, "fit", spy)
+    for module in (journey_module, stage_module):
+        monkeypatch.setattr(module, "fit", spy)
     pretrained = from_model(small_plugins.load("model", "small")(pretrained=True), old)
     artifact = carry(Phased()).run(task, {"source": pretrained}, context)
     assert starts["transfer"]["conv.weight"].eq(0.01).all()

@@ -67,4 +67,4 @@ def label_loss(student: Outputs, batch: Batch) -> Tensor:
 
     Most distillers add it to what the teacher says.
     """
-    return F.cross_entropy(student.logits, batch.labels, label_smoothing=batch.label_smoothing)
+    return F.cross_entropy(student.logits, batch.targets, label_smoothing=batch.label_smoothing)

@@ -136,6 +136,9 @@ class DistillStage(Stage):
             fault for role, artifact in inputs.items() for fault in check_fit(role, artifact.task, task.info)
         ]
         problems += self._check_teachers(task, inputs) + self._check_chain(inputs)
+        if self.cache != "off" and self.train.mixes_images:
+            words = "must be off where `train` mixes images (mixup, cutmix): mixtures are shown only once"
+            problems.append(Problem("cache", words))
         if isinstance(self.student, StudentSearch):
             problems += check_settings(self.student.tune, "student.search", self.student.space)
         return problems or self._check_wiring(task, inputs)

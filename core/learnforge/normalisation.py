@@ -1,0 +1,39 @@
+"""Batch normalisation: finding its layers, and measuring their running statistics on other images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def find_normalisations(network: nn.Module) -> list[_BatchNorm]:
+    """Return the layers that keep running statistics, in the order in which they are defined."""
+    found = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    return [layer for layer in found if layer.running_mean is not None]
+
+
+def measure_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace all running statistics by means over batches, in each of which the layers below already use the
+    batch's own; everything else, dropout too, is in eval mode meanwhile and afterwards.
+
+    Args:
+        network: The network; changed in place.
+        batches: Normalised images, float [batch, channel, height, width]; single images are passed over.
+    """
+    layers = find_normalisations(network)
+    kept = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over batches
+        layer.train()
+    with torch.no_grad():
+        for images in batches:
+            if len(images) > 1:
+                network(images)
+    for layer, momentum in zip(layers, kept, strict=True):
+        layer.momentum = momentum
+    network.eval()

@@ -1,0 +1,136 @@
+"""The loop around a phased strategy: what is frozen, whose batch statistics count, how epochs are judged."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import Tensor, nn
+
+from learnforge.context import Context
+from learnforge.errors import StageError
+from learnforge.evaluation import Normaliser, evaluate, predict
+from learnforge.layers import read_layers
+from learnforge.randomness import seeded
+from learnforge.stages.transfer.domain import LabelledStatistics
+from learnforge.stages.transfer.freezing import freeze, set_training
+from learnforge.stages.transfer.strategy import Phase, PhasedTransfer
+from learnforge.stages.transfer.validator import Evidence, Validator
+from learnforge.taps import Tapped
+from learnforge.task import Batch, Task
+from learnforge.training import Companion, Train, Trainee, fit
+
+
+class Journey:
+    """A network on its way to another task; a context manager that leaves the network free of hooks and
+    trainable.
+
+    Args:
+        method: The strategy.
+        network: The network that it prepared, on the device; changed in place.
+        here: The new task, loaded on the device.
+        labelled: The task whose labels are learnt from: the new one, but for domain adaptation.
+        validator: What judges an epoch of a domain adaptation; None for accuracy on `labelled`.
+        context: Seed, device, folder and hooks.
+    """
+
+    def __init__(
+        self,
+        method: PhasedTransfer,
+        network: nn.Module,
+        here: Task,
+        labelled: Task,
+        validator: Validator | None,
+        context: Context,
+    ):
+        self.network, self.here, self.labelled = network, here, labelled
+        self.validator, self.context = validator, context
+        self.adapts_domain = method.adapts_domain
+        images, _, _ = next(iter(here.train.batches(torch.arange(min(4, len(here.train))), 4)))
+        shown = Normaliser(here.info, context.device)(images)
+        layers = read_layers(network.eval(), shown)
+        self.tapped = Tapped(layers, method.taps(layers))
+        self.statistics = LabelledStatistics(network) if self.adapts_domain else None
+        with seeded(context.derive("criterion")):
+            with torch.no_grad():
+                outputs = self.tapped(shown)
+            self.criterion = method.criterion(network, outputs, here.info)
+
+    def __enter__(self) -> Journey:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.tapped.close()
+        self.network.requires_grad_(True)
+
+    def travel(self, phase: Phase, train: Train, part: str) -> list[dict[str, Any]]:
+        """Train one phase, and return its history."""
+        parts = [module for module in (self.criterion, self.statistics) if isinstance(module, nn.Module)]
+        extra = nn.ModuleList(parts).to(self.context.device)
+        trainee = Trainee(
+            self.network,
+            self._loss,
+            freeze(self.network, phase),
+            extra if parts else None,
+            lambda: set_training(self.network, phase),
+        )
+        return fit(
+            trainee,
+            self.labelled.train,
+            self.labelled.info,
+            train,
+            evolve(self.context, seed=self.context.derive("train", part)),
+            part,
+            self._validate,
+            Companion(self.here.train, self.here.info) if self.adapts_domain else None,
+            measure="accuracy" if self.validator is None else "validator",
+        )
+
+    def _loss(self, batch: Batch, other: Batch | None = None) -> Tensor:
+        with self._labelled_statistics():
+            outputs = self.tapped(batch.images)
+        return self.criterion(outputs, batch, self.tapped(other.images) if other else None, other)
+
+    def _validate(self) -> float:
+        task, validator = self.labelled, self.validator
+        with self._labelled_statistics():
+            if validator is None:
+                return evaluate(self.network, task.validation, task.info).accuracy
+            known = predict(self.network, task.validation, task.info)
+        target = predict(self.network, self.here.validation, self.here.info)
+        labels = task.validation.labels.to(known.device)
+        return float(validator.score(Evidence(known, labels, target)))
+
+    def _labelled_statistics(self) -> contextlib.AbstractContextManager[None]:
+        return self.statistics.in_place() if self.statistics is not None else contextlib.nullcontext()
+
+
+def share_epochs(phases: Sequence[Phase], train: Train) -> list[Train]:
+    """Share out `train.epochs`: phases of their own length first, the rest evenly among the others, the first
+    of them longer where it does not divide.
+
+    Raises:
+        StageError: Phases of their own length take more than there is.
+    """
+    fixed = sum(phase.epochs or 0 for phase in phases)
+    if fixed > train.epochs:
+        raise StageError(
+            f"the method's phases take {fixed} epochs, `train.epochs` allows {train.epochs}; raise it, or "
+            f"shorten the phases, so that the baseline has the same budget"
+        )
+    rest = train.epochs - fixed
+    left = sum(phase.epochs is None for phase in phases)
+    lengths = []
+    for phase in phases:
+        epochs = phase.epochs if phase.epochs is not None else math.ceil(rest / left)
+        if phase.epochs is None:
+            rest, left = rest - epochs, left - 1
+        lengths.append(evolve(train, epochs=epochs))
+    return lengths

@@ -1,0 +1,122 @@
+"""Where the knowledge comes from: a source network made to take the new task's images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from attrs import evolve
+from torch import Tensor, nn
+
+from learnforge.artifact import Artifact
+from learnforge.context import Context
+from learnforge.errors import ArtifactError, Problem
+from learnforge.heads import find_stem, replace_stem
+from learnforge.plugins import Plugins
+from learnforge.task import TaskInfo
+
+
+def check_source(source: Artifact, task: TaskInfo) -> list[Problem]:
+    """Find out, computing nothing, why a source cannot take a task's images.
+
+    Args:
+        source: The source, perhaps a stand-in without weights.
+        task: The new task.
+    """
+    if source.task.input_shape == task.input_shape:
+        return []
+    with torch.device("meta"):
+        try:
+            if source.module is not None:
+                network, weights = source.network().to("meta"), {}
+            else:
+                network = source.spec.build(_seen_as(source.task, task), Plugins(), False)
+                weights = source.spec.build(source.task, Plugins(), False).state_dict()
+        except Exception:  # what cannot be built here is reported where models are checked, or by the run
+            return []
+        reason = _refusal(network, weights, task)
+    if not reason:
+        return []
+    want, got = list(task.input_shape), list(source.task.input_shape)
+    words = (
+        f"must take images of shape {want} as the task has; it was made for {got} and cannot be carried "
+        f"over: {reason}"
+    )
+    return [Problem("from", words)]
+
+
+def _refusal(network: nn.Module, weights: Mapping[str, Tensor], task: TaskInfo) -> str:
+    """Return why a network on the meta device cannot take a task's images, or ""."""
+    try:
+        _transplant(network, weights, task.input_shape[0])
+        network.eval()(torch.zeros(2, *task.input_shape))
+    except ArtifactError as error:
+        return str(error)
+    except Exception as error:  # whatever a stranger's network raises about the images
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def load_source(source: Artifact, task: TaskInfo, context: Context) -> tuple[nn.Module, list[str]]:
+    """Build a source network with its weights, for the new task's images and with the old head.
+
+    Another number of channels is met in the first convolution, whose weights are averaged over the old
+    channels; another height and width by networks that take any, or have no weights that depend on it.
+
+    Returns:
+        The network, and what had to be changed, in words.
+
+    Raises:
+        ArtifactError: Weights depend on height and width.
+    """
+    old, new = source.task.input_shape, task.input_shape
+    seed = context.derive("source")
+    if old == new or source.spec.kind == "module":
+        network = source.network(context.plugins, seed)
+        if old[0] != new[0]:
+            replace_stem(network, new[0])
+    else:
+        trained = source.network(context.plugins, seed).state_dict()
+        network = evolve(source, weights=None).network(context.plugins, seed, _seen_as(source.task, task))
+        _transplant(network, trained, new[0])
+    changes = [f"{old[0]} → {new[0]} channels: first convolution averaged"] if old[0] != new[0] else []
+    changes += [f"images {_extent(old)} → {_extent(new)}"] if old[1:] != new[1:] else []
+    if source.task.classes != task.classes:
+        changes.append(f"{source.task.outputs} → {task.outputs} classes: new head")
+    return network, changes
+
+
+def _transplant(network: nn.Module, weights: Mapping[str, Tensor], channels: int) -> None:
+    """Load weights made for other images; nothing, where there are none, but the stem is replaced."""
+    if not weights:
+        replace_stem(network, channels)
+        return
+    stem = f"{find_stem(network)}.weight"
+    own = network.state_dict()
+    loaded = {
+        name: _averaged(tensor, channels) if name == stem else tensor for name, tensor in weights.items()
+    }
+    faults = [
+        f"{name} is {list(tensor.shape)}, the network wants {list(own[name].shape)}"
+        for name, tensor in loaded.items()
+        if own[name].shape != tensor.shape
+    ]
+    if faults:
+        raise ArtifactError(f"weights depend on height and width: {'; '.join(faults)}")
+    network.load_state_dict(loaded)
+
+
+def _averaged(weight: Tensor, channels: int) -> Tensor:
+    """Return a first convolution's weight for another number of channels, its sum over them unchanged."""
+    if weight.ndim != 4 or weight.shape[1] == channels:
+        return weight
+    return weight.mean(1, keepdim=True).expand(-1, channels, -1, -1) * (weight.shape[1] / channels)
+
+
+def _seen_as(old: TaskInfo, new: TaskInfo) -> TaskInfo:
+    """Return the old task as if its images were the new task's."""
+    return evolve(old, input_shape=new.input_shape, mean=new.mean, std=new.std)
+
+
+def _extent(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} × {shape[2]}"

@@ -1,0 +1,163 @@
+"""The kind of stage `transfer`: its settings, what it checks, measures and hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from attrs import evolve, frozen
+from torch import nn
+
+from learnforge.artifact import Artifact, Provenance, load_weights, trained_on
+from learnforge.context import Context
+from learnforge.errors import Problem, StageError
+from learnforge.evaluation import evaluate
+from learnforge.hookspecs import hookimpl
+from learnforge.options import plugin_field
+from learnforge.randomness import seeded
+from learnforge.stages.measures import judge, weigh
+from learnforge.stages.stage import Reference, Stage
+from learnforge.stages.transfer.journey import Journey, share_epochs
+from learnforge.stages.transfer.source import check_source, load_source
+from learnforge.stages.transfer.strategy import DirectTransfer, PhasedTransfer, Transfer
+from learnforge.stages.transfer.validator import Validator
+from learnforge.task import Task, TaskInfo, TaskSource
+from learnforge.training import Train, Trainee, cross_entropy, fit
+
+
+@frozen(kw_only=True)
+class TransferStage(Stage):
+    """Carry a network's knowledge to another task.
+
+    Args:
+        source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by
+            default.
+        train: How the network is trained.
+        baseline: Train the same network from fresh weights with the same budget, and report both. In a
+            domain adaptation it is trained on the labelled task alone.
+        source_task: The labelled task of a domain adaptation.
+        validator: What scores the network after each epoch of a domain adaptation, for `weights = "best"` and
+            `patience`, without a label of the new task; accuracy on the labelled task's validation images by
+            default.
+    """
+
+    source: Reference = plugin_field("model", default=None, reference=True, key="from")
+    train: Train = Train()
+    baseline: bool = True
+    source_task: TaskSource | None = plugin_field("task", default=None)
+    validator: Validator | None = plugin_field("validator", default=None)
+
+    kind: ClassVar[str] = "transfer"
+    method_kind: ClassVar[str] = "transfer"
+    method_base: ClassVar[type] = Transfer
+
+    @property
+    def adapts_domain(self) -> bool:
+        """Tell whether the method needs the labelled source task beside the new one."""
+        return isinstance(self.method, PhasedTransfer) and self.method.adapts_domain
+
+    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+        return [*self._check_domains(task), *check_source(inputs["source"], task.info)]
+
+    def _check_domains(self, task: Task) -> list[Problem]:
+        if not self.adapts_domain:
+            words = "is for methods that adapt a domain, which {} does not"
+            named = {"source_task": self.source_task, "validator": self.validator}
+            return [
+                Problem(key, words.format(type(self.method).__name__))
+                for key, value in named.items()
+                if value is not None
+            ]
+        if self.source_task is None:
+            return [Problem("source_task", "is missing; this method adapts from a labelled source task")]
+        labelled = self.source_task.load().info
+        problems = []
+        if labelled.outputs != task.info.outputs:
+            words = (
+                f"must have the new task's {task.info.outputs} classes, in their order, it has "
+                f"{labelled.outputs}: {', '.join(labelled.classes)}"
+            )
+            problems.append(Problem("source_task", words))
+        if labelled.input_shape != task.info.input_shape:
+            want, got = list(task.info.input_shape), list(labelled.input_shape)
+            words = f"must show images of shape {want} as the new task does, it shows {got}"
+            problems.append(Problem("source_task", words))
+        return problems
+
+    def for_trial(self) -> TransferStage:
+        return evolve(self, baseline=False)
+
+    def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        here, source = task.load(context.device), inputs["source"]
+        labelled = self.source_task.load().load(context.device) if self.source_task else here
+        network, changes = load_source(source, task.info, context)
+        with seeded(context.derive("prepare")):
+            network = self.method.prepare(network, source.task, task.info).to(context.device)
+        history = {"transfer": self._carry(network, source.task, here, labelled, context)}
+        network = self.method.finish(network).eval()
+        metrics: dict[str, Any] = judge(network, here) | weigh(network, here) | {"changes": changes}
+        if self.adapts_domain:
+            metrics["source_accuracy"] = evaluate(network, labelled.validation, labelled.info).accuracy
+            pairs = zip(labelled.info.classes, here.info.classes, strict=True)
+            metrics["pairs"] = [list(pair) for pair in pairs]
+        finished = self._as_artifact(source, network, task, labelled, context)
+        if self.baseline and source.spec.kind != "module":  # a module of the caller's has no fresh weights
+            fresh = finished.network(context.plugins, context.derive("baseline"), task.info)
+            fresh.to(context.device)
+            history["from scratch"] = self._train_fresh(fresh, labelled, context)
+            metrics |= judge(fresh, here, "baseline_")
+        return evolve(finished, metrics=metrics | {"history": history})
+
+    def _as_artifact(
+        self, source: Artifact, network: nn.Module, task: Task, labelled: Task, context: Context
+    ) -> Artifact:
+        tasks = [task, labelled] if self.adapts_domain else [task]
+        learnt = tuple(trained_on(t.info.name, t.origins_of(t.train), t.train) for t in tasks)
+        plain = evolve(source, task=task.info, adapter={}, adapter_options={})
+        artifact = evolve(plain, provenance=Provenance(trained_on=learnt)).with_state(network)
+        if source.spec.kind == "module":
+            return evolve(artifact, module=network)
+        assert artifact.weights is not None
+        # it must load again as its model builds it
+        load_weights(artifact.network(context.plugins, task=task.info), artifact.weights)
+        return artifact
+
+    def _carry(
+        self, network: nn.Module, old: TaskInfo, here: Task, labelled: Task, context: Context
+    ) -> list[dict[str, Any]]:
+        if isinstance(self.method, DirectTransfer):
+            with seeded(context.derive("fit")):
+                fitted = self.method.fit(network, here, context)
+            fitted.requires_grad_(True)
+            if fitted is not network:
+                raise StageError(
+                    f"{type(self.method).__name__}.fit must return the network that it was given"
+                )
+            return []
+        phases = self.method.phases(network, old, here.info)
+        lengths = share_epochs(phases, self.train)
+        with Journey(self.method, network, here, labelled, self.validator, context) as journey:
+            return [
+                entry
+                for number, (phase, train) in enumerate(zip(phases, lengths, strict=True), 1)
+                for entry in journey.travel(
+                    phase, train, f"{number} {phase.name}" if len(phases) > 1 else phase.name
+                )
+            ]
+
+    def _train_fresh(self, network: nn.Module, labelled: Task, context: Context) -> list[dict[str, Any]]:
+        return fit(
+            Trainee(network, cross_entropy(network, self.train)),
+            labelled.train,
+            labelled.info,
+            self.train,
+            evolve(context, seed=context.derive("train", "from scratch")),
+            "from scratch",
+            lambda: evaluate(network, labelled.validation, labelled.info).accuracy,
+        )
+
+
+@hookimpl
+def learnforge_stages() -> dict[str, type[Stage]]:
+    """Offer the kind `transfer`."""
+    return {"transfer": TransferStage}

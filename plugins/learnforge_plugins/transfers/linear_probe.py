@@ -1,0 +1,156 @@
+"""Linear probe: the network stays, and a linear classifier is fitted to its features, in seconds.
+
+    features x = what goes into the head, computed once for every image, then standardised
+    logistic      min over W, b of  mean CE(W x + b, y) + strength / 2 * |W|^2                 by L-BFGS
+    ridge         W = (X'X + strength * n * I)^-1 X'Y    with Y = one-hot labels, both centred
+    nearest-mean  score of class c = 2 m_c x - |m_c|^2,  the class whose mean m_c is nearest
+
+Each is a linear layer, which becomes the network's head. Without a given strength, the one with the best
+validation accuracy is taken.
+
+Reference:
+    Alain & Bengio, Understanding intermediate layers using linear classifier probes, 2016. arXiv:1610.01644
+    Mensink, Verbeek, Perronnin & Csurka, Distance-based image classification: generalizing to new classes at
+    near-zero cost, 2013 (nearest class mean). doi:10.1109/TPAMI.2013.83
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen
+from attrs.validators import gt, in_, optional
+from torch import Tensor, nn
+
+from learnforge import (
+    Context,
+    DirectTransfer,
+    StageError,
+    Task,
+    TaskInfo,
+    Transfer,
+    extract_features,
+    find_head,
+    hookimpl,
+    replace_head,
+)
+
+_STRENGTHS = tuple(10.0**power for power in range(-6, 1))
+Fitted = tuple[Tensor, Tensor]
+"""Weight [class, feature] and bias [class] of a head."""
+
+
+@frozen
+class LinearProbe(DirectTransfer):
+    """A linear classifier on frozen features.
+
+    Args:
+        classifier: `logistic`, `ridge` or `nearest-mean`.
+        strength: Strength of the regularisation, above 0; by default the one of 1e-6, 1e-5, …, 1 with the
+            best validation accuracy, the larger one of equals.
+        balanced: Let every class count equally, whatever its share of the images.
+    """
+
+    classifier: Literal["logistic", "ridge", "nearest-mean"] = field(
+        default="logistic", validator=in_(("logistic", "ridge", "nearest-mean"))
+    )
+    strength: float | None = field(default=None, validator=optional(gt(0.0)))
+    balanced: bool = False
+
+    def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
+        head = network.get_submodule(replace_head(network, old.outputs, new.outputs))
+        if not isinstance(head, nn.Linear):
+            raise StageError(f"the head must be a linear layer to be fitted, it is {head}")
+        return network
+
+    def fit(self, network: nn.Module, task: Task, context: Context) -> nn.Module:
+        folder = context.folder
+        known = extract_features(network, task.train, task.info, folder=folder)
+        checked = extract_features(network, task.validation, task.info, folder=folder)
+        labels, answers = task.train.labels.cpu(), task.validation.labels.cpu()
+        mean, scale = known.mean(0), known.std(0, correction=0).clamp(min=1e-6)
+        known, checked = known.sub_(mean).div_(scale), checked.sub_(mean).div_(scale)
+        weights = self._weights(labels)
+        best: tuple[float, Fitted] | None = None
+        for strength in self._strengths():
+            fitted = self._solver()(known, labels, task.info.outputs, weights, strength)
+            accuracy = float(((checked @ fitted[0].T + fitted[1]).argmax(1) == answers).double().mean())
+            if best is None or accuracy >= best[0]:
+                best = accuracy, fitted
+        assert best is not None
+        weight, bias = best[1]
+        weight = weight / scale  # the standardisation becomes a part of the head
+        head = network.get_submodule(find_head(network, task.info.outputs))
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            if head.bias is None:
+                head.bias = nn.Parameter(torch.empty(len(bias), device=head.weight.device))
+            head.bias.copy_(bias - weight @ mean)
+        return network
+
+    def _strengths(self) -> tuple[float, ...]:
+        if self.classifier == "nearest-mean":
+            return (0.0,)
+        return _STRENGTHS if self.strength is None else (self.strength,)
+
+    def _solver(self) -> Callable[[Tensor, Tensor, int, Tensor, float], Fitted]:
+        return {"logistic": _logistic, "ridge": _ridge, "nearest-mean": _nearest_mean}[self.classifier]
+
+    def _weights(self, labels: Tensor) -> Tensor:
+        """Return the weight of each image: float [image], with mean 1."""
+        if not self.balanced:
+            return torch.ones(len(labels))
+        counts = labels.bincount()
+        return len(labels) / (counts[labels] * (counts > 0).sum())
+
+
+def _logistic(features: Tensor, labels: Tensor, classes: int, weights: Tensor, strength: float) -> Fitted:
+    """Fit multinomial logistic regression to convergence."""
+    weight = torch.zeros(classes, features.shape[1], requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=200,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> float:
+        optimizer.zero_grad()
+        losses = F.cross_entropy(features @ weight.T + bias, labels, reduction="none")
+        value = (weights * losses).mean() + strength / 2 * weight.square().sum()
+        value.backward()
+        return float(value.detach())
+
+    optimizer.step(loss)
+    return weight.detach(), bias.detach()
+
+
+def _ridge(features: Tensor, labels: Tensor, classes: int, weights: Tensor, strength: float) -> Fitted:
+    """Solve ridge regression onto one-hot labels."""
+    weights = (weights / weights.sum()).double()[:, None]
+    targets = F.one_hot(labels, classes).double()
+    mean, share = (weights * features).sum(0), (weights * targets).sum(0)
+    centred = features - mean
+    square = centred.T @ (weights * centred) + strength * torch.eye(features.shape[1], dtype=torch.float64)
+    weight = torch.linalg.solve(square, centred.T @ (weights * (targets - share))).T
+    return weight.float(), (share - weight @ mean).float()
+
+
+def _nearest_mean(features: Tensor, labels: Tensor, classes: int, weights: Tensor, strength: float) -> Fitted:
+    """Return the classifier by the nearest mean; a class without images is never named."""
+    counts = labels.bincount(minlength=classes)
+    sums = torch.zeros(classes, features.shape[1]).index_add_(0, labels, features)
+    means = sums / counts.clamp(min=1)[:, None]
+    bias = torch.where(counts > 0, -means.square().sum(1), torch.finfo(torch.float32).min)
+    return 2 * means, bias
+
+
+@hookimpl
+def learnforge_transfers() -> dict[str, type[Transfer]]:
+    return {"linear-probe": LinearProbe}

@@ -1,0 +1,111 @@
+"""Low-rank adapters: the old weights stay, and each layer learns a change of low rank.
+
+    W = W0 + alpha / rank * B A        A in R^(rank x in), B in R^(out x rank)               (equation 3)
+
+A starts at random and B at zero, so that training begins with the old network (section 4.1). A convolution's
+weight is read as a matrix [out, in * height * width]. In the end the product is added to the weight: the
+network that is handed on has its model's own layers and costs nothing more.
+
+Reference:
+    Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang & Chen, LoRA: low-rank adaptation of large language models,
+    2021. arXiv:2106.09685
+Differs:
+    The new head is trained whole; batch statistics stay, as all else of the old network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from learnforge import (
+    Phase,
+    PhasedTransfer,
+    StageError,
+    TaskInfo,
+    Transfer,
+    find_head,
+    hookimpl,
+    replace_head,
+)
+
+
+@frozen
+class LoRA(PhasedTransfer):
+    """Low-rank adaptation of Hu et al.
+
+    Args:
+        rank: Rank of the change of each weight, from 1; a smaller matrix is changed in full rank.
+        alpha: Size of the change, above 0; it is scaled by alpha / rank.
+        layers: Names of the parts whose linear layers and convolutions are adapted; all by default.
+        head_rate: Learning rate of the head as a factor, above 0.
+    """
+
+    rank: int = field(default=4, validator=ge(1))
+    alpha: float = field(default=8.0, validator=gt(0.0))
+    layers: tuple[str, ...] = ()
+    head_rate: float = field(default=1.0, validator=gt(0.0))
+
+    def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
+        head = replace_head(network, old.outputs, new.outputs)
+        named = dict(network.named_modules())
+        unknown = [name for name in self.layers if name not in named]
+        if unknown:
+            raise StageError(f"layers must name parts of the network, {unknown} are none: {', '.join(named)}")
+        adapted = [name for name in self._adapted(network) if name != head]
+        if not adapted:
+            raise StageError(f"the network has no linear layer or convolution but its head {head!r} to adapt")
+        for name in adapted:
+            layer = network.get_submodule(name)
+            assert isinstance(layer.weight, Tensor)
+            parametrize.register_parametrization(
+                layer, "weight", _LowRank(layer.weight, self.rank, self.alpha)
+            )
+        return network
+
+    def _adapted(self, network: nn.Module) -> list[str]:
+        """List the layers that are adapted."""
+        return [
+            name
+            for name, layer in network.named_modules()
+            if isinstance(layer, (nn.Linear, nn.Conv2d))
+            and (not self.layers or any(name == part or name.startswith(f"{part}.") for part in self.layers))
+        ]
+
+    def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
+        changes = [name for name, module in network.named_modules() if isinstance(module, _LowRank)]
+        head = find_head(network, new.outputs)
+        return [Phase({**dict.fromkeys(changes, 1.0), head: self.head_rate}, name="lora")]
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        for module in list(network.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        return network
+
+
+class _LowRank(nn.Module):
+    """W0 -> W0 + alpha / rank * B A."""
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float):
+        super().__init__()
+        rows, columns = weight.shape[0], weight[0].numel()
+        rank = min(rank, rows, columns)
+        self.down = nn.Parameter(torch.empty(rank, columns, device=weight.device))  # A
+        self.up = nn.Parameter(torch.zeros(rows, rank, device=weight.device))  # B
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.scale = alpha / rank
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.scale * (self.up @ self.down).view_as(weight)
+
+
+@hookimpl
+def learnforge_transfers() -> dict[str, type[Transfer]]:
+    return {"lora": LoRA}
