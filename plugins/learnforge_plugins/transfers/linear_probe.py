@@ -39,6 +39,8 @@ from learnforge import (
 )
 
 _STRENGTHS = tuple(10.0**power for power in range(-6, 1))
+_STILL = 1e-6
+"""Deviation below which a feature counts as constant."""
 Fitted = tuple[Tensor, Tensor]
 """Weight [class, feature] and bias [class] of a head."""
 
@@ -62,35 +64,40 @@ class LinearProbe(DirectTransfer):
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
         head = network.get_submodule(replace_head(network, old.outputs, new.outputs))
-        if not isinstance(head, nn.Linear):
-            raise StageError(f"the head must be a linear layer to be fitted, it is {head}")
+        if not isinstance(head, nn.Linear) or head.bias is None:
+            raise StageError(f"the head must be a linear layer with bias to be fitted, it is {head}")
         return network
 
     def fit(self, network: nn.Module, task: Task, context: Context) -> nn.Module:
         folder = context.folder
         known = extract_features(network, task.train, task.info, folder=folder)
         checked = extract_features(network, task.validation, task.info, folder=folder)
+        mean, scale = known.mean(0), known.std(0, correction=0)
+        scale[scale < _STILL] = 1.0  # a feature that never changes says nothing
+        for features in (known, checked):
+            features.sub_(mean).div_(scale)
         labels, answers = task.train.labels.cpu(), task.validation.labels.cpu()
-        mean, scale = known.mean(0), known.std(0, correction=0).clamp(min=1e-6)
-        known, checked = known.sub_(mean).div_(scale), checked.sub_(mean).div_(scale)
-        weights = self._weights(labels)
-        best: tuple[float, Fitted] | None = None
-        for strength in self._strengths():
-            fitted = self._solver()(known, labels, task.info.outputs, weights, strength)
-            accuracy = float(((checked @ fitted[0].T + fitted[1]).argmax(1) == answers).double().mean())
-            if best is None or accuracy >= best[0]:
-                best = accuracy, fitted
-        assert best is not None
-        weight, bias = best[1]
+        weight, bias = self._choose(known, labels, checked, answers, task.info.outputs)
         weight = weight / scale  # the standardisation becomes a part of the head
         head = network.get_submodule(find_head(network, task.info.outputs))
         assert isinstance(head, nn.Linear)
         with torch.no_grad():
             head.weight.copy_(weight)
-            if head.bias is None:
-                head.bias = nn.Parameter(torch.empty(len(bias), device=head.weight.device))
             head.bias.copy_(bias - weight @ mean)
         return network
+
+    def _choose(
+        self, known: Tensor, labels: Tensor, checked: Tensor, answers: Tensor, classes: int
+    ) -> Fitted:
+        """Fit with every strength, and return the fit with the best validation accuracy."""
+        weights = self._weights(labels)
+        found: list[tuple[float, Fitted]] = []
+        for strength in self._strengths():
+            weight, bias = self._solver()(known, labels, classes, weights, strength)
+            right = (checked @ weight.T + bias).argmax(1) == answers
+            found.append((float(right.double().mean()), (weight, bias)))
+        best = max(accuracy for accuracy, _ in found)
+        return [fitted for accuracy, fitted in found if accuracy == best][-1]
 
     def _strengths(self) -> tuple[float, ...]:
         if self.classifier == "nearest-mean":

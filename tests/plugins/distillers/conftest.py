@@ -1,4 +1,4 @@
-"""Distillers by name, and batches without images."""
+"""Distillers by name."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from learnforge import Batch, Outputs, Plugins
 from learnforge.options import build
 
 Compute = Callable[..., Tensor]
-
-
-def _batch(labels: list[int], progress: float = 0.0) -> Batch:
-    count = len(labels)
-    indices = torch.arange(count)
-    images = torch.zeros(count, 1, 2, 2)
-    return Batch(images, torch.tensor(labels), indices, torch.zeros_like(indices), progress)
 
 
 @pytest.fixture
@@ -29,13 +21,7 @@ def make(plugins: Plugins) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def batch_of() -> Callable[..., Batch]:
-    """Make a batch from labels."""
-    return _batch
-
-
-@pytest.fixture
-def compute(make: Callable[..., Any]) -> Compute:
+def compute(make: Callable[..., Any], batch_of: Callable[..., Batch]) -> Compute:
     """Compute the loss of a distiller without criterion: scores and taps of both, labels, options."""
 
     def loss(
@@ -50,7 +36,7 @@ def compute(make: Callable[..., Any]) -> Compute:
         **options: Any,
     ) -> Tensor:
         own, known = Outputs(student, taps[0]), Outputs(teacher, taps[1])
-        found: Tensor = make(name, **options).loss(own, known, _batch(labels, progress))
+        found: Tensor = make(name, **options).loss(own, known, batch_of(labels, progress))
         return found
 
     return loss

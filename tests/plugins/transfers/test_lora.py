@@ -1,0 +1,77 @@
+"""Low-rank adapters: the start, the rank of what is learnt, and the merge."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from learnforge import StageError, Task, Train
+from learnforge.artifact import from_module
+from learnforge.stages.transfer import TransferStage, freeze
+
+
+def test_it_begins_with_the_old_network(make: Any, net: Any, task: Task) -> None:
+    """B is zero, so that the adapted body computes what it did, bit for bit."""
+    network = net(3).eval()
+    images = torch.randn(2, 1, 8, 8)
+    before = network.body(images)
+    prepared = make("lora").prepare(copy.deepcopy(network), task.info, task.info)
+    assert torch.equal(prepared.body(images), before)
+
+
+def test_change_by_hand(make: Any, task: Task) -> None:
+    """W0 + alpha / rank · B A, for a linear layer of two units and three inputs."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False), nn.Linear(2, 3))
+    start = network[1].weight.detach().clone()
+    make("lora", rank=1, alpha=4.0).prepare(network, task.info, task.info)
+    low = network[1].parametrizations.weight[0]  # type: ignore[union-attr, index]
+    with torch.no_grad():
+        low.up.copy_(torch.tensor([[1.0], [2.0]]))
+        low.down.copy_(torch.tensor([[1.0, 0.0, -1.0]]))
+    change = 4 * torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0]])
+    torch.testing.assert_close(network[1].weight, start + change)
+    make("lora").finish(network)
+    torch.testing.assert_close(network[1].weight, start + change)
+    assert set(network.state_dict()) == {"1.weight", "2.weight", "2.bias"}
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_what_is_learnt_has_the_rank(rank: int, make: Any, net: Any, task: Task, make_context: Any) -> None:
+    """After training, the difference to the old weights has that rank; batch statistics and biases stay."""
+    network = net(3)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    train = Train(epochs=3, batch_size=20, learning_rate=1e-2)
+    stage = TransferStage(name="t", method=make("lora", rank=rank), train=train, baseline=False)
+    after = stage.run(task, {"source": from_module(network, task.info)}, make_context(None)).weights
+    assert after is not None
+    change = (after["body.0.weight"] - before["body.0.weight"]).flatten(1)
+    assert int(torch.linalg.matrix_rank(change, rtol=1e-4)) == rank
+    assert all(torch.equal(after[n], before[n]) for n in before if n[:4] == "body" and n != "body.0.weight")
+
+
+def test_only_adapters_and_head_are_trained(make: Any, net: Any, task: Task) -> None:
+    """The old weights are frozen; ranks beyond a matrix's own are cut to it."""
+    method = make("lora", rank=100, head_rate=0.5)
+    network = method.prepare(net(3), task.info, task.info)
+    (phase,) = method.phases(network, task.info, task.info)
+    groups = freeze(network, phase)
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    adapters = {f"body.0.parametrizations.weight.0.{part}" for part in ("up", "down")}
+    assert trained == {"head.weight", "head.bias", *adapters}
+    assert {group["scale"] for group in groups} == {1.0, 0.5}
+    assert network.body[0].parametrizations.weight[0].down.shape == (4, 9)
+
+
+def test_layers_choose_what_is_adapted(make: Any, net: Any, task: Task) -> None:
+    """By name; unknown names and nothing to adapt are refused."""
+    with pytest.raises(StageError, match=r"layers must name parts of the network, \['bdy'\] are none: "):
+        make("lora", layers=["bdy"]).prepare(net(3), task.info, task.info)
+    with pytest.raises(StageError, match="no linear layer or convolution but its head 'head' to adapt"):
+        make("lora", layers=["head"]).prepare(net(3), task.info, task.info)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4), nn.Linear(4, 3))
+    make("lora", layers=["2"]).prepare(network, task.info, task.info)
+    assert [nn.utils.parametrize.is_parametrized(network[i]) for i in (0, 2, 3)] == [False, True, False]
