@@ -6,7 +6,6 @@ gains are paired. What is reported is the last epoch's student; nothing is chose
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 import warnings
@@ -14,41 +13,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from attrs import asdict, evolve, frozen
 
 from learnforge.artifact import Artifact, load_artifact
+from learnforge.bench.entries import Entry, paired_gain, read_entries
 from learnforge.bench.jobs import Ledger, deviation, mean, run_jobs
 from learnforge.bench.published import Published
 from learnforge.context import Context, Progress, choose_device
 from learnforge.errors import GapWarning, PlaceError, Problem, RecipeError
 from learnforge.files import fingerprint, remove, write_text
 from learnforge.heads import count_parameters
-from learnforge.options import read_table
 from learnforge.plugins import Plugins, identify, spell
 from learnforge.plugins.identity import core_version
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
 from learnforge.space import Model
-from learnforge.stages.distill import Distiller, DistillStage
+from learnforge.stages.distill import DistillStage
 from learnforge.task import Task, TaskSource
 
 BASELINE = "baseline"
-
-
-@frozen
-class Entry:
-    """One method that is compared.
-
-    Args:
-        name: As the table of results shows it.
-        method: The distiller; None for the baseline, which sees labels alone.
-        key: Equal for equal methods: options and code.
-    """
-
-    name: str
-    method: Distiller | None
-    key: str
 
 
 @frozen
@@ -220,23 +203,8 @@ def parse_entries(texts: Sequence[str], plugins: Plugins) -> tuple[list[Entry], 
     Raises:
         RecipeError: Something is wrong; all of it is listed.
     """
-    left_out: list[str] = []
-    if not texts:
-        names = plugins.names("distiller")
-        left_out = [name for name in names if _needs_options(plugins.load("distiller", name))]
-        texts = [name for name in names if name not in left_out]
-    problems: list[Problem] = []
-    entries = [Entry(BASELINE, None, BASELINE)]
-    for text in texts:
-        table = read_table(text)
-        method = plugins.resolve("distiller", table, text, problems)
-        if method is not None:
-            key = fingerprint([spell(method), asdict(identify(method))])[:16]
-            options = [f"{name}={value}" for name, value in table.items() if name != "use"]
-            entries.append(Entry(", ".join([table["use"], *options]), method, key))
-    if problems:
-        raise RecipeError(problems, "distillers")
-    return entries, left_out
+    entries, left_out = read_entries("distiller", texts, plugins)
+    return [Entry.baseline(BASELINE), *entries], left_out
 
 
 def check_entries(
@@ -265,10 +233,6 @@ def check_entries(
     if faults and is_strict:
         raise RecipeError([Problem(name, words) for name, words in faults.items()], "bench")
     return [entry for entry in entries if entry.name not in faults], faults
-
-
-def _needs_options(cls: type) -> bool:
-    return any(f.default is attrs.NOTHING for f in attrs.fields(cls))
 
 
 def compare(
@@ -377,7 +341,7 @@ def summarise(entries: Sequence[Entry], found: Mapping[str, Sequence[Result]]) -
 def _line(entry: Entry, results: Sequence[Result], base: Sequence[Result]) -> Line:
     validation = [r.validation for r in results]
     test = [r.test for r in results if r.test is not None]
-    gains = [_judged(own) - _judged(other) for own, other in zip(results, base, strict=True)]
+    gain, error = paired_gain([_judged(r) for r in results], [_judged(r) for r in base])
     return Line(
         entry.name,
         len(results),
@@ -385,8 +349,8 @@ def _line(entry: Entry, results: Sequence[Result], base: Sequence[Result]) -> Li
         deviation(validation),
         mean(test) if test else None,
         deviation(test) if test else None,
-        mean(gains),
-        deviation(gains) / math.sqrt(len(gains)),
+        gain,
+        error,
         mean([r.seconds for r in results]),
         mean([float(r.computed) for r in results]),
     )

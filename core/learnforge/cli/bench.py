@@ -162,3 +162,89 @@ def distillers_command(
     show_rows("distillers", *rows, wrapped="distiller")
     write_results(setting, about, lines, rows, shlex.join(["learnforge", *sys.argv[1:]]))
     click.echo(f"results: {folder / 'results.html'}")
+
+
+@command.command("transfers")
+@click.argument("strategies", nargs=-1)
+@click.option("--task", help='New task: a name or a table, \'{ use = "image-folder", root = "photos" }\'.')
+@click.option("--from", "origin", help="Source: a model's name or table, or an artifact's folder.")
+@click.option("--source-task", "source_task", help="Labelled task that sources are trained on, a table.")
+@click.option(
+    "--source-train", "source_train", help="Train the source on it first, a table: '{ epochs = 5 }'."
+)
+@click.option("--train", help="How networks are trained, a table: '{ epochs = 20, crop = 2 }'.")
+@click.option("--validator", help="What domain adaptation is developed by, a name or a table.")
+@click.option(
+    "--labels",
+    "label_words",
+    default="1,5,10,50,all",
+    show_default=True,
+    help="Labels per class; 0 compares methods of domain adaptation.",
+)
+@click.option(
+    "--seeds", type=click.IntRange(2), default=5, show_default=True, help="Networks of each strategy."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes; by default one for each core, one on a GPU."
+)
+@click.option("--final", "is_final", is_flag=True, help="Judge on the test split: once, when all is chosen.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("runs") / "bench-transfers",
+    show_default=True,
+    help="Keep source and results here; goes on from them.",
+)
+@plugin_options
+def transfers_command(
+    choice: PluginChoice,
+    strategies: Sequence[str],
+    origin: str | None,
+    label_words: str,
+    seeds: int,
+    workers: int | None,
+    is_final: bool,
+    folder: Path,
+    **words: str | None,
+) -> None:
+    """Let STRATEGIES carry a network to a task with few labels, beside a training from scratch; all that are
+    installed by default.
+
+    A strategy is a name, or a table as in a recipe: '{ use = "fine-tune", head_epochs = 2 }'. All get the
+    same labelled images, drawn anew for each seed; what is reported is the last epoch.
+
+    With `--labels 0` nothing of the new task is labelled: methods that adapt a domain stand beside a network
+    that knows the source task alone. Without --final nothing is read that needs a label of the test split.
+    """
+    from learnforge.bench.transfers import as_rows, compare, parse_strategies, read_setting, write_results
+    from learnforge.cli.progress import choose_progress
+    from learnforge.cli.table import show_rows
+    from learnforge.options import read_value
+    from learnforge.plugins import Plugins
+
+    plugins = Plugins(choice)
+    given = {**words, "from": origin}
+    changes = {key: read_value(key, text) for key, text in given.items() if text is not None}
+    labels = _read_labels(label_words)
+    setting = read_setting(changes, folder, plugins)
+    entries, left_out = parse_strategies(strategies, setting, labels, plugins)
+    for name in left_out:
+        click.echo(f"{name} is left out: it needs options")
+    cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
+    found = compare(entries, labels, setting, seeds, plugins, choose_progress(), cores, is_final)
+    rows = as_rows(entries, labels, found)
+    show_rows(f"transfers, {seeds} seeds", *rows, wrapped="strategy")
+    write_results(setting, entries, labels, found, rows, shlex.join(["learnforge", *sys.argv[1:]]))
+    click.echo(f"results: {folder / 'results.html'}")
+
+
+def _read_labels(words: str) -> list[int | None]:
+    """Read `1,5,all`; None stands for all."""
+    parts = [part.strip() for part in words.split(",")]
+    wrong = [part for part in parts if part != "all" and not part.isdecimal()]
+    if wrong:
+        raise click.BadParameter(
+            f"must be whole numbers or `all`, got {', '.join(wrong)}", param_hint="--labels"
+        )
+    return [None if part == "all" else int(part) for part in dict.fromkeys(parts)]

@@ -14,7 +14,6 @@ from learnforge import Plugins, RecipeError, Train
 from learnforge.bench import distillers as bench
 from learnforge.bench.distillers import (
     BASELINE,
-    Entry,
     Result,
     as_rows,
     check_entries,
@@ -24,6 +23,7 @@ from learnforge.bench.distillers import (
     ready_teacher,
     summarise,
 )
+from learnforge.bench.entries import Entry
 from learnforge.bench.published import Published, published_for
 from learnforge.cli.group import cli
 from learnforge.context import Silence

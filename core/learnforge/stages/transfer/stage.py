@@ -102,11 +102,22 @@ class TransferStage(Stage):
             metrics["pairs"] = [list(pair) for pair in pairs]
         finished = self._as_artifact(source, network, task, labelled, context)
         if self.baseline and source.spec.kind != "module":  # a module of the caller's has no fresh weights
-            fresh = finished.network(context.plugins, context.derive("baseline"), task.info)
-            fresh.to(context.device)
-            history["from scratch"] = self._train_fresh(fresh, labelled, context)
+            fresh, history["from scratch"] = self._train_fresh(finished, labelled, context)
             metrics |= judge(fresh, here, "baseline_")
         return evolve(finished, metrics=metrics | {"history": history})
+
+    def run_baseline(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        """Train the network from fresh weights, on the same batches and with the same budget as in `run`; for
+        a method that adapts a domain on the labelled task alone.
+        """
+        here = task.load(context.device)
+        labelled = self.source_task.load().load(context.device) if self.source_task else here
+        start = evolve(inputs["source"], task=task.info, weights=None, adapter={}, adapter_options={})
+        fresh, history = self._train_fresh(start, labelled, context)
+        metrics: dict[str, Any] = judge(fresh, here) | {"history": {"from scratch": history}}
+        if self.source_task is not None:
+            metrics["source_accuracy"] = evaluate(fresh, labelled.validation, labelled.info).accuracy
+        return start.with_state(fresh, metrics=metrics)
 
     def _as_artifact(
         self, source: Artifact, network: nn.Module, task: Task, labelled: Task, context: Context
@@ -145,8 +156,13 @@ class TransferStage(Stage):
                 )
             ]
 
-    def _train_fresh(self, network: nn.Module, labelled: Task, context: Context) -> list[dict[str, Any]]:
-        return fit(
+    def _train_fresh(
+        self, artifact: Artifact, labelled: Task, context: Context
+    ) -> tuple[nn.Module, list[dict[str, Any]]]:
+        """Train an artifact's network from fresh weights on labels; return it with its history."""
+        network = artifact.network(context.plugins, context.derive("baseline"), artifact.task)
+        network.to(context.device)
+        history = fit(
             Trainee(network, cross_entropy(network, self.train)),
             labelled.train,
             labelled.info,
@@ -155,6 +171,7 @@ class TransferStage(Stage):
             "from scratch",
             lambda: evaluate(network, labelled.validation, labelled.info).accuracy,
         )
+        return network, history
 
 
 @hookimpl
