@@ -32,6 +32,8 @@ TABLES: dict[str, dict[str, Any]] = {
     "cost.lookup": {"file": str(LAYERS), "missing": 0.1},
     "searcher.predictor": {"initial": 12, "candidates": 60, "parents": 3},
     "model.torchvision": {"name": "mobilenet_v3_small"},
+    "model.timm": {"name": "mobilenetv3_small_050"},
+    "model.weights-file": {"model": {"use": "resnet", "depth": 8}},
     "stage.search": {
         "use": "random",
         "space": {"use": "residual", "stages": 1, "blocks": 1, "max_width": 8},

@@ -296,6 +296,14 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Raises:
         ArtifactError: A tensor is missing, unexpected, or of another shape.
     """
+    faults = find_mismatches(module, weights)
+    if faults:
+        raise ArtifactError(f"the weights do not fit {type(module).__name__}: {join_faults(faults)}")
+    module.load_state_dict(dict(weights))
+
+
+def find_mismatches(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Say tensor by tensor why a state dict does not fit: missing, unexpected, or of another shape."""
     own = module.state_dict()
     faults = [f"missing {name}" for name in own if name not in weights]
     faults += [f"unexpected {name}" for name in weights if name not in own]
@@ -304,10 +312,12 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         for name, tensor in own.items()
         if name in weights and weights[name].shape != tensor.shape
     ]
-    if faults:
-        shown = "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
-        raise ArtifactError(f"the weights do not fit {type(module).__name__}: {shown}")
-    module.load_state_dict(dict(weights))
+    return faults
+
+
+def join_faults(faults: Sequence[str]) -> str:
+    """Spell the first few faults, and how many more there are."""
+    return "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
 
 
 def trained_on(task_name: str, origins: Sequence[str], batch_source: Any) -> dict[str, Any]:

@@ -79,12 +79,17 @@ def _task_print(source: TaskSource, task: Task) -> Any:
     return [task.content, spell(source), attrs.asdict(identify(source))]
 
 
+def model_print(model: Model) -> Any:
+    """Return what a model's network depends on: options, code, and the files that it reads."""
+    return [spell(model), attrs.asdict(identify(model)), model.content()]
+
+
 def _input_print(reference: Reference, above: str, prints: Mapping[str, str], task: Task) -> Any:
     if reference is None:
         return above
     if isinstance(reference, str) and reference in prints:
         return prints[reference]
     if isinstance(reference, Model):
-        return [spell(reference), attrs.asdict(identify(reference))]
+        return model_print(reference)
     artifact = load_artifact(Path(reference)) if isinstance(reference, str) else reference
     return artifact.content if isinstance(artifact, Artifact) else from_module(artifact, task.info).content

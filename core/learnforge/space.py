@@ -97,6 +97,12 @@ class Model(ABC):
         """
         return False
 
+    def content(self) -> str:
+        """Return a hash of the files that `build` reads, so that results depend on what is in them; "" where
+        there are none.
+        """
+        return ""
+
     def family(self) -> Sequence[Model]:
         """Return this model in other sizes, from which assistants between a teacher and a student are
         chosen; none by default.

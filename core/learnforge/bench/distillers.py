@@ -23,8 +23,9 @@ from learnforge.bench.published import Published
 from learnforge.context import Context, Progress, choose_device
 from learnforge.errors import GapWarning, PlaceError, Problem, RecipeError
 from learnforge.files import fingerprint, remove, write_text
+from learnforge.fingerprints import model_print
 from learnforge.heads import count_parameters
-from learnforge.plugins import Plugins, identify, spell
+from learnforge.plugins import Plugins
 from learnforge.plugins.identity import core_version
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
 from learnforge.space import Model
@@ -109,7 +110,7 @@ def _print_of(setting: Setting, role: str) -> Any:
     """Return what an input is: a model's options and code, or an artifact's content."""
     reference = setting.stage.describe_inputs()[role]
     if isinstance(reference, Model):
-        return [spell(reference), asdict(identify(reference))]
+        return model_print(reference)
     return setting.inputs[role].content
 
 

@@ -25,8 +25,9 @@ from learnforge.context import Context, Progress, choose_device
 from learnforge.errors import Problem, RecipeError
 from learnforge.evaluation import evaluate
 from learnforge.files import fingerprint, remove, write_text
+from learnforge.fingerprints import model_print
 from learnforge.options import structure
-from learnforge.plugins import Plugins, identify, spell
+from learnforge.plugins import Plugins
 from learnforge.plugins.identity import core_version
 from learnforge.randomness import derive, permutation
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
@@ -120,7 +121,7 @@ class Setting:
     def _origin(self) -> Any:
         reference = self.stage.source
         if isinstance(reference, Model):
-            return [spell(reference), asdict(identify(reference))]
+            return model_print(reference)
         return self.source.content
 
     @property
