@@ -10,7 +10,7 @@ import attrs
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from learnforge.artifact import Artifact, load_artifact
+from learnforge.artifact import Artifact, find_artifact, load_artifact
 from learnforge.context import Progress, Silence
 from learnforge.errors import Problem, RecipeError
 from learnforge.options import option_key, structure
@@ -50,16 +50,16 @@ def load_method(name: str, plugins: Plugins | None = None) -> type[Any]:
 
 
 def load(folder: str | Path, module: nn.Module | None = None) -> Artifact:
-    """Read an artifact from a stage's folder.
+    """Read an artifact from a stage's folder, or from a run's: what its last finished stage made.
 
     Args:
-        folder: Such as `runs/digits/distill`.
+        folder: Such as `runs/digits/distill`, or `runs/digits`.
         module: The network, for an artifact that was made from a module of the caller's.
 
     Raises:
         ArtifactError: There is none, or it is damaged.
     """
-    return load_artifact(Path(folder), module)
+    return load_artifact(find_artifact(Path(folder)), module)
 
 
 def run(

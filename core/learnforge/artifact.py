@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,22 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
     if module is not None and artifact.weights is not None:
         load_weights(module, artifact.weights)
     return artifact
+
+
+def find_artifact(folder: Path) -> Path:
+    """Return the folder of an artifact: the one given, or in a run's folder that of its last finished stage.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    if (folder / "artifact.json").exists() or not (folder / "recipe.toml").exists():
+        return folder
+    recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    stages = [folder / str(stage.get("name", stage.get("kind"))) for stage in recipe.get("stage", ())]
+    finished = [stage for stage in stages if (stage / "artifact.json").exists()]
+    if not finished:
+        raise ArtifactError(f"{folder} holds no finished stage yet")
+    return finished[-1]
 
 
 def from_module(module: nn.Module, task: TaskInfo) -> Artifact:

@@ -77,9 +77,8 @@ def evaluate(network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo) 
     return score(predict(network, split, task), split.labels)
 
 
-def confusion(logits: Tensor, labels: Tensor) -> list[list[int]]:
-    """Count images by true class (row) and predicted class (column)."""
+def confusion(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count images by true class (row) and predicted class (column): int64 [class, class]."""
     outputs = logits.shape[1]
     pairs = labels.cpu() * outputs + logits.argmax(1).cpu()
-    counts: list[list[int]] = torch.bincount(pairs, minlength=outputs**2).view(outputs, outputs).tolist()
-    return counts
+    return torch.bincount(pairs, minlength=outputs**2).view(outputs, outputs)

@@ -24,6 +24,7 @@ from learnforge.augmentation import Augmentation
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, StageError
 from learnforge.evaluation import Normaliser
+from learnforge.normalisation import find_normalisations
 from learnforge.plugins import Plugins
 from learnforge.randomness import derive, permutation, seeded
 from learnforge.task import Batch, Split, TaskInfo
@@ -38,7 +39,7 @@ class Train:
     Args:
         epochs: Passes over the training split, from 0.
         batch_size: Images in a step. A last batch of a single image is left out, since batch statistics need
-            two.
+            two; with batches of one, batch normalisation uses the running statistics that the network has.
         optimizer: `sgd`, `adam` or `adamw`.
         learning_rate: Peak learning rate.
         weight_decay: Decay of the weights, as the optimizer defines it; biases and normalisation are not
@@ -268,6 +269,9 @@ class _Training:
             self.trainee.prepare(*self._plan(self.split, "order"))
         set_mode = self.trainee.set_mode or self.trainee.network.train
         set_mode()
+        if self.settings.batch_size == 1:
+            for layer in find_normalisations(self.trainee.network):
+                layer.eval()
         if self.trainee.extra is not None:
             self.trainee.extra.train()
         with seeded(derive(self.context.seed, "epoch", self.epoch)):

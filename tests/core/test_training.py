@@ -693,7 +693,7 @@ def test_predict_score_and_confusion_by_hand(task: Task) -> None:
     e = math.e
     losses = [math.log(e**2 + 2) - 2, math.log(e + 2) - 1, math.log(e**3 + 2), math.log(e + 2) - 1]
     assert found == Scores(0.75, pytest.approx(sum(losses) / 4), 4)
-    assert confusion(logits, labels) == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
+    assert confusion(logits, labels).tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
 
 
 def test_predict_runs_in_eval_mode_in_order_and_in_parts(task: Task) -> None:

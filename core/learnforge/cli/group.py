@@ -14,6 +14,7 @@ BUILT_IN = {
     "run": "Run a recipe, or go on with it.",
     "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
     "report": "Write a run's report anew.",
+    "embed": "Write what a network's layer puts out for images.",
     "describe": "Show what a space holds: its size, its choices, and samples with their costs.",
     "bench": "Compare methods on a benchmark.",
     "plugins": "List the plugins that are installed, without importing them.",

@@ -9,6 +9,8 @@ from learnforge.report import figures
 from learnforge.report.section import Section
 from learnforge.report.summary import RunSummary, StageSummary
 
+MOST_WORST = 3
+"""Classes that the report names as the worst."""
 STAGE_COLUMNS = ("stage", "method", "accuracy", "against", "parameters", "macs", "latency", "seconds")
 
 
@@ -247,13 +249,38 @@ def _compared_section(stage: StageSummary) -> Section:
         teacher = f"{m['teacher_validation_accuracy']:.1%}", f"{m['teacher_test_accuracy']:.1%}"
         rows.append(("teacher", *teacher, f"{m['teacher_parameters']:,}"))
         words = _teaching_words(m)
+    words = " ".join(part for part in (words, *_transfer_words(m), _worst_words(m, stage)) if part)
+    pictures = [figures.curves(m["history"])]
+    if "confusion" in m:
+        pictures.append(figures.confusion(m["confusion"], stage.task["classes"]))
     return Section(
         f"{stage.name}: {stage.kind} by {stage.method['use']}",
         words,
         ("network", "validation accuracy", "test accuracy", "parameters"),
         rows,
-        [figures.curves(m["history"]), figures.confusion(m["confusion"], stage.task["classes"])],
+        pictures,
     )
+
+
+def _transfer_words(m: Mapping[str, Any]) -> Iterator[str]:
+    """Say what was changed to carry a network over, and how a labelled task stands to the new one."""
+    if m.get("changes"):
+        yield f"Changed for the new task: {'; '.join(m['changes'])}."
+    if "source_accuracy" in m:
+        yield f"On validation images of the labelled task it gets {m['source_accuracy']:.1%}."
+        other = [f"{labelled} = {new}" for labelled, new in m["pairs"] if labelled != new]
+        yield f"Classes are paired in their order: {', '.join(other)}." if other else ""
+
+
+def _worst_words(m: Mapping[str, Any], stage: StageSummary) -> str:
+    """Say which classes the network does badly on, and what it takes them for."""
+    classes = stage.task["classes"]
+    known = [(accuracy, label) for label, accuracy in enumerate(m["class_accuracy"]) if accuracy is not None]
+    parts = []
+    for accuracy, label in sorted(known)[:MOST_WORST]:
+        taken = [classes[predicted] for true, predicted, _ in m["mistakes"] if true == label]
+        parts.append(f"{classes[label]} {accuracy:.1%}" + (f" (taken for {taken[0]})" if taken else ""))
+    return f"Classes that it does worst on: {', '.join(parts)}." if len(known) > 2 else ""
 
 
 def _meta_section(stage: StageSummary) -> Section:

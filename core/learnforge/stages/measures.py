@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from learnforge.evaluation import confusion, evaluate, predict, score
 from learnforge.space import measure_cost, measure_latency
 from learnforge.task import Task
 
+MOST_CLASSES = 100
+"""Classes up to which all confusions are kept; for a thousand they would be a million numbers."""
+
 
 def judge(network: nn.Module, task: Task, prefix: str = "") -> dict[str, Any]:
-    """Return validation and test accuracy, in [0, 1], and the confusion counts of the test split.
+    """Return validation and test accuracy, in [0, 1], the accuracy of each class on the test split (None for
+    one without images), its most frequent mistakes, and, for up to `MOST_CLASSES` classes, all confusions.
 
     This is where a stage reads the test split, once, when all that it chooses is chosen.
 
@@ -23,11 +27,35 @@ def judge(network: nn.Module, task: Task, prefix: str = "") -> dict[str, Any]:
         prefix: Put before each name, such as `baseline_`.
     """
     logits = predict(network, task.test, task.info)
-    return {
+    counts = confusion(logits, task.test.labels)
+    found = {
         f"{prefix}validation_accuracy": evaluate(network, task.validation, task.info).accuracy,
         f"{prefix}test_accuracy": score(logits, task.test.labels).accuracy,
-        f"{prefix}confusion": confusion(logits, task.test.labels),
+        f"{prefix}class_accuracy": class_accuracies(counts),
+        f"{prefix}mistakes": find_mistakes(counts),
     }
+    if len(counts) <= MOST_CLASSES:
+        found[f"{prefix}confusion"] = counts.tolist()
+    return found
+
+
+def class_accuracies(counts: Tensor) -> list[float | None]:
+    """Return the share of images of each class that are classified correctly; None without images.
+
+    Args:
+        counts: Images by true class (row) and predicted class (column), int64 [class, class].
+    """
+    totals, right = counts.sum(1).tolist(), counts.diagonal().tolist()
+    return [own / total if total else None for own, total in zip(right, totals, strict=True)]
+
+
+def find_mistakes(counts: Tensor, most: int = 20) -> list[list[int]]:
+    """Return the most frequent mistakes as [true class, predicted class, images], most frequent first."""
+    wrong = counts.clone().fill_diagonal_(0).flatten()
+    frequent = wrong.sort(descending=True, stable=True).indices[:most].tolist()
+    return [
+        [place // len(counts), place % len(counts), int(wrong[place])] for place in frequent if wrong[place]
+    ]
 
 
 def weigh(network: nn.Module, task: Task) -> dict[str, float]:

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, lt, optional
@@ -27,9 +26,9 @@ from torch import Tensor
 
 from learnforge import MemorySplit, Split, StreamSplit, Task, TaskError, TaskInfo, TaskSource, hookimpl
 from learnforge.files import fingerprint
+from learnforge.images import ENDINGS, decode_image
 from learnforge.task import measure_channels, stratified
 
-_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _SAMPLE = 1000
 """Images read to measure mean and deviation where not all are held in memory."""
@@ -157,40 +156,6 @@ class ImageFolder(TaskSource):
         )
 
 
-def decode_image(file: Path, size: int, channels: int) -> Tensor:
-    """Read an image file into uint8 [channel, size, size].
-
-    Raises:
-        TaskError: The file cannot be decoded; its name is in the text.
-    """
-    try:
-        with Image.open(file) as opened:
-            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise TaskError(f"{file} cannot be read as an image: {error}") from error
-    scale = size / min(image.size)
-    if scale != 1:
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
-    return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16-bit grey to 8 bits, which Pillow would clip instead, and lay transparency on white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
-        # a 32-bit image may hold bytes or 16-bit values; "I;16" says which
-        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
-        top = 65535 if is_wide else 255
-        return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        colour = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
-    return image
-
-
 def _head(file: Path) -> tuple[int, int, bool] | str:
     """Return width, height and whether the image is grey, or why it cannot be read."""
     try:
@@ -226,7 +191,7 @@ def _list(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
     labels: list[int] = []
     for label, name in enumerate(classes):
         inside = (Path(top) / file for top, _, names in os.walk(folder / name) for file in names)
-        own = sorted(file for file in inside if file.suffix.lower() in _ENDINGS)
+        own = sorted(file for file in inside if file.suffix.lower() in ENDINGS)
         files += own
         labels += [label] * len(own)
     if not files:

@@ -96,6 +96,30 @@ def test_the_meta_verdict_gives_intervals() -> None:
     assert "(test classes were seen upstream)" in seen
 
 
+TRANSFER = {
+    "validation_accuracy": 0.9,
+    "test_accuracy": 0.875,
+    "parameters": 1234,
+    "class_accuracy": [0.9, 0.25, None, 0.5],
+    "mistakes": [[1, 3, 6], [1, 0, 2], [3, 1, 1]],
+    "changes": ["1 → 3 channels: first convolution averaged", "5 → 4 classes: new head"],
+    "source_accuracy": 0.95,
+    "pairs": [["0 - zero", "0"], ["b", "b"]],
+    "history": {"transfer": [{"epoch": 1, "loss": 1.0, "validator": 0.5}]},
+}
+
+
+def test_the_transfer_section_says_what_was_changed_and_what_it_does_badly() -> None:
+    """Changes, pairs of classes with other names, and the worst classes with what they are taken for."""
+    carried = evolve(stage("transfer", TRANSFER), task={"classes": ["a", "b", "c", "d"]})
+    words = make_sections(summary(carried))[2].words
+    assert words == (
+        "Changed for the new task: 1 → 3 channels: first convolution averaged; 5 → 4 classes: new head. "
+        "On validation images of the labelled task it gets 95.0%. Classes are paired in their order: "
+        "0 - zero = 0. Classes that it does worst on: b 25.0% (taken for d), d 50.0% (taken for b), a 90.0%."
+    )
+
+
 def test_an_unfinished_stage_is_named() -> None:
     """The report can be written while the run goes on."""
     waiting = StageSummary("distill", "distill", {"use": "kd"}, "waiting", 0.0, {}, {})

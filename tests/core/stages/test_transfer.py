@@ -692,3 +692,57 @@ def test_a_module_of_ones_own_serves_as_source(task: Task, old: TaskInfo, contex
     assert artifact.predict(task.test.images).shape == (60, 3)  # type: ignore[attr-defined]
     assert "baseline_test_accuracy" not in artifact.metrics
     assert set(artifact.metrics["history"]) == {"transfer"}
+
+
+# Small terms
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("name", ["fine-tune", "lora"])
+def test_small_batches(
+    name: str, batch_size: int, task: Task, plugins: Plugins, make_context: MakeContext
+) -> None:
+    """Four images a class and batches down to one image, with batch statistics on maps of one pixel."""
+    few = evolve(task, train=task.train.select(torch.arange(12)))
+    module = nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 3))
+    stage = carry(plugins.load("transfer", name)(), train=Train(epochs=2, batch_size=batch_size))
+    artifact = stage.run(few, {"source": from_module(module, task.info)}, make_context(None))
+    assert all(bool(t.isfinite().all()) for t in (artifact.weights or {}).values())
+    assert len(artifact.metrics["history"]["transfer"]) == 2
+
+
+@pytest.mark.parametrize("name", ["fine-tune", "linear-probe"])
+def test_a_thousand_classes(name: str, plugins: Plugins, make_context: MakeContext) -> None:
+    """Metrics stay small: accuracies by class and the most frequent mistakes, no million confusions."""
+    generator = torch.Generator().manual_seed(0)
+    names = tuple(map(str, range(1000)))
+    info = TaskInfo("many", names, names, (1, 8, 8), (0.5,), (0.25,))
+    pixels = torch.randint(0, 256, (1000, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    split = MemorySplit(pixels, torch.arange(1000))
+    many = Task(info, split, split.select(torch.arange(100)), split.select(torch.arange(200)))
+    old = evolve(info, classes=names[:5], origins=names[:5])
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 5))
+    options = {"strength": 0.1, "classifier": "ridge"} if name == "linear-probe" else {}
+    stage = carry(plugins.load("transfer", name)(**options), train=Train(epochs=1), baseline=False)
+    metrics = stage.run(many, {"source": from_module(module, old)}, make_context(None)).metrics
+    assert len(metrics["class_accuracy"]) == 1000
+    assert "confusion" not in metrics
+    assert len(metrics["mistakes"]) == 20
+
+
+def test_balanced_training_finds_a_rare_class(
+    task: Task, plugins: Plugins, make_context: MakeContext
+) -> None:
+    """With two images of one class among eighty, showing classes equally often finds more of it."""
+    labels = task.train.labels
+    rare = torch.cat([(labels == 0).nonzero()[:2, 0], (labels > 0).nonzero()[:, 0]])
+    skewed = evolve(task, train=task.train.select(rare))
+    found = {}
+    for balanced in (False, True):
+        torch.manual_seed(0)
+        train = Train(epochs=4, batch_size=20, learning_rate=1e-2, balanced=balanced)
+        stage = carry(plugins.load("transfer", "fine-tune")(), train=train)
+        source = from_module(network_of(), task.info)
+        metrics = stage.run(skewed, {"source": source}, make_context(None)).metrics
+        found[balanced] = metrics["class_accuracy"][0]
+    assert found[True] > found[False]

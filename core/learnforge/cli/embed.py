@@ -1,0 +1,60 @@
+"""`learnforge embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from learnforge.cli.options import plugin_options
+from learnforge.discovery import PluginChoice
+
+
+@click.command("embed", short_help="Write what a network's layer puts out for images.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--layer", default="embedding", show_default=True, help="A layer's name, `stage 2`, or `embedding`."
+)
+@click.option(
+    "--to",
+    "target",
+    default=Path("features.npz"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="File to write.",
+)
+@plugin_options
+def command(choice: PluginChoice, folder: Path, images: tuple[Path, ...], layer: str, target: Path) -> None:
+    """Write the features of IMAGES, files or folders, by the network of the run or stage in FOLDER.
+
+    The file has `features`, float32 [image, feature], and `files`, the images' names in the same order; numpy
+    reads it. Files that cannot be read as images are named, and the rest is done.
+    """
+    import numpy as np
+
+    from learnforge.api import load
+    from learnforge.errors import TaskError
+    from learnforge.features import extract_features
+    from learnforge.files import write_atomically
+    from learnforge.images import find_images, read_images
+    from learnforge.plugins import Plugins
+
+    artifact = load(folder)
+    channels, height, width = artifact.task.input_shape
+    if height != width:
+        raise TaskError(f"the network takes images of {height} × {width}; images are read as squares")
+    split, files, faults = read_images(find_images(images), height, channels)
+    for fault in faults:
+        click.echo(f"left out: {fault}", err=True)
+    network = artifact.network(Plugins(choice))
+    features = extract_features(network, split, artifact.task, layer).numpy()
+    names = np.array([str(file) for file in files])
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
+            np.savez(stream, features=features, files=names)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, write)
+    click.echo(f"{target}: {features.shape[0]} images, {features.shape[1]} features of {layer}")

@@ -1,0 +1,97 @@
+"""Image files: finding them, and bringing any of them to one size and number of channels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from learnforge.errors import TaskError
+from learnforge.task import MemorySplit
+
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""Endings of files that are taken for images."""
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List image files: those named, and those in named folders at any depth, sorted by name in each.
+
+    Raises:
+        TaskError: A path is not there, or there is no image at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = (Path(top) / file for top, _, names in os.walk(path) for file in names)
+            found += sorted(file for file in inside if file.suffix.lower() in ENDINGS)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise TaskError(f"{path} is not there")
+    if not found:
+        raise TaskError(
+            f"there is no image in {', '.join(map(str, paths))}; endings: {', '.join(sorted(ENDINGS))}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def decode_image(file: Path, size: int, channels: int) -> Tensor:
+    """Read an image file into uint8 [channel, size, size].
+
+    Raises:
+        TaskError: The file cannot be decoded; its name is in the text.
+    """
+    try:
+        with Image.open(file) as opened:
+            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise TaskError(f"{file} cannot be read as an image: {error}") from error
+    scale = size / min(image.size)
+    if scale != 1:
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring 16-bit grey to 8 bits, which Pillow would clip instead, and lay transparency on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        # a 32-bit image may hold bytes or 16-bit values; "I;16" says which
+        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
+        top = 65535 if is_wide else 255
+        return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
+    return image
+
+
+def read_images(files: Sequence[Path], size: int, channels: int) -> tuple[MemorySplit, list[Path], list[str]]:
+    """Read image files, and go on where one cannot be read.
+
+    Returns:
+        The images, labelled -1; their files, in the same order; and why others cannot be read.
+
+    Raises:
+        TaskError: None can be read.
+    """
+    found: list[Tensor] = []
+    good: list[Path] = []
+    faults: list[str] = []
+    for file in files:
+        try:
+            found.append(decode_image(file, size, channels))
+            good.append(file)
+        except TaskError as error:
+            faults.append(str(error))
+    if not found:
+        raise TaskError(f"none of {len(files)} files can be read as an image; the first: {faults[0]}")
+    return MemorySplit(torch.stack(found), torch.full((len(found),), -1)), good, faults

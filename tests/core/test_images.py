@@ -1,0 +1,59 @@
+"""Image files: found in folders, read into one shape, and named where they cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from learnforge import TaskError
+from learnforge.images import decode_image, find_images, read_images
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A grey image of 6 × 4, a coloured one of 8 × 8, a text, and a file that only looks like an image."""
+    (tmp_path / "inside").mkdir()
+    Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6)).save(tmp_path / "b.png")
+    colour = np.zeros((8, 8, 3), np.uint8)
+    colour[..., 0] = 255
+    Image.fromarray(colour).save(tmp_path / "inside" / "a.PNG")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "inside" / "broken.jpg").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_files_and_folders_are_searched(folder: Path) -> None:
+    """Folders at any depth, by ending; named files whatever their ending; none twice."""
+    names = [file.name for file in find_images([folder, folder / "b.png", folder / "notes.txt"])]
+    assert names == ["b.png", "a.PNG", "broken.jpg", "notes.txt"]
+
+
+def test_what_is_not_there_is_named(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A path that does not exist, and a folder without images."""
+    with pytest.raises(TaskError, match=r"nothing\.png is not there"):
+        find_images([folder / "nothing.png"])
+    with pytest.raises(TaskError, match=r"there is no image in .*; endings: \.bmp, "):
+        find_images([tmp_path_factory.mktemp("empty")])
+
+
+def test_the_middle_is_cut_out(folder: Path) -> None:
+    """Of 6 × 4 pixels the middle four columns; colours become grey by their weight, grey becomes colours."""
+    pixels = decode_image(folder / "b.png", 4, 1)
+    assert pixels[0].tolist() == [[1, 2, 3, 4], [7, 8, 9, 10], [13, 14, 15, 16], [19, 20, 21, 22]]
+    assert decode_image(folder / "b.png", 4, 3)[:, 0, 0].tolist() == [1, 1, 1]
+    assert decode_image(folder / "inside" / "a.PNG", 2, 1)[0, 0, 0] == 76  # 0.299 of 255
+
+
+def test_files_that_cannot_be_read_are_left_out(folder: Path) -> None:
+    """The rest is read, unlabelled and in order; if nothing is left, that is an error."""
+    split, files, faults = read_images(find_images([folder]), 4, 3)
+    assert [file.name for file in files] == ["b.png", "a.PNG"]
+    assert split.images.shape == (2, 3, 4, 4)
+    assert split.labels.tolist() == [-1, -1]
+    assert len(faults) == 1
+    assert "broken.jpg cannot be read as an image" in faults[0]
+    with pytest.raises(TaskError, match="none of 1 files can be read as an image; the first: "):
+        read_images([folder / "notes.txt"], 4, 3)
