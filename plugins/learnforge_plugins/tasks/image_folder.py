@@ -25,8 +25,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from learnforge import MemorySplit, Split, StreamSplit, Task, TaskError, TaskInfo, TaskSource, hookimpl
+from learnforge.errors import nearest
 from learnforge.files import fingerprint
 from learnforge.images import ENDINGS, decode_image
+from learnforge.randomness import permutation
 from learnforge.task import measure_channels, stratified
 
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
@@ -44,6 +46,10 @@ class ImageFolder(TaskSource):
         size: Height and width in pixels: the shorter side is resized to it and the middle cut out. By default
             the size that all images have; where they differ, it must be given.
         channels: 1 for grey, 3 for colour; by default grey if every image is grey.
+        classes: Names of the class folders to learn; all but the test classes by default.
+        test_classes: Names of class folders that only the test split shows, all of their images, for
+            meta-learning; by default it shows `classes`.
+        labels_per_class: Training images to keep of each class; all by default.
         validation: Share of the training images to validate with, where there is no folder for it.
         test: Share to test with, where there is no folder for it.
         split_seed: Which random split, from 0.
@@ -55,6 +61,9 @@ class ImageFolder(TaskSource):
     root: Path
     size: int | None = field(default=None, validator=optional(ge(1)))
     channels: int | None = field(default=None, validator=optional(in_((1, 3))))
+    classes: tuple[str, ...] | None = None
+    test_classes: tuple[str, ...] = ()
+    labels_per_class: int | None = field(default=None, validator=optional(ge(1)))
     validation: float = field(default=0.2, validator=[gt(0.0), lt(1.0)])
     test: float = field(default=0.2, validator=[gt(0.0), lt(1.0)])
     split_seed: int = field(default=0, validator=ge(0))
@@ -94,15 +103,40 @@ class ImageFolder(TaskSource):
                 f"task.root: {self.root} holds `{held_out[0]}`, but no `train`; put the training classes "
                 f"into {self.root / 'train'}"
             )
-        classes = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
+        there = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
+        classes = self._choose(there, train)
+        folders["train"] = train
+        found = {
+            part: _list(folder, classes, there) for part, folder in folders.items() if folder is not None
+        }
+        if self.test_classes:
+            others, places = _list(train, self.test_classes, there)
+            found["test"] = others, places + len(classes)
+        files, labels = self._fill(found, classes)
+        if self.labels_per_class:
+            kept = _first(labels[0], self.labels_per_class, self.split_seed)
+            files[0], labels[0] = [files[0][place] for place in kept.tolist()], labels[0][kept]
+        return [*classes, *self.test_classes], files, labels
+
+    def _choose(self, there: Sequence[str], train: Path) -> list[str]:
+        """Return the classes to learn, out of the folders that are there."""
+        for key, names in (("classes", self.classes or ()), ("test_classes", self.test_classes)):
+            unknown = [name for name in names if name not in there]
+            if unknown:
+                raise TaskError(
+                    f"task.{key}: {train} holds no folder {unknown[0]!r}; {nearest(unknown[0], there)}"
+                )
+        shared = sorted(set(self.classes or ()) & set(self.test_classes))
+        if shared:
+            raise TaskError(f"task.test_classes: must not be among the classes, {', '.join(shared)} are")
+        learnt = self.classes if self.classes is not None else there
+        classes = sorted(name for name in set(learnt) if name not in self.test_classes)
         if len(classes) < 2:
             raise TaskError(
                 f"task.root: {train} must hold a sub-folder for each of at least two classes, it holds "
                 f"{classes}"
             )
-        folders["train"] = train
-        found = {part: _list(folder, classes) for part, folder in folders.items() if folder is not None}
-        return classes, *self._fill(found, classes)
+        return classes
 
     def _fill(
         self, found: dict[str, tuple[list[Path], Tensor]], classes: Sequence[str]
@@ -178,12 +212,10 @@ def _has_folders(folder: Path) -> bool:
     return folder.is_dir() and any(inside.is_dir() for inside in folder.iterdir())
 
 
-def _list(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
-    """List the image files of every class, sorted by name."""
+def _list(folder: Path, classes: Sequence[str], known: Sequence[str]) -> tuple[list[Path], Tensor]:
+    """List the image files of classes, sorted by name; a folder that the training images lack is refused."""
     extra = sorted(
-        f.name
-        for f in folder.iterdir()
-        if f.is_dir() and f.name not in classes and not f.name.startswith(".")
+        f.name for f in folder.iterdir() if f.is_dir() and f.name not in known and not f.name.startswith(".")
     )
     if extra:
         raise TaskError(f"{folder} holds classes that the training folder has not: {', '.join(extra)}")
@@ -197,6 +229,13 @@ def _list(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
     if not files:
         raise TaskError(f"{folder} holds no image in its class folders {', '.join(classes[:5])}")
     return files, torch.tensor(labels)
+
+
+def _first(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Return the places of `count` random images of each class, ascending."""
+    order = permutation(seed, len(labels))
+    kept = [order[labels[order] == label][:count] for label in labels.unique().tolist()]
+    return torch.cat(kept).sort().values
 
 
 def _decode_all(files: Sequence[Path], decode: partial[Tensor]) -> Tensor:

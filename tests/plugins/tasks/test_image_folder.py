@@ -299,3 +299,42 @@ def test_hidden_and_other_files_are_ignored(load: Any, tmp_path: Path) -> None:
     task = load()
     assert task.info.classes == ("cat", "dog")
     assert len(task.train) + len(task.validation) + len(task.test) == 11
+
+
+def _fill_classes(folder: Path, *names: str) -> None:
+    """Write ten grey images of each class, 50 shades apart."""
+    for place, name in enumerate(names):
+        for i in range(10):
+            _save(folder / name / f"{i}.png", 50 * place + i)
+
+
+def test_classes_are_chosen_by_name(load: Any, tmp_path: Path) -> None:
+    """Folders that are not chosen are left alone; unknown ones get the nearest name."""
+    _fill_classes(tmp_path / "data", "ant", "bee", "cat")
+    task = load(classes=["cat", "ant"])
+    assert task.info.classes == ("ant", "cat")
+    assert sorted({shade // 50 for _, shade in _shades(task.train)}) == [0, 2]
+    with pytest.raises(TaskError, match=r"task\.classes: .* holds no folder 'ban'; did you mean"):
+        load(classes=["ban", "ant"])
+
+
+def test_test_classes_are_shown_by_the_test_split_alone(load: Any, tmp_path: Path) -> None:
+    """All of their images, as classes of their own behind the others; training loses none to a test split."""
+    _fill_classes(tmp_path / "data", "ant", "bee", "cat")
+    task = load(test_classes=["ant"])
+    assert task.info.classes == ("bee", "cat", "ant")
+    assert task.test.labels.tolist() == [2] * 10
+    assert sorted(task.train.labels.unique().tolist()) == [0, 1]
+    assert len(task.train) + len(task.validation) == 20
+    assert not set(task.origins_of(task.train)) & set(task.origins_of(task.test))
+    with pytest.raises(TaskError, match=r"task\.test_classes: must not be among the classes, ant are"):
+        load(classes=["ant", "bee"], test_classes=["ant"])
+
+
+def test_few_labels_are_kept(load: Any, tmp_path: Path) -> None:
+    """So many training images of each class, the same for the same seed."""
+    _fill_classes(tmp_path / "data", "ant", "bee")
+    task = load(labels_per_class=2)
+    assert task.train.labels.bincount().tolist() == [2, 2]
+    assert task.train.content == load(labels_per_class=2).train.content
+    assert len(task.validation) == len(load().validation)

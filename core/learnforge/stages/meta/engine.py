@@ -129,7 +129,7 @@ class Engine(ABC):
     def __init__(self, network: nn.Module, policy: Policy, rules: Rules | None = None):
         self.policy = policy
         self.rules = rules or Rules()
-        self._network = prepare_normalisation(network, policy).train(False)
+        self._network = _differentiable_twice(prepare_normalisation(network, policy)).train(False)
         self._norms = [m for m in self._network.modules() if isinstance(m, EpisodeNorm)]
         self._buffers = dict(self._network.named_buffers())
         self.names = tuple(name for name, _ in self._network.named_parameters())
@@ -290,6 +290,21 @@ class VmapEngine(Engine):
 
 
 ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "vmap": VmapEngine}
+
+
+class _HardSigmoid(nn.Module):
+    """clip((x + 3) / 6, 0, 1), as torch's own, which has no second derivative."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.relu6(images + 3) / 6
+
+
+def _differentiable_twice(network: nn.Module) -> nn.Module:
+    """Put equal functions in the place of those that torch cannot differentiate twice (as in MobileNetV3)."""
+    found = [name for name, module in network.named_modules() if isinstance(module, nn.Hardsigmoid)]
+    for name in found:
+        network.set_submodule(name, _HardSigmoid())
+    return network
 
 
 def _rate(rates: float | Parameters, name: str) -> Any:
