@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import evolve, field, frozen
+from attrs import evolve
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, find_artifact, load_artifact
@@ -20,7 +20,7 @@ from learnforge.runner import Options, Run, run_recipe
 from learnforge.space import Model, Space
 from learnforge.stages.meta import adapt_artifact
 from learnforge.stages.stage import Stage
-from learnforge.task import Task, TaskSource
+from learnforge.task import GivenTask, Task, TaskSource
 
 
 def load_task(name: str, plugins: Plugins | None = None, **options: Any) -> Task:
@@ -218,7 +218,7 @@ def run_stage(
     for own in hooks:
         plugins.add(own)
     stage = _make_stage(kind, method, settings, plugins)
-    source = task if isinstance(task, TaskSource) else _Given(task)
+    source = task if isinstance(task, TaskSource) else GivenTask(task)
     recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), {"run": {"name": kind, "seed": seed}})
     options = Options(
         _path(run), workers, _path(cache), progress or Silence(), may_overwrite=lambda names: overwrite
@@ -276,13 +276,3 @@ def _task_behind(source: Any) -> Task:
 
 def _path(folder: str | Path | None) -> Path | None:
     return Path(folder) if folder is not None else None
-
-
-@frozen(eq=False)
-class _Given(TaskSource):
-    """A task that the caller holds already."""
-
-    task: Task = field(repr=False)
-
-    def load(self) -> Task:
-        return self.task

@@ -14,7 +14,7 @@ def find_blocks(network: nn.Module) -> list[str]:
 
     A container (`nn.Sequential`, `nn.ModuleList`), and any part that holds more than half of all parameters
     though it has parts of its own, is opened; what is left whole, such as a residual block, is a block. Each
-    parameter belongs to exactly one block.
+    parameter belongs to exactly one block, and so do statistics without parameters.
     """
     return list(_blocks(network, "", count_parameters(network) / 2))
 
@@ -29,5 +29,5 @@ def _blocks(module: nn.Module, name: str, half: float) -> Iterator[str]:
         is_container = type(child) in (nn.Sequential, nn.ModuleList)
         if has_parts and (is_container or parameters > half):
             yield from _blocks(child, prefix + part, half)
-        elif parameters:
+        elif parameters or any(True for _ in child.buffers()):  # batch statistics without weights
             yield prefix + part

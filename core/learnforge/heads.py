@@ -103,6 +103,17 @@ def replace_stem(module: nn.Module, channels: int) -> str:
     return name
 
 
+def describe_changes(old: tuple[int, int], new: tuple[int, int]) -> list[str]:
+    """Say how a network is changed for other channels and classes.
+
+    Args:
+        old: Channels and classes that it was made for.
+        new: Those of the task.
+    """
+    changes = [f"{old[0]} → {new[0]} channels: first convolution averaged"] if old[0] != new[0] else []
+    return changes + ([f"{old[1]} → {new[1]} classes: new head"] if old[1] != new[1] else [])
+
+
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters."""
     return sum(p.numel() for p in module.parameters())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ def decode_image(file: Path, size: int, channels: int) -> Tensor:
     try:
         with Image.open(file) as opened:
             image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{file} cannot be read as an image: {error}") from error
     scale = size / min(image.size)
     if scale != 1:
@@ -79,9 +79,6 @@ def read_images(files: Sequence[Path], size: int, channels: int) -> tuple[Memory
 
     Returns:
         The images, labelled -1; their files, in the same order; and why others cannot be read.
-
-    Raises:
-        TaskError: None can be read.
     """
     found: list[Tensor] = []
     good: list[Path] = []
@@ -92,6 +89,11 @@ def read_images(files: Sequence[Path], size: int, channels: int) -> tuple[Memory
             good.append(file)
         except TaskError as error:
             faults.append(str(error))
-    if not found:
-        raise TaskError(f"none of {len(files)} files can be read as an image; the first: {faults[0]}")
-    return MemorySplit(torch.stack(found), torch.full((len(found),), -1)), good, faults
+    images = torch.stack(found) if found else torch.empty(0, channels, size, size, dtype=torch.uint8)
+    return MemorySplit(images, torch.full((len(found),), -1)), good, faults
+
+
+def batched(files: Sequence[Path], count: int) -> Iterator[Sequence[Path]]:
+    """Yield files so many at a time."""
+    for start in range(0, len(files), count):
+        yield files[start : start + count]

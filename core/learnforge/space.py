@@ -97,6 +97,10 @@ class Model(ABC):
         """
         return False
 
+    def changes(self, task: TaskInfo) -> list[str]:
+        """Say what of its pretrained network is changed for a task; nothing by default."""
+        return []
+
     def content(self) -> str:
         """Return a hash of the files that `build` reads, so that results depend on what is in them; "" where
         there are none.

@@ -282,6 +282,20 @@ class TaskSource(ABC):
         """
 
 
+@frozen(eq=False)
+class GivenTask(TaskSource):
+    """A task that is there already.
+
+    Args:
+        task: The task.
+    """
+
+    task: Task = field(repr=False)
+
+    def load(self) -> Task:
+        return self.task
+
+
 def measure_channels(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel of uint8 images [count, channel, height, width], in
     [0, 1].

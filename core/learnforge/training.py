@@ -254,6 +254,8 @@ class _Training:
             if settings.ema
             else None
         )
+        # a mean of counters would be no count, and would change those of frozen layers
+        self.counters = _counters(self.average.module, trainee.network) if self.average is not None else []
         self.task = task
         self.mix = make_mixer(settings, task.outputs)
         self.transforms = context.plugins.batch_transforms(context.stage)
@@ -261,6 +263,7 @@ class _Training:
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] | None = None
+        self.best_extra: dict[str, Tensor] = {}
         self.best_value, self.best_epoch = -math.inf, 0
 
     def train_epoch(self, validate: Validate | None) -> dict[str, Any]:
@@ -309,6 +312,8 @@ class _Training:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(self.trainee.network)
+                for own, other in self.counters:
+                    own.copy_(other)
             losses.append(loss.detach())
         return losses
 
@@ -378,7 +383,8 @@ class _Training:
             self.best_value, self.best_epoch = value, self.epoch
             if self.settings.weights == "best":
                 source = self.average.module if self.average is not None else self.trainee.network
-                self.best = {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
+                self.best = _copied(source)
+                self.best_extra = _copied(self.trainee.extra) if self.trainee.extra is not None else {}
 
     def is_stalled(self) -> bool:
         """Tell whether validation accuracy has not risen for `patience` epochs."""
@@ -402,6 +408,8 @@ class _Training:
         network = self.trainee.network
         if self.settings.weights == "best" and self.best is not None:
             network.load_state_dict(self.best)
+            if self.trainee.extra is not None:
+                self.trainee.extra.load_state_dict(self.best_extra)
         elif self.average is not None:
             network.load_state_dict(self.average.module.state_dict())
         network.eval()
@@ -417,6 +425,7 @@ class _Training:
             "history": self.history,
             "counts": dict(self.trainee.counts),
             "best": self.best,
+            "best_extra": self.best_extra,
             "best_value": self.best_value,
             "best_epoch": self.best_epoch,
         }
@@ -430,8 +439,19 @@ class _Training:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.trainee.counts.update(state["counts"])
-        self.epoch, self.history, self.best = state["epoch"], state["history"], state["best"]
+        self.epoch, self.history = state["epoch"], state["history"]
+        self.best, self.best_extra = state["best"], state["best_extra"]
         self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _counters(average: nn.Module, network: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Pair the buffers of whole numbers of an average with those of its network."""
+    pairs = zip(average.buffers(), network.buffers(), strict=True)
+    return [(own, other) for own, other in pairs if not own.is_floating_point()]
 
 
 def balance(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:

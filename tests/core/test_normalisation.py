@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from learnforge import StageError
 from learnforge.normalisation import find_normalisations, measure_statistics
 
 
@@ -16,8 +18,10 @@ def test_only_layers_with_running_statistics_are_found() -> None:
     assert find_normalisations(network) == [network[0], network[3]]
 
 
-def test_statistics_are_the_mean_over_batches() -> None:
-    """(0, 2) and (4, 8) have means 1 and 6 and variances 2 and 8; a single image is passed over."""
+def test_statistics_are_the_mean_over_images() -> None:
+    """(0, 2) and (4, 8) have means 1 and 6 and variances 2 and 8; a single image is passed over, and a batch
+    of four counts twice as much as one of two.
+    """
     network = nn.Sequential(nn.BatchNorm1d(1, momentum=0.3), nn.Dropout(0.5))
     batches = [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [8.0]]), torch.tensor([[100.0]])]
     network.train()
@@ -30,6 +34,10 @@ def test_statistics_are_the_mean_over_batches() -> None:
     assert layer.running_var.tolist() == [5.0]
     assert layer.momentum == 0.3
     assert not any(module.training for module in network.modules())
+    measure_statistics(network, [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [8.0]] * 2)])
+    assert layer.running_mean.item() == pytest.approx((1 + 2 * 6) / 3)
+    with pytest.raises(StageError, match="batch statistics need batches of at least two images"):
+        measure_statistics(network, [torch.tensor([[0.0]])])
 
 
 def test_layers_behind_see_what_a_training_pass_puts_out() -> None:

@@ -71,9 +71,9 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> tuple[flo
     return mean(gains), deviation(gains) / math.sqrt(len(gains))
 
 
-def spread(values: Sequence[float]) -> str:
-    """Spell mean and standard deviation of shares in per cent."""
-    return f"{100 * mean(values):.2f} ± {100 * deviation(values):.2f}"
+def spread(values: Sequence[float], scale: float = 100) -> str:
+    """Spell mean and standard deviation, of shares in per cent."""
+    return f"{scale * mean(values):.2f} ± {scale * deviation(values):.2f}"
 
 
 def _needs_options(cls: type) -> bool:

@@ -32,8 +32,8 @@ from learnforge.plugins.identity import core_version
 from learnforge.randomness import derive, permutation
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
 from learnforge.space import Model
-from learnforge.stages.transfer import PhasedTransfer, TransferStage
-from learnforge.task import Task, TaskSource
+from learnforge.stages.transfer import TransferStage
+from learnforge.task import GivenTask, Task, TaskSource
 from learnforge.training import Train, Trainee, cross_entropy, fit
 
 SCRATCH = "from scratch"
@@ -188,22 +188,27 @@ def parse_strategies(
     """Read the strategies to compare; without `texts` all that are installed and that the labels are for."""
     entries, left_out = read_entries("transfer", texts, plugins)
     if not texts:
-        fitting = [entry for entry in entries if any(is_compared(entry, count) for count in labels)]
-        entries = [e for e in fitting if setting.stage.source_task is not None or not _adapts(e)]
-    idle = [entry.name for entry in entries if not any(is_compared(entry, count) for count in labels)]
-    if idle:
-        words = "adapts to a task without labels; ask for `--labels 0`, with a `--source-task`"
-        raise RecipeError([Problem(name, words) for name in idle], "transfers")
+        entries = [entry for entry in entries if any(is_compared(entry, count) for count in labels)]
+    problems = [
+        Problem(
+            entry.name,
+            "learns from labels; ask for some, `--labels 5`"
+            if entry.method.uses_labels
+            else "needs no label of the new task; ask for `--labels 0`",
+        )
+        for entry in entries
+        if not any(is_compared(entry, count) for count in labels)
+    ]
+    if 0 in labels and setting.stage.source_task is None:
+        problems.append(Problem("source_task", "is missing; `--labels 0` adapts from a labelled task"))
+    if problems:
+        raise RecipeError(problems, "transfers")
     return entries, left_out
 
 
 def is_compared(entry: Entry, labels: int | None) -> bool:
-    """Tell whether a method is for a number of labels: adaptation of a domain for none, others for some."""
-    return (labels == 0) == _adapts(entry)
-
-
-def _adapts(entry: Entry) -> bool:
-    return isinstance(entry.method, PhasedTransfer) and entry.method.adapts_domain
+    """Tell whether a method is for a number of labels: those that need none for 0, others for some."""
+    return (labels == 0) != bool(entry.method.uses_labels)
 
 
 def baseline_of(labels: int | None) -> Entry:
@@ -301,8 +306,10 @@ def carry(
     folder = setting.folder / "training" / f"{entry.key}-{labels}-{seed}-{conditions[:16]}"
     context = Context(entry.name, seed, torch.device(setting.device), plugins, folder)
     stage = evolve(setting.stage, train=lengthen(setting.stage.train, len(task.train)))
-    if labels != 0:
+    if labels != 0 or stage.source_task is None:
         stage = evolve(stage, source_task=None, validator=None)
+    else:
+        stage = evolve(stage, source_task=GivenTask(load_task(stage.source_task)))
     inputs = {"source": setting.source}
     start = time.perf_counter()
     if entry.method is None:
@@ -320,8 +327,7 @@ def _chosen_by(metrics: Mapping[str, Any], labels: int | None) -> float:
     """Return what may be looked at before all is chosen."""
     if labels != 0:
         return float(metrics["validation_accuracy"])
-    last = metrics["history"].get("transfer", [{}])[-1]
-    return float(last.get("validator", metrics["source_accuracy"]))
+    return float(metrics.get("validator", metrics["source_accuracy"]))
 
 
 def keep_labels(task: Task, per_class: int, seed: int) -> Task:
@@ -347,9 +353,16 @@ def as_rows(
     entries: Sequence[Entry],
     labels: Sequence[int | None],
     found: Mapping[tuple[str, int | None], Sequence[Result]],
+    has_validator: bool = False,
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return headings and rows of the table of results, in per cent: for each number of labels the baseline,
     then strategies by accuracy.
+
+    Args:
+        entries: What was compared.
+        labels: Labels per class.
+        found: The results.
+        has_validator: Without labels, and without test accuracies, results are a validator's scores.
     """
     is_final = any(r.test is not None for results in found.values() for r in results)
     columns = (
@@ -363,6 +376,7 @@ def as_rows(
     rows: list[tuple[str, ...]] = []
     for count in labels:
         base = baseline_of(count)
+        scale = 1 if has_validator and count == 0 and not is_final else 100
         own = [e for e in entries if (e.key, count) in found]
         own.sort(key=lambda e: -mean([r.judged for r in found[e.key, count]]))
         for entry in (base, *own):
@@ -374,8 +388,8 @@ def as_rows(
                 (
                     spell_labels(count),
                     entry.name,
-                    spread(values),
-                    "" if is_base else f"{100 * gain:+.2f} ± {100 * error:.2f}",
+                    spread(values, scale),
+                    "" if is_base else f"{scale * gain:+.2f} ± {scale * error:.2f}",
                     "" if is_base or not error else f"{gain / error:.1f}",
                     f"{mean([r.seconds for r in results]):.1f}",
                 )
@@ -409,7 +423,7 @@ def write_results(
             mean([r.judged for r in found[entry.key, count]]) if (entry.key, count) in found else None
             for count in counts
         ]
-        for entry in (Entry.baseline(SCRATCH), *(e for e in entries if not _adapts(e)))
+        for entry in (Entry.baseline(SCRATCH), *(e for e in entries if e.method.uses_labels))
     }
     places = [most if count is None else float(count) for count in counts]
     pictures = []

@@ -233,7 +233,7 @@ def transfers_command(
         click.echo(f"{name} is left out: it needs options")
     cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
     found = compare(entries, labels, setting, seeds, plugins, choose_progress(), cores, is_final)
-    rows = as_rows(entries, labels, found)
+    rows = as_rows(entries, labels, found, setting.stage.validator is not None)
     show_rows(f"transfers, {seeds} seeds", *rows, wrapped="strategy")
     write_results(setting, entries, labels, found, rows, shlex.join(["learnforge", *sys.argv[1:]]))
     click.echo(f"results: {folder / 'results.html'}")

@@ -34,27 +34,36 @@ def command(choice: PluginChoice, folder: Path, images: tuple[Path, ...], layer:
     import numpy as np
 
     from learnforge.api import load
+    from learnforge.context import choose_device
     from learnforge.errors import TaskError
     from learnforge.features import extract_features
     from learnforge.files import write_atomically
-    from learnforge.images import find_images, read_images
+    from learnforge.images import batched, find_images, read_images
     from learnforge.plugins import Plugins
 
     artifact = load(folder)
     channels, height, width = artifact.task.input_shape
     if height != width:
         raise TaskError(f"the network takes images of {height} × {width}; images are read as squares")
-    split, files, faults = read_images(find_images(images), height, channels)
-    for fault in faults:
-        click.echo(f"left out: {fault}", err=True)
-    network = artifact.network(Plugins(choice))
-    features = extract_features(network, split, artifact.task, layer).numpy()
+    device = choose_device("auto")
+    network = artifact.network(Plugins(choice)).to(device)
+    files, features = [], []
+    for chunk in batched(find_images(images), 1024):
+        split, good, faults = read_images(chunk, height, channels)
+        for fault in faults:
+            click.echo(f"left out: {fault}", err=True)
+        if good:
+            files += good
+            features.append(extract_features(network, split.load(device), artifact.task, layer).numpy())
+    if not files:
+        raise TaskError("none of the files can be read as an image")
+    found = np.concatenate(features)
     names = np.array([str(file) for file in files])
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:
-            np.savez(stream, features=features, files=names)
+            np.savez(stream, features=found, files=names)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, write)
-    click.echo(f"{target}: {features.shape[0]} images, {features.shape[1]} features of {layer}")
+    click.echo(f"{target}: {found.shape[0]} images, {found.shape[1]} features of {layer}")

@@ -275,12 +275,14 @@ def _transfer_words(m: Mapping[str, Any]) -> Iterator[str]:
 def _worst_words(m: Mapping[str, Any], stage: StageSummary) -> str:
     """Say which classes the network does badly on, and what it takes them for."""
     classes = stage.task["classes"]
-    known = [(accuracy, label) for label, accuracy in enumerate(m["class_accuracy"]) if accuracy is not None]
+    known = [
+        (own, label) for label, own in enumerate(m.get("class_accuracy", ())) if own is not None and own < 1
+    ]
     parts = []
     for accuracy, label in sorted(known)[:MOST_WORST]:
         taken = [classes[predicted] for true, predicted, _ in m["mistakes"] if true == label]
         parts.append(f"{classes[label]} {accuracy:.1%}" + (f" (taken for {taken[0]})" if taken else ""))
-    return f"Classes that it does worst on: {', '.join(parts)}." if len(known) > 2 else ""
+    return f"Classes that it does worst on: {', '.join(parts)}." if parts else ""
 
 
 def _meta_section(stage: StageSummary) -> Section:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, copy_weights, from_module
@@ -29,7 +29,7 @@ from learnforge.stages.transfer import (
     set_training,
 )
 from learnforge.taps import Outputs
-from learnforge.task import Batch, MemorySplit, Split, Task, TaskInfo, TaskSource
+from learnforge.task import Batch, GivenTask, MemorySplit, Split, Task, TaskInfo
 from learnforge.testing.method import MethodSuite
 from learnforge.testing.suite import needs, require
 from learnforge.testing.toys import make_network
@@ -244,7 +244,7 @@ class TransferSuite(MethodSuite):
             method=method,
             train=self._lengthen(train),
             baseline=False,
-            source_task=Given(_source()) if _adapts_domain(self.method) else None,
+            source_task=GivenTask(_source()) if _adapts_domain(self.method) else None,
         )
         heard = evolve(context, emit=seen.listen(context.emit))
         artifact = stage.run(task or self._target(), {"source": self._source()}, heard)
@@ -365,20 +365,6 @@ class WatchedFit(DirectTransfer):
     def finish(self, network: nn.Module) -> nn.Module:
         finished: nn.Module = self.method.finish(network)
         return finished
-
-
-@frozen(eq=False)
-class Given(TaskSource):
-    """A task that is there already.
-
-    Args:
-        task: The task.
-    """
-
-    task: Task
-
-    def load(self) -> Task:
-        return self.task
 
 
 def _is_phased(method: type[Any]) -> bool:

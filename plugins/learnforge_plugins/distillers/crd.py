@@ -54,6 +54,9 @@ class CRD(Distiller):
     momentum: float = field(default=0.5, validator=[ge(0.0), le(1.0)])
     labels: float = field(default=1.0, validator=ge(0.0))
 
+    def needs_single_labels(self) -> bool:
+        return True
+
     def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
         return [_TAP], [_TAP]
 

@@ -47,6 +47,9 @@ class DKD(Distiller):
 
     zero_at_teacher: ClassVar[Mapping[str, Any] | None] = {"labels": 0.0, "warmup": 0.0}
 
+    def needs_single_labels(self) -> bool:
+        return True
+
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         t = self.temperature
         own, known = (_split(o.logits.float() / t, batch.labels) for o in (student, teacher))

@@ -45,6 +45,9 @@ class Sum(Distiller):
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self._add([method.loss(student, teacher, batch) for method in self.methods])
 
+    def needs_single_labels(self) -> bool:
+        return any(method.needs_single_labels() for method in self.methods)
+
     def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
         wanted = [method.taps(student, teacher) for method in self.methods]
         own, known = ([name for taps in side for name in taps] for side in zip(*wanted, strict=True))

@@ -17,6 +17,7 @@ from torch import nn
 
 from learnforge import ArtifactError, Model, TaskInfo, hookimpl
 from learnforge.errors import nearest
+from learnforge.heads import describe_changes
 
 
 @frozen
@@ -42,13 +43,32 @@ class TimmModel(Model):
         settings = _timm().get_pretrained_cfg(self._known())
         return settings is not None and settings.num_classes == task.outputs
 
+    def changes(self, task: TaskInfo) -> list[str]:
+        settings = _timm().get_pretrained_cfg(self._known()) if self.pretrained else None
+        if settings is None:
+            return []
+        made_for = settings.input_size[0], settings.num_classes
+        return describe_changes(made_for, (task.input_shape[0], task.outputs))
+
+    def require(self) -> None:
+        if not self.pretrained:
+            return
+        name = self._known()
+        settings = _timm().get_pretrained_cfg(name)
+        if settings is None or not settings.has_weights:
+            raise ArtifactError(f"timm publishes no weights for {name}; leave out `pretrained`")
+        self._create(name)
+
     def build(self, task: TaskInfo) -> nn.Module:
-        timm, name = _timm(), self._known()
-        channels = task.input_shape[0]
+        name = self._known()
+        settings = _timm().get_pretrained_cfg(name)
+        # networks of one size, such as vision transformers, are told the images' own
+        size = {"img_size": task.input_shape[1]} if settings is not None and settings.fixed_input_size else {}
+        return self._create(name, num_classes=task.outputs, in_chans=task.input_shape[0], **size)
+
+    def _create(self, name: str, **options: Any) -> nn.Module:
         try:
-            network: nn.Module = timm.create_model(
-                name, pretrained=self.pretrained, num_classes=task.outputs, in_chans=channels
-            )
+            network: nn.Module = _timm().create_model(name, pretrained=self.pretrained, **options)
         except (OSError, RuntimeError) as error:
             if not self.pretrained:
                 raise

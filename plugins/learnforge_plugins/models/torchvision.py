@@ -23,6 +23,7 @@ from torch import nn
 
 from learnforge import ArtifactError, Model, TaskInfo, hookimpl, replace_head, replace_stem
 from learnforge.errors import nearest
+from learnforge.heads import describe_changes
 
 
 @frozen
@@ -45,6 +46,12 @@ class TorchvisionModel(Model):
     def is_trained_for(self, task: TaskInfo) -> bool:
         entry = self._entry()
         return entry is not None and len(entry.meta["categories"]) == task.outputs
+
+    def changes(self, task: TaskInfo) -> list[str]:
+        entry = self._entry()
+        if entry is None:
+            return []
+        return describe_changes((3, len(entry.meta["categories"])), (task.input_shape[0], task.outputs))
 
     def require(self) -> None:
         entry = self._entry()

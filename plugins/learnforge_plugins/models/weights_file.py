@@ -39,7 +39,7 @@ from learnforge import (
 )
 from learnforge.artifact import find_mismatches, join_faults, load_weights
 from learnforge.files import hash_file
-from learnforge.heads import find_stem
+from learnforge.heads import describe_changes, find_stem
 
 _INNER = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -70,6 +70,18 @@ class WeightsFile(Model):
         self.model.without_pretrained().require()
         if self.file is not None:
             _read(self.file)
+
+    def changes(self, task: TaskInfo) -> list[str]:
+        if self.file is None:
+            return self.model.changes(task)
+        weights = _read(self.file)
+        made_for = self._made_for(task, weights)
+        shapes = [(info.input_shape[0], info.outputs) for info in (made_for, task)]
+        with torch.device("meta"):
+            network = self.model.without_pretrained().build(made_for)
+        faults = find_mismatches(network, weights)
+        left_out = [f"not loaded from {self.file.name}: {join_faults(faults)}"] if faults else []
+        return describe_changes(shapes[0], shapes[1]) + left_out
 
     def content(self) -> str:
         if self.file is None:

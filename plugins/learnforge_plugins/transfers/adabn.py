@@ -9,10 +9,13 @@ Reference:
     Li, Wang, Shi, Liu & Hou, Revisiting batch normalization for practical domain adaptation, 2016.
     arXiv:1603.04779
 Differs:
-    Statistics are means over batches, in each of which the layers below already use the batch's own.
+    Statistics are means over images by batches, in each of which the layers below already use the batch's
+    own.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from attrs import field, frozen
 from attrs.validators import ge
@@ -33,6 +36,8 @@ class AdaBN(DirectTransfer):
     """
 
     batch_size: int = field(default=256, validator=ge(2))
+
+    uses_labels: ClassVar[bool] = False
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
         if old.outputs != new.outputs:

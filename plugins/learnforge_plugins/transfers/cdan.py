@@ -1,6 +1,7 @@
 """Conditional adversarial adaptation: the discriminator sees features together with predictions.
 
-    loss = CE(s, y) + weight * sum of w BCE(D(T(f, g)), domain) / sum of w, for each domain   (equation 6)
+    loss = CE(s, y) + weight * mean over both domains of  sum of w BCE(D(T(f, g)), domain) / sum of w
+                                                                                             (equation 6)
     T(f, g) = f (x) g, all products of a feature and a probability                            (equation 4)
             = (R_f f) * (R_g g) / sqrt(width), with fixed random matrices, where f (x) g is wider (equation 5)
     w = 1 + exp(-H(g))                 images that the network is sure of count more          (section 3.3)
@@ -10,7 +11,8 @@ So the domains are aligned class by class. Gradients are reversed as in domain-a
 Reference:
     Long, Cao, Wang & Jordan, Conditional adversarial domain adaptation, 2018. arXiv:1705.10667
 Differs:
-    As in the authors' code, no gradient goes through g and w.
+    As in the authors' code, weights are normalised within each domain, and no gradient goes through g in
+    T(f, g); through H(g) it goes, reversed.
 """
 
 from __future__ import annotations
@@ -93,16 +95,17 @@ class _Adversary(nn.Module):
 
     def _deceive(self, seen: Outputs, is_source: bool, strength: float) -> Tensor:
         """Return the discriminator's loss on the images of one domain."""
-        logs = seen.logits.detach().float().log_softmax(1)
+        logs = seen.logits.log_softmax(1)
         probabilities = logs.exp()
-        features = reverse_gradient(pool(seen.taps[_TAP]).float(), strength)
-        guesses = self.discriminator(self._combine(features, probabilities)).squeeze(1)
+        features = reverse_gradient(pool(seen.taps[_TAP]), strength)
+        guesses = self.discriminator(self._combine(features, probabilities.detach())).squeeze(1)
         domains = torch.full_like(guesses, float(is_source))
         losses = F.binary_cross_entropy_with_logits(guesses, domains, reduction="none")
         if not self.method.entropy:
             return losses.mean()
-        weights = 1 + (probabilities * logs).sum(1).exp()  # 1 + exp(-H)
-        return (weights * losses).sum() / weights.sum()
+        certainty = reverse_gradient((probabilities * logs).sum(1), strength)  # -H
+        weights = 1 + certainty.exp()
+        return (weights * losses).sum() / weights.sum().detach()
 
     def _combine(self, features: Tensor, probabilities: Tensor) -> Tensor:
         """Return T(f, g): [batch, width]."""

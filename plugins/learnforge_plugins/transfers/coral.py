@@ -46,8 +46,7 @@ class CORAL(DomainAdaptation):
         return super().loss(outputs, batch, other, other_batch) + self.weight * distance
 
     def _features(self, outputs: Outputs) -> Tensor:
-        aligned = pool(outputs.taps[_TAP]) if self.layer == "embedding" else outputs.logits
-        return aligned.float()
+        return pool(outputs.taps[_TAP]) if self.layer == "embedding" else outputs.logits
 
 
 def _covariance(features: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Domain-adversarial training: features from which nobody can tell the domains apart.
 
-    loss = CE(s, y) + weight * BCE(D(R(f)), domain)                                          (equation 9)
+    loss = CE(s, y) + weight * (BCE(D(R(f_S)), 1) + BCE(D(R(f_T)), 0))                       (equation 9)
     R(f) = f,  dR/df = -lambda_p I                            gradient reversal             (equations 16, 17)
     lambda_p = 2 / (1 + exp(-10 p)) - 1                       p is the share of training that is done
 
@@ -66,11 +66,12 @@ class _Adversary(nn.Module):
         self.discriminator = nn.Sequential(*layers)
 
     def forward(self, outputs: Outputs, batch: Batch, other: Outputs, other_batch: Batch) -> Tensor:
-        own, foreign = (pool(o.taps[_TAP]).float() for o in (outputs, other))
-        features = reverse_gradient(torch.cat([own, foreign]), adversarial_strength(batch.progress))
-        guesses = self.discriminator(features).squeeze(1)
-        domains = torch.cat([torch.ones(len(own)), torch.zeros(len(foreign))]).to(guesses.device)
-        confusion = F.binary_cross_entropy_with_logits(guesses, domains)
+        strength = adversarial_strength(batch.progress)
+        guesses = [
+            self.discriminator(reverse_gradient(pool(o.taps[_TAP]), strength)) for o in (outputs, other)
+        ]
+        known = F.binary_cross_entropy_with_logits(guesses[0], torch.ones_like(guesses[0]))
+        confusion = known + F.binary_cross_entropy_with_logits(guesses[1], torch.zeros_like(guesses[1]))
         return self.method.loss(outputs, batch, other, other_batch) + self.method.weight * confusion
 
 

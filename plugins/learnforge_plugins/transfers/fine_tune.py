@@ -74,6 +74,10 @@ class FineTune(PhasedTransfer):
     l2_sp: float = field(default=0.0, validator=ge(0.0))
     l2_sp_head: float = field(default=0.0, validator=ge(0.0))
 
+    def __attrs_post_init__(self) -> None:
+        if self.l2_sp_head and not self.l2_sp:
+            raise ValueError(f"l2_sp_head is a part of l2_sp, which must be above 0, got {self.l2_sp}")
+
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
         replace_head(network, old.outputs, new.outputs)
         return network
@@ -104,7 +108,7 @@ class FineTune(PhasedTransfer):
         rates = {
             name: self.backbone_rate * self.layer_decay ** abs(depth - blocks.index(name))
             for name in trained
-            if name != head
+            if name != head and not any(_holds(still, name) for still in self.freeze)
         }
         return {**rates, head: self.head_rate}
 
@@ -167,7 +171,8 @@ class _StartingPoint(nn.Module):
         self, outputs: Outputs, batch: Batch, other: Outputs | None, other_batch: Batch | None
     ) -> Tensor:
         start = [self.get_buffer(f"start_{number}") for number in range(len(self.old))]
-        moved = torch.stack([(p - w).square().sum() for p, w in zip(self.old, start, strict=True)]).sum()
+        pairs = [(p, w) for p, w in zip(self.old, start, strict=True) if p.requires_grad]
+        moved = sum((p - w).square().sum() for p, w in pairs)
         size = torch.stack([p.square().sum() for p in self.new]).sum()
         pull = self.method.l2_sp / 2 * moved + self.method.l2_sp_head / 2 * size
         return self.method.loss(outputs, batch, other, other_batch) + pull

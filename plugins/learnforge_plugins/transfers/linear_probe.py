@@ -16,7 +16,7 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -90,21 +90,16 @@ class LinearProbe(DirectTransfer):
         self, known: Tensor, labels: Tensor, checked: Tensor, answers: Tensor, classes: int
     ) -> Fitted:
         """Fit with every strength, and return the fit with the best validation accuracy."""
-        weights = self._weights(labels)
-        found: list[tuple[float, Fitted]] = []
-        for strength in self._strengths():
-            weight, bias = self._solver()(known, labels, classes, weights, strength)
-            right = (checked @ weight.T + bias).argmax(1) == answers
-            found.append((float(right.double().mean()), (weight, bias)))
-        best = max(accuracy for accuracy, _ in found)
-        return [fitted for accuracy, fitted in found if accuracy == best][-1]
+        fits = self._solver()(known, labels, classes, self._weights(labels), self._strengths())
+        right = [((checked @ weight.T + bias).argmax(1) == answers).sum().item() for weight, bias in fits]
+        return [fit for fit, count in zip(fits, right, strict=True) if count == max(right)][-1]
 
     def _strengths(self) -> tuple[float, ...]:
         if self.classifier == "nearest-mean":
             return (0.0,)
         return _STRENGTHS if self.strength is None else (self.strength,)
 
-    def _solver(self) -> Callable[[Tensor, Tensor, int, Tensor, float], Fitted]:
+    def _solver(self) -> Callable[[Tensor, Tensor, int, Tensor, Sequence[float]], list[Fitted]]:
         return {"logistic": _logistic, "ridge": _ridge, "nearest-mean": _nearest_mean}[self.classifier]
 
     def _weights(self, labels: Tensor) -> Tensor:
@@ -115,10 +110,22 @@ class LinearProbe(DirectTransfer):
         return len(labels) / (counts[labels] * (counts > 0).sum())
 
 
-def _logistic(features: Tensor, labels: Tensor, classes: int, weights: Tensor, strength: float) -> Fitted:
-    """Fit multinomial logistic regression to convergence."""
+def _logistic(
+    features: Tensor, labels: Tensor, classes: int, weights: Tensor, strengths: Sequence[float]
+) -> list[Fitted]:
+    """Fit multinomial logistic regression to convergence, the strongest pull first, each from the last."""
     weight = torch.zeros(classes, features.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
+    found = []
+    for strength in sorted(strengths, reverse=True):
+        _minimise(weight, bias, features, labels, weights, strength)
+        found.append((weight.detach().clone(), bias.detach().clone()))
+    return found[::-1]
+
+
+def _minimise(
+    weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor, weights: Tensor, strength: float
+) -> None:
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=200,
@@ -135,27 +142,43 @@ def _logistic(features: Tensor, labels: Tensor, classes: int, weights: Tensor, s
         return float(value.detach())
 
     optimizer.step(loss)
-    return weight.detach(), bias.detach()
 
 
-def _ridge(features: Tensor, labels: Tensor, classes: int, weights: Tensor, strength: float) -> Fitted:
-    """Solve ridge regression onto one-hot labels."""
-    weights = (weights / weights.sum()).double()[:, None]
-    targets = F.one_hot(labels, classes).double()
-    mean, share = (weights * features).sum(0), (weights * targets).sum(0)
-    centred = features - mean
-    square = centred.T @ (weights * centred) + strength * torch.eye(features.shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(square, centred.T @ (weights * (targets - share))).T
-    return weight.float(), (share - weight @ mean).float()
+def _ridge(
+    features: Tensor, labels: Tensor, classes: int, weights: Tensor, strengths: Sequence[float]
+) -> list[Fitted]:
+    """Solve ridge regression onto one-hot labels, out of sums over blocks of images."""
+    share = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, weights.double()) / weights.sum()
+    mean = sum((w[:, None] * x).sum(0).double() for w, x, _ in _blocks(weights, features, labels))
+    mean = mean / weights.sum()
+    square = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    product = torch.zeros(len(mean), classes, dtype=torch.float64)
+    for w, x, y in _blocks(weights, features, labels):
+        centred, shares = x - mean, (w / weights.sum()).double()[:, None]
+        square += centred.T @ (shares * centred)
+        product += centred.T @ (shares * (F.one_hot(y, classes) - share))
+    values, vectors = torch.linalg.eigh(square)
+    found = []
+    for strength in strengths:
+        weight = (vectors @ ((vectors.T @ product) / (values.clamp(min=0) + strength)[:, None])).T
+        found.append((weight.float(), (share - weight @ mean).float()))
+    return found
 
 
-def _nearest_mean(features: Tensor, labels: Tensor, classes: int, weights: Tensor, strength: float) -> Fitted:
+def _blocks(weights: Tensor, features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the images a few thousand at a time."""
+    return zip(weights.split(4096), features.split(4096), labels.split(4096), strict=True)
+
+
+def _nearest_mean(
+    features: Tensor, labels: Tensor, classes: int, weights: Tensor, strengths: Sequence[float]
+) -> list[Fitted]:
     """Return the classifier by the nearest mean; a class without images is never named."""
     counts = labels.bincount(minlength=classes)
     sums = torch.zeros(classes, features.shape[1]).index_add_(0, labels, features)
     means = sums / counts.clamp(min=1)[:, None]
     bias = torch.where(counts > 0, -means.square().sum(1), torch.finfo(torch.float32).min)
-    return 2 * means, bias
+    return [(2 * means, bias)]
 
 
 @hookimpl

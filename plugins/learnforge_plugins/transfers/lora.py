@@ -10,7 +10,8 @@ Reference:
     Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang & Chen, LoRA: low-rank adaptation of large language models,
     2021. arXiv:2106.09685
 Differs:
-    The new head is trained whole; batch statistics stay, as all else of the old network.
+    The new head is trained whole; batch statistics stay, as all else of the old network. Query, key and value
+    of torch's attention are one matrix, and get one change.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class LoRA(PhasedTransfer):
     Args:
         rank: Rank of the change of each weight, from 1; a smaller matrix is changed in full rank.
         alpha: Size of the change, above 0; it is scaled by alpha / rank.
-        layers: Names of the parts whose linear layers and convolutions are adapted; all by default.
+        layers: Names of the parts whose linear layers, convolutions and attention are adapted; all by
+            default.
         head_rate: Learning rate of the head as a factor, above 0.
     """
 
@@ -63,10 +65,11 @@ class LoRA(PhasedTransfer):
             raise StageError(f"the network has no linear layer or convolution but its head {head!r} to adapt")
         for name in adapted:
             layer = network.get_submodule(name)
-            assert isinstance(layer.weight, Tensor)
-            parametrize.register_parametrization(
-                layer, "weight", _LowRank(layer.weight, self.rank, self.alpha)
-            )
+            if parametrize.is_parametrized(layer):
+                raise StageError(f"{name} must be a plain layer to be adapted, it is parametrized already")
+            weight = _weight_of(layer)
+            change = _LowRank(getattr(layer, weight), self.rank, self.alpha)
+            parametrize.register_parametrization(layer, weight, change)
         return network
 
     def _adapted(self, network: nn.Module) -> list[str]:
@@ -74,7 +77,7 @@ class LoRA(PhasedTransfer):
         return [
             name
             for name, layer in network.named_modules()
-            if isinstance(layer, (nn.Linear, nn.Conv2d))
+            if _weight_of(layer)
             and (not self.layers or any(name == part or name.startswith(f"{part}.") for part in self.layers))
         ]
 
@@ -85,9 +88,18 @@ class LoRA(PhasedTransfer):
 
     def finish(self, network: nn.Module) -> nn.Module:
         for module in list(network.modules()):
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            weight = _weight_of(module)
+            changes = getattr(module, "parametrizations", {})
+            if weight in changes and isinstance(changes[weight][-1], _LowRank):
+                parametrize.remove_parametrizations(module, weight, leave_parametrized=True)
         return network
+
+
+def _weight_of(layer: nn.Module) -> str:
+    """Return the name of the weight of a layer that is adapted, or ""."""
+    if isinstance(layer, nn.MultiheadAttention):
+        return "in_proj_weight" if layer.in_proj_weight is not None else ""
+    return "weight" if isinstance(layer, (nn.Linear, nn.Conv2d)) else ""
 
 
 class _LowRank(nn.Module):

@@ -48,7 +48,7 @@ class MMD(DomainAdaptation):
     ) -> Tensor:
         assert other is not None
         pairs = [(pool(outputs.taps[_TAP]), pool(other.taps[_TAP])), (outputs.logits, other.logits)]
-        distance = torch.stack([self._discrepancy(own.float(), foreign.float()) for own, foreign in pairs])
+        distance = torch.stack([self._discrepancy(own, foreign) for own, foreign in pairs])
         return super().loss(outputs, batch, other, other_batch) + self.weight * distance.sum()
 
     def _discrepancy(self, own: Tensor, foreign: Tensor) -> Tensor:

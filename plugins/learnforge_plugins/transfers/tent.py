@@ -16,6 +16,7 @@ Differs:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from attrs import field, frozen
@@ -41,6 +42,8 @@ class Tent(DirectTransfer):
     epochs: int = field(default=1, validator=ge(0))
     batch_size: int = field(default=64, validator=ge(2))
     learning_rate: float = field(default=1e-3, validator=gt(0.0))
+
+    uses_labels: ClassVar[bool] = False
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
         if old.outputs != new.outputs:

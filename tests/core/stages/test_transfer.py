@@ -239,6 +239,19 @@ def test_weight_decay_does_not_reach_frozen_parts(task: Task, source: Artifact, 
     assert not torch.equal(source.weights["norm.running_mean"], artifact.weights["norm.running_mean"])
 
 
+def test_an_average_counts_no_batches_for_frozen_parts(
+    task: Task, source: Artifact, context: Context
+) -> None:
+    """Every tensor of frozen parts stays, the counter of batches too, whatever its value."""
+    train = evolve(QUICK, ema=0.9)
+    for count in range(40, 60):
+        weights = dict(source.weights or {}) | {"norm.num_batches_tracked": torch.tensor(count)}
+        start = evolve(source, weights=weights)
+        stage = carry(Phased([Phase({"head": 1.0})]), train=train, baseline=False)
+        found = stage.run(task, {"source": start}, context).weights or {}
+        assert all(torch.equal(found[n], weights[n]) for n in weights if not n.startswith("head"))
+
+
 def test_a_rate_scales_the_step(task: Task, source: Artifact, context: Context) -> None:
     """With plain SGD and one step, a tenth of the rate moves the weights a tenth as far."""
     train = Train(epochs=1, batch_size=60, optimizer="sgd", momentum=0.0, weight_decay=0.0, learning_rate=0.1)
@@ -267,6 +280,9 @@ def test_lengths_of_phases() -> None:
     with pytest.raises(StageError, match=r"phases take 5 epochs, `train\.epochs` allows 3"):
         lengths(3, 5, None)
     assert lengths(10, 4, 2) == [4, 2]
+    assert lengths(2, 2, None) == [2, 0]  # all that there is was asked for
+    with pytest.raises(StageError, match=r"must leave an epoch for each of 3 phases, it leaves 2"):
+        lengths(3, 1, None, None, None)
     assert sum(lengths(10, None, None, 3)) == 10
 
 
@@ -408,6 +424,7 @@ class Adapting(Phased):
     """Asks for companions."""
 
     adapts_domain: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = False
 
 
 @frozen
@@ -463,8 +480,8 @@ def test_settings_of_domain_adaptation_are_refused_without_one(task: Task, sourc
     """A method that does not adapt a domain would ignore them."""
     stage = carry(Phased(), source_task=Labelled(task), validator=Confidence())
     assert [str(p) for p in stage.check(task, {"source": source})] == [
-        "source_task: is for methods that adapt a domain, which Phased does not",
-        "validator: is for methods that adapt a domain, which Phased does not",
+        "source_task: is for methods that need no label of the new task, which Phased does",
+        "validator: is for methods that need no label of the new task, which Phased does",
     ]
 
 
@@ -535,6 +552,74 @@ def test_each_domain_has_its_own_batch_statistics(task: Task, context: Context) 
     assert apart[0] < 0.3 * apart[1]
 
 
+@frozen
+class Broken(Validator):
+    """Gives no number."""
+
+    def score(self, evidence: Evidence) -> float:
+        return float("nan")
+
+
+def test_a_score_that_is_no_number_is_refused(task: Task, source: Artifact, context: Context) -> None:
+    """It could choose nothing."""
+    settings = {"source_task": Labelled(task), "validator": Broken(), "train": QUICK}
+    with pytest.raises(StageError, match="a validator's score must be finite, Broken gave nan"):
+        carry(Adapting(), **settings).run(task, {"source": source}, context)
+
+
+def test_without_labels_options_are_chosen_without_them(
+    task: Task, source: Artifact, context: Context
+) -> None:
+    """A search over options goes by the validator, else by the labelled task; other labels of the new task's
+    validation images change nothing.
+    """
+    labelled = Task(evolve(task.info, name="labelled"), task.validation, task.test, task.train)
+    wrong = MemorySplit(
+        task.validation.images,  # type: ignore[attr-defined]
+        (task.validation.labels + 1) % 3,
+    )
+    for validator, key in ((None, "source_accuracy"), (Sure(), "validator")):
+        settings = {"source_task": Labelled(labelled), "validator": validator, "train": QUICK}
+        stage = carry(Adapting(), baseline=False, **settings)
+        found = [
+            stage.run(given, {"source": source}, context).metrics
+            for given in (task, evolve(task, validation=wrong))
+        ]
+        assert stage.measured(found[0])["accuracy"] == found[0][key] == found[1][key]
+        assert found[0]["validation_accuracy"] != found[1]["validation_accuracy"]
+
+
+def test_ranges_without_labels_need_a_labelled_task(task: Task, source: Artifact, plugins: Plugins) -> None:
+    """There would be nothing to choose by."""
+    stage = evolve(carry(plugins.load("transfer", "adabn")()), ranges={"options.batch_size": None})
+    assert [str(p) for p in stage.check(task, {"source": source})] == [
+        "options.batch_size: needs a `source_task`: without labels of the new task it is judged by that one's"
+    ]
+
+
+@pytest.mark.parametrize("name", ["coral", "mmd", "dann", "cdan"])
+def test_distances_are_in_single_precision(
+    name: str, task: Task, plugins: Plugins, make_context: MakeContext
+) -> None:
+    """In a training with bfloat16 the criterion gets single precision, and computes in it."""
+    seen: list[torch.dtype] = []
+    resnet = from_model(plugins.load("model", "resnet")(depth=8), task.info)
+    method = plugins.load("transfer", name)()
+    train = Train(epochs=1, batch_size=20, precision="bf16")
+    stage = carry(method, source_task=Labelled(task), train=train, baseline=False)
+    cross_entropy = F.cross_entropy
+
+    def spy(scores: Tensor, *given: Any, **named: Any) -> Tensor:
+        seen.append(scores.dtype)
+        assert not torch.is_autocast_enabled("cpu")
+        return cross_entropy(scores, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "cross_entropy", spy)
+        stage.run(task, {"source": resnet}, make_context(None))
+    assert set(seen) == {torch.float32}
+
+
 def test_a_cut_off_adaptation_goes_on_with_both_statistics(
     task: Task, source: Artifact, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -589,10 +674,7 @@ def test_another_number_of_channels_is_averaged(
         assert after[stem].shape[1] == channels
         torch.testing.assert_close(after[stem].sum(1), before[stem].sum(1))
         assert all(torch.equal(after[n], before[n]) for n in before if n != stem)
-        assert changes == [
-            f"{4 - channels} → {channels} channels: first convolution averaged",
-            "4 → 3 classes: new head",
-        ]
+        assert changes == [f"{4 - channels} → {channels} channels: first convolution averaged"]
 
 
 def test_weights_that_depend_on_the_extent_are_refused(

@@ -69,10 +69,29 @@ def test_loss_is_the_mean_of_both_domains(make: Any, batch_of: Any) -> None:
     torch.testing.assert_close(found, 0.25 * adversarial_strength(0.4) * wanted)
 
 
-def test_no_gradient_goes_through_predictions(make: Any, batch_of: Any) -> None:
-    """Only the labels' part reaches the class scores, as in the authors' code."""
-    scores = torch.randn(2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+def test_certainty_works_against_the_discriminator(make: Any, batch_of: Any) -> None:
+    """Through the weights the class scores get the discriminator's gradient, reversed by lambda; the sum of
+    weights counts as a constant.
+    """
+    scores = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     criterion = criterion_of(make)
+    seen = Outputs(scores, {"embedding": torch.randn(3, 2, generator=torch.Generator().manual_seed(1))})
+    (found,) = torch.autograd.grad(criterion._deceive(seen, True, 0.25), scores)
+    probabilities = scores.softmax(1)
+    weights = 1 + (probabilities * scores.log_softmax(1)).sum(1).exp()
+    guesses = criterion.discriminator(criterion._combine(seen.taps["embedding"], probabilities.detach()))
+    losses = F.binary_cross_entropy_with_logits(guesses, torch.ones_like(guesses), reduction="none").squeeze(
+        1
+    )
+    plain = (weights * losses.detach()).sum() / weights.sum().detach()
+    (wanted,) = torch.autograd.grad(plain, scores)
+    torch.testing.assert_close(found, -0.25 * wanted)
+
+
+def test_no_gradient_goes_through_the_products(make: Any, batch_of: Any) -> None:
+    """Without entropy conditioning only the labels' part reaches the class scores."""
+    scores = torch.randn(2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    criterion = criterion_of(make, entropy=False)
     seen = Outputs(scores, {"embedding": torch.ones(2, 2)})
     (found,) = torch.autograd.grad(criterion(seen, batch_of([0, 1], 0.9), seen, batch_of([-1, -1])), scores)
     (wanted,) = torch.autograd.grad(F.cross_entropy(scores, torch.tensor([0, 1])), scores)

@@ -15,7 +15,7 @@ from learnforge import Artifact, Context, Outputs, Plugins, RecipeError, StageEr
 from learnforge import context as context_module
 from learnforge.artifact import from_module
 from learnforge.options import build
-from learnforge.stages.transfer import TransferStage, freeze
+from learnforge.stages.transfer import TransferStage, freeze, set_training
 
 
 @pytest.fixture
@@ -117,6 +117,7 @@ def test_rates_are_factors_for_each_part(plugins: Plugins, net: Any, task: Task)
         ({"head_epochs": -1}, r"head_epochs: 'head_epochs' must be >= 0: -1"),
         ({"backbone_rate": -0.5}, r"backbone_rate: 'backbone_rate' must be >= 0\.0"),
         ({"head_rate": 0.0}, r"head_rate: 'head_rate' must be > 0\.0: 0\.0"),
+        ({"l2_sp_head": 0.1}, r"l2_sp_head is a part of l2_sp, which must be above 0, got 0\.0"),
     ],
 )
 def test_wrong_options_are_refused(plugins: Plugins, options: dict[str, Any], message: str) -> None:
@@ -201,6 +202,24 @@ def test_parts_stay_by_name(carry: Any) -> None:
     artifact, before = carry(freeze=["body.0.bias"])
     assert "body.0.bias" not in _moved(artifact, before)
     assert "body.0.weight" in _moved(artifact, before)
+
+
+def test_containers_of_blocks_stay_by_name(rates: Any, carry: Any) -> None:
+    """A name stands for all that is inside; statistics without weights belong to a block as well."""
+    assert rates(freeze=["blocks"])[0][1] == {"head": 1.0, "blocks": 0.0}
+    artifact, before = carry(freeze=["body"])
+    assert _moved(artifact, before) == set()
+
+
+def test_batch_statistics_without_weights_are_trained_too(make: Any, task: Task) -> None:
+    """A normalisation without weights is in training mode where everything is trained."""
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, affine=False), nn.Flatten(), nn.Linear(72, 3)
+    )
+    (phase,) = make("fine-tune").phases(network, task.info, task.info)
+    freeze(network, phase)
+    set_training(network, phase)
+    assert network[1].training
 
 
 def test_unknown_parts_and_a_frozen_head_are_refused(rates: Any) -> None:

@@ -75,3 +75,25 @@ def test_layers_choose_what_is_adapted(make: Any, net: Any, task: Task) -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4), nn.Linear(4, 3))
     make("lora", layers=["2"]).prepare(network, task.info, task.info)
     assert [nn.utils.parametrize.is_parametrized(network[i]) for i in (0, 2, 3)] == [False, True, False]
+
+
+def test_attention_is_adapted_and_other_parametrizations_are_left_alone(make: Any, task: Task) -> None:
+    """Query, key and value of torch's attention get one change; what is parametrized already is refused."""
+    network = nn.Module()
+    network.attention, network.head = nn.MultiheadAttention(4, 2), nn.Linear(4, 3)
+    names = set(network.state_dict())
+    method = make("lora", rank=1)
+    method.prepare(network, task.info, task.info)
+    low = network.attention.parametrizations.in_proj_weight[0]
+    assert low.up.shape == (12, 1)
+    assert nn.utils.parametrize.is_parametrized(network.attention.out_proj, "weight")
+    method.finish(network)
+    assert set(network.state_dict()) == names
+    normed = nn.Sequential(
+        nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 4)), nn.Linear(4, 3)
+    )
+    with pytest.raises(StageError, match="1 must be a plain layer to be adapted, it is parametrized already"):
+        method.prepare(normed, task.info, task.info)
+    names = set(normed.state_dict())
+    make("lora").finish(normed)
+    assert set(normed.state_dict()) == names

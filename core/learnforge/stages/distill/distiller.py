@@ -47,6 +47,12 @@ class Distiller(ABC):
         """
         return (), ()
 
+    def needs_single_labels(self) -> bool:
+        """Tell whether the teacher's part of the loss depends on which class an image is of, so that mixed
+        images, which are of two, make no sense.
+        """
+        return False
+
     def criterion(self, student: Outputs, teacher: Outputs, task: Task) -> Criterion:
         """Return what is called for every batch: the method's own `loss` by default.
 

@@ -139,6 +139,11 @@ class DistillStage(Stage):
         if self.cache != "off" and self.train.mixes_images:
             words = "must be off where `train` mixes images (mixup, cutmix): mixtures are shown only once"
             problems.append(Problem("cache", words))
+        if self.train.mixes_images and self.method.needs_single_labels():
+            words = (
+                f"must not mix images (mixup, cutmix): {type(self.method).__name__} needs one class for each"
+            )
+            problems.append(Problem("train", words))
         if isinstance(self.student, StudentSearch):
             problems += check_settings(self.student.tune, "student.search", self.student.space)
         return problems or self._check_wiring(task, inputs)

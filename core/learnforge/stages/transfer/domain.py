@@ -28,6 +28,7 @@ class DomainAdaptation(PhasedTransfer):
     """
 
     adapts_domain: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = False
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
         if old.outputs != new.outputs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from types import TracebackType
@@ -14,14 +13,14 @@ from torch import Tensor, nn
 
 from learnforge.context import Context
 from learnforge.errors import StageError
-from learnforge.evaluation import Normaliser, evaluate, predict
+from learnforge.evaluation import Normaliser
 from learnforge.layers import read_layers
 from learnforge.randomness import seeded
 from learnforge.stages.transfer.domain import LabelledStatistics
 from learnforge.stages.transfer.freezing import freeze, set_training
 from learnforge.stages.transfer.strategy import Phase, PhasedTransfer
-from learnforge.stages.transfer.validator import Evidence, Validator
-from learnforge.taps import Tapped
+from learnforge.stages.transfer.validator import Validator, judge_without_labels
+from learnforge.taps import Outputs, Tapped
 from learnforge.task import Batch, Task
 from learnforge.training import Companion, Train, Trainee, fit
 
@@ -93,23 +92,28 @@ class Journey:
             measure="accuracy" if self.validator is None else "validator",
         )
 
+    def judge(self) -> dict[str, float]:
+        """Judge the network by what needs no label of the new task; see `judge_without_labels`."""
+        statistics = self.statistics.in_place() if self.statistics is not None else None
+        return judge_without_labels(self.network, self.here, self.labelled, self.validator, statistics)
+
     def _loss(self, batch: Batch, other: Batch | None = None) -> Tensor:
-        with self._labelled_statistics():
+        if self.statistics is None or other is None:
+            return self.criterion(self.tapped(batch.images), batch, None, None)
+        with self.statistics.in_place():
             outputs = self.tapped(batch.images)
-        return self.criterion(outputs, batch, self.tapped(other.images) if other else None, other)
+        seen = [_in_single_precision(each) for each in (outputs, self.tapped(other.images))]
+        with torch.autocast(batch.images.device.type, enabled=False):  # distances are small differences
+            return self.criterion(seen[0], batch, seen[1], other)
 
     def _validate(self) -> float:
-        task, validator = self.labelled, self.validator
-        with self._labelled_statistics():
-            if validator is None:
-                return evaluate(self.network, task.validation, task.info).accuracy
-            known = predict(self.network, task.validation, task.info)
-        target = predict(self.network, self.here.validation, self.here.info)
-        labels = task.validation.labels.to(known.device)
-        return float(validator.score(Evidence(known, labels, target)))
+        found = self.judge()
+        return found.get("validator", found["source_accuracy"])
 
-    def _labelled_statistics(self) -> contextlib.AbstractContextManager[None]:
-        return self.statistics.in_place() if self.statistics is not None else contextlib.nullcontext()
+
+def _in_single_precision(outputs: Outputs) -> Outputs:
+    taps = {name: tensor.float() for name, tensor in outputs.taps.items()}
+    return evolve(outputs, logits=outputs.logits.float(), taps=taps)
 
 
 def share_epochs(phases: Sequence[Phase], train: Train) -> list[Train]:
@@ -117,7 +121,8 @@ def share_epochs(phases: Sequence[Phase], train: Train) -> list[Train]:
     of them longer where it does not divide.
 
     Raises:
-        StageError: Phases of their own length take more than there is.
+        StageError: Phases of their own length take more than there is, or leave less than an epoch for each
+            of the others.
     """
     fixed = sum(phase.epochs or 0 for phase in phases)
     if fixed > train.epochs:
@@ -127,6 +132,11 @@ def share_epochs(phases: Sequence[Phase], train: Train) -> list[Train]:
         )
     rest = train.epochs - fixed
     left = sum(phase.epochs is None for phase in phases)
+    if 0 < rest < left:
+        raise StageError(
+            f"`train.epochs` must leave an epoch for each of {left} phases, it leaves {rest}; raise it, or "
+            f"ask for fewer phases"
+        )
     lengths = []
     for phase in phases:
         epochs = phase.epochs if phase.epochs is not None else math.ceil(rest / left)

@@ -8,11 +8,12 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from learnforge.artifact import Artifact
+from learnforge.artifact import Artifact, find_mismatches, join_faults
 from learnforge.context import Context
 from learnforge.errors import ArtifactError, Problem
-from learnforge.heads import find_stem, replace_stem
+from learnforge.heads import describe_changes, find_head, find_stem, replace_stem
 from learnforge.plugins import Plugins
+from learnforge.space import Model
 from learnforge.task import TaskInfo
 
 
@@ -79,11 +80,20 @@ def load_source(source: Artifact, task: TaskInfo, context: Context) -> tuple[nn.
         trained = source.network(context.plugins, seed).state_dict()
         network = evolve(source, weights=None).network(context.plugins, seed, _seen_as(source.task, task))
         _transplant(network, trained, new[0])
-    changes = [f"{old[0]} → {new[0]} channels: first convolution averaged"] if old[0] != new[0] else []
+    changes = describe_changes((old[0], 0), (new[0], 0))
     changes += [f"images {_extent(old)} → {_extent(new)}"] if old[1:] != new[1:] else []
-    if source.task.classes != task.classes:
-        changes.append(f"{source.task.outputs} → {task.outputs} classes: new head")
+    if source.weights is None and source.spec.kind == "model":
+        model = context.plugins.resolve("model", source.spec.table, "from", [])
+        changes += model.changes(task) if isinstance(model, Model) else []
     return network, changes
+
+
+def head_weight(network: nn.Module, outputs: int) -> Tensor | None:
+    """Return the weight of a network's head, or None where it has none of its own."""
+    try:
+        return network.get_submodule(find_head(network, outputs)).get_parameter("weight")
+    except (ArtifactError, AttributeError):
+        return None
 
 
 def _transplant(network: nn.Module, weights: Mapping[str, Tensor], channels: int) -> None:
@@ -92,17 +102,12 @@ def _transplant(network: nn.Module, weights: Mapping[str, Tensor], channels: int
         replace_stem(network, channels)
         return
     stem = f"{find_stem(network)}.weight"
-    own = network.state_dict()
     loaded = {
         name: _averaged(tensor, channels) if name == stem else tensor for name, tensor in weights.items()
     }
-    faults = [
-        f"{name} is {list(tensor.shape)}, the network wants {list(own[name].shape)}"
-        for name, tensor in loaded.items()
-        if own[name].shape != tensor.shape
-    ]
+    faults = find_mismatches(network, loaded)
     if faults:
-        raise ArtifactError(f"weights depend on height and width: {'; '.join(faults)}")
+        raise ArtifactError(f"weights depend on height and width: {join_faults(faults)}")
     network.load_state_dict(loaded)
 
 

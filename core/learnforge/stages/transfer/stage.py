@@ -10,7 +10,7 @@ from torch import nn
 
 from learnforge.artifact import Artifact, Provenance, load_weights, trained_on
 from learnforge.context import Context
-from learnforge.errors import Problem, StageError
+from learnforge.errors import Problem, StageError, TaskError
 from learnforge.evaluation import evaluate
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
@@ -18,9 +18,9 @@ from learnforge.randomness import seeded
 from learnforge.stages.measures import judge, weigh
 from learnforge.stages.stage import Reference, Stage
 from learnforge.stages.transfer.journey import Journey, share_epochs
-from learnforge.stages.transfer.source import check_source, load_source
+from learnforge.stages.transfer.source import check_source, head_weight, load_source
 from learnforge.stages.transfer.strategy import DirectTransfer, PhasedTransfer, Transfer
-from learnforge.stages.transfer.validator import Validator
+from learnforge.stages.transfer.validator import Validator, judge_without_labels
 from learnforge.task import Task, TaskInfo, TaskSource
 from learnforge.training import Train, Trainee, cross_entropy, fit
 
@@ -35,10 +35,10 @@ class TransferStage(Stage):
         train: How the network is trained.
         baseline: Train the same network from fresh weights with the same budget, and report both. In a
             domain adaptation it is trained on the labelled task alone.
-        source_task: The labelled task of a domain adaptation.
-        validator: What scores the network after each epoch of a domain adaptation, for `weights = "best"` and
-            `patience`, without a label of the new task; accuracy on the labelled task's validation images by
-            default.
+        source_task: The labelled task, for methods that need no label of the new one.
+        validator: What scores a network without a label of the new task: after each epoch of a domain
+            adaptation, for `weights = "best"` and `patience`, and in searches over options; accuracy on the
+            labelled task's validation images by default.
     """
 
     source: Reference = plugin_field("model", default=None, reference=True, key="from")
@@ -60,18 +60,27 @@ class TransferStage(Stage):
         return [*self._check_domains(task), *check_source(inputs["source"], task.info)]
 
     def _check_domains(self, task: Task) -> list[Problem]:
-        if not self.adapts_domain:
-            words = "is for methods that adapt a domain, which {} does not"
-            named = {"source_task": self.source_task, "validator": self.validator}
-            return [
-                Problem(key, words.format(type(self.method).__name__))
-                for key, value in named.items()
-                if value is not None
-            ]
-        if self.source_task is None:
-            return [Problem("source_task", "is missing; this method adapts from a labelled source task")]
-        labelled = self.source_task.load().info
         problems = []
+        if self.method.uses_labels:
+            words = (
+                f"is for methods that need no label of the new task, which {type(self.method).__name__} does"
+            )
+            named = {"source_task": self.source_task, "validator": self.validator}
+            problems += [Problem(key, words) for key, value in named.items() if value is not None]
+        if self.adapts_domain and self.source_task is None:
+            problems.append(
+                Problem("source_task", "is missing; this method adapts from a labelled source task")
+            )
+        elif self.source_task is None and not self.method.uses_labels:
+            without = "needs a `source_task`: without labels of the new task it is judged by that one's"
+            paths = [*self.ranges, *(["validator"] if self.validator is not None else [])]
+            problems += [Problem(path, without) for path in paths]
+        if problems or self.source_task is None:
+            return problems
+        try:
+            labelled = self.source_task.load().info
+        except TaskError as error:
+            return [Problem("source_task", str(error))]
         if labelled.outputs != task.info.outputs:
             words = (
                 f"must have the new task's {task.info.outputs} classes, in their order, it has "
@@ -84,6 +93,15 @@ class TransferStage(Stage):
             problems.append(Problem("source_task", words))
         return problems
 
+    def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Judge a trial by what its method may know: without labels of the new task by the validator, or by
+        accuracy on the labelled task.
+        """
+        found = super().measured(metrics)
+        if not self.method.uses_labels:
+            found["accuracy"] = metrics.get("validator", metrics["source_accuracy"])
+        return found
+
     def for_trial(self) -> TransferStage:
         return evolve(self, baseline=False)
 
@@ -91,13 +109,17 @@ class TransferStage(Stage):
         here, source = task.load(context.device), inputs["source"]
         labelled = self.source_task.load().load(context.device) if self.source_task else here
         network, changes = load_source(source, task.info, context)
+        head = head_weight(network, source.task.outputs)
         with seeded(context.derive("prepare")):
-            network = self.method.prepare(network, source.task, task.info).to(context.device)
-        history = {"transfer": self._carry(network, source.task, here, labelled, context)}
+            network = self.method.prepare(network, source.task, task.info)
+        if head_weight(network, task.info.outputs) is not head and source.task != task.info:
+            changes.append(f"{source.task.outputs} → {task.info.outputs} classes: new head")
+        network.to(context.device)
+        history, seen = self._carry(network, source.task, here, labelled, context)
         network = self.method.finish(network).eval()
-        metrics: dict[str, Any] = judge(network, here) | weigh(network, here) | {"changes": changes}
-        if self.adapts_domain:
-            metrics["source_accuracy"] = evaluate(network, labelled.validation, labelled.info).accuracy
+        metrics: dict[str, Any] = judge(network, here) | weigh(network, here) | seen
+        metrics |= {"changes": changes}
+        if self.source_task is not None:
             pairs = zip(labelled.info.classes, here.info.classes, strict=True)
             metrics["pairs"] = [list(pair) for pair in pairs]
         finished = self._as_artifact(source, network, task, labelled, context)
@@ -116,7 +138,7 @@ class TransferStage(Stage):
         fresh, history = self._train_fresh(start, labelled, context)
         metrics: dict[str, Any] = judge(fresh, here) | {"history": {"from scratch": history}}
         if self.source_task is not None:
-            metrics["source_accuracy"] = evaluate(fresh, labelled.validation, labelled.info).accuracy
+            metrics |= judge_without_labels(fresh, here, labelled, self.validator)
         return start.with_state(fresh, metrics=metrics)
 
     def _as_artifact(
@@ -135,7 +157,8 @@ class TransferStage(Stage):
 
     def _carry(
         self, network: nn.Module, old: TaskInfo, here: Task, labelled: Task, context: Context
-    ) -> list[dict[str, Any]]:
+    ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]]:
+        """Train or fit the network; return the history, and what judges it without labels of the new task."""
         if isinstance(self.method, DirectTransfer):
             with seeded(context.derive("fit")):
                 fitted = self.method.fit(network, here, context)
@@ -144,17 +167,21 @@ class TransferStage(Stage):
                 raise StageError(
                     f"{type(self.method).__name__}.fit must return the network that it was given"
                 )
-            return []
+            is_judged = self.source_task is not None
+            return {"transfer": []}, (
+                judge_without_labels(network, here, labelled, self.validator) if is_judged else {}
+            )
         phases = self.method.phases(network, old, here.info)
         lengths = share_epochs(phases, self.train)
         with Journey(self.method, network, here, labelled, self.validator, context) as journey:
-            return [
+            history = [
                 entry
                 for number, (phase, train) in enumerate(zip(phases, lengths, strict=True), 1)
                 for entry in journey.travel(
                     phase, train, f"{number} {phase.name}" if len(phases) > 1 else phase.name
                 )
             ]
+            return {"transfer": history}, journey.judge() if self.adapts_domain else {}
 
     def _train_fresh(
         self, artifact: Artifact, labelled: Task, context: Context

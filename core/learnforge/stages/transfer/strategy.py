@@ -39,6 +39,9 @@ class Phase:
 class Transfer(ABC):
     """A method of the kind `transfer`. Derive from `PhasedTransfer` or `DirectTransfer`, not from this."""
 
+    uses_labels: ClassVar[bool] = True
+    """Whether labels of the new task are learnt from; a method that needs none is never chosen by one."""
+
     is_baseline: ClassVar[bool] = False
     """A yardstick for others, which need not beat a training from scratch on a task with few labels."""
 
