@@ -347,6 +347,21 @@ def weights_of(artifact: Artifact) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in artifact.weights.items()}
 
 
+def test_mixed_images_are_refused_where_they_make_no_sense(task: Task, inputs: dict[str, Artifact]) -> None:
+    """Mixtures are shown once, so no cache holds them; and methods that ask for an image's class get none."""
+    mixed = evolve(QUICK, mixup=0.2)
+    faults = distil(Soft(), train=mixed, cache="views").check(task, inputs)
+    assert [str(f) for f in faults] == [
+        "cache: must be off where `train` mixes images (mixup, cutmix): mixtures are shown only once"
+    ]
+    dkd = load_method("distiller.dkd")()
+    both = load_method("distiller.sum")(methods=(Soft(), dkd))
+    for method in (dkd, both):
+        faults = distil(method, train=mixed).check(task, inputs)
+        assert [f.path for f in faults] == ["train"]
+    assert distil(Soft(), train=mixed).check(task, inputs) == []
+
+
 LONGER = Train(epochs=4, batch_size=16, crop=1, flip=True)
 
 
