@@ -23,7 +23,7 @@ from learnforge.stages.stage import Stage
 from learnforge.task import GivenTask, Task, TaskSource
 
 
-def load_task(name: str, plugins: Plugins | None = None, **options: Any) -> Task:
+def load_task(name: str, /, plugins: Plugins | None = None, **options: Any) -> Task:
     """Load a task by name, `load_task("digits", classes=[0, 1, 2])`.
 
     Raises:

@@ -36,6 +36,12 @@ def test_the_whole_road(digits: lf.Task, tmp_path: Path) -> None:
     assert (tmp_path / "export" / "model.pt2").exists()
 
 
+def test_a_task_may_have_an_option_called_name(tmp_path: Path) -> None:
+    """As torchvision's data sets have."""
+    with pytest.raises(lf.TaskError, match="MNIST must be in"):
+        lf.load_task("torchvision", name="MNIST", root=str(tmp_path))
+
+
 def test_a_call_with_a_folder_resumes(digits: lf.Task, tmp_path: Path) -> None:
     """`run=` keeps the stage: the same call again loads it, another one is refused without `overwrite`."""
     model = lf.load_method("model.conv4")(width=4, blocks=1)

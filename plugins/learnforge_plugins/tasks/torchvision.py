@@ -166,10 +166,8 @@ class TorchvisionTask(TaskSource):
 def _resized(images: Tensor, size: int | None) -> Tensor:
     if size is None or images.shape[-1] == size == images.shape[-2]:
         return images
-    parts = [
-        F.interpolate(part.float(), (size, size), mode="area" if size < part.shape[-1] else "nearest")
-        for part in images.split(4096)
-    ]
+    mode = "area" if size < images.shape[-1] else "bilinear"
+    parts = [F.interpolate(part.float(), (size, size), mode=mode) for part in images.split(4096)]
     return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
 
 
