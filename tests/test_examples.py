@@ -75,6 +75,14 @@ def test_add_hooks() -> None:
     assert 1 / 3 < heard["distill"] <= 1
 
 
+def test_bridge_a_gap() -> None:
+    """A student behind two assistants learns, as one without does; each has its accuracies."""
+    found = result_of("09_bridge_a_gap")
+    assert list(found) == ["labels alone", "no assistant", "two assistants"]
+    assert all(len(values) == 2 and min(values) > 0.5 for values in found.values())
+    assert found["two assistants"] != found["no assistant"]
+
+
 def test_every_example_is_tested() -> None:
     """No example is left out of this file."""
     tested = Path(__file__).read_text()
