@@ -21,6 +21,7 @@ from learnforge import (
     Batch,
     Context,
     DirectTransfer,
+    Layers,
     Outputs,
     Phase,
     PhasedTransfer,
@@ -156,10 +157,10 @@ class Adversarial(PhasedTransfer):
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
         return [Phase({"": 1.0})]
 
-    def taps(self, network: nn.Module) -> Sequence[str]:
+    def taps(self, layers: Layers) -> Sequence[str]:
         return [FEATURES]
 
-    def criterion(self, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
         return Discriminator(outputs.taps[FEATURES].shape[1])
 
 
@@ -179,8 +180,8 @@ class Plain(PhasedTransfer):
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
         return [Phase({HEAD: 1.0})]
 
-    def taps(self, network: nn.Module) -> Sequence[str]:
-        self.networks[:] = [network]
+    def taps(self, layers: Layers) -> Sequence[str]:
+        self.networks[:] = [layers.network]
         return ()
 
 
@@ -270,10 +271,10 @@ class PerCompanion(Adversarial):
 
     is_baseline: ClassVar[bool] = True
 
-    def criterion(self, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
         return self.loss
 
-    def taps(self, network: nn.Module) -> Sequence[str]:
+    def taps(self, layers: Layers) -> Sequence[str]:
         return ()
 
     def loss(
@@ -298,7 +299,7 @@ class Loose(nn.Module):
 class Wasting(Plain):
     """Has a part that nothing goes through."""
 
-    def criterion(self, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
         return Loose()
 
 
@@ -318,7 +319,7 @@ class Spying(Adversarial):
 
     is_baseline: ClassVar[bool] = True
 
-    def criterion(self, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
         return self.loss
 
     def loss(
@@ -329,7 +330,7 @@ class Spying(Adversarial):
         frame: Any = sys._getframe()
         while not hasattr(frame.f_locals.get("self"), "companion"):
             frame = frame.f_back
-        labels = frame.f_locals["self"].companion.labels[other_batch.indices]
+        labels = frame.f_locals["self"].companion.split.labels[other_batch.indices]
         return F.cross_entropy(other.logits, labels)
 
 
@@ -378,7 +379,7 @@ class Counter(nn.Module):
 class Forgetful(Plain):
     """Counts steps where no checkpoint sees it."""
 
-    def criterion(self, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
         return Counter()
 
 

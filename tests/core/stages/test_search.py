@@ -376,7 +376,7 @@ def free_port() -> int:
 
 
 CTRL_C = """
-import sys, threading, time, _thread
+import signal, sys, threading, time, _thread
 import learnforge as lf
 from learnforge import hookimpl
 
@@ -387,6 +387,7 @@ class Interrupt:
         threading.Timer(0.1, _thread.interrupt_main).start()  # while the next ones run
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits "ignore"
     task = {"use": "digits", "classes": [0, 1]}
     search = {
         "kind": "search", "use": "random", "space": {"use": "residual", "stages": 2, "max_width": 16},
