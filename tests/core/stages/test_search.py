@@ -428,7 +428,8 @@ def test_ctrl_c_ends_cleanly_and_the_search_goes_on(tmp_path: Path) -> None:
         assert {t.number for t in told} < {t.number for t in study.trials}
         assert all(t.state.is_finished() for t in study.trials)
         by_number = {t.number: t for t in study.trials}
-    assert all(by_number[t.number].params == t.params for t in running)
+    # the interruption may come while a trial still makes its choices; those made are kept
+    assert all(t.params.items() <= by_number[t.number].params.items() for t in running)
 
 
 def test_a_report_is_written_while_a_search_goes_on(tmp_path: Path) -> None:
