@@ -40,17 +40,7 @@ def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
         new: nn.Module = nn.Linear(old.in_features, new_outputs, old.bias is not None)
     else:
         assert isinstance(old, nn.Conv2d)
-        conv: Any = nn.Conv2d  # torch annotates the kernel size of a layer as a tuple of any length
-        new = conv(
-            old.in_channels,
-            new_outputs,
-            old.kernel_size,
-            old.stride,
-            old.padding,
-            old.dilation,
-            bias=old.bias is not None,
-            padding_mode=old.padding_mode,
-        )
+        new = _convolution_like(old, old.in_channels, new_outputs)
     module.set_submodule(name, new.to(old.weight.device, old.weight.dtype))
     return name
 
@@ -83,24 +73,30 @@ def replace_stem(module: nn.Module, channels: int) -> str:
             f"{name}, the first layer of {type(module).__name__}, must be a plain convolution to take "
             f"{channels} channels, it is {old}"
         )
+    new = _convolution_like(old, channels, old.out_channels).to(old.weight.device, old.weight.dtype)
+    with torch.no_grad():
+        mean = old.weight.mean(1, keepdim=True)
+        new.weight.copy_(mean.expand_as(new.weight) * (old.in_channels / channels))
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias)
+    module.set_submodule(name, new)
+    return name
+
+
+def _convolution_like(old: nn.Conv2d, inside: int, outside: int) -> nn.Conv2d:
+    """Make a fresh convolution that differs from another in its channels alone."""
     conv: Any = nn.Conv2d  # torch annotates the kernel size of a layer as a tuple of any length
-    new = conv(
-        channels,
-        old.out_channels,
+    new: nn.Conv2d = conv(
+        inside,
+        outside,
         old.kernel_size,
         old.stride,
         old.padding,
         old.dilation,
         bias=old.bias is not None,
         padding_mode=old.padding_mode,
-    ).to(old.weight.device, old.weight.dtype)
-    with torch.no_grad():
-        mean = old.weight.mean(1, keepdim=True)
-        new.weight.copy_(mean.expand_as(new.weight) * (old.in_channels / channels))
-        if old.bias is not None:
-            new.bias.copy_(old.bias)
-    module.set_submodule(name, new)
-    return name
+    )
+    return new
 
 
 def describe_changes(old: tuple[int, int], new: tuple[int, int]) -> list[str]:

@@ -140,11 +140,14 @@ def load_task(source: TaskSource) -> Task:
     return _TASKS[key]
 
 
-def read_setting(changes: Mapping[str, Any], folder: Path, plugins: Plugins) -> Setting:
+def read_setting(
+    changes: Mapping[str, Any], labels: Sequence[int | None], folder: Path, plugins: Plugins
+) -> Setting:
     """Read task, source and training.
 
     Args:
         changes: `task`, `source_train`, and keys of a transfer stage.
+        labels: Labels per class; without any the source task must have the new task's classes.
         folder: See `Setting`.
         plugins: The plugins in use.
 
@@ -178,7 +181,13 @@ def read_setting(changes: Mapping[str, Any], folder: Path, plugins: Plugins) -> 
             problems.append(Problem("from", "must be a model to be trained first"))
     if problems:
         raise RecipeError(problems, "bench")
-    check_recipe(parsed, plugins, Tasks(), "bench")
+    if 0 not in labels:  # the source task serves to train the source, whatever its classes
+        plain = evolve(
+            stage, method=plugins.load("transfer", "fine-tune")(), source_task=None, validator=None
+        )
+        check_recipe(evolve(parsed, stages=(plain,)), plugins, Tasks(), "bench")
+    else:
+        check_recipe(parsed, plugins, Tasks(), "bench")
     return Setting(stage, parsed.task, source_train, folder, str(choose_device("auto")))
 
 

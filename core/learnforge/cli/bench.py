@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -82,6 +83,36 @@ def searchers_command(
         click.echo(f"results: {folder / 'results.html'}")
 
 
+def _comparison(folder: str, seeds: str, kept: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of a comparison by training: seeds, workers, whether it is final, and its folder."""
+    options = (
+        click.option("--seeds", type=click.IntRange(2), default=5, show_default=True, help=seeds),
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            help="Processes; by default one for each core, one on a GPU.",
+        ),
+        click.option(
+            "--final", "is_final", is_flag=True, help="Judge on the test split: once, when all is chosen."
+        ),
+        click.option(
+            "--to",
+            "folder",
+            type=click.Path(path_type=Path),
+            default=Path("runs") / folder,
+            show_default=True,
+            help=f"{kept}; goes on from them.",
+        ),
+    )
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
 @command.command("distillers")
 @click.argument("distillers", nargs=-1)
 @click.option("--recipe", help="Take task, teacher, student and training from this recipe's distill stage.")
@@ -90,21 +121,7 @@ def searchers_command(
 @click.option("--student", help="Student: a model's name or table.")
 @click.option("--train", help="How students are trained, a table: '{ epochs = 20, crop = 4, flip = true }'.")
 @click.option("--teacher-train", help="How a teacher that is a model is trained first, a table.")
-@click.option(
-    "--seeds", type=click.IntRange(2), default=5, show_default=True, help="Students of each method."
-)
-@click.option(
-    "--workers", type=click.IntRange(1), help="Processes; by default one for each core, one on a GPU."
-)
-@click.option("--final", "is_final", is_flag=True, help="Judge on the test split: once, when all is chosen.")
-@click.option(
-    "--to",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=Path("runs") / "bench-distillers",
-    show_default=True,
-    help="Keep teacher, cache and results here; goes on from them.",
-)
+@_comparison("bench-distillers", "Students of each method.", "Keep teacher, cache and results here")
 @plugin_options
 def distillers_command(
     choice: PluginChoice,
@@ -181,21 +198,7 @@ def distillers_command(
     show_default=True,
     help="Labels per class; 0 compares methods of domain adaptation.",
 )
-@click.option(
-    "--seeds", type=click.IntRange(2), default=5, show_default=True, help="Networks of each strategy."
-)
-@click.option(
-    "--workers", type=click.IntRange(1), help="Processes; by default one for each core, one on a GPU."
-)
-@click.option("--final", "is_final", is_flag=True, help="Judge on the test split: once, when all is chosen.")
-@click.option(
-    "--to",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=Path("runs") / "bench-transfers",
-    show_default=True,
-    help="Keep source and results here; goes on from them.",
-)
+@_comparison("bench-transfers", "Networks of each strategy.", "Keep source and results here")
 @plugin_options
 def transfers_command(
     choice: PluginChoice,
@@ -227,7 +230,7 @@ def transfers_command(
     given = {**words, "from": origin}
     changes = {key: read_value(key, text) for key, text in given.items() if text is not None}
     labels = _read_labels(label_words)
-    setting = read_setting(changes, folder, plugins)
+    setting = read_setting(changes, labels, folder, plugins)
     entries, left_out = parse_strategies(strategies, setting, labels, plugins)
     for name in left_out:
         click.echo(f"{name} is left out: it needs options")

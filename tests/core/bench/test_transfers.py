@@ -30,6 +30,7 @@ from learnforge.bench.transfers import (
 from learnforge.cli.group import cli
 from learnforge.context import Silence
 
+LABELS = [0, 5]
 NEW = {"use": "digits", "classes": [5, 6, 7]}
 CHANGES: dict[str, Any] = {
     "task": NEW,
@@ -66,7 +67,7 @@ def test_short_epochs_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_strategies_and_the_baseline_get_the_same_labels(plugins: Plugins, tmp_path: Path) -> None:
     """Source trained once, results by strategy, labels and seed; without `--final` no test accuracy."""
-    setting = read_setting(CHANGES, tmp_path, plugins)
+    setting = read_setting(CHANGES, LABELS, tmp_path, plugins)
     labels = [2, None]
     entries, _ = parse_strategies(["fine-tune", "linear-probe"], setting, labels, plugins)
     found = compare(entries, labels, setting, 2, plugins, Silence())
@@ -86,7 +87,7 @@ def test_it_goes_on_where_it_was_cut_off(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the ledger holds is not computed again, unless the conditions changed."""
-    setting = read_setting(CHANGES, tmp_path, plugins)
+    setting = read_setting(CHANGES, LABELS, tmp_path, plugins)
     entries, _ = parse_strategies(["linear-probe"], setting, [2], plugins)
     first = compare(entries, [2], setting, 2, plugins, Silence())
     file = tmp_path / "transfers.jsonl"
@@ -97,7 +98,7 @@ def test_it_goes_on_where_it_was_cut_off(
         [r.judged for r in rs] for rs in first.values()
     ]
     assert len(file.read_text().splitlines()) == len(kept)
-    other = read_setting({**CHANGES, "train": {"epochs": 2}}, tmp_path, plugins)
+    other = read_setting({**CHANGES, "train": {"epochs": 2}}, LABELS, tmp_path, plugins)
     compare(entries, [2], other, 2, plugins, Silence())
     assert len(file.read_text().splitlines()) == 2 * len(kept)
     assert json.loads(kept[0])["entry"] in (SCRATCH, entries[0].key)
@@ -111,7 +112,7 @@ def test_without_labels_methods_of_domain_adaptation_are_compared(plugins: Plugi
         "validator": "infomax",
     }
     del changes["source_train"]
-    setting = read_setting(changes, tmp_path, plugins)
+    setting = read_setting(changes, LABELS, tmp_path, plugins)
     entries, _ = parse_strategies(["coral"], setting, [0], plugins)
     found = compare(entries, [0], setting, 2, plugins, Silence(), is_final=True)
     assert set(found) == {(SOURCE_ONLY, 0), (entries[0].key, 0)}
@@ -127,13 +128,21 @@ def test_without_labels_methods_of_domain_adaptation_are_compared(plugins: Plugi
     assert not (tmp_path / "sources").exists()
 
 
+def test_a_source_may_know_other_classes_where_labels_are_given(plugins: Plugins, tmp_path: Path) -> None:
+    """Two classes after three: fine with labels, refused without any."""
+    changes = {**CHANGES, "task": {"use": "digits", "classes": [5, 6]}}
+    assert read_setting(changes, [5], tmp_path, plugins).source_train is not None
+    with pytest.raises(RecipeError, match="source_task: must have the new task's 2 classes"):
+        read_setting(changes, [0], tmp_path, plugins)
+
+
 def test_withheld_labels_change_nothing(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other labels in the new task's training and validation images give the same score without labels."""
     changes = {**CHANGES, "task": {"use": "digits", "classes": [0, 1, 2], "split_seed": 1}}
     del changes["source_train"]
-    setting = read_setting(changes, tmp_path, plugins)
+    setting = read_setting(changes, LABELS, tmp_path, plugins)
     (entry,), _ = parse_strategies(["coral"], setting, [0], plugins)
     load = bench.load_task
 
@@ -154,7 +163,7 @@ def test_withheld_labels_change_nothing(
 
 def test_without_names_everything_that_fits_is_compared(plugins: Plugins, tmp_path: Path) -> None:
     """With labels the strategies for labels, without the methods that adapt a domain."""
-    setting = read_setting(CHANGES, tmp_path, plugins)
+    setting = read_setting(CHANGES, LABELS, tmp_path, plugins)
     with_labels = {e.name for e in parse_strategies([], setting, [5], plugins)[0]}
     without = {e.name for e in parse_strategies([], setting, [0], plugins)[0]}
     assert {"fine-tune", "linear-probe", "lora"} <= with_labels
@@ -164,7 +173,7 @@ def test_without_names_everything_that_fits_is_compared(plugins: Plugins, tmp_pa
         parse_strategies(["dann"], setting, [5], plugins)
     with pytest.raises(RecipeError, match="fine-tune: learns from labels; ask for some, `--labels 5`"):
         parse_strategies(["fine-tune"], setting, [0], plugins)
-    alone = read_setting({"task": NEW, "from": CHANGES["from"]}, tmp_path, plugins)
+    alone = read_setting({"task": NEW, "from": CHANGES["from"]}, [5], tmp_path, plugins)
     with pytest.raises(
         RecipeError, match="source_task: is missing; `--labels 0` adapts from a labelled task"
     ):
@@ -196,7 +205,7 @@ def test_wrong_settings_are_refused(
 ) -> None:
     """What is missing or wrong is named."""
     with pytest.raises(RecipeError, match=message):
-        read_setting(changes, tmp_path, plugins)
+        read_setting(changes, LABELS, tmp_path, plugins)
 
 
 def test_gains_are_paired() -> None:

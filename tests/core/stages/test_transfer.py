@@ -513,6 +513,9 @@ def test_a_validator_chooses_the_epoch(task: Task, source: Artifact, context: Co
         assert torch.equal(validator.seen[0].source_labels, task.test.labels)
         assert validator.seen[0].target.shape == (len(task.validation), 3)
     assert all(torch.equal(tensor, kept[4][name]) for name, tensor in kept[2].items())
+    # what is handed on is judged as the chosen epoch was, by the statistics of both tasks
+    assert torch.equal(validator.seen[-1].source, validator.seen[1].source)
+    assert torch.equal(validator.seen[-1].target, validator.seen[1].target)
     assert artifact.metrics["pairs"] == [[c, c] for c in task.info.classes]
 
 

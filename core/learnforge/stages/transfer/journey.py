@@ -55,10 +55,14 @@ class Journey:
         layers = read_layers(network.eval(), shown)
         self.tapped = Tapped(layers, method.taps(layers))
         self.statistics = LabelledStatistics(network) if self.adapts_domain else None
-        with seeded(context.derive("criterion")):
-            with torch.no_grad():
-                outputs = self.tapped(shown)
-            self.criterion = method.criterion(network, outputs, here.info)
+        try:
+            with seeded(context.derive("criterion")):
+                with torch.no_grad():
+                    outputs = self.tapped(shown)
+                self.criterion = method.criterion(network, outputs, here.info)
+        except BaseException:
+            self.tapped.close()
+            raise
 
     def __enter__(self) -> Journey:
         return self
