@@ -185,13 +185,13 @@ class Steady:
 
 @frozen
 class Unordered:
-    """Gives the order of a set.
+    """Gives the order of a set; of so many that two processes cannot agree by chance.
 
     Reference: https://example.org
     """
 
     def give(self) -> object:
-        return list({"alpha", "beta", "gamma", "delta", "epsilon"})
+        return list({f"item {number}" for number in range(100)})
 
 
 @frozen
