@@ -314,11 +314,13 @@ def carry(
     judged = task if is_final else evolve(task, test=task.validation)
     folder = setting.folder / "training" / f"{entry.key}-{labels}-{seed}-{conditions[:16]}"
     context = Context(entry.name, seed, torch.device(setting.device), plugins, folder)
-    stage = evolve(setting.stage, train=lengthen(setting.stage.train, len(task.train)))
+    stage, labelled = setting.stage, task
     if labels != 0 or stage.source_task is None:
         stage = evolve(stage, source_task=None, validator=None)
     else:
-        stage = evolve(stage, source_task=GivenTask(load_task(stage.source_task)))
+        labelled = load_task(stage.source_task)
+        stage = evolve(stage, source_task=GivenTask(labelled))
+    stage = evolve(stage, train=lengthen(stage.train, len(labelled.train)))
     inputs = {"source": setting.source}
     start = time.perf_counter()
     if entry.method is None:

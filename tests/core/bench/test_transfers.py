@@ -65,6 +65,23 @@ def test_short_epochs_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lengthen(Train(epochs=0), 10).epochs == 0
 
 
+def test_adaptation_counts_steps_of_the_labelled_task(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without labels an epoch is one of the labelled task, however few images the new one has."""
+    monkeypatch.setattr(bench, "LEAST_STEPS", 200)
+    counted: list[int] = []
+    monkeypatch.setattr(
+        bench, "lengthen", lambda train, images: counted.append(images) or evolve(train, epochs=0)
+    )
+    changes = {key: value for key, value in CHANGES.items() if key != "source_train"}
+    setting = read_setting(changes, [0], tmp_path, plugins)
+    carry(plugins, bench.baseline_of(0), setting, 0, 0, False, "")
+    assert setting.stage.source_task is not None
+    labelled = len(setting.stage.source_task.load().train)
+    assert counted == [labelled] != [len(setting.task.load().train)]
+
+
 def test_strategies_and_the_baseline_get_the_same_labels(plugins: Plugins, tmp_path: Path) -> None:
     """Source trained once, results by strategy, labels and seed; without `--final` no test accuracy."""
     setting = read_setting(CHANGES, LABELS, tmp_path, plugins)
