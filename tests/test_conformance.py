@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "stage.export": {"use": "torch-export"},
 }
 """Options without which a plugin cannot be made."""
-NEED_DATA = {"task.image-folder", "task.torchvision"}
+NEED_DATA = {"task.image-folder", "task.omniglot", "task.torchvision"}
 """Their suites run on data that `tests/testing/test_task_suite.py` makes."""
 
 
@@ -64,9 +66,22 @@ def test_everything_registered_keeps_its_duties(name: str, plugins: Plugins) -> 
     """Every plugin that learnforge brings passes the suite of its kind, and none is expected to fail."""
     plugin = next(p for p in plugins.found if p.name == name)
     suite = make_suite(plugin, plugins, TABLES.get(name, {}))
-    outcomes = list(suite.run())
+    with ray_cluster() if name == "executor.ray" else contextlib.nullcontext():
+        outcomes = list(suite.run())
     assert [f"{o.name}: {o.words}" for o in outcomes if o.state in ("failed", "expected failure")] == []
     assert sum(o.state == "passed" for o in outcomes) > 5
+
+
+@contextlib.contextmanager
+def ray_cluster() -> Iterator[None]:
+    """Start one cluster for all checks; each would start its own."""
+    import ray
+
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def test_something_of_every_kind_is_registered() -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from learnforge.connectors import Connector, Pairs, match_extent, pair_stages, pool
     from learnforge.context import Context, Executor, Slot
     from learnforge.encoding import encode
-    from learnforge.episodes import Episodes, EpisodeShape, Labelled
+    from learnforge.episodes import Episodes, EpisodeShape, EpisodeSource, ImageEpisodes, Labelled
     from learnforge.errors import (
         ArtifactError,
         DivergedError,
@@ -118,7 +118,7 @@ _HOMES = {
     "connectors": ("Connector", "Pairs", "match_extent", "pair_stages", "pool"),
     "context": ("Context", "Executor", "Slot"),
     "encoding": ("encode",),
-    "episodes": ("EpisodeShape", "Episodes", "Labelled"),
+    "episodes": ("EpisodeShape", "EpisodeSource", "Episodes", "ImageEpisodes", "Labelled"),
     "errors": (
         "ArtifactError",
         "DivergedError",
@@ -217,6 +217,7 @@ __all__ = [
     "DomainAdaptation",
     "Engine",
     "EpisodeShape",
+    "EpisodeSource",
     "Episodes",
     "Evidence",
     "Executor",
@@ -227,6 +228,7 @@ __all__ = [
     "GapWarning",
     "HistorySampler",
     "HistoryView",
+    "ImageEpisodes",
     "IndependentSampler",
     "Labelled",
     "Layers",

@@ -33,6 +33,16 @@ class Labelled:
     images: Tensor
     labels: Tensor
 
+    @property
+    def ways(self) -> int:
+        """Number of classes."""
+        return int(self.labels.max()) + 1
+
+    def one_hot(self, ways: int) -> Tensor:
+        """Return 1 for an image's class and 0 for the others: [task, image, way], in the images' type."""
+        classes = torch.arange(ways, device=self.labels.device)
+        return (self.labels[..., None] == classes).to(self.images.dtype)
+
 
 class Episodes(ABC):
     """A batch of few-shot tasks; axis 0 of everything is the task."""
@@ -74,12 +84,12 @@ class EpisodeShape:
     """The size of an episode.
 
     Args:
-        ways: Classes in an episode, from 2.
+        ways: Classes in an episode, from 2; 1 for tasks whose targets are numbers.
         shots: Labelled examples of each class, from 1.
         queries: Images of each class to judge by, from 1.
     """
 
-    ways: int = field(default=5, validator=ge(2))
+    ways: int = field(default=5, validator=ge(1))
     shots: int = field(default=1, validator=ge(1))
     queries: int = field(default=15, validator=ge(1))
 

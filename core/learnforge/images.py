@@ -1,13 +1,16 @@
-"""Image files: finding them, and bringing any of them to one size and number of channels."""
+"""Images from files: finding and opening them, bringing any of them to one size and number of channels."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -97,3 +100,40 @@ def batched(files: Sequence[Path], count: int) -> Iterator[Sequence[Path]]:
     """Yield files so many at a time."""
     for start in range(0, len(files), count):
         yield files[start : start + count]
+
+
+def open_dataset(name: str, root: Path, download: bool, **options: Any) -> Any:
+    """Open one of torchvision's data sets.
+
+    Args:
+        name: Class name in `torchvision.datasets`.
+        root: Folder where it is, laid out as torchvision does.
+        download: Fetch it if it is missing.
+        options: Further arguments of the class.
+
+    Raises:
+        TaskError: It is not there, damaged, or cannot be fetched.
+    """
+    from torchvision import datasets  # slow to import
+
+    cls = getattr(datasets, name)
+    try:
+        return cls(root=str(root), download=download, **options)
+    except (RuntimeError, OSError) as error:
+        hint = "check the network" if download else "set `download = true`, or put the files there"
+        file = Path(inspect.getsourcefile(cls) or "").name
+        raise TaskError(
+            f"task: {name} must be in {root}, laid out as torchvision.datasets.{name} does ({file}); {hint}. "
+            f"torchvision says: {error}"
+        ) from error
+
+
+def resize_images(images: Tensor, size: int | None) -> Tensor:
+    """Return images uint8 [image, channel, height, width] as squares of a size: shrunk by area, so that thin
+    strokes do not break, or enlarged by interpolation; as they are without a size.
+    """
+    if size is None or images.shape[-1] == size == images.shape[-2]:
+        return images
+    mode = "area" if size < images.shape[-1] else "bilinear"
+    parts = [F.interpolate(part.float(), (size, size), mode=mode) for part in images.split(4096)]
+    return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])

@@ -47,9 +47,9 @@ class Train:
         decay_all: Decay biases and normalisation too, as much of the literature does.
         momentum: Momentum of `sgd`.
         nesterov: Nesterov's form of it.
-        schedule: Course of the learning rate after the warm-up: `constant`, `cosine` to 0, `step` by a tenth
-            at each of the milestones, or `one-cycle` (30 % rise from a 25th, then fall to nothing, both as
-            cosines).
+        schedule: Course of the learning rate after the warm-up: `constant`, `cosine` or `linear` to 0, `step`
+            by a tenth at each of the milestones, or `one-cycle` (30 % rise from a 25th, then fall to nothing,
+            both as cosines).
         milestones: When `step` lowers the rate, as shares of the training, in (0, 1).
         warmup_epochs: Epochs of linear rise at the start, may be a fraction.
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
@@ -76,8 +76,8 @@ class Train:
     decay_all: bool = False
     momentum: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
     nesterov: bool = True
-    schedule: Literal["constant", "cosine", "step", "one-cycle"] = field(
-        default="cosine", validator=in_(("constant", "cosine", "step", "one-cycle"))
+    schedule: Literal["constant", "cosine", "linear", "step", "one-cycle"] = field(
+        default="cosine", validator=in_(("constant", "cosine", "linear", "step", "one-cycle"))
     )
     milestones: tuple[float, ...] = field(default=(0.5, 0.75), validator=deep_iterable([gt(0.0), lt(1.0)]))
     warmup_epochs: float = field(default=0.0, validator=ge(0.0))
@@ -117,6 +117,8 @@ class Train:
         done = (step - warmup) / max(1, steps - warmup)
         if self.schedule == "cosine":
             return _cosine(1.0, 0.0, done)
+        if self.schedule == "linear":
+            return 1 - done
         if self.schedule == "step":
             return 0.1 ** sum(done >= milestone for milestone in self.milestones)
         if self.schedule == "one-cycle":

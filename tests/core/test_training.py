@@ -100,6 +100,12 @@ def test_one_cycle_is_that_of_torch() -> None:
     assert max(found) == found[30] == 1.0
 
 
+def test_linear_falls_evenly() -> None:
+    """`linear` is 1 at the start and would be 0 one step after the last."""
+    found = [Train(schedule="linear").rate(step, 4, 2) for step in range(4)]
+    assert found == [1, 0.75, 0.5, 0.25]
+
+
 def test_step_falls_by_a_tenth_twice() -> None:
     """`step` gives 1, then 0.1 from a half on, then 0.01 from three quarters on."""
     found = [Train(schedule="step").rate(step, 8, 2) for step in range(8)]
@@ -159,7 +165,7 @@ def test_warmup_rises_linearly_to_one_and_the_schedule_follows() -> None:
     assert found[6:] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 10)) for k in range(10)])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "one-cycle"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step", "one-cycle"])
 def test_rates_are_positive_and_at_most_one(schedule: Any) -> None:
     """Every factor lies in (0, 1], also where the warm-up is longer than the training."""
     for warmup in (0.0, 0.5, 9.0):

@@ -19,7 +19,7 @@ from learnforge import CostMeter, Published, Score, Space, Table, TaskInfo, Trai
 from learnforge.testing import CostSuite, ScoreSuite, TableSuite
 from learnforge.testing.landscapes import Letters
 
-CALLS = itertools.count(os.getpid())  # another start in another process
+CALLS = itertools.count(1_000_000 * os.getpid())  # in another process they are others
 LINEAR = "network_of_linear_layers_is_scored"
 SAME = ("random_state_is_untouched", "result_is_the_same_in_another_process")
 

@@ -202,15 +202,16 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Any:
     return figure
 
 
-def adaptation(scores: Mapping[str, Any]) -> Any:
-    """Draw accuracy after each step of adaptation with its confidence interval."""
-    figure = _figure("Adaptation to unseen classes", "steps", "accuracy")
+def adaptation(scores: Mapping[str, Any], measure: str) -> Any:
+    """Draw accuracy or loss after each step of adaptation with its confidence interval."""
+    figure = _figure("Adaptation to unseen tasks", "steps", measure)
     means = [mean for mean, _ in scores["by_step"]]
     bars = {"type": "data", "array": [interval for _, interval in scores["by_step"]]}
     figure.add_bar(
         x=[str(step) for step in range(len(means))], y=means, error_y=bars, marker_color=_COLOURS[0]
     )
-    figure.update_yaxes(tickformat=".0%", range=[0, 1])
+    if measure == "accuracy":
+        figure.update_yaxes(tickformat=".0%", range=[0, 1])
     return figure
 
 

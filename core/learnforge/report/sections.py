@@ -54,13 +54,13 @@ def stage_row(stage: StageSummary) -> tuple[str, ...]:
 
 def _main_score(m: Mapping[str, Any]) -> str:
     if "test" in m:
-        return f"{_interval(m['test'], 'after')}"
+        return f"{_adapted(m, 'test', 'after')}"
     return f"{m['test_accuracy']:.1%}" if "test_accuracy" in m else ""
 
 
 def _comparison(m: Mapping[str, Any]) -> str:
     if "test" in m:
-        return f"{_interval(m['test'], 'before')} before, {m['ways']}-way {m['shots']}-shot"
+        return f"{_adapted(m, 'test', 'before')} before, {m['ways']}-way {m['shots']}-shot"
     if "baseline_test_accuracy" in m:
         name = "without teacher" if "teacher_test_accuracy" in m else "from scratch"
         return f"{m['baseline_test_accuracy']:.1%} {name}"
@@ -69,8 +69,12 @@ def _comparison(m: Mapping[str, Any]) -> str:
     return ""
 
 
-def _interval(scores: Mapping[str, Any], name: str) -> str:
-    return f"{scores[name]:.1%} ± {100 * scores[f'{name}_interval']:.1f}"
+def _adapted(m: Mapping[str, Any], split: str, when: str) -> str:
+    """Spell accuracy or loss before or after adaptation, with its confidence interval."""
+    mean, interval = m[split][when], m[split][f"{when}_interval"]
+    return (
+        f"{mean:.1%} ± {100 * interval:.1f}" if m["measure"] == "accuracy" else f"{mean:.3f} ± {interval:.3f}"
+    )
 
 
 def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
@@ -109,10 +113,15 @@ def _transfer_verdict(m: Mapping[str, Any]) -> str:
 
 
 def _meta_verdict(m: Mapping[str, Any]) -> str:
+    if m["measure"] == "loss":
+        return (
+            f"From {m['ways'] * m['shots']} examples it learns a new task to a loss of "
+            f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
+        )
     seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
     return (
         f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each it learns {m['ways']} new classes to "
-        f"{_interval(m['test'], 'after')} % accuracy{seen}, from {_interval(m['test'], 'before')} before."
+        f"{_adapted(m, 'test', 'after')} % accuracy{seen}, from {_adapted(m, 'test', 'before')} before."
     ).replace("% %", "%")
 
 
@@ -288,22 +297,22 @@ def _worst_words(m: Mapping[str, Any], stage: StageSummary) -> str:
 def _meta_section(stage: StageSummary) -> Section:
     m = stage.metrics
     rows = [
-        (name, str(m[name]["episodes"]), _interval(m[name], "before"), _interval(m[name], "after"))
+        (name, str(m[name]["episodes"]), _adapted(m, name, "before"), _adapted(m, name, "after"))
         for name in ("validation", "test")
         if name in m
     ]
     seen = ", ".join(m["seen_upstream"])
     words = (
-        f"{m['ways']}-way {m['shots']}-shot, mean and 95 % confidence interval over episodes, batch "
-        "statistics: "
-        f"{m['normalisation']}. Test classes that an earlier stage was trained on: {seen or 'none'}."
+        f"{m['ways']}-way {m['shots']}-shot, {m['measure']}, mean and 95 % confidence interval over "
+        f"episodes, batch statistics: {m['normalisation']}. Test classes that an "
+        f"earlier stage was trained on: {seen or 'none'}."
     )
     return Section(
         f"{stage.name}: meta-learning by {stage.method['use']}",
         words,
         ("split", "episodes", "before adaptation", "after adaptation"),
         rows,
-        [figures.curves(m["history"]), figures.adaptation(m["test"])],
+        [figures.curves(m["history"]), figures.adaptation(m["test"], m["measure"])],
     )
 
 

@@ -30,9 +30,9 @@ from learnforge import (
     TaskInfo,
 )
 from learnforge import context as context_module
-from learnforge.artifact import Provenance, from_module
+from learnforge.artifact import Provenance, from_model, from_module
 from learnforge.episodes import ImageEpisodes
-from learnforge.stages.meta import MetaStage, adapt_artifact
+from learnforge.stages.meta import POLICIES, MetaStage, adapt_artifact
 from learnforge.stages.meta.engine import ENGINES, LoopEngine
 
 MakeContext = Callable[..., Context]
@@ -89,12 +89,23 @@ def forward(
     return hidden.flatten(1) @ theta["4.weight"].T + theta["4.bias"]
 
 
+def query_outputs(
+    network: nn.Module, theta: Parameters, episodes: ImageEpisodes, task: int, policy: str
+) -> Tensor:
+    """Return the outputs for one task's query images."""
+    support, query = episodes.support.images[task], episodes.queries.images[task]
+    if policy == "per-query":
+        references = [torch.cat([support, image[None]]) for image in query]
+        pairs = zip(query, references, strict=True)
+        return torch.cat([forward(network, theta, image[None], policy, own) for image, own in pairs])
+    return forward(network, theta, query, policy, support if policy == "support" else None)
+
+
 def query_loss(
     network: nn.Module, theta: Parameters, episodes: ImageEpisodes, task: int, policy: str
 ) -> Tensor:
     """Return the query loss of one task."""
-    support, query = episodes.support.images[task], episodes.queries.images[task]
-    outputs = forward(network, theta, query, policy, support if policy == "support" else None)
+    outputs = query_outputs(network, theta, episodes, task, policy)
     return F.cross_entropy(outputs, episodes.queries.labels[task])
 
 
@@ -153,7 +164,7 @@ def maml() -> Callable[..., Any]:
 
 
 # Every policy matters to batch normalisation alone
-CASES = [("batch", policy) for policy in ("support", "transductive", "running")]
+CASES = [("batch", policy) for policy in POLICIES]
 CASES += [("group", "support"), ("none", "support")]
 
 
@@ -237,8 +248,7 @@ def test_step_judge_and_predict_are_what_autograd_says(norm: str, policy: Any, n
             {n: g[task] for n, g in outcome.gradients.items()}, dict(zip(own, gradients, strict=True))
         )
         assert float(outcome.losses[task]) == pytest.approx(float(loss.detach()), rel=1e-9)
-        reference = images if policy == "support" else None
-        expected = forward(network, own, episodes.queries.images[task], policy, reference)
+        expected = query_outputs(network, own, episodes, task, policy)
         torch.testing.assert_close(outputs[task], expected.detach(), rtol=1e-9, atol=1e-12)
         right = (expected.argmax(1) == episodes.queries.labels[task]).double().mean()
         assert float(outcome.accuracies[task]) == pytest.approx(float(right))
@@ -267,6 +277,64 @@ def test_pull_back_is_the_vector_jacobian_product_of_a_step(name: str) -> None:
         expected = torch.autograd.grad(after, list(theta.values()), own)
         assert_close({n: t[task] for n, t in found.items()}, dict(zip(theta, expected, strict=True)))
     assert all(torch.equal(found[n], again[n]) for n in found)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_step_of_some_parameters_is_that_part_of_the_whole(name: str) -> None:
+    """Asked for the head alone, a step has its gradient alone, moves it alone, and pulls a gradient of all
+    parameters back as autograd does.
+    """
+    network, episodes = make_network("batch"), make_episodes()
+    theta = {n: p.detach() for n, p in network.named_parameters()}
+    engine, shared = ENGINES[name](network, "support"), FastWeights(theta, is_shared=True)
+    head = ["4.weight", "4.bias"]
+    assert [f"{engine.head}.{part}" for part in ("weight", "bias")] == head
+    whole, part = engine.step(shared, episodes.support), engine.step(shared, episodes.support, head)
+    assert_close(part.gradients, {n: whole.gradients[n] for n in head})
+    moved = shared.moved(part.gradients, RATE)
+    assert all(torch.equal(moved.tensors[n][1], theta[n]) for n in theta if n not in head)
+    assert all(t.shape[0] == TASKS for t in moved.tensors.values())
+    torch.manual_seed(3)
+    cotangent = {n: torch.randn_like(t) for n, t in moved.tensors.items()}
+    leaves = leaves_of(network)
+    loss = F.cross_entropy(
+        forward(network, leaves, episodes.support.images[1], "support"), episodes.support.labels[1]
+    )
+    found = torch.autograd.grad(loss, [leaves[n] for n in head], create_graph=True)
+    end = dict(leaves) | {n: leaves[n] - RATE * g for n, g in zip(head, found, strict=True)}
+    total = torch.stack([(end[n] * cotangent[n][1]).sum() for n in end]).sum()
+    expected = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+    assert_close({n: t[1] for n, t in part.pull_back(cotangent, RATE).items()}, expected)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_solution_is_differentiated_through(name: str, policy: Any) -> None:
+    """Where a formula of the support set adapts, the query gradient goes through it: it is the finite
+    difference of the query loss; and `solve` gives what it made.
+    """
+
+    def scale_head(engine: Engine, theta: Parameters, support: Labelled) -> dict[str, Tensor]:
+        strength = engine.embed(theta, support.images).square().mean() + theta["4.bias"].sum()
+        return {**theta, "4.weight": theta["4.weight"] * strength}
+
+    network, episodes = make_network("batch"), make_episodes()
+    theta = {n: p.detach() for n, p in network.named_parameters()}
+    engine = ENGINES[name](network, policy)
+
+    def judge(step: float) -> Any:
+        shared = FastWeights({n: t + step * direction[n] for n, t in theta.items()}, is_shared=True)
+        return engine.judge(shared, episodes.support, episodes.queries, scale_head)
+
+    torch.manual_seed(2)
+    direction = {n: torch.randn_like(t) for n, t in theta.items()}
+    found = judge(0.0)
+    slopes = sum((g * direction[n]).flatten(1).sum(1) for n, g in found.gradients.items())
+    expected = (judge(1e-5).losses - judge(-1e-5).losses) / 2e-5
+    assert slopes.tolist() == pytest.approx(expected.tolist(), rel=1e-6)  # type: ignore[union-attr]
+    solved = engine.solve(FastWeights(theta, is_shared=True), episodes.support, scale_head)
+    again = engine.judge(solved, episodes.support, episodes.queries)
+    assert again.losses.tolist() == pytest.approx(found.losses.tolist(), rel=1e-12)
 
 
 def test_networks_with_hard_sigmoids_have_second_derivatives(maml: Any) -> None:
@@ -426,6 +494,105 @@ def test_meta_training_learns(
     assert artifact.metrics["seen_upstream"] == []
     assert artifact.task.classes == ("class 1", "class 2", "class 3")
     assert artifact.provenance.origins == {"rows:0", "rows:1", "rows:2"}
+
+
+def test_meta_training_may_have_other_shots_and_queries(
+    few: Task, source: dict[str, Artifact], make_stage: Any, make_context: Any, plugins: Plugins
+) -> None:
+    """`train_ways`, `train_shots` and `train_queries` say what is trained on, `episodes` what is judged."""
+    method = plugins.load("meta-learner", "protonet")()
+    stage = make_stage(
+        method=method, episodes=EpisodeShape(2, 1, 3), train_ways=3, train_shots=2, train_queries=1
+    )
+    assert stage._train_shape == EpisodeShape(3, 2, 1)
+    assert stage.check(few, source) == []
+    metrics = stage.run(few, source, make_context(None)).metrics
+    assert (metrics["ways"], metrics["shots"], metrics["measure"]) == (2, 1, "accuracy")
+    assert 0.3 < metrics["test"]["before"] < 0.7  # of two ways
+
+
+def test_other_ways_are_for_methods_that_compute_their_head(
+    few: Task, source: dict[str, Artifact], make_stage: Any
+) -> None:
+    """A head with an output for each way cannot be trained on other ways; one way is no classification."""
+    (problem,) = make_stage(train_ways=2).check(few, source)
+    assert str(problem) == (
+        "train_ways: must be the episodes' 3 for maml, whose head has an output for each way, got 2"
+    )
+    (problem,) = make_stage(episodes=EpisodeShape(1, 2, 3)).check(few, source)
+    assert str(problem) == "episodes.ways: must be at least 2 to tell classes apart, got 1"
+
+
+def test_the_method_is_told_how_far_meta_training_is(
+    few: Task,
+    source: dict[str, Artifact],
+    make_stage: Any,
+    make_context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`engine.progress` rises from 0 in meta-training, and is 1 when it is over."""
+    seen: list[float] = []
+    judge, predict = LoopEngine.judge, LoopEngine.predict
+
+    def noting(kept: Any) -> Any:
+        def call(self: Engine, *arguments: Any) -> Any:
+            seen.append(self.progress)
+            return kept(self, *arguments)
+
+        return call
+
+    monkeypatch.setattr(LoopEngine, "judge", noting(judge))
+    monkeypatch.setattr(LoopEngine, "predict", noting(predict))
+    make_stage(iterations=4).run(few, source, make_context(None))
+    assert seen[:4] == [0.0, 0.25, 0.5, 0.75]
+    assert set(seen[4:]) == {1.0}
+
+
+def test_outer_step_of_reptile_goes_the_whole_way(
+    few: Task, source: dict[str, Artifact], make_stage: Any, make_context: Any, plugins: Plugins
+) -> None:
+    """With plain SGD at rate 1 the weights after an outer step are the mean of those that tasks led to; a
+    linear schedule halves the second of two steps.
+    """
+    method = plugins.load("meta-learner", "reptile")(inner_steps=2)
+    outer = {
+        "optimizer": "sgd",
+        "momentum": 0.0,
+        "learning_rate": 1.0,
+        "schedule": "linear",
+        "clip_norm": 1e9,
+    }
+    rates: list[float] = []
+    ends: list[Parameters] = []
+
+    class Noting(type(method)):  # type: ignore[misc]
+        def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
+            ends.append({name: t.clone() for name, t in parameters.items()})
+            found = super().gradient(engine, parameters, episodes)
+            rates.append(float(found.gradients["4.bias"].norm()))
+            return found
+
+    stage = make_stage(method=Noting(inner_steps=2), iterations=2, fresh=False, **outer)
+    final = stage.run(few, source, make_context(None)).network(plugins).state_dict()
+    assert float((ends[1]["4.bias"] - ends[0]["4.bias"]).norm()) == pytest.approx(rates[0], rel=1e-3)
+    assert float((final["4.bias"] - ends[1]["4.bias"]).norm()) == pytest.approx(rates[1] / 2, rel=1e-3)
+
+
+def test_numbers_are_judged_by_their_loss(make_context: Any, make_stage: Any, plugins: Plugins) -> None:
+    """On sine waves the score is the squared error, meta-training lowers it, and a search over options takes
+    the lowest.
+    """
+    task = plugins.load("task", "sine")().load()
+    model = from_model(plugins.load("model", "mlp")(hidden=(20, 20)), task.info)
+    shape = {"episodes": EpisodeShape(1, 5, 10), "tasks": 10, "engine": "vmap", "test_episodes": 100}
+    method = plugins.load("meta-learner", "maml")(inner_rate=0.01)
+    stage = make_stage(method=method, iterations=150, learning_rate=1e-2, fresh=True, **shape)
+    assert stage.check(task, {"source": model}) == []
+    metrics = stage.run(task, {"source": model}, make_context(None)).metrics
+    assert metrics["measure"] == "loss"
+    assert "accuracy" not in metrics["history"]["meta"][-1]
+    assert metrics["test"]["after"] < metrics["test"]["before"] < 6
+    assert stage.measured(metrics)["accuracy"] == -metrics["test"]["after"]
 
 
 def test_no_adaptation_is_the_identity(

@@ -7,58 +7,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from tests.plugins.meta_learners.conftest import gradient_of, points
+from torch import nn
 
-from learnforge import Labelled, MetaGradient, Plugins, RecipeError
-from learnforge.episodes import ImageEpisodes
+from learnforge import ImageEpisodes, Labelled, Plugins, RecipeError
 from learnforge.options import build
-from learnforge.stages.meta.engine import ENGINES, Engine, Rules
-
-
-class _Slope(nn.Module):
-    """y = w · x, the network whose losses are parabolas in w."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.w * inputs
-
-
-class _Squares(Rules):
-    """Half the squared error, so that the support loss of one point (x, y) is (w x - y)² / 2."""
-
-    def support_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return 0.5 * (outputs[:, 0] - labels).square().mean()
-
-    query_loss = support_loss
-
-
-def _points(*points: tuple[float, float]) -> Labelled:
-    """One point (x, y) for each task."""
-    both = torch.tensor(points, dtype=torch.float64)
-    return Labelled(both[:, :1, None], both[:, 1:])
-
-
-@pytest.fixture(params=sorted(ENGINES))
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """Both engines, on the network y = w x with squared errors."""
-    return ENGINES[request.param](_Slope(), "support", _Squares())
+from learnforge.stages.meta.engine import ENGINES, Engine
 
 
 @pytest.fixture
 def make(plugins: Plugins) -> Any:
     """Make the method from options."""
     return lambda **options: build(plugins.load("meta-learner", "maml"), options, "test")
-
-
-def _gradient(method: Any, engine: Engine, w: float, support: Labelled, query: Labelled) -> MetaGradient:
-    episodes = ImageEpisodes(support, query, torch.zeros(len(support.labels), 1, dtype=torch.int64))
-    parameters = {"w": torch.tensor(w, dtype=torch.float64)}
-    found = method.gradient(engine, parameters, episodes)
-    assert isinstance(found, MetaGradient)
-    return found
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -70,7 +30,7 @@ def test_meta_gradient_of_a_parabola(make: Any, engine: Engine, steps: int) -> N
     shrink = (1 - rate * x * x) ** steps
     adapted = y / x + shrink * (w - y / x)
     method = make(inner_rate=rate, inner_steps=steps)
-    found = _gradient(method, engine, w, _points((x, y)), _points((u, v)))
+    found = gradient_of(method, engine, w, points((x, y)), points((u, v)))
     assert found.gradients["w"].item() == pytest.approx(shrink * (adapted * u - v) * u)
     assert found.losses.tolist() == pytest.approx([0.5 * (adapted * u - v) ** 2])
 
@@ -83,7 +43,7 @@ def test_first_order_leaves_the_hessian_out(make: Any, engine: Engine, steps: in
     (x, y), (u, v), rate, w = (2.0, 3.0), (1.5, -1.0), 0.1, 0.7
     adapted = y / x + (1 - rate * x * x) ** steps * (w - y / x)
     method = make(inner_rate=rate, inner_steps=steps, first_order=True)
-    found = _gradient(method, engine, w, _points((x, y)), _points((u, v)))
+    found = gradient_of(method, engine, w, points((x, y)), points((u, v)))
     assert found.gradients["w"].item() == pytest.approx((adapted * u - v) * u)
 
 
@@ -91,9 +51,9 @@ def test_tasks_are_averaged(make: Any, engine: Engine) -> None:
     """The meta-gradient of several tasks is the mean of each one's, and their losses stay apart."""
     supports, queries = [(2.0, 3.0), (-1.0, 0.5)], [(1.5, -1.0), (0.3, 2.0)]
     method = make(inner_rate=0.1, inner_steps=2)
-    both = _gradient(method, engine, 0.7, _points(*supports), _points(*queries))
+    both = gradient_of(method, engine, 0.7, points(*supports), points(*queries))
     alone = [
-        _gradient(method, engine, 0.7, _points(s), _points(q)) for s, q in zip(supports, queries, strict=True)
+        gradient_of(method, engine, 0.7, points(s), points(q)) for s, q in zip(supports, queries, strict=True)
     ]
     assert both.gradients["w"].item() == pytest.approx(sum(a.gradients["w"].item() for a in alone) / 2)
     assert both.losses.tolist() == pytest.approx([a.losses.item() for a in alone])
@@ -134,7 +94,7 @@ def test_adaptation_is_gradient_descent(make: Any, engine: Engine) -> None:
     x, y, rate, w = 2.0, 3.0, 0.1, 0.7
     method = make(inner_rate=rate, inner_steps=1, adaptation_steps=3)
     parameters = {"w": torch.tensor(w, dtype=torch.float64)}
-    trajectory = method.adapt(engine, parameters, _points((x, y)))
+    trajectory = method.adapt(engine, parameters, points((x, y)))
     expected = [y / x + (1 - rate * x * x) ** k * (w - y / x) for k in range(4)]
     assert [point.of(0)["w"].item() for point in trajectory] == pytest.approx(expected)
     assert parameters["w"].item() == w
@@ -147,7 +107,7 @@ def test_adaptation_steps_default_to_inner_steps(
     """Without a number of their own, adaptation takes as many steps as meta-training."""
     method = make(inner_steps=2, **({} if adaptation is None else {"adaptation_steps": adaptation}))
     parameters = {"w": torch.tensor(0.7, dtype=torch.float64)}
-    assert len(method.adapt(engine, parameters, _points((2.0, 3.0)))) == length
+    assert len(method.adapt(engine, parameters, points((2.0, 3.0)))) == length
 
 
 def test_one_step_of_a_classifier_worked_by_hand(make: Any) -> None:
@@ -164,12 +124,65 @@ def test_one_step_of_a_classifier_worked_by_hand(make: Any) -> None:
     assert F.cross_entropy(scores[None], torch.tensor([0])).item() < torch.log(torch.tensor(2.0)).item()
 
 
+def test_learned_rates_have_the_slope_of_a_parabola(make: Any, engine: Engine) -> None:
+    """With w_{k+1} = w_k - a_k x (x w_k - y) and H = x², dL/da_k = - v_{k+1} x (x w_k - y), where v_K =
+    (w_K u - v) u and v_k = (1 - a_k H) v_{k+1}.
+    """
+    (x, y), (u, v), rates, w = (2.0, 3.0), (1.5, -1.0), (0.1, 0.05), 0.7
+    slopes = [x * (x * w - y)]
+    middle = w - rates[0] * slopes[0]
+    slopes.append(x * (x * middle - y))
+    last = middle - rates[1] * slopes[1]
+    after = (last * u - v) * u
+    before = (1 - rates[1] * x * x) * after
+    method = make(inner_rate=0.1, inner_steps=2, learned_rates=True)
+    start = method.extra_parameters({"w": torch.tensor(w, dtype=torch.float64)})
+    assert {name: t.tolist() for name, t in start.items()} == {"inner_rate:w": [0.1, 0.1]}
+    learnt = {"inner_rate:w": torch.tensor(rates, dtype=torch.float64)}
+    found = gradient_of(method, engine, w, points((x, y)), points((u, v)), learnt)
+    assert found.gradients["inner_rate:w"].tolist() == pytest.approx(
+        [-before * slopes[0], -after * slopes[1]]
+    )
+    assert found.gradients["w"].item() == pytest.approx((1 - rates[0] * x * x) * before)
+
+
+def test_steps_beyond_those_learned_have_the_last_rate(make: Any, engine: Engine) -> None:
+    """Adaptation may take more steps than meta-training; they go on at the last learned rate."""
+    method = make(inner_steps=1, adaptation_steps=2, learned_rates=True)
+    parameters = {
+        "w": torch.tensor(0.0, dtype=torch.float64),
+        "inner_rate:w": torch.tensor([0.1], dtype=torch.float64),
+    }
+    trajectory = method.adapt(engine, parameters, points((1.0, 1.0)))
+    assert [at.of(0)["w"].item() for at in trajectory] == pytest.approx([0.0, 0.1, 0.19])
+
+
+@pytest.mark.parametrize(("progress", "early"), [(0.0, 1 / 3), (0.25, 1 / 6), (0.5, 0.0), (1.0, 0.0)])
+def test_multi_step_loss_moves_to_the_last_step(
+    make: Any, engine: Engine, progress: float, early: float
+) -> None:
+    """The outer gradient is that of sum w_k L(w_k); at first all steps count alike, after a share of the
+    training only the last one.
+    """
+    (x, y), (u, v), rate, w = (2.0, 3.0), (1.5, -1.0), 0.1, 0.7
+    engine.progress = progress
+    found = gradient_of(
+        make(inner_rate=rate, inner_steps=3, multi_step=0.5), engine, w, points((x, y)), points((u, v))
+    )
+    shrink = [(1 - rate * x * x) ** k for k in (1, 2, 3)]
+    slopes = [s * ((y / x + s * (w - y / x)) * u - v) * u for s in shrink]
+    expected = early * slopes[0] + early * slopes[1] + (1 - 2 * early) * slopes[2]
+    assert found.gradients["w"].item() == pytest.approx(expected)
+    assert found.losses.item() == pytest.approx(0.5 * ((y / x + shrink[2] * (w - y / x)) * u - v) ** 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"inner_rate": 0.0}, r"inner_rate: 'inner_rate' must be > 0\.0: 0\.0"),
         ({"inner_steps": 0}, r"inner_steps: 'inner_steps' must be >= 1: 0"),
         ({"adaptation_steps": -1}, r"adaptation_steps: 'adaptation_steps' must be >= 0: -1"),
+        ({"multi_step": 1.5}, r"multi_step: 'multi_step' must be <= 1\.0: 1\.5"),
         ({"first_order": 1}, r"first_order: must be true or false, got 1"),
     ],
 )

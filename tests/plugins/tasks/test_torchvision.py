@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from learnforge import Plugins, RecipeError, Task, TaskError
 from learnforge.options import build
@@ -89,27 +88,6 @@ def test_size_resizes(load: Any) -> None:
     assert task.test.images[:, 0, 0, 0].tolist() == list(range(20))
 
 
-def test_thin_strokes_do_not_break(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stroke one pixel wide is averaged when an Omniglot drawing shrinks, wherever it runs."""
-
-    class Fake:
-        def __init__(self, root: str, download: bool, background: bool):
-            self._characters = ["a", "b"]
-
-        def __len__(self) -> int:
-            return 20
-
-        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-            drawing = np.full((105, 105), 255, dtype=np.uint8)
-            drawing[:, 40 + index] = 0
-            return Image.fromarray(drawing), index % 2
-
-    monkeypatch.setattr("torchvision.datasets.Omniglot", Fake)
-    images = load("Omniglot").test.images
-    assert len(images) == 20
-    assert (images[:, 0, 14].min(1).values < 210).all()
-
-
 @pytest.mark.usefixtures("mnist")
 def test_unknown_labels_are_refused(load: Any) -> None:
     """A label that the data set lacks is named, with the range."""
@@ -177,43 +155,8 @@ def test_data_sets_of_other_layouts(
     assert task.test.images[:, :, 7, 0].unique().tolist() == [0]
 
 
-def test_omniglot_tests_on_other_characters(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The evaluation set's characters are classes of their own, shown by the test split alone, at 28 × 28
-    pixels.
-    """
-
-    class Fake:
-        def __init__(self, root: str, download: bool, background: bool):
-            self._characters = [f"{'old' if background else 'new'}/{i}" for i in range(3)]
-            self.shade = 100 if background else 200
-
-        def __len__(self) -> int:
-            return 30
-
-        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-            if index >= 30:
-                raise IndexError
-            return Image.new("L", (105, 105), self.shade + index % 3), index % 3
-
-    monkeypatch.setattr("torchvision.datasets.Omniglot", Fake)
-    task = load("Omniglot")
-    assert task.info.classes == ("old 0", "old 1", "old 2", "new 0", "new 1", "new 2")
-    assert task.info.input_shape == (1, 28, 28)
-    shown = [part.labels.unique().tolist() for part in (task.train, task.validation)]
-    assert sorted(shown[0] + shown[1]) == [
-        0,
-        1,
-        2,
-    ]  # whole characters validate, so that episodes can be drawn
-    assert len(shown[1]) == 1
-    assert task.test.labels.unique().tolist() == [3, 4, 5]
-    assert torch.equal(task.test.images[:, 0, 0, 0].long(), 200 + task.test.labels - 3)
-    assert torch.equal(task.train.images[:, 0, 0, 0].long(), 100 + task.train.labels)
-    assert not set(task.origins_of(task.train)) & set(task.origins_of(task.test))
-
-
 @pytest.mark.parametrize(
-    "name", ["MNIST", "FashionMNIST", "KMNIST", "USPS", "SVHN", "CIFAR10", "CIFAR100", "STL10", "Omniglot"]
+    "name", ["MNIST", "FashionMNIST", "KMNIST", "USPS", "SVHN", "CIFAR10", "CIFAR100", "STL10"]
 )
 def test_missing_data_say_where_and_what_to_do(load: Any, tmp_path: Path, name: str) -> None:
     """Without the files the error names the data set, the folder, and what to do."""

@@ -10,12 +10,17 @@ Two engines compute the same numbers. `loop` goes from task to task with autogra
 step. `vmap` vectorises over tasks with vmap outermost (`vmap(grad(…))`): differentiating through a vmapped
 inner loop gives wrong gradients for normalisation weights on current torch (pytorch/functorch#534), so `vmap`
 recomputes a step to pull back.
+
+Methods whose adaptation is a formula instead of steps, such as a ridge regression on the support set, hand it
+over as a *solution*: a function of one task's parameters and support set, which the engine maps over tasks
+and differentiates.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,14 +30,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from learnforge.episodes import Labelled
+from learnforge.errors import StageError
 from learnforge.stages.meta.normalisation import EpisodeNorm, Policy, prepare_normalisation
 
 Parameters = Mapping[str, Tensor]
 
 
 class Rules:
-    """What one task's outputs and losses are. A meta-learner may have its own; these are the usual ones for
-    classification.
+    """What one task's outputs and losses are. A meta-learner may have its own; these are cross-entropy for
+    classes and the mean squared error for numbers.
     """
 
     def support_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -40,13 +46,13 @@ class Rules:
 
         Args:
             outputs: [image, output], the network's for the support set.
-            labels: [image], or [sample, column] for tasks whose targets have several columns.
+            labels: int64 [image], or float [sample, column] for tasks whose targets are numbers.
         """
-        return F.cross_entropy(outputs, labels)
+        return _usual_loss(outputs, labels)
 
     def query_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss that adapted parameters are judged by; arguments as for `support_loss`."""
-        return F.cross_entropy(outputs, labels)
+        return _usual_loss(outputs, labels)
 
     def predict(self, engine: Engine, parameters: Parameters, support: Labelled, images: Tensor) -> Tensor:
         """Return one task's outputs for its query images, [image, output]: by default the adapted network's.
@@ -77,8 +83,17 @@ class FastWeights:
         return {name: t if self.is_shared else t[task] for name, t in self.tensors.items()}
 
     def moved(self, gradients: Parameters, rates: float | Parameters) -> FastWeights:
-        """Return theta - rate · gradient; rates may differ by parameter."""
-        return FastWeights({n: t - _rate(rates, n) * gradients[n] for n, t in self.tensors.items()})
+        """Return theta - rate · gradient, where there is one; rates may differ by parameter."""
+        tasks = len(next(iter(gradients.values())))
+        return FastWeights(
+            {
+                name: t - _rate(rates, name) * gradients[name] if name in gradients else self._own(t, tasks)
+                for name, t in self.tensors.items()
+            }
+        )
+
+    def _own(self, tensor: Tensor, tasks: int) -> Tensor:
+        return tensor.expand(tasks, *tensor.shape) if self.is_shared else tensor
 
 
 @frozen(eq=False)
@@ -86,10 +101,10 @@ class Step:
     """The support gradient of every task, and what is needed to pull a gradient back through it.
 
     Args:
-        gradients: {name: [task, …]}, detached.
+        gradients: {name: [task, …]}, detached, of the parameters that were asked for.
         losses: Support loss of each task, [task], detached.
-        hessian_vector: From {name: [task, …]} to the product of each task's Hessian with it, of the same
-            shapes.
+        hessian_vector: From {name: [task, …]} of those parameters to the product of each task's Hessian with
+            it, for all parameters.
     """
 
     gradients: dict[str, Tensor]
@@ -98,7 +113,7 @@ class Step:
 
     def pull_back(self, cotangent: Parameters, rates: float | Parameters) -> dict[str, Tensor]:
         """Return v - H (r v): the gradient before the step theta - r · g(theta), from the one after it."""
-        product = self.hessian_vector({name: _rate(rates, name) * t for name, t in cotangent.items()})
+        product = self.hessian_vector({n: _rate(rates, n) * cotangent[n] for n in self.gradients})
         return {name: t - product[name] for name, t in cotangent.items()}
 
 
@@ -117,6 +132,11 @@ class Judgement:
     accuracies: Tensor
 
 
+Solution = Callable[["Engine", Parameters, Labelled], Mapping[str, Tensor]]
+"""From the engine, one task's parameters and its support set to that task's adapted parameters of the
+network, differentiably. May read further entries of the parameters; does not hand them on."""
+
+
 class Engine(ABC):
     """Computes the passes of one network. Buffers, such as running statistics, are read and never changed.
 
@@ -124,6 +144,10 @@ class Engine(ABC):
         network: Any module; a copy of it is used.
         policy: Whose batch statistics normalise the query.
         rules: Losses and predictions of a task; the usual ones by default.
+
+    Attributes:
+        names: The network's parameters.
+        progress: Share of the meta-training that is done, in [0, 1); 1 outside of it.
     """
 
     def __init__(self, network: nn.Module, policy: Policy, rules: Rules | None = None):
@@ -133,6 +157,7 @@ class Engine(ABC):
         self._norms = [m for m in self._network.modules() if isinstance(m, EpisodeNorm)]
         self._buffers = dict(self._network.named_buffers())
         self.names = tuple(name for name, _ in self._network.named_parameters())
+        self.progress = 1.0
 
     def forward(self, parameters: Parameters, images: Tensor, reference: int | None = None) -> Tensor:
         """Run one task's network: [image, …] to [image, output].
@@ -144,13 +169,50 @@ class Engine(ABC):
         """
         for norm in self._norms:
             norm.reference = reference
-        outputs: Tensor = functional_call(self._network, (dict(parameters), self._buffers), (images,))
+        own = {name: parameters[name] for name in self.names}
+        outputs: Tensor = functional_call(self._network, (own, self._buffers), (images,))
         return outputs
+
+    @cached_property
+    def head(self) -> str:
+        """Name of the linear layer that gives the outputs.
+
+        Raises:
+            StageError: The network ends in another layer.
+        """
+        layers = [(n, m) for n, m in self._network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+        name, layer = layers[-1] if layers else ("", self._network)
+        if not isinstance(layer, nn.Linear) or layer.bias is None:
+            raise StageError(
+                f"the network must end in a linear layer with a bias for its head to be adapted alone, the "
+                f"last layer of {type(self._network).__name__} is {name!r}, {layer}"
+            )
+        return name
+
+    def embed(self, parameters: Parameters, images: Tensor) -> Tensor:
+        """Return what goes into the head: one task's images to [image, feature]."""
+        seen: list[Tensor] = []
+        hook = self._network.get_submodule(self.head).register_forward_pre_hook(
+            lambda layer, given: seen.append(given[0])
+        )
+        try:
+            self.forward(parameters, images, len(images))
+        finally:
+            hook.remove()
+        return seen[0]
 
     def query_outputs(self, parameters: Parameters, support: Tensor, query: Tensor) -> Tensor:
         """Return the network's outputs for one task's query images, normalised as the policy says."""
-        if self.policy != "support" or not self._norms:
+        if self.policy not in ("support", "per-query") or not self._norms:
             return self.forward(parameters, query)
+        if self.policy == "per-query":
+
+            def judge_one(image: Tensor) -> Tensor:
+                together = torch.cat([support, image[None]])
+                return self.forward(parameters, together, len(together))[-1]
+
+            outputs: Tensor = vmap(judge_one)(query)
+            return outputs
         together = torch.cat([support, query])
         return self.forward(parameters, together, len(support))[len(support) :]
 
@@ -161,22 +223,59 @@ class Engine(ABC):
         return self.rules.predict(self, parameters, Labelled(support, labels), images)
 
     def _query_loss(
-        self, parameters: Parameters, support: Tensor, support_labels: Tensor, images: Tensor, labels: Tensor
+        self,
+        solution: Solution | None,
+        parameters: Parameters,
+        support: Tensor,
+        support_labels: Tensor,
+        images: Tensor,
+        labels: Tensor,
     ) -> tuple[Tensor, Tensor]:
+        if solution is not None:
+            parameters = solution(self, parameters, Labelled(support, support_labels))
         outputs = self._predict(parameters, support, support_labels, images)
         return self.rules.query_loss(outputs, labels), outputs
 
     @abstractmethod
-    def step(self, weights: FastWeights, support: Labelled) -> Step:
-        """Compute the support gradient of every task, ready to be pulled back through."""
+    def step(self, weights: FastWeights, support: Labelled, names: Collection[str] | None = None) -> Step:
+        """Compute the support gradient of every task, ready to be pulled back through.
+
+        Args:
+            weights: Where the gradient is taken.
+            support: What the loss is of.
+            names: Parameters that adapt; all of them by default.
+        """
 
     @abstractmethod
-    def judge(self, weights: FastWeights, support: Labelled, query: Labelled) -> Judgement:
-        """Compute loss, accuracy and gradient of every task's query set at its adapted parameters."""
+    def judge(
+        self, weights: FastWeights, support: Labelled, query: Labelled, solution: Solution | None = None
+    ) -> Judgement:
+        """Compute loss, accuracy and gradient of every task's query set at its adapted parameters.
+
+        Args:
+            weights: The adapted parameters, or where there is a solution what it starts from; the gradient is
+                with respect to these.
+            support: What the tasks were adapted to.
+            query: What they are judged on.
+            solution: Adapts by a formula, through which the gradient goes.
+        """
+
+    @abstractmethod
+    def solve(self, weights: FastWeights, support: Labelled, solution: Solution) -> FastWeights:
+        """Return what a solution makes of every task's parameters and support set, without gradient."""
 
     @abstractmethod
     def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
         """Return the outputs for every task's query images: [task, image, output], without gradient."""
+
+    def accuracies(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the share of right classes of each task, [task]; NaN where targets are numbers.
+
+        Args:
+            outputs: [task, image, output].
+            labels: [task, image], or [task, sample, column].
+        """
+        return _accuracy(outputs, labels)
 
     def measure_statistics(self, parameters: Parameters, images: Tensor) -> dict[str, Tensor]:
         """Return the buffers that make an ordinary network, in eval mode, normalise as the policy does.
@@ -199,19 +298,20 @@ class Engine(ABC):
 class LoopEngine(Engine):
     """One task after the other, with autograd."""
 
-    def step(self, weights: FastWeights, support: Labelled) -> Step:
+    def step(self, weights: FastWeights, support: Labelled, names: Collection[str] | None = None) -> Step:
         tasks = len(support.labels)
+        asked = [name for name in weights.tensors if names is None or name in names]
         leaves, losses, gradients = [], [], []
         for task in range(tasks):
             theta = {name: t.detach().requires_grad_() for name, t in weights.of(task).items()}
             with torch.enable_grad():
                 loss = self._support_loss(theta, support.images[task], support.labels[task])
                 found = torch.autograd.grad(
-                    loss, list(theta.values()), create_graph=True, materialize_grads=True
+                    loss, [theta[name] for name in asked], create_graph=True, materialize_grads=True
                 )
             leaves.append(theta)
             losses.append(loss.detach())
-            gradients.append(dict(zip(theta, found, strict=True)))
+            gradients.append(dict(zip(asked, found, strict=True)))
 
         def hessian_vector(cotangent: Parameters) -> dict[str, Tensor]:
             return _stack(
@@ -227,17 +327,27 @@ class LoopEngine(Engine):
             hessian_vector,
         )
 
-    def judge(self, weights: FastWeights, support: Labelled, query: Labelled) -> Judgement:
+    def judge(
+        self, weights: FastWeights, support: Labelled, query: Labelled, solution: Solution | None = None
+    ) -> Judgement:
         gradients, losses, accuracies = [], [], []
         for task in range(len(query.labels)):
             theta = {name: t.detach().requires_grad_() for name, t in weights.of(task).items()}
             with torch.enable_grad():
-                loss, outputs = self._query_loss(theta, *_one(support, task), *_one(query, task))
+                loss, outputs = self._query_loss(solution, theta, *_one(support, task), *_one(query, task))
                 found = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
             gradients.append(dict(zip(theta, found, strict=True)))
             losses.append(loss.detach())
             accuracies.append(_accuracy(outputs.detach(), query.labels[task]))
         return Judgement(_stack(gradients), torch.stack(losses), torch.stack(accuracies))
+
+    def solve(self, weights: FastWeights, support: Labelled, solution: Solution) -> FastWeights:
+        with torch.no_grad():
+            found = [
+                solution(self, weights.of(task), Labelled(*_one(support, task)))
+                for task in range(len(support.labels))
+            ]
+        return FastWeights(_stack(found))
 
     def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
         with torch.no_grad():
@@ -252,17 +362,21 @@ class LoopEngine(Engine):
 class VmapEngine(Engine):
     """All tasks at once, vmap outermost."""
 
-    def step(self, weights: FastWeights, support: Labelled) -> Step:
+    def step(self, weights: FastWeights, support: Labelled, names: Collection[str] | None = None) -> Step:
         theta = dict(weights.tensors)
         axis = None if weights.is_shared else 0
+        asked = [name for name in theta if names is None or name in names]
 
         def gradient(parameters: Parameters, images: Tensor, labels: Tensor) -> Any:
-            return torch.func.grad_and_value(self._support_loss)(parameters, images, labels)
+            def loss(moving: Parameters) -> Tensor:
+                return self._support_loss({**parameters, **moving}, images, labels)
+
+            return torch.func.grad_and_value(loss)({name: parameters[name] for name in asked})
 
         def product(parameters: Parameters, vector: Parameters, images: Tensor, labels: Tensor) -> Any:
             def slope(at: Parameters) -> Tensor:
-                found = grad(self._support_loss)(at, images, labels)
-                return torch.stack([(found[name] * vector[name]).sum() for name in found]).sum()
+                found, _ = gradient(at, images, labels)
+                return torch.stack([(found[name] * vector[name]).sum() for name in asked]).sum()
 
             return grad(slope)(parameters)
 
@@ -274,12 +388,24 @@ class VmapEngine(Engine):
         gradients, losses = vmap(gradient, in_dims=(axis, 0, 0))(theta, support.images, support.labels)
         return Step(gradients, losses, hessian_vector)
 
-    def judge(self, weights: FastWeights, support: Labelled, query: Labelled) -> Judgement:
+    def judge(
+        self, weights: FastWeights, support: Labelled, query: Labelled, solution: Solution | None = None
+    ) -> Judgement:
         axis = None if weights.is_shared else 0
-        run = vmap(torch.func.grad_and_value(self._query_loss, has_aux=True), in_dims=(axis, 0, 0, 0, 0))
+        loss = partial(self._query_loss, solution)
+        run = vmap(torch.func.grad_and_value(loss, has_aux=True), in_dims=(axis, 0, 0, 0, 0))
         pairs = (support.images, support.labels, query.images, query.labels)
         gradients, (losses, outputs) = run(dict(weights.tensors), *pairs)
         return Judgement(gradients, losses, _accuracy(outputs, query.labels))
+
+    def solve(self, weights: FastWeights, support: Labelled, solution: Solution) -> FastWeights:
+        def adapt(parameters: Parameters, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+            return solution(self, parameters, Labelled(images, labels))
+
+        axis = None if weights.is_shared else 0
+        with torch.no_grad():
+            run = vmap(adapt, in_dims=(axis, 0, 0))
+            return FastWeights(run(dict(weights.tensors), support.images, support.labels))
 
     def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
         axis = None if weights.is_shared else 0
@@ -305,6 +431,12 @@ def _differentiable_twice(network: nn.Module) -> nn.Module:
     for name in found:
         network.set_submodule(name, _HardSigmoid())
     return network
+
+
+def _usual_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    if labels.is_floating_point():
+        return F.mse_loss(outputs, labels)
+    return F.cross_entropy(outputs, labels)
 
 
 def _rate(rates: float | Parameters, name: str) -> Any:

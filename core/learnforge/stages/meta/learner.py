@@ -45,6 +45,10 @@ class MetaLearner(Rules, ABC):
     takes_steps: ClassVar[bool] = True
     """Whether `adapt` moves the parameters; False for a method whose `predict` compares images instead."""
 
+    computes_head: ClassVar[bool] = False
+    """Whether `adapt` makes a head of as many outputs as the episode has ways, so that meta-training may have
+    other ways than adaptation."""
+
     @abstractmethod
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         """Return the meta-gradient of a batch of episodes, averaged over tasks.

@@ -5,6 +5,8 @@ the score.
   network must.
 - `transductive`: the query batch's own, as MAML's authors do. The query images see each other, which helps,
   and which a deployed network cannot do.
+- `per-query`: those of the support set and the one query image together, as Reptile's authors do where they
+  judge without transduction. Every query image is a pass of its own with the whole support set.
 - `running`: the running statistics that the network came with.
 
 Reference:
@@ -23,8 +25,8 @@ from torch import Tensor, nn
 
 from learnforge.errors import StageError
 
-Policy = Literal["support", "transductive", "running"]
-POLICIES: tuple[Policy, ...] = ("support", "transductive", "running")
+Policy = Literal["support", "transductive", "per-query", "running"]
+POLICIES: tuple[Policy, ...] = ("support", "transductive", "per-query", "running")
 
 
 class EpisodeNorm(nn.Module):

@@ -4,12 +4,13 @@ adaptation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import asdict, evolve, field, frozen
-from attrs.validators import ge, gt, in_, optional
+from attrs.validators import ge, gt, in_, lt, optional
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, Provenance, trained_on
@@ -43,13 +44,20 @@ class MetaStage(Stage):
         fresh: Start from fresh weights of the source's network, not those it comes with. Weights that were
             trained to tell some classes apart can be a worse start for learning others.
         episodes: Ways, shots and queries of an episode.
+        train_ways: Ways in meta-training; as in `episodes` by default. Only methods that compute their head
+            can have others.
+        train_shots: Shots in meta-training; as in `episodes` by default.
         train_queries: Queries of each class in meta-training; as in `episodes` by default. Fewer are faster.
         iterations: Outer steps, from 0.
         tasks: Episodes in an outer step.
         optimizer: Outer optimizer: `adam`, `adamw` or `sgd`.
-        learning_rate: Outer learning rate at the start; it falls to 0 as a cosine.
+        momentum: Momentum of `sgd`, in [0, 1).
+        learning_rate: Outer learning rate at the start.
+        schedule: Its course: `cosine` or `linear` to 0, `constant`, or `step` by a tenth at half and three
+            quarters of the iterations.
         clip_norm: Largest norm of the meta-gradient.
-        normalisation: Whose batch statistics normalise the query: `support`, `transductive` or `running`.
+        normalisation: Whose batch statistics normalise the query: `support`, `transductive`, `per-query` or
+            `running`.
         engine: `loop` (task by task) or `vmap` (all tasks at once); the same numbers up to rounding.
         validation_episodes: Episodes of the validation split to judge by at the end; 0 for none.
         test_episodes: Episodes of the test split to report on, at least 400.
@@ -60,13 +68,19 @@ class MetaStage(Stage):
     source: Reference = plugin_field("model", default=None, reference=True, key="from")
     fresh: bool = False
     episodes: EpisodeShape = EpisodeShape()
+    train_ways: int | None = field(default=None, validator=optional(ge(2)))
+    train_shots: int | None = field(default=None, validator=optional(ge(1)))
     train_queries: int | None = field(default=None, validator=optional(ge(1)))
     iterations: int = field(default=300, validator=ge(0))
     tasks: int = field(default=8, validator=ge(1))
     optimizer: Literal["adam", "adamw", "sgd"] = field(
         default="adam", validator=in_(("adam", "adamw", "sgd"))
     )
+    momentum: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
     learning_rate: float = field(default=2e-3, validator=gt(0.0))
+    schedule: Literal["constant", "cosine", "linear", "step"] = field(
+        default="cosine", validator=in_(("constant", "cosine", "linear", "step"))
+    )
     clip_norm: float = field(default=10.0, validator=gt(0.0))
     normalisation: Policy = field(default="support", validator=in_(POLICIES))
     engine: Literal["loop", "vmap"] = field(default="loop", validator=in_(tuple(ENGINES)))
@@ -75,6 +89,7 @@ class MetaStage(Stage):
     allow_seen: bool = False
 
     kind: ClassVar[str] = "meta"
+    forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
     method_kind: ClassVar[str] = "meta-learner"
     method_base: ClassVar[type] = MetaLearner
 
@@ -106,9 +121,17 @@ class MetaStage(Stage):
         return problems + self._check_episodes(task)
 
     def _check_episodes(self, task: Task) -> list[Problem]:
-        """Find splits that are too small for the episodes that will be drawn from them."""
+        """Find episodes that do not suit the method or the task, and splits that are too small for them."""
+        if self.train_ways not in (None, self.episodes.ways) and not self.method.computes_head:
+            words = (
+                f"must be the episodes' {self.episodes.ways} for {spell(self.method)['use']}, whose head "
+                f"has an output for each way, got {self.train_ways}"
+            )
+            return [Problem("train_ways", words)]
         if task.episodes is not None:
             return []
+        if self.episodes.ways < 2:
+            return [Problem("episodes.ways", "must be at least 2 to tell classes apart, got 1")]
         wanted = {"train": self._train_shape, "test": self.episodes}
         if self.validation_episodes:
             wanted["validation"] = self.episodes
@@ -117,7 +140,12 @@ class MetaStage(Stage):
 
     @property
     def _train_shape(self) -> EpisodeShape:
-        return evolve(self.episodes, queries=self.train_queries or self.episodes.queries)
+        shape = self.episodes
+        return EpisodeShape(
+            self.train_ways or shape.ways,
+            self.train_shots or shape.shots,
+            self.train_queries or shape.queries,
+        )
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         stand_in = evolve(inputs["source"], task=self._info(task.info), weights=None)
@@ -129,7 +157,11 @@ class MetaStage(Stage):
         return evolve(self, validation_episodes=0, allow_seen=True)
 
     def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        return {**super().measured(metrics), "accuracy": metrics["test"]["after"]}
+        after = metrics["test"]["after"]
+        return {
+            **super().measured(metrics),
+            "accuracy": after if metrics["measure"] == "accuracy" else -after,
+        }
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         source = inputs["source"]
@@ -150,6 +182,7 @@ class MetaStage(Stage):
         meta = {**parameters, **extra}
         metrics: dict[str, Any] = {"ways": self.episodes.ways, "shots": self.episodes.shots}
         metrics |= {"normalisation": self.normalisation, "seen_upstream": sorted(seen)}
+        metrics["measure"] = "accuracy" if task.info.form == "classification" else "loss"
         if self.validation_episodes:
             metrics["validation"] = self._evaluate(engine, meta, here, context, "validation")
         metrics["test"] = self._evaluate(engine, meta, here, context, "test")
@@ -198,7 +231,14 @@ class MetaStage(Stage):
         """Run the outer loop on `parameters` and `extra`, in place, going on from a checkpoint."""
         source = episode_source(task, "train", self._train_shape, context.device)
         leaves = {name: t.requires_grad_() for name, t in (parameters | extra).items()}
-        settings = Train(optimizer=self.optimizer, learning_rate=self.learning_rate, weight_decay=0.0)
+        settings = Train(
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=0.0,
+            momentum=self.momentum,
+            nesterov=self.momentum > 0,
+            schedule=self.schedule,
+        )
         optimizer = make_optimizer([{"params": list(leaves.values())}], settings, context.plugins)
         history = _Progressing(leaves, optimizer, context.checkpoint("meta"), context)
         block = max(1, self.iterations // BLOCKS)
@@ -208,6 +248,7 @@ class MetaStage(Stage):
                     group["lr"] = self.learning_rate * settings.rate(history.iteration, self.iterations, 1)
                 numbers = torch.arange(self.tasks) + history.iteration * self.tasks
                 episodes = source.draw(context.derive("train"), numbers)
+                engine.progress = history.iteration / self.iterations
                 with seeded(context.derive("iteration", history.iteration)):
                     found = self.method.gradient(engine, {n: p.detach() for n, p in leaves.items()}, episodes)
                 for name, leaf in leaves.items():
@@ -215,6 +256,7 @@ class MetaStage(Stage):
                 nn.utils.clip_grad_norm_(list(leaves.values()), self.clip_norm)
                 optimizer.step()
                 tracker.advance(history.note(found, block, self.iterations))
+        engine.progress = 1.0
         for leaf in leaves.values():
             leaf.requires_grad_(False)
         return history.entries
@@ -222,8 +264,8 @@ class MetaStage(Stage):
     def _evaluate(
         self, engine: Engine, meta: Mapping[str, Tensor], task: Task, context: Context, name: str
     ) -> dict[str, Any]:
-        """Judge adaptation on many episodes: accuracy after 0, 1, … steps, each with its 95 % confidence
-        interval.
+        """Judge adaptation on many episodes: accuracy, or the loss where targets are numbers, after 0, 1, …
+        steps, each with its 95 % confidence interval.
         """
         source = episode_source(task, name, self.episodes, context.device)
         count = self.test_episodes if name == "test" else self.validation_episodes
@@ -235,11 +277,11 @@ class MetaStage(Stage):
                 steps = self.method.adapt(engine, meta, episodes.support)
                 query = episodes.query(steps[-1].tensors)
                 outputs = [engine.predict(weights, episodes.support, query) for weights in steps]
-                rows.append(torch.stack([(o.argmax(2) == query.labels).double().mean(1) for o in outputs]))
+                rows.append(torch.stack([self._judge(o, query.labels) for o in outputs]))
                 tracker.advance()
-        accuracy = torch.cat(rows, 1).cpu()  # [steps + 1, episode]
-        mean = accuracy.mean(1)
-        interval = 1.96 * accuracy.std(1) / count**0.5
+        scores = torch.cat(rows, 1).cpu()  # [steps + 1, episode]
+        mean = scores.mean(1)
+        interval = 1.96 * scores.std(1) / count**0.5
         return {
             "episodes": count,
             "before": float(mean[0]),
@@ -248,6 +290,12 @@ class MetaStage(Stage):
             "after_interval": float(interval[-1]),
             "by_step": [[float(m), float(i)] for m, i in zip(mean, interval, strict=True)],
         }
+
+    def _judge(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the accuracy of each task, [task], or its loss where targets are numbers."""
+        if labels.is_floating_point():
+            return torch.stack([self.method.query_loss(*own) for own in zip(outputs, labels, strict=True)])
+        return (outputs.argmax(2) == labels).double().mean(1)
 
 
 class _Progressing:
@@ -283,11 +331,12 @@ class _Progressing:
         is_bad = ~losses.isfinite()
         if bool(is_bad.any()):
             raise DivergedError(self.iteration - len(losses) + int(is_bad.int().argmax()) + 1, 1, 1)
-        entry = {
-            "epoch": self.iteration,
-            "loss": float(losses.mean()),
-            "accuracy": float(torch.stack(self._accuracies).mean()),
-        }
+        entry = {"epoch": self.iteration, "loss": float(losses.mean())}
+        words = f"loss {entry['loss']:.3f}"
+        accuracy = float(torch.stack(self._accuracies).mean())
+        if math.isfinite(accuracy):  # where targets are numbers there is none
+            entry["accuracy"] = accuracy
+            words += f", accuracy after adaptation {accuracy:.1%}"
         self._losses, self._accuracies = [], []
         self.entries.append(entry)
         self.context.emit(
@@ -296,7 +345,7 @@ class _Progressing:
             metrics={"part": "meta", "epochs": iterations, **entry},
         )
         self.checkpoint.save(self._state, final=self.iteration == iterations)
-        return f"loss {entry['loss']:.3f}, accuracy after adaptation {entry['accuracy']:.1%}"
+        return words
 
     def _state(self) -> dict[str, Any]:
         return {
