@@ -304,7 +304,7 @@ def _meta_section(stage: StageSummary) -> Section:
     seen = ", ".join(m["seen_upstream"])
     words = (
         f"{m['ways']}-way {m['shots']}-shot, {m['measure']}, mean and 95 % confidence interval over "
-        f"episodes, batch statistics: {m['normalisation']}. Test classes that an "
+        f"episodes, batch statistics: {m['normalisation']}, engine: {m['engine']}. Test classes that an "
         f"earlier stage was trained on: {seen or 'none'}."
     )
     return Section(

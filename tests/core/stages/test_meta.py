@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,8 +33,9 @@ from learnforge import (
 from learnforge import context as context_module
 from learnforge.artifact import Provenance, from_model, from_module
 from learnforge.episodes import ImageEpisodes
-from learnforge.stages.meta import POLICIES, MetaStage, adapt_artifact
-from learnforge.stages.meta.engine import ENGINES, LoopEngine
+from learnforge.stages.meta import POLICIES, MetaStage, adapt_artifact, roads
+from learnforge.stages.meta.engine import LoopEngine
+from learnforge.stages.meta.roads import ENGINES
 
 MakeContext = Callable[..., Context]
 Parameters = Mapping[str, Tensor]
@@ -166,11 +168,18 @@ def maml() -> Callable[..., Any]:
 # Every policy matters to batch normalisation alone
 CASES = [("batch", policy) for policy in POLICIES]
 CASES += [("group", "support"), ("none", "support")]
+RUNS = [
+    (name, norm, policy)
+    for name in ENGINES
+    for norm, policy in CASES
+    if name != "chain" or (norm != "group" and policy in ("support", "transductive"))
+]
+"""Engines with what they can compute."""
+BATCH_RUNS = [(name, policy) for name, norm, policy in RUNS if norm == "batch"]
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(("name", "norm", "policy"), RUNS)
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize(("norm", "policy"), CASES)
 def test_the_meta_gradient_is_that_of_plain_autograd(
     norm: str, policy: Any, steps: int, name: str, maml: Any
 ) -> None:
@@ -187,8 +196,7 @@ def test_the_meta_gradient_is_that_of_plain_autograd(
     assert found.losses.shape == found.accuracies.shape == (TASKS,)
 
 
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize(("norm", "policy"), CASES)
+@pytest.mark.parametrize(("name", "norm", "policy"), RUNS)
 def test_the_meta_gradient_is_a_finite_difference(norm: str, policy: Any, name: str, maml: Any) -> None:
     """Along a random direction it equals the central difference of the loss after adaptation."""
     network = make_network(norm)
@@ -221,8 +229,7 @@ def test_first_order_leaves_the_hessians_out(name: str, maml: Any) -> None:
     assert not torch.allclose(full["4.weight"], found["4.weight"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize(("norm", "policy"), CASES)
+@pytest.mark.parametrize(("name", "norm", "policy"), RUNS)
 def test_step_judge_and_predict_are_what_autograd_says(norm: str, policy: Any, name: str) -> None:
     """Gradients, losses and outputs of every task, shared or its own parameters, equal a plain loop's."""
     network, episodes = make_network(norm), make_episodes()
@@ -307,8 +314,9 @@ def test_a_step_of_some_parameters_is_that_part_of_the_whole(name: str) -> None:
     assert_close({n: t[1] for n, t in part.pull_back(cotangent, RATE).items()}, expected)
 
 
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("name", "policy"), [(name, policy) for name, norm, policy in RUNS if norm == "batch"]
+)
 def test_a_solution_is_differentiated_through(name: str, policy: Any) -> None:
     """Where a formula of the support set adapts, the query gradient goes through it: it is the finite
     difference of the query loss; and `solve` gives what it made.
@@ -342,7 +350,7 @@ def test_networks_with_hard_sigmoids_have_second_derivatives(maml: Any) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Hardsigmoid(), nn.Linear(8, 2)).double()
     images = 3 * torch.randn(5, 1, 8, 8, dtype=torch.float64)
-    for engine in (kind(network, "transductive") for kind in ENGINES.values()):
+    for engine in (ENGINES[name](network, "transductive") for name in ("loop", "vmap")):
         parameters = {name: p.detach() for name, p in network.named_parameters()}
         torch.testing.assert_close(engine.forward(parameters, images), network(images))
         support = Labelled(images[None], torch.tensor([[0, 1, 0, 1, 0]]))
@@ -360,8 +368,9 @@ def test_an_integer_rate_is_a_rate(maml: Any) -> None:
     assert torch.equal(one.losses, other.losses)
 
 
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("policy", ["support", "transductive", "running"])
+@pytest.mark.parametrize(
+    ("name", "policy"), [(name, policy) for name, norm, policy in RUNS if norm == "batch"]
+)
 def test_nothing_that_an_engine_is_given_changes(name: str, policy: Any, maml: Any) -> None:
     """Meta-parameters, the network and its buffers, and its mode stay as they are."""
     network = make_network("batch").train()
@@ -462,6 +471,7 @@ def make_stage(maml: Any) -> Callable[..., MetaStage]:
             "episodes": EpisodeShape(3, 2, 3),
             "iterations": 6,
             "tasks": 2,
+            "engine": "loop",
             "validation_episodes": 10,
             "test_episodes": 20,
         }
@@ -605,15 +615,68 @@ def test_no_adaptation_is_the_identity(
     assert test["before"] == test["after"]
 
 
-def test_both_engines_train_the_same(
+def test_all_engines_train_the_same(
     few: Task, source: dict[str, Artifact], make_stage: Any, make_context: Any
 ) -> None:
-    """`loop` and `vmap` end with the same weights, up to rounding."""
-    first, second = (
-        make_stage(engine=name, optimizer="sgd", iterations=3).run(few, source, make_context(None)).weights
-        for name in ENGINES
-    )
-    assert all(torch.allclose(tensor, second[name], atol=1e-4) for name, tensor in first.items())
+    """All end with the same weights, up to rounding, and the artifact names its own."""
+    ends = {}
+    for name in ENGINES:
+        stage = make_stage(engine=name, optimizer="sgd", iterations=3)
+        artifact = stage.run(few, source, make_context(None))
+        assert artifact.metrics["engine"] == artifact.adapter_options["engine"] == name
+        ends[name] = artifact.weights
+    for weights in ends.values():
+        assert all(torch.allclose(tensor, weights[name], atol=1e-4) for name, tensor in ends["loop"].items())
+
+
+def test_the_fastest_engine_is_taken_and_kept(
+    few: Task,
+    source: dict[str, Artifact],
+    make_stage: Any,
+    make_context: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With `auto` all engines are tried and the fastest trains; a resumed stage goes on with it, though
+    another would be faster by now.
+    """
+    speeds = {"loop": 3.0, "vmap": 1.0, "chain": 2.0}
+    tried: list[str] = []
+
+    def timed(work: Callable[[Engine], Any], engine: Engine) -> float:
+        tried.append(next(name for name, kind in ENGINES.items() if type(engine) is kind))
+        return speeds[tried[-1]]
+
+    def stop(event: str, metrics: dict[str, Any], **data: Any) -> None:
+        if metrics["epoch"] == 2:
+            raise CutError
+
+    monkeypatch.setattr(roads, "_timed", timed)
+    monkeypatch.setattr(context_module, "CHECKPOINT_SECONDS", 0)
+    stage = make_stage(engine="auto", iterations=2)
+    with pytest.raises(CutError):
+        stage.run(few, source, make_context(tmp_path, emit=stop))
+    assert set(tried) == set(ENGINES)
+    speeds["loop"] = 0.1
+    assert stage.run(few, source, make_context(tmp_path)).metrics["engine"] == "vmap"
+
+
+def test_engines_that_cannot_are_left_out(maml: Any) -> None:
+    """A network that is no chain is timed with the others; what fails with the loop is raised."""
+    network, episodes = make_network("group"), make_episodes()
+    theta = {name: p.detach() for name, p in network.named_parameters()}
+    method = maml()
+    found = roads.time_engines(network, "support", method, lambda e: method.gradient(e, theta, episodes))
+    assert set(found) == {"loop", "vmap"}
+    with pytest.raises(RuntimeError, match="size"):
+        roads.time_engines(network, "support", method, lambda e: method.gradient(e, theta, wide()))
+
+
+def wide() -> ImageEpisodes:
+    """Episodes of two channels, which the network cannot take."""
+    episodes = make_episodes()
+    parts = (Labelled(e.images.repeat(1, 1, 2, 1, 1), e.labels) for e in (episodes.support, episodes.queries))
+    return ImageEpisodes(*parts, episodes.classes)
 
 
 def test_meta_training_cut_off_in_any_block_goes_on(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import ImageEpisodes, Labelled, MetaGradient
-from learnforge.stages.meta.engine import ENGINES, Engine, Rules
+from learnforge.stages.meta.engine import Engine, Rules
+from learnforge.stages.meta.roads import ENGINES
 
 
 class Slope(nn.Module):
@@ -39,7 +40,7 @@ def points(*points: tuple[float, float]) -> Labelled:
     return Labelled(both[:, :1, None], both[:, 1:])
 
 
-@pytest.fixture(params=sorted(ENGINES))
+@pytest.fixture(params=["loop", "vmap"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Both engines, on the network y = w x with squared errors."""
     return ENGINES[request.param](Slope(), "support", Squares())

@@ -12,7 +12,8 @@ from torch import nn
 
 from learnforge import ImageEpisodes, Labelled, Plugins, RecipeError
 from learnforge.options import build
-from learnforge.stages.meta.engine import ENGINES, Engine
+from learnforge.stages.meta.engine import Engine
+from learnforge.stages.meta.roads import ENGINES
 
 
 @pytest.fixture

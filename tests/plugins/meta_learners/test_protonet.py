@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import FastWeights, ImageEpisodes, Labelled, Plugins, StageError
-from learnforge.stages.meta.engine import ENGINES
+from learnforge.stages.meta.roads import ENGINES
 
 NAMES = sorted(ENGINES)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from learnforge import Labelled, Plugins, RecipeError
 from learnforge.options import build
-from learnforge.stages.meta.engine import ENGINES
+from learnforge.stages.meta.roads import ENGINES
 
 NAMES = sorted(ENGINES)
 

@@ -3,9 +3,10 @@ computes with.
 """
 
 from learnforge.stages.meta.adaptation import adapt_artifact
-from learnforge.stages.meta.engine import ENGINES, Engine, FastWeights, Step
+from learnforge.stages.meta.engine import Engine, FastWeights, Step
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, prepare_normalisation
+from learnforge.stages.meta.roads import ENGINES
 from learnforge.stages.meta.stage import MetaStage, learnforge_stages
 
 __all__ = [

@@ -11,8 +11,9 @@ from learnforge.episodes import EpisodeShape, EpisodeSource, ImageEpisodeSource,
 from learnforge.errors import ArtifactError
 from learnforge.evaluation import Normaliser
 from learnforge.plugins import Plugins
-from learnforge.stages.meta.engine import ENGINES, FastWeights
+from learnforge.stages.meta.engine import FastWeights
 from learnforge.stages.meta.normalisation import Policy
+from learnforge.stages.meta.roads import ENGINES
 from learnforge.task import MemorySplit, Split, Task
 
 

@@ -34,6 +34,8 @@ from learnforge.errors import StageError
 from learnforge.stages.meta.normalisation import EpisodeNorm, Policy, prepare_normalisation
 
 Parameters = Mapping[str, Tensor]
+CHUNK = 8
+"""Tasks that are computed at a time where they are vectorised; more would only need more memory."""
 
 
 class Rules:
@@ -381,11 +383,12 @@ class VmapEngine(Engine):
             return grad(slope)(parameters)
 
         def hessian_vector(cotangent: Parameters) -> dict[str, Tensor]:
-            run = vmap(product, in_dims=(axis, 0, 0, 0))
+            run = vmap(product, in_dims=(axis, 0, 0, 0), chunk_size=CHUNK)
             found: dict[str, Tensor] = run(theta, dict(cotangent), support.images, support.labels)
             return found
 
-        gradients, losses = vmap(gradient, in_dims=(axis, 0, 0))(theta, support.images, support.labels)
+        run = vmap(gradient, in_dims=(axis, 0, 0), chunk_size=CHUNK)
+        gradients, losses = run(theta, support.images, support.labels)
         return Step(gradients, losses, hessian_vector)
 
     def judge(
@@ -393,7 +396,8 @@ class VmapEngine(Engine):
     ) -> Judgement:
         axis = None if weights.is_shared else 0
         loss = partial(self._query_loss, solution)
-        run = vmap(torch.func.grad_and_value(loss, has_aux=True), in_dims=(axis, 0, 0, 0, 0))
+        slope = torch.func.grad_and_value(loss, has_aux=True)
+        run = vmap(slope, in_dims=(axis, 0, 0, 0, 0), chunk_size=CHUNK)
         pairs = (support.images, support.labels, query.images, query.labels)
         gradients, (losses, outputs) = run(dict(weights.tensors), *pairs)
         return Judgement(gradients, losses, _accuracy(outputs, query.labels))
@@ -404,18 +408,15 @@ class VmapEngine(Engine):
 
         axis = None if weights.is_shared else 0
         with torch.no_grad():
-            run = vmap(adapt, in_dims=(axis, 0, 0))
+            run = vmap(adapt, in_dims=(axis, 0, 0), chunk_size=CHUNK)
             return FastWeights(run(dict(weights.tensors), support.images, support.labels))
 
     def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
         axis = None if weights.is_shared else 0
         with torch.no_grad():
-            run = vmap(self._predict, in_dims=(axis, 0, 0, 0))
+            run = vmap(self._predict, in_dims=(axis, 0, 0, 0), chunk_size=CHUNK)
             outputs: Tensor = run(dict(weights.tensors), support.images, support.labels, query.images)
             return outputs
-
-
-ENGINES: dict[str, type[Engine]] = {"loop": LoopEngine, "vmap": VmapEngine}
 
 
 class _HardSigmoid(nn.Module):

@@ -23,9 +23,10 @@ from learnforge.plugins import spell
 from learnforge.randomness import seeded
 from learnforge.stages.measures import weigh
 from learnforge.stages.meta.adaptation import episode_source
-from learnforge.stages.meta.engine import ENGINES, Engine
+from learnforge.stages.meta.engine import Engine
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, Policy
+from learnforge.stages.meta.roads import ENGINES, time_engines
 from learnforge.stages.stage import Reference, Stage
 from learnforge.task import Task, TaskInfo
 from learnforge.training import Train, make_optimizer
@@ -58,7 +59,10 @@ class MetaStage(Stage):
         clip_norm: Largest norm of the meta-gradient.
         normalisation: Whose batch statistics normalise the query: `support`, `transductive`, `per-query` or
             `running`.
-        engine: `loop` (task by task) or `vmap` (all tasks at once); the same numbers up to rounding.
+        engine: `loop` (task by task), `vmap` (all tasks at once) or `chain` (all tasks at once, without
+            autograd, for chains of convolutions, batch normalisations, rectifiers, pooling and linear
+            layers); the same numbers up to rounding. `auto` tries them and takes the fastest, so another run
+            may differ in the last bits; the report names it.
         validation_episodes: Episodes of the validation split to judge by at the end; 0 for none.
         test_episodes: Episodes of the test split to report on, at least 400.
         allow_seen: Go on when test classes were seen by an ancestor, or are trained on here; the score is
@@ -83,7 +87,9 @@ class MetaStage(Stage):
     )
     clip_norm: float = field(default=10.0, validator=gt(0.0))
     normalisation: Policy = field(default="support", validator=in_(POLICIES))
-    engine: Literal["loop", "vmap"] = field(default="loop", validator=in_(tuple(ENGINES)))
+    engine: Literal["auto", "loop", "vmap", "chain"] = field(
+        default="auto", validator=in_(("auto", *ENGINES))
+    )
     validation_episodes: int = field(default=200, validator=ge(0))
     test_episodes: int = field(default=600, validator=ge(400))
     allow_seen: bool = False
@@ -174,14 +180,16 @@ class MetaStage(Stage):
         network = source.network(context.plugins, context.derive("source"), fresh_task)
         with seeded(context.derive("prepare")):
             network = self.method.prepare(network, source.task.outputs, self.episodes.ways).to(context.device)
-        engine = ENGINES[self.engine](network, self.normalisation, self.method)
         parameters, extra = self._initial(network, context)
-        history = self._train(engine, parameters, extra, here, context)
+        engine_name = self._choose_engine(network, parameters | extra, here, context)
+        engine = ENGINES[engine_name](network, self.normalisation, self.method)
+        history = self._train(engine, engine_name, parameters, extra, here, context)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(parameters[name])
         meta = {**parameters, **extra}
         metrics: dict[str, Any] = {"ways": self.episodes.ways, "shots": self.episodes.shots}
         metrics |= {"normalisation": self.normalisation, "seen_upstream": sorted(seen)}
+        metrics["engine"] = engine_name
         metrics["measure"] = "accuracy" if task.info.form == "classification" else "loss"
         if self.validation_episodes:
             metrics["validation"] = self._evaluate(engine, meta, here, context, "validation")
@@ -196,7 +204,7 @@ class MetaStage(Stage):
             adapter_options={
                 "meta_learner": spell(self.method),
                 "normalisation": self.normalisation,
-                "engine": self.engine,
+                "engine": engine_name,
                 "episodes": asdict(self.episodes),
             },
             metrics=metrics | {"history": {"meta": history}},
@@ -220,9 +228,29 @@ class MetaStage(Stage):
             )
         return parameters, extra
 
+    def _choose_engine(
+        self, network: nn.Module, meta: Mapping[str, Tensor], task: Task, context: Context
+    ) -> str:
+        """Return the engine's name: the one asked for, the one that training began with, or the fastest."""
+        if self.engine != "auto":
+            return self.engine
+        state = context.checkpoint("meta").load(context.device)
+        if state is not None:
+            return str(state["engine"])
+        source = episode_source(task, "train", self._train_shape, context.device)
+        episodes = source.draw(context.derive("train"), torch.arange(self.tasks))
+
+        def work(engine: Engine) -> None:
+            with seeded(context.derive("iteration", 0)):
+                self.method.gradient(engine, meta, episodes)
+
+        found = time_engines(network, self.normalisation, self.method, work)
+        return min(found, key=found.__getitem__)
+
     def _train(
         self,
         engine: Engine,
+        engine_name: str,
         parameters: dict[str, Tensor],
         extra: dict[str, Tensor],
         task: Task,
@@ -240,7 +268,7 @@ class MetaStage(Stage):
             schedule=self.schedule,
         )
         optimizer = make_optimizer([{"params": list(leaves.values())}], settings, context.plugins)
-        history = _Progressing(leaves, optimizer, context.checkpoint("meta"), context)
+        history = _Progressing(leaves, optimizer, context.checkpoint("meta"), context, engine_name)
         block = max(1, self.iterations // BLOCKS)
         with context.progress.track(f"{context.stage}: meta", self.iterations, history.iteration) as tracker:
             while history.iteration < self.iterations:
@@ -307,7 +335,9 @@ class _Progressing:
         optimizer: torch.optim.Optimizer,
         checkpoint: Checkpoint,
         context: Context,
+        engine: str,
     ):
+        self.engine = engine
         self.leaves, self.optimizer, self.checkpoint, self.context = leaves, optimizer, checkpoint, context
         self.iteration = 0
         self.entries: list[dict[str, Any]] = []
@@ -350,6 +380,7 @@ class _Progressing:
     def _state(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
+            "engine": self.engine,
             "parameters": {name: leaf.detach() for name, leaf in self.leaves.items()},
             "optimizer": self.optimizer.state_dict(),
             "history": self.entries,
