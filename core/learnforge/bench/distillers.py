@@ -17,8 +17,8 @@ import torch
 from attrs import asdict, evolve, frozen
 
 from learnforge.artifact import Artifact, load_artifact
-from learnforge.bench.entries import Entry, paired_gain, read_entries
-from learnforge.bench.jobs import Ledger, deviation, mean, run_jobs
+from learnforge.bench.entries import Entry, paired_gain, read_entries, spell_out
+from learnforge.bench.jobs import Ledger, deviation, load_task, mean, run_jobs
 from learnforge.bench.published import Published
 from learnforge.context import Context, Progress, choose_device
 from learnforge.errors import GapWarning, PlaceError, Problem, RecipeError
@@ -82,10 +82,7 @@ class Setting:
 
     def load_task(self) -> Task:
         """Read the task, once in a process."""
-        key = repr(self.task)
-        if key not in _TASKS:
-            _TASKS[key] = self.task.load()
-        return _TASKS[key]
+        return load_task(self.task)
 
     @property
     def teacher_folder(self) -> Path:
@@ -101,9 +98,6 @@ class Setting:
         inputs = {role: _print_of(self, role) for role in stage.describe_inputs()}
         data = {"stage": stage.fingerprint_data(), "inputs": inputs, "task": self.load_task().content}
         return {**data, "core": core_version(), "torch": torch.__version__, "device": self.device}
-
-
-_TASKS: dict[str, Task] = {}
 
 
 def _print_of(setting: Setting, role: str) -> Any:
@@ -162,11 +156,8 @@ def read_setting(
     data = {"run": {"name": "bench"}, "task": changes.get("task", table.pop("task", recipe.get("task")))}
     table |= {key: value for key, value in changes.items() if key != "task"}
     table |= {"baseline": False, "cache": "off"}
-    for key in ("task", "teacher", "student"):
-        place = data if key == "task" else table
-        value = place.get(key)
-        if isinstance(value, str) and value in plugins.names("task" if key == "task" else "model"):
-            place[key] = {"use": value}
+    data = spell_out(data, {"task": "task"}, plugins)
+    table = spell_out(table, {"teacher": "model", "student": "model"}, plugins)
     forms = {"teacher": (list,), "student": (list, Mapping)}
     wrong = [
         Problem(key, f"must be a single network here, got {table[key]!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -63,6 +63,22 @@ def read_entries(kind: str, texts: Sequence[str], plugins: Plugins) -> tuple[lis
     if problems:
         raise RecipeError(problems, f"{kind}s")
     return entries, left_out
+
+
+def spell_out(table: Mapping[str, Any], kinds: Mapping[str, str], plugins: Plugins) -> dict[str, Any]:
+    """Return a table in which names of methods stand as tables of their own, `conv4` as `{ use = "conv4" }`.
+
+    Args:
+        table: A recipe's table.
+        kinds: {key: kind of method that it takes}.
+        plugins: Know the names; what is no name of its kind stays, such as an artifact's folder.
+    """
+    names = {
+        key: {"use": table[key]}
+        for key, kind in kinds.items()
+        if isinstance(table.get(key), str) and table[key] in plugins.names(kind)
+    }
+    return {**table, **names}
 
 
 def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:

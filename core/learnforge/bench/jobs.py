@@ -15,6 +15,7 @@ import torch
 
 from learnforge.files import fingerprint
 from learnforge.plugins import Plugins
+from learnforge.task import Task, TaskSource
 from learnforge.workers import end_with_parent
 
 T = TypeVar("T")
@@ -53,8 +54,23 @@ class Ledger:
                 stream.write(json.dumps({"conditions": self.conditions, **result}) + "\n")
 
 
+_TASKS: dict[str, Task] = {}
+
+
+def load_task(source: TaskSource) -> Task:
+    """Read a task, once in a process."""
+    key = repr(source)
+    if key not in _TASKS:
+        _TASKS[key] = source.load()
+    return _TASKS[key]
+
+
 def run_jobs(
-    work: Callable[..., T], jobs: Sequence[tuple[Any, ...]], plugins: Plugins, workers: int
+    work: Callable[..., T],
+    jobs: Sequence[tuple[Any, ...]],
+    plugins: Plugins,
+    workers: int,
+    is_each_alone: bool = False,
 ) -> Iterator[T]:
     """Yield what `work(plugins, *job)` returns for each job, in the order in which they end.
 
@@ -63,9 +79,13 @@ def run_jobs(
         jobs: Its arguments, picklable.
         plugins: The plugins in use; workers load what is loaded here.
         workers: Processes with one thread each; each job runs in one of them.
+        is_each_alone: Give every job a process of its own, whose memory is that of the job.
     """
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, spawn, _start, (plugins,)) as pool:
+    jobs_of_a_process = 1 if is_each_alone else None
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, spawn, _start, (plugins,), max_tasks_per_child=jobs_of_a_process
+    ) as pool:
         futures = [pool.submit(_run, work, job) for job in jobs]
         try:
             for future in concurrent.futures.as_completed(futures):

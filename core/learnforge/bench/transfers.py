@@ -19,8 +19,8 @@ import torch
 from attrs import asdict, evolve, frozen
 
 from learnforge.artifact import Artifact, load_artifact
-from learnforge.bench.entries import Entry, paired_gain, read_entries, spread
-from learnforge.bench.jobs import Ledger, mean, run_jobs
+from learnforge.bench.entries import Entry, paired_gain, read_entries, spell_out, spread
+from learnforge.bench.jobs import Ledger, load_task, mean, run_jobs
 from learnforge.context import Context, Progress, choose_device
 from learnforge.errors import Problem, RecipeError
 from learnforge.evaluation import evaluate
@@ -129,17 +129,6 @@ class Setting:
         return asdict(self.source_train) if self.source_train else None
 
 
-_TASKS: dict[str, Task] = {}
-
-
-def load_task(source: TaskSource) -> Task:
-    """Read a task, once in a process."""
-    key = repr(source)
-    if key not in _TASKS:
-        _TASKS[key] = source.load()
-    return _TASKS[key]
-
-
 def read_setting(
     changes: Mapping[str, Any], labels: Sequence[int | None], folder: Path, plugins: Plugins
 ) -> Setting:
@@ -158,10 +147,8 @@ def read_setting(
     if missing:
         raise RecipeError([Problem(key, f"is missing; give `--{key}`") for key in missing], "bench")
     table = {key: value for key, value in changes.items() if key not in ("task", "source_train")}
-    for key, kind in (("from", "model"), ("source_task", "task"), ("validator", "validator")):
-        value = table.get(key)
-        if isinstance(value, str) and value in plugins.names(kind):
-            table[key] = {"use": value}
+    kinds = {"from": "model", "source_task": "task", "validator": "validator"}
+    table = spell_out(table, kinds, plugins)
     task = {"use": changes["task"]} if isinstance(changes["task"], str) else changes["task"]
     # a method that takes every setting stands in the place that is left open
     use = "dann" if "source_task" in table else "fine-tune"

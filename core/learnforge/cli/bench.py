@@ -181,6 +181,64 @@ def distillers_command(
     click.echo(f"results: {folder / 'results.html'}")
 
 
+@command.command("meta-learners")
+@click.argument("learners", nargs=-1)
+@click.option("--recipe", help="Take task, network and settings from this recipe's meta stage.")
+@click.option("--task", help='Task: a name or a table, \'{ use = "omniglot", root = "data" }\'.')
+@click.option("--from", "origin", help="Network: a model's name or table, or an artifact's folder.")
+@click.option("--stage", help="Settings of the meta stage, a table: '{ iterations = 1000, tasks = 8 }'.")
+@_comparison("bench-meta-learners", "Networks of each method.", "Keep results here")
+@plugin_options
+def meta_learners_command(
+    choice: PluginChoice,
+    learners: Sequence[str],
+    recipe: str | None,
+    origin: str | None,
+    seeds: int,
+    workers: int | None,
+    is_final: bool,
+    folder: Path,
+    task: str | None,
+    stage: str | None,
+) -> None:
+    """Meta-train a network with each of LEARNERS, on the same episodes; all that are installed by default.
+
+    A learner is a name, or a table as in a recipe, in which `stage` changes settings for it alone:
+    '{ use = "protonet", stage = { train_ways = 60 } }'.
+
+    Without --final episodes of the validation split are judged, which is what to develop on.
+    """
+    from learnforge.bench.meta_learners import (
+        as_rows,
+        compare,
+        describe,
+        parse_entries,
+        read_setting,
+        write_results,
+    )
+    from learnforge.cli.progress import choose_progress
+    from learnforge.cli.table import show_rows
+    from learnforge.options import read_value
+    from learnforge.plugins import Plugins
+    from learnforge.recipe import find_recipe, read_recipe
+
+    plugins = Plugins(choice)
+    changes: dict[str, Any] = read_value("stage", stage) if stage else {}
+    words = {"task": task, "from": origin}
+    changes |= {key: read_value(key, text) for key, text in words.items() if text is not None}
+    data = read_recipe(find_recipe(recipe)) if recipe else {}
+    setting = read_setting(data, changes, folder, plugins)
+    entries = parse_entries(learners, setting, plugins)
+    cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
+    found = compare(entries, setting, seeds, plugins, choose_progress(), cores, is_final)
+    rows = as_rows(entries, found, setting, is_final)
+    about = describe(setting, entries, seeds)
+    click.echo(about)
+    show_rows("meta-learners", *rows, wrapped="method")
+    write_results(setting, about, rows, shlex.join(["learnforge", *sys.argv[1:]]))
+    click.echo(f"results: {folder / 'results.html'}")
+
+
 @command.command("transfers")
 @click.argument("strategies", nargs=-1)
 @click.option("--task", help='New task: a name or a table, \'{ use = "image-folder", root = "photos" }\'.')

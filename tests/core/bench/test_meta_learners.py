@@ -1,0 +1,181 @@
+"""The comparison of meta-learners: the same episodes for all, settings of their own, and going on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from click.testing import CliRunner
+
+from learnforge import EpisodeShape, Plugins, RecipeError
+from learnforge.bench import meta_learners as bench
+from learnforge.bench.meta_learners import Result, as_rows, compare, parse_entries, read_setting
+from learnforge.bench.published import published_few_shot
+from learnforge.cli.group import cli
+from learnforge.context import Silence
+
+CHANGES: dict[str, Any] = {
+    "task": {
+        "use": "digits",
+        "classes": [0, 1, 2],
+        "validation_classes": [3, 5, 6],
+        "test_classes": [4, 7, 8],
+    },
+    "from": {"use": "conv4", "width": 4, "blocks": 2},
+    "episodes": {"ways": 3, "shots": 1, "queries": 2},
+    "iterations": 4,
+    "tasks": 2,
+    "test_episodes": 400,
+    "engine": "chain",
+}
+TEXTS = ["maml", '{ use = "protonet", stage = { iterations = 6, train_queries = 1 } }']
+
+
+def test_results_are_kept_and_gone_on_with(plugins: Plugins, tmp_path: Path) -> None:
+    """Every entry has a result for each seed, judged on the validation split; another call trains what is
+    new.
+    """
+    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    entries = parse_entries(TEXTS, setting, plugins)
+    assert [e.name for e in entries] == ["maml", "protonet, iterations=6, train_queries=1"]
+    assert [e.stage.iterations for e in entries] == [4, 6]
+    first = compare(entries, setting, 1, plugins, Silence(), workers=2)
+    file = tmp_path / "meta-learners.jsonl"
+    kept = file.read_text().splitlines()
+    assert len(kept) == 2
+    both = compare(entries, setting, 2, plugins, Silence(), workers=2)
+    assert file.read_text().splitlines()[:2] == kept
+    assert [both[e.key][0] for e in entries] == [first[e.key][0] for e in entries]
+    for entry in entries:
+        assert both[entry.key][0].score != both[entry.key][1].score  # seeds are others
+        assert all(0 < r.score < 1 and 0 < r.interval < 0.1 for r in both[entry.key])
+        assert all(r.seconds > 0 and 50 < r.mebibytes < 4000 and r.engine == "chain" for r in both[entry.key])
+    assert list((tmp_path / "training").iterdir()) == []
+
+
+def test_final_results_are_of_the_test_split(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `is_final` the test split is judged, otherwise the validation split, as many episodes of it."""
+    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    (entry, _) = parse_entries(TEXTS, setting, plugins)
+    seen: list[list[str]] = []
+    judge = bench.MetaStage.run
+
+    def run(self: Any, task: Any, inputs: Any, context: Any) -> Any:
+        seen.append(task.origins_of(task.test))
+        return judge(self, task, inputs, context)
+
+    monkeypatch.setattr(bench.MetaStage, "run", run)
+    scores = [bench.train(plugins, entry, setting, 0, final, "x").score for final in (False, True)]
+    assert seen == [["digits:3", "digits:5", "digits:6"], ["digits:4", "digits:7", "digits:8"]]
+    assert scores[0] != scores[1]
+
+
+def test_every_fault_is_listed(plugins: Plugins, tmp_path: Path) -> None:
+    """What is missing, unknown or a range is named, all at once."""
+    with pytest.raises(RecipeError, match=r"task: is missing; give `--task`, .*\n.*from: is missing"):
+        read_setting({}, {}, tmp_path, plugins)
+    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    with pytest.raises(RecipeError) as error:
+        parse_entries(
+            ["mamel", '{ use = "maml", inner_rate = -1.0 }', '{ use = "maml", stage = { train_ways = 2 } }'],
+            setting,
+            plugins,
+        )
+    words = str(error.value)
+    assert "did you mean 'maml'" in words
+    assert "inner_rate" in words
+    assert "train_ways: must be the episodes' 3" in words
+
+
+def test_a_recipe_brings_the_setting(plugins: Plugins, tmp_path: Path) -> None:
+    """Task and settings come from the recipe's meta stage, without its method; options change them."""
+    stage = {key: value for key, value in CHANGES.items() if key != "task"}
+    recipe = {
+        "task": CHANGES["task"],
+        "stage": [
+            {"kind": "search"},
+            {"kind": "meta", "use": "anil", "options": {"inner_rate": 9.0}, **stage},
+        ],
+    }
+    setting = read_setting(recipe, {"iterations": 7, "from": "mlp"}, tmp_path, plugins)
+    (entry,) = parse_entries(["maml"], setting, plugins)
+    assert entry.stage.iterations == 7
+    assert entry.stage.episodes == EpisodeShape(3, 1, 2)
+    assert entry.stage.method.inner_rate == 0.4
+
+
+def test_rows_are_sorted_and_pooled(plugins: Plugins, tmp_path: Path) -> None:
+    """The best comes first; the interval of two seeds is sqrt(a² + b²) / 2, and the spread is over seeds."""
+    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    entries = parse_entries(TEXTS, setting, plugins)
+    found = {
+        entry.key: [
+            Result(entry.key, 0, score, 0.03, 0.2, 0.01, 100.0, "chain"),
+            Result(entry.key, 1, score + 0.02, 0.04, 0.2, 0.03, 120.0, "loop"),
+        ]
+        for entry, score in zip(entries, (0.5, 0.6), strict=True)
+    }
+    columns, rows = as_rows(entries, found, setting, False)
+    assert columns[1] == "validation accuracy"
+    assert rows[0][1:] == ("61.00 ± 2.50", "1.41", "20.00", "", "20 ms", "120 MiB", "chain/loop")
+    assert rows[1][0] == "maml"
+
+
+def test_losses_are_best_when_low(plugins: Plugins, tmp_path: Path) -> None:
+    """Where targets are numbers the score is a loss, not in per cent, and the lowest comes first."""
+    changes = {
+        **CHANGES,
+        "task": "sine",
+        "from": "mlp",
+        "episodes": {"ways": 1, "shots": 5},
+        "engine": "vmap",
+    }
+    setting = read_setting({}, changes, tmp_path, plugins)
+    entries = parse_entries(["maml", "meta-sgd"], setting, plugins)
+    found = {
+        entry.key: [Result(entry.key, 0, score, 0.1, 3.0, 0.01, 100.0, "vmap")]
+        for entry, score in zip(entries, (0.9, 0.5), strict=True)
+    }
+    columns, rows = as_rows(entries, found, setting, True)
+    assert columns[1] == "test loss"
+    assert [row[:2] for row in rows] == [("meta-sgd", "0.50 ± 0.10"), ("maml", "0.90 ± 0.10")]
+
+
+def test_published_results_stand_beside_equal_settings(plugins: Plugins, tmp_path: Path) -> None:
+    """Omniglot's are told by method, ways, shots and transduction; other settings have none."""
+    omniglot = plugins.load("task", "omniglot")(root=tmp_path)
+    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    entries = parse_entries(
+        ["maml", '{ use = "maml", first_order = true }', "reptile", "r2d2"], setting, plugins
+    )
+    stages = [evolve(e.stage, episodes=EpisodeShape(5, 1, 15)) for e in entries]
+    assert [published_few_shot(s, omniglot) for s in stages] == [
+        "98.7 ± 0.4",
+        "98.3 ± 0.5",
+        "95.39 ± 0.09",
+        "",
+    ]
+    assert published_few_shot(evolve(stages[2], normalisation="transductive"), omniglot) == "97.68 ± 0.04"
+    assert published_few_shot(evolve(stages[0], episodes=EpisodeShape(7, 1, 15)), omniglot) == ""
+    assert published_few_shot(stages[0], setting.task) == ""
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """Table, files and what was compared come out of the command."""
+    task = '{ use = "digits", classes = [0, 1, 2], validation_classes = [3, 5, 6], test_classes = [4, 7, 8] }'
+    result = CliRunner().invoke(
+        cli,
+        [
+            "bench", "meta-learners", "protonet", "--task", task, "--from", '{ use = "conv4", width = 4 }',
+            "--stage", "{ iterations = 2, tasks = 2, episodes = { ways = 3, shots = 1, queries = 2 } }",
+            "--seeds", "2", "--workers", "1", "--to", str(tmp_path / "out"),
+        ],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "digits 012, 3-way 1-shot, 2 seeds" in result.output
+    assert "protonet" in (tmp_path / "out/results.md").read_text()
+    assert (tmp_path / "out/results.html").exists()
