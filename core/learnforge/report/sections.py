@@ -120,9 +120,9 @@ def _meta_verdict(m: Mapping[str, Any]) -> str:
         )
     seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
     return (
-        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each it learns {m['ways']} new classes to "
-        f"{_adapted(m, 'test', 'after')} % accuracy{seen}, from {_adapted(m, 'test', 'before')} before."
-    ).replace("% %", "%")
+        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each it learns {m['ways']} new classes to an "
+        f"accuracy of {_adapted(m, 'test', 'after')}{seen}, from {_adapted(m, 'test', 'before')} before."
+    )
 
 
 def _export_verdict(m: Mapping[str, Any]) -> str:

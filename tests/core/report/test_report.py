@@ -54,6 +54,8 @@ META = {
     "shots": 1,
     "normalisation": "support",
     "seen_upstream": [],
+    "measure": "accuracy",
+    "engine": "vmap",
     "test": {
         "episodes": 600,
         "before": 0.2,
@@ -90,7 +92,11 @@ def test_the_meta_verdict_gives_intervals() -> None:
     words = make_sections(summary(stage("meta", META)))[0].words
     assert (
         words
-        == "From 1 example each it learns 5 new classes to 80.0% ± 1.0 % accuracy, from 20.0% ± 0.4 before."
+        == "From 1 example each it learns 5 new classes to an accuracy of 80.0% ± 1.0, from 20.0% ± 0.4 before."
+    )
+    loss = make_sections(summary(stage("meta", META | {"measure": "loss", "ways": 2, "shots": 5})))[0].words
+    assert (
+        loss == "From 10 examples it learns a new task to a loss of 0.800 ± 0.010, from 0.200 ± 0.004 before."
     )
     seen = make_sections(summary(stage("meta", META | {"seen_upstream": ["digits:4"]})))[0].words
     assert "(test classes were seen upstream)" in seen
@@ -133,8 +139,8 @@ def test_figures_show_the_data() -> None:
     assert list(history.data[1].y) == [0.5, 0.9]
     front = pareto(SEARCH)
     assert list(front.data[1].x) == [20, 60]
-    assert list(adaptation(META["test"]).data[0].y) == [0.2, 0.8]
-    assert list(adaptation(META["test"]).data[0].error_y.array) == [0.004, 0.01]
+    assert list(adaptation(META["test"], "accuracy").data[0].y) == [0.2, 0.8]
+    assert list(adaptation(META["test"], "accuracy").data[0].error_y.array) == [0.004, 0.01]
     assert [list(row) for row in confusion([[3, 1], [0, 4]], ["a", "b"]).data[0].z] == [[3, 1], [0, 4]]
     assert list(curves(META["history"]).data[0].x) == [15, 30]
 
