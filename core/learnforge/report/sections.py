@@ -120,8 +120,8 @@ def _meta_verdict(m: Mapping[str, Any]) -> str:
         )
     seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
     return (
-        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each it learns {m['ways']} new classes to an "
-        f"accuracy of {_adapted(m, 'test', 'after')}{seen}, from {_adapted(m, 'test', 'before')} before."
+        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each it learns {m['ways']} new classes to "
+        f"an accuracy of {_adapted(m, 'test', 'after')}{seen}, from {_adapted(m, 'test', 'before')} before."
     )
 
 

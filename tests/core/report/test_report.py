@@ -92,7 +92,8 @@ def test_the_meta_verdict_gives_intervals() -> None:
     words = make_sections(summary(stage("meta", META)))[0].words
     assert (
         words
-        == "From 1 example each it learns 5 new classes to an accuracy of 80.0% ± 1.0, from 20.0% ± 0.4 before."
+        == "From 1 example each it learns 5 new classes to an accuracy of 80.0% ± 1.0, from 20.0% ± 0.4 "
+        "before."
     )
     loss = make_sections(summary(stage("meta", META | {"measure": "loss", "ways": 2, "shots": 5})))[0].words
     assert (
