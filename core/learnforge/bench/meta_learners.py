@@ -18,18 +18,21 @@ from typing import Any
 import torch
 from attrs import asdict, evolve, frozen
 
+from learnforge.artifact import Artifact
 from learnforge.bench.entries import spell_out
 from learnforge.bench.jobs import Ledger, deviation, load_task, mean, run_jobs
 from learnforge.bench.published import published_few_shot
 from learnforge.context import Context, Progress, choose_device
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import fingerprint, remove, write_text
+from learnforge.fingerprints import model_print
 from learnforge.options import read_table
 from learnforge.plugins import Plugins
 from learnforge.plugins.identity import core_version
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
+from learnforge.space import Model
 from learnforge.stages.meta import MetaStage
-from learnforge.task import TaskSource
+from learnforge.task import Task, TaskSource
 
 
 @frozen(eq=False)
@@ -75,8 +78,9 @@ class Result:
             episodes if they were asked for, otherwise over as many of the validation split.
         interval: Half of its 95 % confidence interval over episodes.
         before: The score before adaptation.
-        seconds: Of an outer step.
-        mebibytes: The most memory that the process held.
+        seconds: Of an outer step; None where it was reported too rarely.
+        mebibytes: The most memory that the whole process held, libraries and data included; on a GPU its
+            tensors alone.
         engine: Engine that computed it.
     """
 
@@ -85,7 +89,7 @@ class Result:
     score: float
     interval: float
     before: float
-    seconds: float
+    seconds: float | None
     mebibytes: float
     engine: str
 
@@ -121,14 +125,21 @@ def read_setting(
     return Setting(table, parsed.task, folder, str(choose_device(device)))
 
 
-def parse_entries(texts: Sequence[str], setting: Setting, plugins: Plugins) -> list[Entry]:
+def parse_entries(
+    texts: Sequence[str], setting: Setting, plugins: Plugins
+) -> tuple[list[Entry], dict[str, str]]:
     """Read what is compared: meta-learners by name, or tables as in a recipe, in which `stage = { … }`
     changes settings of the stage.
+
+    Returns:
+        The entries, and {name: reason} of installed methods that cannot learn the task; only where `texts`
+        are empty, which means all that are installed.
 
     Raises:
         RecipeError: Something is wrong; all of it is listed.
     """
     problems: list[Problem] = []
+    left_out: dict[str, str] = {}
     entries = []
     for text in texts or plugins.names("meta-learner"):
         table = dict(read_table(text))
@@ -139,6 +150,9 @@ def parse_entries(texts: Sequence[str], setting: Setting, plugins: Plugins) -> l
             parsed = parse_recipe(_as_recipe(stage_table), plugins, "bench")
             check_recipe(parsed, plugins, Tasks(), "bench")
         except RecipeError as error:
+            if not texts:
+                left_out[text] = "; ".join(str(problem) for problem in error.problems)
+                continue
             problems += [Problem(f"{text}: {p.path}", p.message) for p in error.problems]
             continue
         (stage,) = parsed.stages
@@ -147,11 +161,11 @@ def parse_entries(texts: Sequence[str], setting: Setting, plugins: Plugins) -> l
             Problem(f"{text}: {path}", "must be a value here, it is a range") for path in stage.ranges
         ]
         words = [f"{name}={value}" for name, value in {**table, **own}.items()]
-        key = fingerprint(stage.fingerprint_data())[:16]
+        key = fingerprint([stage.fingerprint_data(), _source_print(stage, setting)])[:16]
         entries.append(Entry(", ".join([use, *words]), stage, key))
     if problems:
         raise RecipeError(problems, "meta-learners")
-    return entries
+    return entries, left_out
 
 
 def compare(
@@ -199,7 +213,7 @@ def train(
     task = load_task(setting.task)
     stage = evolve(entry.stage, validation_episodes=0)
     if not is_final:  # the validation split may have the classes that are trained on
-        task, stage = evolve(task, test=task.validation), evolve(stage, allow_seen=True)
+        task, stage = _validating(task), evolve(stage, allow_seen=True)
     folder = setting.folder / "training" / f"{entry.key}-{seed}-{conditions[:16]}"
     times: list[tuple[int, float]] = []
 
@@ -208,14 +222,13 @@ def train(
             times.append((int(metrics["epoch"]), time.perf_counter()))
 
     context = Context(entry.name, seed, torch.device(setting.device), plugins, folder, emit=note)
-    recipe: Any = Recipe(None, setting.task, (stage,), {})  # type: ignore[arg-type]
-    artifact = stage.run(task, resolve_inputs(stage, 0, recipe, task, {}), context)
+    artifact = stage.run(task, _inputs(stage, setting), context)
     remove(folder)
     m = artifact.metrics
     scores = m["test"]
     return Result(
         entry.key, seed, scores["after"], scores["after_interval"], scores["before"], _of_a_step(times),
-        _peak(), m["engine"],
+        _peak(setting.device), m["engine"],
     )  # fmt: skip
 
 
@@ -243,7 +256,7 @@ def as_rows(
                 f"{scale * deviation([r.score for r in results]):.2f}",
                 f"{scale * mean([r.before for r in results]):.2f}",
                 published_few_shot(entry.stage, setting.task) if is_final else "",
-                f"{1000 * mean([r.seconds for r in results]):.0f} ms",
+                _spell_seconds([r.seconds for r in results]),
                 f"{max(r.mebibytes for r in results):.0f} MiB",
                 "/".join(sorted({r.engine for r in results})),
             )
@@ -282,15 +295,43 @@ def _as_recipe(table: Mapping[str, Any]) -> dict[str, Any]:
     return {"run": {"name": "bench"}, "task": table["task"], "stage": [stage]}
 
 
-def _of_a_step(times: Sequence[tuple[int, float]]) -> float:
+def _inputs(stage: MetaStage, setting: Setting) -> dict[str, Artifact]:
+    recipe: Any = Recipe(None, setting.task, (stage,), {})  # type: ignore[arg-type]
+    return resolve_inputs(stage, 0, recipe, load_task(setting.task), {})
+
+
+def _source_print(stage: MetaStage, setting: Setting) -> Any:
+    """Return what the network is: a model's options and code, or an artifact's content."""
+    if isinstance(stage.source, Model):
+        return model_print(stage.source)
+    return _inputs(stage, setting)["source"].content
+
+
+def _validating(task: Task) -> Task:
+    """Return a task whose validation split stands in the place of the test split."""
+    episodes = task.episodes
+    if episodes is None:
+        return evolve(task, test=task.validation)
+    own = {"test": "validation"}
+    return evolve(task, episodes=lambda name, *rest: episodes(own.get(name, name), *rest))
+
+
+def _of_a_step(times: Sequence[tuple[int, float]]) -> float | None:
     """Return the seconds of an outer step, between the first and the last report of meta-training."""
     if len(times) < 2:
-        return float("nan")
+        return None
     (first, start), (last, end) = times[0], times[-1]
     return (end - start) / (last - first)
 
 
-def _peak() -> float:
-    """Return the most memory that this process held, in MiB."""
+def _spell_seconds(seconds: Sequence[float | None]) -> str:
+    known = [each for each in seconds if each is not None]
+    return f"{1000 * mean(known):.0f} ms" if known else ""
+
+
+def _peak(device: str) -> float:
+    """Return the most memory that this process held, in MiB; on a GPU that of its tensors."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 2**20 if sys.platform == "darwin" else most / 2**10

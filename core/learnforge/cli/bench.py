@@ -228,7 +228,9 @@ def meta_learners_command(
     changes |= {key: read_value(key, text) for key, text in words.items() if text is not None}
     data = read_recipe(find_recipe(recipe)) if recipe else {}
     setting = read_setting(data, changes, folder, plugins)
-    entries = parse_entries(learners, setting, plugins)
+    entries, left_out = parse_entries(learners, setting, plugins)
+    for name, reason in left_out.items():
+        click.echo(f"{name} is left out: {reason}")
     cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
     found = compare(entries, setting, seeds, plugins, choose_progress(), cores, is_final)
     rows = as_rows(entries, found, setting, is_final)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, optional
 
@@ -48,7 +49,7 @@ class ANIL(MetaLearner):
     exact_gradient: ClassVar[Mapping[str, Any]] = {"adaptation_steps": None}
 
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
-        support, head = episodes.support, _head(engine)
+        support, head = episodes.support, _head(engine, parameters, episodes.support)
         theta = FastWeights(parameters, is_shared=True)
         steps = []
         for _ in range(self.inner_steps):
@@ -61,7 +62,7 @@ class ANIL(MetaLearner):
         return MetaGradient({name: t.mean(0) for name, t in v.items()}, outcome.losses, outcome.accuracies)
 
     def adapt(self, engine: Engine, parameters: Parameters, support: Labelled) -> list[FastWeights]:
-        trajectory, head = [FastWeights(parameters, is_shared=True)], _head(engine)
+        trajectory, head = [FastWeights(parameters, is_shared=True)], _head(engine, parameters, support)
         steps = self.inner_steps if self.adaptation_steps is None else self.adaptation_steps
         for _ in range(steps):
             gradients = engine.step(trajectory[-1], support, head).gradients
@@ -69,8 +70,10 @@ class ANIL(MetaLearner):
         return trajectory
 
 
-def _head(engine: Engine) -> list[str]:
-    """Return the names of the head's parameters."""
+def _head(engine: Engine, parameters: Parameters, support: Labelled) -> list[str]:
+    """Return the names of the head's parameters, of the layer that gives the outputs."""
+    with torch.no_grad():
+        engine.embed(parameters, support.images[0, :2])  # refuses a layer that does not
     return [name for name in engine.names if name.rpartition(".")[0] == engine.head]
 
 

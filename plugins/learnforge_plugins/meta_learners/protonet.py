@@ -38,6 +38,7 @@ class ProtoNet(MetaLearner):
 
     exact_gradient: ClassVar[Mapping[str, Any]] = {}
     computes_head: ClassVar[bool] = True
+    forms: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         support, shared = episodes.support, FastWeights(parameters, is_shared=True)

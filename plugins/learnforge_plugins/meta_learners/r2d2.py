@@ -53,6 +53,7 @@ class R2D2(MetaLearner):
 
     exact_gradient: ClassVar[Mapping[str, Any]] = {}
     computes_head: ClassVar[bool] = True
+    forms: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     def extra_parameters(self, parameters: Parameters) -> dict[str, Tensor]:
         like = next(iter(parameters.values()))

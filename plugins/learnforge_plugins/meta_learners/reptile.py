@@ -4,14 +4,16 @@
     theta <- theta + epsilon * mean over tasks of (phi - theta)
 
 The meta-gradient that the outer optimizer follows is theta - phi, so the paper's outer step is `optimizer =
-"sgd"`, `momentum = 0.0`, `learning_rate = 1.0` (epsilon) and `schedule = "linear"`. The inner optimizer is
+"sgd"`, `momentum = 0.0`, `learning_rate = 1.0` (epsilon) and `schedule = "linear"`; `clip_norm` must be above
+the length of the way, which grows with the network. The inner optimizer is
 Adam with beta1 = 0, on mini-batches (section 6.1); give meta-training more labelled images of each class than
 adaptation has, `train_shots`, since every mini-batch should be another one.
 
 Reference:
     Nichol, Achiam & Schulman, On first-order meta-learning algorithms, 2018. arXiv:1803.02999
 Differs:
-    Adam's state starts at zero for every task, where the authors' code carries it from task to task.
+    Adam's state starts at zero for every task, where the authors' code carries it from task to task. The
+    tasks of an outer step share the order of their mini-batches.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class Reptile(MetaLearner):
 
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         support = episodes.support
-        phi = self._walk(engine, parameters, support, self.inner_steps, self.batch_size)[-1]
+        seed = int(torch.randint(2**31, ()))
+        phi = self._walk(engine, parameters, support, self.inner_steps, self.batch_size, seed)[-1]
         query = episodes.query(phi.tensors)
         outputs = engine.predict(phi, support, query)
         pairs = zip(outputs, query.labels, strict=True)
@@ -67,16 +70,22 @@ class Reptile(MetaLearner):
         )
 
     def adapt(self, engine: Engine, parameters: Parameters, support: Labelled) -> list[FastWeights]:
-        return self._walk(engine, parameters, support, self.adaptation_steps, self.adaptation_batch_size)
+        return self._walk(engine, parameters, support, self.adaptation_steps, self.adaptation_batch_size, 0)
 
     def _walk(
-        self, engine: Engine, parameters: Parameters, support: Labelled, steps: int, batch_size: int
+        self,
+        engine: Engine,
+        parameters: Parameters,
+        support: Labelled,
+        steps: int,
+        batch_size: int,
+        seed: int,
     ) -> list[FastWeights]:
-        """Return the parameters after 0 to `steps` steps of Adam with beta1 = 0."""
+        """Return the parameters after 0 to `steps` steps of Adam with beta1 = 0; the seed orders images."""
         trajectory = [FastWeights(parameters, is_shared=True)]
         squares: dict[str, Tensor] = {}
         for k in range(steps):
-            gradients = engine.step(trajectory[-1], _batch(support, k, batch_size)).gradients
+            gradients = engine.step(trajectory[-1], _batch(support, k, batch_size, seed)).gradients
             squares = {
                 name: (1 - _BETA2) * g * g + _BETA2 * squares.get(name, torch.zeros_like(g))
                 for name, g in gradients.items()
@@ -87,13 +96,13 @@ class Reptile(MetaLearner):
         return trajectory
 
 
-def _batch(support: Labelled, step: int, size: int) -> Labelled:
+def _batch(support: Labelled, step: int, size: int, seed: int) -> Labelled:
     """Return a step's mini-batch: the next images of a shuffled order; at its end they are shuffled anew."""
     count = support.labels.shape[1]
     if size >= count:
         return support
     laps = range(step * size // count, (step * size + size - 1) // count + 1)
-    order = torch.cat([permutation(derive(0, "reptile", lap), count) for lap in laps])
+    order = torch.cat([permutation(derive(seed, "reptile", lap), count) for lap in laps])
     start = step * size - laps.start * count
     chosen = order[start : start + size].to(support.labels.device)
     return Labelled(support.images[:, chosen], support.labels[:, chosen])

@@ -30,6 +30,7 @@ from learnforge.randomness import permutation
 from learnforge.task import measure_channels
 
 _PARTS = ("images_background", "images_evaluation")
+_SIDE = 105
 _LOADED = 512
 """Drawings that are shrunk at a time, since whole ones would take 360 MB."""
 
@@ -88,6 +89,11 @@ class Omniglot(TaskSource):
         """Return images uint8 [image, 1, size, size], characters int64 [image], and their names."""
         folders = [folder for part in _PARTS for folder in sorted((self._folder() / part).glob("*/*/"))]
         files = [sorted(folder.glob("*.png")) for folder in folders]
+        if not any(files):
+            raise TaskError(
+                f"task: {self._folder()} must have drawings, ALPHABET/CHARACTER/*.png, it has none; unpack "
+                f"Omniglot's two zip files there"
+            )
         labels = [label for label, own in enumerate(files) for _ in own]
         drawings = [file for own in files for file in own]
         images = [
@@ -122,6 +128,8 @@ class Omniglot(TaskSource):
 def _pixels(file: Path) -> Tensor:
     try:
         with Image.open(file) as image:
+            if image.size != (_SIDE, _SIDE):
+                raise TaskError(f"task: {file} must have {_SIDE} × {_SIDE} pixels, it has {image.size}")
             return torch.from_numpy(np.array(image.convert("L")))[None]
     except OSError as error:
         raise TaskError(f"task: {file} must be a drawing of Omniglot; {error}") from error

@@ -60,7 +60,7 @@ class Sine(TaskSource):
         return Task(info, nothing, nothing, nothing, self._episodes)
 
     def _episodes(self, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
-        return SineEpisodes(self, shape, device)
+        return SineEpisodes(self, name, shape, device)
 
 
 @frozen
@@ -69,16 +69,18 @@ class SineEpisodes(EpisodeSource):
 
     Args:
         task: Ranges of amplitudes and points.
+        split: `train`, `validation` or `test`: each has waves of its own.
         shape: Points of a wave.
         device: Where they are made.
     """
 
     task: Sine
+    split: str
     shape: EpisodeShape
     device: torch.device
 
     def draw(self, seed: int, indices: Tensor) -> ImageEpisodes:
-        indices = indices.to(self.device)
+        indices, seed = indices.to(self.device), derive(seed, self.split)
         amplitude = 0.1 + (self.task.amplitude - 0.1) * _uniform(derive(seed, "amplitude"), indices)
         phase = math.pi * _uniform(derive(seed, "phase"), indices)
         shots, queries = (self.shape.ways * count for count in (self.shape.shots, self.shape.queries))

@@ -38,7 +38,7 @@ def test_results_are_kept_and_gone_on_with(plugins: Plugins, tmp_path: Path) -> 
     new.
     """
     setting = read_setting({}, CHANGES, tmp_path, plugins)
-    entries = parse_entries(TEXTS, setting, plugins)
+    entries, _ = parse_entries(TEXTS, setting, plugins)
     assert [e.name for e in entries] == ["maml", "protonet, iterations=6, train_queries=1"]
     assert [e.stage.iterations for e in entries] == [4, 6]
     first = compare(entries, setting, 1, plugins, Silence(), workers=2)
@@ -60,7 +60,7 @@ def test_final_results_are_of_the_test_split(
 ) -> None:
     """With `is_final` the test split is judged, otherwise the validation split, as many episodes of it."""
     setting = read_setting({}, CHANGES, tmp_path, plugins)
-    (entry, _) = parse_entries(TEXTS, setting, plugins)
+    (entry, _), _ = parse_entries(TEXTS, setting, plugins)
     seen: list[list[str]] = []
     judge = bench.MetaStage.run
 
@@ -102,7 +102,7 @@ def test_a_recipe_brings_the_setting(plugins: Plugins, tmp_path: Path) -> None:
         ],
     }
     setting = read_setting(recipe, {"iterations": 7, "from": "mlp"}, tmp_path, plugins)
-    (entry,) = parse_entries(["maml"], setting, plugins)
+    (entry,), _ = parse_entries(["maml"], setting, plugins)
     assert entry.stage.iterations == 7
     assert entry.stage.episodes == EpisodeShape(3, 1, 2)
     assert entry.stage.method.inner_rate == 0.4
@@ -111,7 +111,7 @@ def test_a_recipe_brings_the_setting(plugins: Plugins, tmp_path: Path) -> None:
 def test_rows_are_sorted_and_pooled(plugins: Plugins, tmp_path: Path) -> None:
     """The best comes first; the interval of two seeds is sqrt(a² + b²) / 2, and the spread is over seeds."""
     setting = read_setting({}, CHANGES, tmp_path, plugins)
-    entries = parse_entries(TEXTS, setting, plugins)
+    entries, _ = parse_entries(TEXTS, setting, plugins)
     found = {
         entry.key: [
             Result(entry.key, 0, score, 0.03, 0.2, 0.01, 100.0, "chain"),
@@ -135,7 +135,7 @@ def test_losses_are_best_when_low(plugins: Plugins, tmp_path: Path) -> None:
         "engine": "vmap",
     }
     setting = read_setting({}, changes, tmp_path, plugins)
-    entries = parse_entries(["maml", "meta-sgd"], setting, plugins)
+    entries, _ = parse_entries(["maml", "meta-sgd"], setting, plugins)
     found = {
         entry.key: [Result(entry.key, 0, score, 0.1, 3.0, 0.01, 100.0, "vmap")]
         for entry, score in zip(entries, (0.9, 0.5), strict=True)
@@ -146,22 +146,57 @@ def test_losses_are_best_when_low(plugins: Plugins, tmp_path: Path) -> None:
 
 
 def test_published_results_stand_beside_equal_settings(plugins: Plugins, tmp_path: Path) -> None:
-    """Omniglot's are told by method, ways, shots and transduction; other settings have none."""
-    omniglot = plugins.load("task", "omniglot")(root=tmp_path)
+    """They are told by method, options, batch statistics, ways, shots and task; other settings have none."""
+    omniglot = plugins.load("task", "omniglot")
     setting = read_setting({}, CHANGES, tmp_path, plugins)
-    entries = parse_entries(
-        ["maml", '{ use = "maml", first_order = true }', "reptile", "r2d2"], setting, plugins
-    )
-    stages = [evolve(e.stage, episodes=EpisodeShape(5, 1, 15)) for e in entries]
-    assert [published_few_shot(s, omniglot) for s in stages] == [
-        "98.7 ± 0.4",
-        "98.3 ± 0.5",
-        "95.39 ± 0.09",
-        "",
-    ]
-    assert published_few_shot(evolve(stages[2], normalisation="transductive"), omniglot) == "97.68 ± 0.04"
-    assert published_few_shot(evolve(stages[0], episodes=EpisodeShape(7, 1, 15)), omniglot) == ""
-    assert published_few_shot(stages[0], setting.task) == ""
+    first_order, learned = (f'{{ use = "maml", {key} = true }}' for key in ("first_order", "learned_rates"))
+    entries, _ = parse_entries(["maml", first_order, "reptile", "r2d2", learned], setting, plugins)
+    stages = [evolve(e.stage, episodes=EpisodeShape(5, 1, 15), normalisation="transductive") for e in entries]
+    task = omniglot(root=tmp_path)
+    expected = ["98.7 ± 0.4", "98.3 ± 0.5", "97.68 ± 0.04", "", ""]
+    assert [published_few_shot(s, task) for s in stages] == expected
+    assert published_few_shot(evolve(stages[2], normalisation="per-query"), task) == "95.39 ± 0.09"
+    for other in (
+        (evolve(stages[0], normalisation="support"), task),
+        (evolve(stages[0], episodes=EpisodeShape(7, 1, 15)), task),
+        (stages[0], omniglot(root=tmp_path, rotations=1)),
+        (stages[0], setting.task),
+    ):
+        assert published_few_shot(*other) == ""
+    sine = plugins.load("task", "sine")
+    ten = plugins.load("meta-learner", "maml")(adaptation_steps=10)
+    waves = evolve(stages[0], method=ten, episodes=EpisodeShape(1, 5, 10))
+    assert published_few_shot(waves, sine()) == "0.35"
+    assert published_few_shot(waves, sine(amplitude=1.0)) == ""
+
+
+def test_another_network_is_another_result(plugins: Plugins, tmp_path: Path) -> None:
+    """The network is part of the key, of an entry as of the setting."""
+    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    other = read_setting({}, {**CHANGES, "from": "mlp"}, tmp_path, plugins)
+    own = '{ use = "maml", stage = { from = { use = "mlp" } } }'
+    keys = [e.key for s in (setting, other) for e in parse_entries(["maml"], s, plugins)[0]]
+    assert len(set(keys)) == 2
+    assert parse_entries([own], setting, plugins)[0][0].key == keys[1]
+
+
+def test_waves_of_the_validation_split_are_others(plugins: Plugins, tmp_path: Path) -> None:
+    """Without `--final` a task that brings its own episodes is judged on those of its validation split;
+    methods that cannot learn it are left out and named, unless they were asked for.
+    """
+    shape = {"ways": 1, "shots": 3, "queries": 3}
+    changes = {**CHANGES, "task": "sine", "episodes": shape, "engine": "vmap"}
+    changes |= {"from": {"use": "mlp", "hidden": [4]}}
+    setting = read_setting({}, changes, tmp_path, plugins)
+    (entry,), _ = parse_entries(["maml"], setting, plugins)
+    scores = [bench.train(plugins, entry, setting, 0, final, "x").score for final in (False, True)]
+    assert scores[0] != scores[1]
+    entries, left_out = parse_entries([], setting, plugins)
+    assert {e.name for e in entries} == {"anil", "maml", "meta-sgd", "reptile"}
+    assert set(left_out) == {"protonet", "r2d2"}
+    assert "learns tasks of the form classification" in left_out["r2d2"]
+    with pytest.raises(RecipeError, match="r2d2: .*learns tasks of the form classification"):
+        parse_entries(["r2d2"], setting, plugins)
 
 
 def test_the_command(tmp_path: Path) -> None:

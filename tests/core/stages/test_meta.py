@@ -345,6 +345,25 @@ def test_a_solution_is_differentiated_through(name: str, policy: Any) -> None:
     assert again.losses.tolist() == pytest.approx(found.losses.tolist(), rel=1e-12)
 
 
+def test_a_head_that_does_not_give_the_outputs_is_refused() -> None:
+    """Where the last layer by definition is not the last one by use, the head is unknown."""
+
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body = nn.Linear(64, WAYS), nn.Linear(64, 64)
+
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = self.head(self.body(images.flatten(1)))
+            return out
+
+    network = Swapped().double()
+    theta = {n: p.detach() for n, p in network.named_parameters()}
+    engine = LoopEngine(network, "support")
+    with pytest.raises(StageError, match="last layer of Swapped, 'body', must give the network's outputs"):
+        engine.embed(theta, make_episodes().support.images[0])
+
+
 def test_networks_with_hard_sigmoids_have_second_derivatives(maml: Any) -> None:
     """torch has none for its own, MobileNetV3 is full of them; scores stay the same."""
     torch.manual_seed(0)
@@ -603,6 +622,43 @@ def test_numbers_are_judged_by_their_loss(make_context: Any, make_stage: Any, pl
     assert "accuracy" not in metrics["history"]["meta"][-1]
     assert metrics["test"]["after"] < metrics["test"]["before"] < 6
     assert stage.measured(metrics)["accuracy"] == -metrics["test"]["after"]
+
+
+def test_numbers_have_the_tasks_outputs_whatever_the_ways(
+    make_context: Any, make_stage: Any, plugins: Plugins
+) -> None:
+    """Ways multiply the points of a regression; outputs are the task's, and an adapted artifact has them."""
+    task = plugins.load("task", "sine")().load()
+    model = from_model(plugins.load("model", "mlp")(hidden=(8,)), task.info)
+    stage = make_stage(episodes=EpisodeShape(5, 1, 3), fresh=True, normalisation="transductive")
+    artifact = stage.run(task, {"source": model}, make_context(None))
+    assert artifact.task.outputs == 1
+    adapted = adapt_artifact(artifact, torch.zeros(4, 1, 1, 1), torch.ones(4, 1), plugins)
+    assert adapted.network(plugins)(torch.zeros(2, 1, 1, 1)).shape == (2, 1)
+    with pytest.raises(ArtifactError, match=r"targets must be float \[4, 1\], got torch.int64 \[4\]"):
+        adapt_artifact(artifact, torch.zeros(4, 1, 1, 1), torch.ones(4, dtype=torch.int64), plugins)
+
+
+def test_methods_for_classes_refuse_numbers(make_stage: Any, plugins: Plugins) -> None:
+    """A method that computes a head of classes names the form that it learns."""
+    task = plugins.load("task", "sine")().load()
+    model = from_model(plugins.load("model", "mlp")(), task.info)
+    stage = make_stage(method=plugins.load("meta-learner", "protonet")(), fresh=True)
+    (problem,) = stage.check(task, {"source": model})
+    assert str(problem) == (
+        "use: protonet learns tasks of the form classification, sine waves is regression; choose another "
+        "meta-learner"
+    )
+
+
+def test_targets_of_another_shape_are_refused() -> None:
+    """A squared error of shapes that only broadcast is no error of the network."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).double()
+    images = torch.zeros(1, 3, 1, 8, 8, dtype=torch.float64)
+    support = Labelled(images, torch.zeros(1, 3, 1, dtype=torch.float64))
+    theta = FastWeights({n: p.detach() for n, p in network.named_parameters()}, is_shared=True)
+    with pytest.raises(StageError, match=r"the targets' shape \[3, 1\], the network gives \[3, 2\]"):
+        LoopEngine(network, "support").step(theta, support)
 
 
 def test_no_adaptation_is_the_identity(

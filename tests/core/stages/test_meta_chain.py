@@ -114,15 +114,23 @@ def test_every_pass_is_the_loops(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_step_of_the_head_alone(name: str) -> None:
-    """A step of some parameters has their gradient alone, and pulls back to all."""
+@pytest.mark.parametrize("part", ["head", "biases", "weights", "first"])
+def test_a_step_of_some_parameters(name: str, part: str) -> None:
+    """A step of some parameters has their gradient alone, and pulls back to all: of the head, of biases
+    without their weights, of the first layer.
+    """
     network, theta = make_network(name)
     support = make_episodes().support
     engines = [LoopEngine(network, "support"), ChainEngine(network, "support")]
-    head = [n for n in theta if n.startswith(f"{engines[0].head}.")]
+    names = {
+        "head": [n for n in theta if n.startswith(f"{engines[0].head}.")],
+        "biases": [n for n in theta if n.endswith(".bias")],
+        "weights": [n for n in theta if n.endswith(".weight")],
+        "first": list(theta)[:1],
+    }[part]
     shared = FastWeights(theta, is_shared=True)
-    one, other = (engine.step(shared, support, head) for engine in engines)
-    assert set(other.gradients) == set(head)
+    one, other = (engine.step(shared, support, names) for engine in engines)
+    assert set(other.gradients) == set(names)
     cotangent = {n: torch.ones_like(t).expand(TASKS, *t.shape) for n, t in theta.items()}
     assert_close(other.pull_back(cotangent, 0.3), one.pull_back(cotangent, 0.3))
 
@@ -168,12 +176,60 @@ class Idle(nn.Module):
         return out
 
 
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, WAYS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.layer(torch.relu(self.layer(torch.flatten(images, 1)))))
+        return out
+
+
+class Discarding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.spare = nn.Linear(4, WAYS), nn.Linear(WAYS, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.flatten(images, 1))
+        self.spare(out)
+        return out
+
+
+class Averaging(nn.Module):
+    def __init__(self, dim: Any) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(self.dim)
+
+
+def tied() -> nn.Module:
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    network[2].weight = network[0].weight
+    return network
+
+
+def hooked() -> nn.Module:
+    network = nn.Sequential(nn.Linear(4, 4))
+    network[0].register_forward_hook(lambda layer, given, output: 2 * output)
+    return network
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
         (Branching(), r"Branching is no chain: add does not follow relu alone"),
         (Deciding(), r"Deciding cannot be traced: symbolically traced variables"),
-        (Idle(), r"the parameters spare\.weight, spare\.bias belong to no layer of the chain"),
+        (Idle(), r"the parameters spare\.bias, spare\.weight must each belong to one layer of the chain"),
+        (Twice(), r"the parameters layer\.bias, layer\.weight must each belong to one layer of the chain"),
+        (tied(), r"the parameters 2\.weight must each belong to one layer of the chain"),
+        (Discarding(), r"Discarding is no chain: it returns head, not its last layer spare"),
+        (hooked(), r"does not know .*target=0"),
+        (Averaging(-1), r"does not know .*target=mean"),
+        (Averaging(None), r"does not know .*target=mean"),
         (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), r"does not know .*target=0"),
         (nn.Sequential(nn.Conv2d(1, 4, 3, dilation=2)), r"does not know .*target=0"),
         (nn.Sequential(nn.Conv2d(1, 4, 3, padding="same")), r"does not know .*target=0"),
@@ -204,6 +260,21 @@ def test_other_rules_and_policies_are_refused() -> None:
         ChainEngine(network, "support", Half())
     with pytest.raises(StageError, match="normalises by batches, not by the policy 'running'"):
         ChainEngine(network, "running")
+
+
+def test_links_that_do_not_compute_the_network_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first step the links are compared with the network; shapes that do not fit are refused."""
+    network, theta = make_network("perceptron")
+    engine = ChainEngine(network, "support")
+    monkeypatch.setattr(links.Rectifier, "forward", links.HyperbolicTangent.forward)
+    with pytest.raises(StageError, match="does not compute what Sequential does; choose the engine loop or"):
+        engine.step(FastWeights(theta, is_shared=True), make_episodes().support)
+    wide = nn.Sequential(
+        nn.Linear(16, WAYS), nn.Flatten()
+    ).double()  # over width, where a link takes channels
+    theta = {n: p.detach() for n, p in wide.named_parameters()}
+    with pytest.raises(StageError, match="does not compute what Sequential does"):
+        ChainEngine(wide, "support").step(FastWeights(theta, is_shared=True), make_episodes().support)
 
 
 def test_regression_goes_by_the_loop() -> None:

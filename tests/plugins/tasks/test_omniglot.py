@@ -130,6 +130,19 @@ def test_damaged_drawings_are_named(load: Any, root: Path) -> None:
         load()
 
 
+def test_empty_folders_and_other_sizes_are_refused(load: Any, root: Path) -> None:
+    """A drawing of another size is named; so is a folder without any."""
+    file = root / "omniglot-py/images_evaluation/Runic/character01/0005_01.png"
+    Image.new("1", (9, 105)).save(file)
+    with pytest.raises(TaskError, match=r"0005_01.png must have 105 × 105 pixels, it has \(9, 105\)"):
+        load()
+    empty = root / "empty"
+    for part in CHARACTERS:
+        (empty / part).mkdir(parents=True)
+    with pytest.raises(TaskError, match=r"empty must have drawings, ALPHABET/CHARACTER/\*.png, it has none"):
+        load(root=str(empty))
+
+
 def test_too_few_characters_are_refused(load: Any) -> None:
     """Something must be left to train on."""
     with pytest.raises(TaskError, match=r"must be less than the 7 characters in .*, got 7"):

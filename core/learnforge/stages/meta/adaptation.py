@@ -40,7 +40,7 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
     Args:
         artifact: What a meta stage made.
         images: float [image, channel, height, width], normalised as the artifact's task says.
-        labels: int64 [image], in [0, ways); every class must occur.
+        labels: int64 [image], in [0, ways); every class must occur. For regression float [image, output].
         plugins: Where the meta-learner is looked up.
 
     Returns:
@@ -59,7 +59,12 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
         raise ArtifactError(
             f"images must be [{len(labels)}, {', '.join(map(str, shape))}], got {list(images.shape)}"
         )
-    if sorted(set(labels.tolist())) != list(range(ways)):
+    if artifact.task.form != "classification":
+        if not labels.is_floating_point() or tuple(labels.shape) != (len(images), ways):
+            raise ArtifactError(
+                f"targets must be float [{len(images)}, {ways}], got {labels.dtype} {list(labels.shape)}"
+            )
+    elif sorted(set(labels.tolist())) != list(range(ways)):
         raise ArtifactError(
             f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got "
             f"{labels.tolist()}"

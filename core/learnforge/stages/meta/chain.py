@@ -64,10 +64,12 @@ class ChainEngine(LoopEngine):
         if policy not in ("support", "transductive"):
             raise StageError(f"the engine chain normalises by batches, not by the policy {policy!r}")
         self._links = read_chain(self._network)
+        self._is_proved = False
 
     def step(self, weights: FastWeights, support: Labelled, names: Collection[str] | None = None) -> Step:
         if support.labels.is_floating_point():
             return super().step(weights, support, names)
+        self._prove(weights, support.images[:1])
         asked = frozenset(self.names if names is None else names)
         passes, gradients, losses = [], [], []
         for part in _chunks(support):
@@ -113,6 +115,28 @@ class ChainEngine(LoopEngine):
             for part in _chunks(query)
         ]
         return torch.cat(parts)
+
+    def _prove(self, weights: FastWeights, images: Tensor) -> None:
+        """Compare the links with the network on the first images, in case that reading it missed something.
+
+        Raises:
+            StageError: They differ.
+        """
+        if self._is_proved:
+            return
+        with torch.no_grad():
+            expected = self.forward(weights.of(0), images[0])
+        try:
+            found = _Pass(self._links, _of(weights, slice(1))).forward(images)[0]
+            is_same = torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+        except (RuntimeError, ValueError):  # shapes that do not fit
+            is_same = False
+        if not is_same:
+            raise StageError(
+                f"the engine chain does not compute what {type(self._network).__name__} does; choose the "
+                f"engine loop or vmap"
+            )
+        self._is_proved = True
 
     def _run_query(self, run: _Pass, support: Tensor, query: Tensor) -> tuple[Tensor, int]:
         """Return the query's outputs, and how many support images went before them."""
@@ -170,19 +194,22 @@ def read_chain(network: nn.Module) -> list[Link]:
         graph = _Tracer().trace(network)
     except Exception as error:  # tracing runs the network's own code, which may do anything
         raise StageError(f"{type(network).__name__} cannot be traced: {error}") from error
-    modules, links = dict(network.named_modules()), list[Link]()
-    nodes = [node for node in graph.nodes if node.op != "output"]
+    called, modules, links = type(network).__name__, dict(network.named_modules()), list[Link]()
+    *nodes, output = graph.nodes
+    if output.args != (nodes[-1],):
+        raise StageError(f"{called} is no chain: it returns {output.args[0]}, not its last layer {nodes[-1]}")
     for before, node in itertools.pairwise(nodes):
         if node.all_input_nodes != [before]:
-            raise StageError(f"{type(network).__name__} is no chain: {node} does not follow {before} alone")
+            raise StageError(f"{called} is no chain: {node} does not follow {before} alone")
         link = _link_of(node, modules)
         if link is None:
             raise StageError(f"the engine chain does not know {node.format_node()}")
         links += [link] if link is not _NOTHING else []
-    named = {name for link in links for name in link.parameters}
-    missing = [name for name, _ in network.named_parameters() if name not in named]
-    if missing:
-        raise StageError(f"the parameters {', '.join(missing)} belong to no layer of the chain")
+    own = [name for link in links for name in link.parameters]
+    wanted = [name for name, _ in network.named_parameters()]
+    strange = sorted({name for name in {*own, *wanted} if own.count(name) != 1 or name not in wanted})
+    if strange:
+        raise StageError(f"the parameters {', '.join(strange)} must each belong to one layer of the chain")
     return links
 
 
@@ -208,17 +235,29 @@ def _link_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> Link | None:
     """Return the link that a node is, or None where it is not known."""
     if node.op == "call_module":
         return _link_of_module(str(node.target), modules[str(node.target)])
-    is_mean = node.target in (torch.mean, "mean")
-    axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    if is_mean and tuple(axes or ()) in ((2, 3), (-2, -1)):  # type: ignore[arg-type]
-        return Mean(bool(node.kwargs.get("keepdim", False)))
+    if node.target in (torch.mean, "mean"):
+        return _link_of_mean(*node.args[1:], **node.kwargs)
     cls: Any = _FUNCTIONS.get(node.target)
-    if cls is Flatten and (*node.args[1:], *node.kwargs.values()) != (1,):
-        return None
+    if cls is Flatten:
+        is_plain = (node.args[1:] == (1,) and not node.kwargs) or node.kwargs == {"start_dim": 1}
+        return Flatten() if is_plain else None
     return cls() if cls is not None else None
 
 
+def _link_of_mean(dim: Any = None, keepdim: Any = False, **others: Any) -> Link | None:
+    axes = tuple(dim) if isinstance(dim, (tuple, list)) else ()
+    return Mean(bool(keepdim)) if axes in ((2, 3), (-2, -1)) and not others else None
+
+
+_KNOWN = (
+    nn.Conv2d, EpisodeNorm, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity,
+    nn.Dropout, nn.Dropout2d, nn.ReLU, nn.Tanh,
+)  # fmt: skip
+
+
 def _link_of_module(name: str, module: nn.Module) -> Link | None:
+    if type(module) not in _KNOWN or module._forward_hooks or module._forward_pre_hooks:
+        return None  # a subclass, or a hook, may compute something else
     if isinstance(module, nn.Conv2d):
         is_plain = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
         return Convolution(name, module) if is_plain and not isinstance(module.padding, str) else None
@@ -232,11 +271,11 @@ def _link_of_module(name: str, module: nn.Module) -> Link | None:
         return Mean(keeps_place=True) if module.output_size in (1, (1, 1)) else None
     if isinstance(module, nn.Flatten):
         return Flatten() if (module.start_dim, module.end_dim) == (1, -1) else None
-    if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):  # engines run networks in eval mode
-        return _NOTHING  # type: ignore[no-any-return]
     if isinstance(module, nn.ReLU):
         return Rectifier()
-    return HyperbolicTangent() if isinstance(module, nn.Tanh) else None
+    if isinstance(module, nn.Tanh):
+        return HyperbolicTangent()
+    return _NOTHING  # type: ignore[no-any-return] # engines run networks in eval mode
 
 
 def _pools_plainly(module: nn.MaxPool2d) -> bool:

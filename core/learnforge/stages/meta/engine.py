@@ -177,31 +177,38 @@ class Engine(ABC):
 
     @cached_property
     def head(self) -> str:
-        """Name of the linear layer that gives the outputs.
+        """Name of the linear layer that gives the outputs: the last one that the network has.
 
         Raises:
-            StageError: The network ends in another layer.
+            StageError: The last layer is no linear one with a bias; or in the next pass, it turns out not to
+                give the outputs.
         """
         layers = [(n, m) for n, m in self._network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
         name, layer = layers[-1] if layers else ("", self._network)
         if not isinstance(layer, nn.Linear) or layer.bias is None:
             raise StageError(
                 f"the network must end in a linear layer with a bias for its head to be adapted alone, the "
-                f"last layer of {type(self._network).__name__} is {name!r}, {layer}"
+                f"last layer of {type(self._network).__name__} is {name!r}, {layer}. Take a network "
+                f"that does, or a meta-learner that adapts the whole network."
             )
         return name
 
     def embed(self, parameters: Parameters, images: Tensor) -> Tensor:
         """Return what goes into the head: one task's images to [image, feature]."""
-        seen: list[Tensor] = []
-        hook = self._network.get_submodule(self.head).register_forward_pre_hook(
-            lambda layer, given: seen.append(given[0])
-        )
+        head = self._network.get_submodule(self.head)
+        seen: list[Any] = []
+        hook = head.register_forward_hook(lambda layer, given, output: seen.append((given[0], output)))
         try:
-            self.forward(parameters, images, len(images))
+            outputs = self.forward(parameters, images, len(images))
         finally:
             hook.remove()
-        return seen[0]
+        if not seen or seen[-1][1] is not outputs:
+            raise StageError(
+                f"the last layer of {type(self._network).__name__}, {self.head!r}, must give the network's "
+                f"outputs for its head to be adapted alone; define the head last"
+            )
+        features: Tensor = seen[-1][0]
+        return features
 
     def query_outputs(self, parameters: Parameters, support: Tensor, query: Tensor) -> Tensor:
         """Return the network's outputs for one task's query images, normalised as the policy says."""
@@ -436,6 +443,9 @@ def _differentiable_twice(network: nn.Module) -> nn.Module:
 
 def _usual_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     if labels.is_floating_point():
+        if outputs.shape != labels.shape:
+            want, got = list(labels.shape), list(outputs.shape)
+            raise StageError(f"outputs must have the targets' shape {want}, the network gives {got}")
         return F.mse_loss(outputs, labels)
     return F.cross_entropy(outputs, labels)
 
@@ -452,7 +462,7 @@ def _accuracy(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the share of right classes over the last axis of the labels; NaN where labels are no classes."""
     if labels.is_floating_point():
         return outputs.new_full(outputs.shape[:-2], float("nan"))
-    return (outputs.argmax(-1) == labels).float().mean(-1)
+    return (outputs.argmax(-1) == labels).double().mean(-1)
 
 
 def _stack(tasks: Sequence[Parameters]) -> dict[str, Tensor]:

@@ -49,6 +49,9 @@ class MetaLearner(Rules, ABC):
     """Whether `adapt` makes a head of as many outputs as the episode has ways, so that meta-training may have
     other ways than adaptation."""
 
+    forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
+    """Forms of tasks that it learns."""
+
     @abstractmethod
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         """Return the meta-gradient of a batch of episodes, averaged over tasks.

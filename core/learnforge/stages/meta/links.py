@@ -128,7 +128,9 @@ class _Weighted(Link):
 
     def forward(self, x: Tensor, theta: Parameters, kept: Kept, reference: int | None) -> Tensor:
         kept["x"] = laid = Laid(x)
-        return self._add_bias(self.apply(laid, theta[self.weight]), theta)
+        y = self._add_bias(self.apply(laid, theta[self.weight]), theta)
+        kept["shape"] = y.shape
+        return y
 
     def backward(self, dy: Tensor, theta: Parameters, kept: Kept, is_first: bool) -> tuple[Any, Gradients]:
         kept["dy"] = laid = Laid(dy)
@@ -140,7 +142,8 @@ class _Weighted(Link):
         parts = [self.apply(laid, theta[self.weight])] if laid is not None else []
         parts += [self.apply(kept["x"], v[self.weight])] if self.weight in v else []
         if not parts:
-            return None
+            moves = self.bias is not None and self.bias in v
+            return self._add_bias(kept["x"].tensor.new_zeros(kept["shape"]), v) if moves else None
         return self._add_bias(parts[0] if len(parts) == 1 else parts[0].add_(parts[1]), v)
 
     def backward_tangent(

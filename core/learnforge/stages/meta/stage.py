@@ -134,6 +134,13 @@ class MetaStage(Stage):
                 f"has an output for each way, got {self.train_ways}"
             )
             return [Problem("train_ways", words)]
+        form = task.info.form
+        if form not in self.method.forms:
+            known = ", ".join(sorted(self.method.forms))
+            words = (
+                f"{spell(self.method)['use']} learns tasks of the form {known}, {task.info.name} is {form}"
+            )
+            return [Problem("use", f"{words}; choose another meta-learner")]
         if task.episodes is not None:
             return []
         if self.episodes.ways < 2:
@@ -179,7 +186,8 @@ class MetaStage(Stage):
         fresh_task = source.task if self.fresh else None
         network = source.network(context.plugins, context.derive("source"), fresh_task)
         with seeded(context.derive("prepare")):
-            network = self.method.prepare(network, source.task.outputs, self.episodes.ways).to(context.device)
+            outputs = self._info(task.info).outputs
+            network = self.method.prepare(network, source.task.outputs, outputs).to(context.device)
         parameters, extra = self._initial(network, context)
         engine_name = self._choose_engine(network, parameters | extra, here, context)
         engine = ENGINES[engine_name](network, self.normalisation, self.method)
@@ -212,7 +220,9 @@ class MetaStage(Stage):
         ).with_state(network)
 
     def _info(self, info: TaskInfo) -> TaskInfo:
-        """Describe the task of an episode: as many nameless classes as there are ways."""
+        """Describe the task of an episode: as many nameless classes as there are ways, or the numbers."""
+        if info.form != "classification":
+            return info
         names = tuple(f"class {i + 1}" for i in range(self.episodes.ways))
         return evolve(info, classes=names, origins=names)
 
@@ -305,7 +315,7 @@ class MetaStage(Stage):
                 steps = self.method.adapt(engine, meta, episodes.support)
                 query = episodes.query(steps[-1].tensors)
                 outputs = [engine.predict(weights, episodes.support, query) for weights in steps]
-                rows.append(torch.stack([self._judge(o, query.labels) for o in outputs]))
+                rows.append(torch.stack([self._judge(engine, o, query.labels) for o in outputs]))
                 tracker.advance()
         scores = torch.cat(rows, 1).cpu()  # [steps + 1, episode]
         mean = scores.mean(1)
@@ -319,11 +329,11 @@ class MetaStage(Stage):
             "by_step": [[float(m), float(i)] for m, i in zip(mean, interval, strict=True)],
         }
 
-    def _judge(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    def _judge(self, engine: Engine, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the accuracy of each task, [task], or its loss where targets are numbers."""
         if labels.is_floating_point():
             return torch.stack([self.method.query_loss(*own) for own in zip(outputs, labels, strict=True)])
-        return (outputs.argmax(2) == labels).double().mean(1)
+        return engine.accuracies(outputs, labels)
 
 
 class _Progressing:
