@@ -169,9 +169,16 @@ def read_setting(
     missing = [key for key in ("teacher", "student") if key not in table]
     missing += ["task"] if data["task"] is None else []
     if missing:
-        raise RecipeError(
-            [Problem(key, f"is missing; give `--{key}`, or a `--recipe`") for key in missing], "bench"
+        words = "is missing; give a model or an artifact's folder, `--{}`" + (
+            "" if recipe else ", or a `--recipe`"
         )
+        raise RecipeError([Problem(key, words.format(key)) for key in missing], "bench")
+    earlier = {table.get("name", table.get("kind")) for table in recipe.get("stage", ())}
+    named = [key for key in ("teacher", "student") if isinstance(table[key], str) and table[key] in earlier]
+    if named:
+        words = "is the stage {!r} of the recipe; run it, and give that stage's folder, `--{} runs/NAME/{}`"
+        problems = [Problem(key, words.format(table[key], key, table[key])) for key in named]
+        raise RecipeError(problems, "bench")
     parsed = parse_recipe({**data, "stage": [table]}, plugins, "bench")
     (stage,) = parsed.stages
     assert isinstance(stage, DistillStage)

@@ -32,7 +32,7 @@ from learnforge.plugins.identity import core_version
 from learnforge.randomness import derive, permutation
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
 from learnforge.space import Model
-from learnforge.stages.transfer import TransferStage
+from learnforge.stages.transfer import TransferStage, untrained_words
 from learnforge.task import GivenTask, Task, TaskSource
 from learnforge.training import Train, Trainee, cross_entropy, fit
 
@@ -180,9 +180,17 @@ def read_setting(
 
 def parse_strategies(
     texts: Sequence[str], setting: Setting, labels: Sequence[int | None], plugins: Plugins
-) -> tuple[list[Entry], list[str]]:
-    """Read the strategies to compare; without `texts` all that are installed and that the labels are for."""
-    entries, left_out = read_entries("transfer", texts, plugins)
+) -> tuple[list[Entry], dict[str, str]]:
+    """Read the strategies to compare; without `texts` all that are installed and that the labels are for.
+
+    Returns:
+        The entries, and {name: reason} of installed ones that were left out.
+
+    Raises:
+        RecipeError: Something is wrong; all of it is listed.
+    """
+    entries, needy = read_entries("transfer", texts, plugins)
+    left_out = dict.fromkeys(needy, "it needs options")
     if not texts:
         entries = [entry for entry in entries if any(is_compared(entry, count) for count in labels)]
     problems = [
@@ -195,6 +203,16 @@ def parse_strategies(
         for entry in entries
         if not any(is_compared(entry, count) for count in labels)
     ]
+    if setting.source_train is None:
+        info = load_task(setting.task).info
+        found = {e.name: untrained_words(e.method, setting.stage.source, info) for e in entries}
+        hint = "or train it first, `--source-train`"
+        faults = {name: f"the source {words}; {hint}" for name, words in found.items() if words}
+        if texts:
+            problems += [Problem(name, words) for name, words in faults.items()]
+        else:
+            entries = [e for e in entries if e.name not in faults]
+            left_out |= faults
     if 0 in labels and setting.stage.source_task is None:
         problems.append(Problem("source_task", "is missing; `--labels 0` adapts from a labelled task"))
     if problems:

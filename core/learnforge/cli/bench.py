@@ -292,8 +292,8 @@ def transfers_command(
     labels = _read_labels(label_words)
     setting = read_setting(changes, labels, folder, plugins)
     entries, left_out = parse_strategies(strategies, setting, labels, plugins)
-    for name in left_out:
-        click.echo(f"{name} is left out: it needs options")
+    for name, reason in left_out.items():
+        click.echo(f"{name} is left out: {reason}")
     cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
     found = compare(entries, labels, setting, seeds, plugins, choose_progress(), cores, is_final)
     rows = as_rows(entries, labels, found, setting.stage.validator is not None)

@@ -62,11 +62,16 @@ def _comparison(m: Mapping[str, Any]) -> str:
     if "test" in m:
         return f"{_adapted(m, 'test', 'before')} before, {m['ways']}-way {m['shots']}-shot"
     if "baseline_test_accuracy" in m:
-        name = "without teacher" if "teacher_test_accuracy" in m else "from scratch"
+        name = "without teacher" if "teacher_test_accuracy" in m else _baseline_name(m)
         return f"{m['baseline_test_accuracy']:.1%} {name}"
     if "agreement" in m:
         return f"{m['agreement']:.1%} as the network"
     return ""
+
+
+def _baseline_name(m: Mapping[str, Any]) -> str:
+    """Name a transfer's baseline; without labels it knows the labelled task alone."""
+    return str(m.get("baseline_name", "from scratch"))
 
 
 def _adapted(m: Mapping[str, Any], split: str, when: str) -> str:
@@ -108,7 +113,7 @@ def _distill_verdict(m: Mapping[str, Any]) -> str:
 def _transfer_verdict(m: Mapping[str, Any]) -> str:
     words = f"Carried to the new task it gets {m['test_accuracy']:.1%}"
     if "baseline_test_accuracy" in m:
-        words += f", from scratch {m['baseline_test_accuracy']:.1%}"
+        words += f", {_baseline_name(m)} {m['baseline_test_accuracy']:.1%}"
     return words + "."
 
 
@@ -251,7 +256,7 @@ def _compared_section(stage: StageSummary) -> Section:
     rows = [(own, f"{m['validation_accuracy']:.1%}", f"{m['test_accuracy']:.1%}", f"{m['parameters']:,}")]
     if "baseline_test_accuracy" in m:
         baseline = f"{m['baseline_validation_accuracy']:.1%}", f"{m['baseline_test_accuracy']:.1%}"
-        name = "without its teacher" if stage.kind == "distill" else "from scratch"
+        name = "without its teacher" if stage.kind == "distill" else _baseline_name(m)
         rows.append((f"{name}, same budget", *baseline, f"{m['parameters']:,}"))
     words = ""
     if "teacher_test_accuracy" in m:

@@ -55,6 +55,20 @@ def test_every_method_gets_the_same_teacher_and_start(plugins: Plugins, tmp_path
     assert list((tmp_path / "training").iterdir()) == []
 
 
+def test_stages_of_a_recipe_must_have_run(plugins: Plugins, tmp_path: Path) -> None:
+    """A teacher that is an earlier stage of the recipe is asked for as the folder of its run."""
+    recipe = {
+        "task": CHANGES["task"],
+        "stage": [
+            {"kind": "search", "name": "found"},
+            {"kind": "distill", "teacher": "found", "student": "mlp"},
+        ],
+    }
+    with pytest.raises(RecipeError, match=r"teacher: is the stage 'found' .* `--teacher runs/NAME/found`"):
+        read_setting(recipe, {}, tmp_path, plugins)
+    assert read_setting(recipe, {"teacher": "conv4", "teacher_train": {"epochs": 1}}, tmp_path, plugins)
+
+
 def test_it_goes_on_where_it_was_cut_off(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,7 +195,7 @@ def test_waves_of_the_validation_split_are_others(plugins: Plugins, tmp_path: Pa
     assert {e.name for e in entries} == {"anil", "maml", "meta-sgd", "reptile"}
     assert set(left_out) == {"protonet", "r2d2"}
     assert "learns tasks of the form classification" in left_out["r2d2"]
-    with pytest.raises(RecipeError, match="r2d2: .*learns tasks of the form classification"):
+    with pytest.raises(RecipeError, match=r"r2d2: .*learns tasks of the form classification"):
         parse_entries(["r2d2"], setting, plugins)
 
 

@@ -121,6 +121,22 @@ def test_it_goes_on_where_it_was_cut_off(
     assert json.loads(kept[0])["entry"] in (SCRATCH, entries[0].key)
 
 
+def test_methods_that_train_nothing_need_a_source_that_knows(plugins: Plugins, tmp_path: Path) -> None:
+    """`adabn` and `tent` are refused an untrained model, or left out where all are compared; not so when it
+    is trained first.
+    """
+    changes = {**CHANGES, "task": {"use": "digits", "classes": [0, 1, 2], "split_seed": 1}}
+    trained = read_setting(changes, LABELS, tmp_path, plugins)
+    assert len(parse_strategies(["adabn", "tent"], trained, [0], plugins)[0]) == 2
+    del changes["source_train"]
+    fresh = read_setting(changes, LABELS, tmp_path, plugins)
+    with pytest.raises(RecipeError, match="source must know the classes, which adabn does not learn, but"):
+        parse_strategies(["adabn"], fresh, [0], plugins)
+    entries, left_out = parse_strategies([], fresh, [0], plugins)
+    assert {"adabn", "tent"} <= set(left_out)
+    assert {e.name for e in entries} == {"cdan", "coral", "dann", "mmd"}
+
+
 def test_without_labels_methods_of_domain_adaptation_are_compared(plugins: Plugins, tmp_path: Path) -> None:
     """The baseline knows the labelled task alone; what they are developed by needs no new label."""
     changes = {

@@ -103,6 +103,16 @@ def test_the_meta_verdict_gives_intervals() -> None:
     assert "(test classes were seen upstream)" in seen
 
 
+def test_a_transfers_baseline_has_its_name() -> None:
+    """Without labels of the new task the baseline knows the labelled task alone, and is called so."""
+    metrics = TRANSFER | {"baseline_test_accuracy": 0.5, "baseline_validation_accuracy": 0.4}
+    metrics |= {"class_accuracy": [], "mistakes": []}
+    for given, name in (({}, "from scratch"), ({"baseline_name": "source only"}, "source only")):
+        sections = make_sections(summary(stage("transfer", metrics | given)))
+        assert f"{name} 50.0%" in sections[0].words
+        assert any(row[0] == f"{name}, same budget" for section in sections for row in section.rows)
+
+
 TRANSFER = {
     "validation_accuracy": 0.9,
     "test_accuracy": 0.875,

@@ -269,9 +269,7 @@ def test_links_that_do_not_compute_the_network_are_refused(monkeypatch: pytest.M
     monkeypatch.setattr(links.Rectifier, "forward", links.HyperbolicTangent.forward)
     with pytest.raises(StageError, match="does not compute what Sequential does; choose the engine loop or"):
         engine.step(FastWeights(theta, is_shared=True), make_episodes().support)
-    wide = nn.Sequential(
-        nn.Linear(16, WAYS), nn.Flatten()
-    ).double()  # over width, where a link takes channels
+    wide = nn.Sequential(nn.Linear(16, WAYS), nn.Flatten()).double()  # over width, links over channels
     theta = {n: p.detach() for n, p in wide.named_parameters()}
     with pytest.raises(StageError, match="does not compute what Sequential does"):
         ChainEngine(wide, "support").step(FastWeights(theta, is_shared=True), make_episodes().support)

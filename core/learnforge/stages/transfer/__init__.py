@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from learnforge.stages.transfer.domain import DomainAdaptation, adversarial_strength, reverse_gradient
 from learnforge.stages.transfer.freezing import freeze, set_training
+from learnforge.stages.transfer.source import untrained_words
 from learnforge.stages.transfer.stage import TransferStage, learnforge_stages
 from learnforge.stages.transfer.strategy import (
     Criterion,
@@ -31,4 +32,5 @@ __all__ = [
     "learnforge_stages",
     "reverse_gradient",
     "set_training",
+    "untrained_words",
 ]

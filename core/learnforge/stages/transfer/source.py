@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from attrs import evolve
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, find_mismatches, join_faults
 from learnforge.context import Context
-from learnforge.errors import ArtifactError, Problem
+from learnforge.errors import ArtifactError, LearnforgeError, Problem
 from learnforge.heads import describe_changes, find_head, find_stem, replace_stem
-from learnforge.plugins import Plugins
+from learnforge.plugins import Plugins, spell
 from learnforge.space import Model
+from learnforge.stages.transfer.strategy import DirectTransfer, Transfer
 from learnforge.task import TaskInfo
 
 
@@ -44,6 +46,20 @@ def check_source(source: Artifact, task: TaskInfo) -> list[Problem]:
         f"over: {reason}"
     )
     return [Problem("from", words)]
+
+
+def untrained_words(method: Transfer, source: Any, task: TaskInfo) -> str:
+    """Say what is wrong where a method that learns no label is given a source that knows nothing, or ""."""
+    needs_knowledge = isinstance(method, DirectTransfer) and not method.uses_labels
+    if not needs_knowledge or not isinstance(source, Model):
+        return ""
+    try:
+        knows = source.is_trained_for(task)
+    except LearnforgeError:  # reported where models are checked
+        return ""
+    name = spell(method)["use"]
+    words = "without weights for them; give a stage, an artifact's folder, or a model with weights"
+    return "" if knows else f"must know the classes, which {name} does not learn, but is a model {words}"
 
 
 def _refusal(network: nn.Module, weights: Mapping[str, Tensor], task: TaskInfo) -> str:

@@ -18,7 +18,7 @@ from learnforge.randomness import seeded
 from learnforge.stages.measures import judge, weigh
 from learnforge.stages.stage import Reference, Stage
 from learnforge.stages.transfer.journey import Journey, share_epochs
-from learnforge.stages.transfer.source import check_source, head_weight, load_source
+from learnforge.stages.transfer.source import check_source, head_weight, load_source, untrained_words
 from learnforge.stages.transfer.strategy import DirectTransfer, PhasedTransfer, Transfer
 from learnforge.stages.transfer.validator import Validator, judge_without_labels
 from learnforge.task import Task, TaskInfo, TaskSource
@@ -57,7 +57,9 @@ class TransferStage(Stage):
         return isinstance(self.method, PhasedTransfer) and self.method.adapts_domain
 
     def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
-        return [*self._check_domains(task), *check_source(inputs["source"], task.info)]
+        problems = [*self._check_domains(task), *check_source(inputs["source"], task.info)]
+        words = untrained_words(self.method, self.source, task.info)
+        return [*problems, *([Problem("from", words)] if words else [])]
 
     def _check_domains(self, task: Task) -> list[Problem]:
         problems = []
@@ -126,6 +128,7 @@ class TransferStage(Stage):
         if self.baseline and source.spec.kind != "module":  # a module of the caller's has no fresh weights
             fresh, history["from scratch"] = self._train_fresh(finished, labelled, context)
             metrics |= judge(fresh, here, "baseline_")
+            metrics["baseline_name"] = "source only" if self.source_task is not None else "from scratch"
         return evolve(finished, metrics=metrics | {"history": history})
 
     def run_baseline(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
