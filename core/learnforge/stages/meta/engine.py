@@ -89,7 +89,7 @@ class FastWeights:
         tasks = len(next(iter(gradients.values())))
         return FastWeights(
             {
-                name: t - _rate(rates, name) * gradients[name] if name in gradients else self._own(t, tasks)
+                name: _stepped(t, gradients[name], rates, name) if name in gradients else self._own(t, tasks)
                 for name, t in self.tensors.items()
             }
         )
@@ -115,8 +115,12 @@ class Step:
 
     def pull_back(self, cotangent: Parameters, rates: float | Parameters) -> dict[str, Tensor]:
         """Return v - H (r v): the gradient before the step theta - r · g(theta), from the one after it."""
-        product = self.hessian_vector({n: _rate(rates, n) * cotangent[n] for n in self.gradients})
-        return {name: t - product[name] for name, t in cotangent.items()}
+        own = {name: cotangent[name] for name in self.gradients}
+        if isinstance(rates, Mapping):
+            product = self.hessian_vector({name: rates[name] * t for name, t in own.items()})
+            return {name: t - product[name] for name, t in cotangent.items()}
+        product = self.hessian_vector(own)
+        return {name: torch.sub(t, product[name], alpha=rates) for name, t in cotangent.items()}
 
 
 @frozen(eq=False)
@@ -450,8 +454,11 @@ def _usual_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs, labels)
 
 
-def _rate(rates: float | Parameters, name: str) -> Any:
-    return rates[name] if isinstance(rates, Mapping) else rates
+def _stepped(theta: Tensor, gradient: Tensor, rates: float | Parameters, name: str) -> Tensor:
+    """Return theta - rate · gradient, in one pass where the rate is a number."""
+    if isinstance(rates, Mapping):
+        return theta - rates[name] * gradient
+    return torch.sub(theta, gradient, alpha=rates)
 
 
 def _one(labelled: Labelled, task: int) -> tuple[Tensor, Tensor]:
