@@ -34,9 +34,11 @@ from learnforge.stages.stage import Reference, Stage
 from learnforge.stages.tuning import check_tuning
 from learnforge.task import Task, TaskSource, check_task
 
+_FOLDER = r"\w[\w .-]*"
+
 
 def _names_a_folder(instance: object, attribute: Any, value: str) -> None:
-    if not re.fullmatch(r"\w[\w .-]*", value):
+    if not re.fullmatch(_FOLDER, value):
         raise ValueError(f"{attribute.name!r} must be letters, digits, spaces, . - and _, got {value!r}")
 
 
@@ -48,7 +50,8 @@ class RunSettings:
     """The table `[run]`.
 
     Args:
-        name: Name of the run, and of its folder under `runs/`.
+        name: Name of the run, and of its folder under `runs/`; a recipe's file name without its ending by
+            default.
         seed: Seed of everything random, from 0.
         device: `auto`, or a device as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`.
         deterministic: Ask CUDA for reproducible kernels.
@@ -121,7 +124,8 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Read a recipe's TOML and apply overrides such as `stage.search.trials=50`.
+    """Read a recipe's TOML and apply overrides such as `stage.search.trials=50`; a run without a name gets
+    that of the file.
 
     Raises:
         RecipeError: The file is no TOML, or an override cannot be applied.
@@ -134,6 +138,9 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     problems = [problem for text in overrides if (problem := _override(data, text)) is not None]
     if problems:
         raise RecipeError(problems, "--set")
+    run = data.setdefault("run", {})
+    if isinstance(run, dict) and re.fullmatch(_FOLDER, Path(path).stem):
+        run.setdefault("name", Path(path).stem)
     return data
 
 

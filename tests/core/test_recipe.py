@@ -33,6 +33,14 @@ def edited(*changes: tuple[list[Any], Any]) -> dict[str, Any]:
     return data
 
 
+def test_a_run_without_a_name_gets_that_of_the_file(tmp_path: Path) -> None:
+    """Two recipes without names do not share a folder; a name that is given stays."""
+    for text, name in (("", "mine"), ('[run]\nname = "other"\n', "other"), ("[run]\nseed = 1\n", "mine")):
+        (tmp_path / "mine.toml").write_text(text)
+        assert read_recipe(tmp_path / "mine.toml")["run"]["name"] == name
+    assert read_recipe(tmp_path / "mine.toml", ["run.name=third"])["run"]["name"] == "third"
+
+
 def test_every_error_comes_at_once(plugins: Plugins) -> None:
     """Unknown names, wrong types and ranges in different places are all reported, each with its path."""
     data = edited(
