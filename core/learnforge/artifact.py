@@ -127,8 +127,8 @@ class Artifact:
 
     spec: NetworkSpec
     task: TaskInfo
-    weights: Mapping[str, Tensor] | None = None
-    adapter: Mapping[str, Tensor] = field(factory=dict)
+    weights: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    adapter: Mapping[str, Tensor] = field(factory=dict, repr=False)
     adapter_options: Mapping[str, Any] = field(factory=dict)
     metrics: Mapping[str, Any] = field(factory=dict)
     provenance: Provenance = field(factory=Provenance)

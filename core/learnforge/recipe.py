@@ -4,6 +4,7 @@ execute nothing.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -191,7 +192,7 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
             )
     complete = [stage for stage in stages if stage is not None]
     if len(complete) == len(stages):  # else a stage above may only seem to be missing
-        _check_references(complete, problems)
+        _check_references(complete, plugins.names("model"), problems)
     if problems or run is None:
         raise RecipeError(problems, source)
     return Recipe(run, task, tuple(complete), data)
@@ -414,7 +415,7 @@ def _check_names(tables: Sequence[Any], problems: list[Problem]) -> None:
             )
 
 
-def _check_references(stages: Sequence[Stage], problems: list[Problem]) -> None:
+def _check_references(stages: Sequence[Stage], models: Sequence[str], problems: list[Problem]) -> None:
     for position, stage in enumerate(stages):
         earlier = [s.name for s in stages[:position]]
         for role, reference in stage.describe_inputs().items():
@@ -428,12 +429,11 @@ def _check_references(stages: Sequence[Stage], problems: list[Problem]) -> None:
                     )
                 )
             if isinstance(reference, str) and reference not in earlier and not Path(reference).is_dir():
-                problems.append(
-                    Problem(
-                        path,
-                        f"{reference!r} is no earlier stage and no folder; {nearest(reference, earlier)}",
-                    )
-                )
+                close = difflib.get_close_matches(reference, models, n=1)
+                model = f'; for a model, {{ use = "{close[0]}" }}' if close else ""
+                stages_words = nearest(reference, earlier) if earlier else "no stage comes before"
+                words = f"{reference!r} is no earlier stage and no folder; {stages_words}{model}"
+                problems.append(Problem(path, words))
 
 
 def _check_form(stage: Stage, task: Task) -> list[Problem]:

@@ -79,7 +79,12 @@ def test_every_error_comes_at_once(plugins: Plugins) -> None:
         (
             (["stage", 0, "teacher"], "nowhere"),
             "stage.first.teacher",
-            "'nowhere' is no earlier stage and no folder",
+            "'nowhere' is no earlier stage and no folder; no stage comes before",
+        ),
+        (
+            (["stage", 0, "teacher"], "resnt"),
+            "stage.first.teacher",
+            """no stage comes before; for a model, { use = "resnet" }""",
         ),
         ((["stage", 1, "from"], "frist"), "stage.second.from", "did you mean 'first'?"),
         ((["stage", 1, "name"], "first"), "stage.first.name", "stage names must differ"),
