@@ -55,10 +55,14 @@ class TaskSuite(MethodSuite):
         require(not empty or self.method.has_episodes, f"every split must hold an image, {empty} are empty")
 
     def test_description_is_complete(self) -> None:
-        """There is one name and one origin a class, no name twice, and one mean and deviation a channel."""
+        """There is one name and one origin a class, or number of a regression, no name twice, and one mean
+        and deviation a channel.
+        """
         info = self._task().info
         require(info.name, "the task must have a name")
-        require(len(info.classes) >= 2, f"there must be at least two classes, got {list(info.classes)}")
+        least = 2 if info.form == "classification" else 1
+        classes = list(info.classes)
+        require(len(classes) >= least, f"there must be {least} classes at least, got {classes}")
         require(len(set(info.classes)) == len(info.classes), f"class names must differ, got {info.classes}")
         require(
             len(info.origins) == len(info.classes),

@@ -14,6 +14,7 @@ Reference:
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from attrs import field, frozen
@@ -45,6 +46,8 @@ class Sine(TaskSource):
 
     amplitude: float = field(default=5.0, validator=gt(0.1))
     reach: float = field(default=5.0, validator=gt(0.0))
+
+    has_episodes: ClassVar[bool] = True
 
     def load(self) -> Task:
         info = TaskInfo(
