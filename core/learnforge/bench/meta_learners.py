@@ -163,6 +163,8 @@ def parse_entries(
         words = [f"{name}={value}" for name, value in {**table, **own}.items()]
         key = fingerprint([stage.fingerprint_data(), _source_print(stage, setting)])[:16]
         entries.append(Entry(", ".join([use, *words]), stage, key))
+    if not entries:  # what is wrong with all of them is no fault of theirs
+        problems += [Problem(name, reason) for name, reason in left_out.items()]
     if problems:
         raise RecipeError(problems, "meta-learners")
     return entries, left_out

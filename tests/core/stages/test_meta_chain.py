@@ -263,10 +263,13 @@ def test_other_rules_and_policies_are_refused() -> None:
 
 
 def test_links_that_do_not_compute_the_network_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the first step the links are compared with the network; shapes that do not fit are refused."""
+    """Before the first pass the links are compared with the network; shapes that do not fit are refused."""
     network, theta = make_network("perceptron")
-    engine = ChainEngine(network, "support")
+    engine, episodes = ChainEngine(network, "support"), make_episodes()
     monkeypatch.setattr(links.Rectifier, "forward", links.HyperbolicTangent.forward)
+    for work in (engine.judge, engine.predict):
+        with pytest.raises(StageError, match="does not compute what Sequential does"):
+            work(FastWeights(theta, is_shared=True), episodes.support, episodes.queries)
     with pytest.raises(StageError, match="does not compute what Sequential does; choose the engine loop or"):
         engine.step(FastWeights(theta, is_shared=True), make_episodes().support)
     wide = nn.Sequential(nn.Linear(16, WAYS), nn.Flatten()).double()  # over width, links over channels

@@ -95,6 +95,7 @@ class ChainEngine(LoopEngine):
     ) -> Judgement:
         if solution is not None or query.labels.is_floating_point():
             return super().judge(weights, support, query, solution)
+        self._prove(weights, query.images[:1])
         gradients, losses, accuracies = [], [], []
         for part in _chunks(query):
             run = _Pass(self._links, _of(weights, part))
@@ -106,6 +107,7 @@ class ChainEngine(LoopEngine):
         return Judgement(_joined(gradients), torch.cat(losses), torch.cat(accuracies))
 
     def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
+        self._prove(weights, query.images[:1])
         parts = [
             self._run_query(
                 _Pass(self._links, _of(weights, part)),
