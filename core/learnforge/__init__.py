@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     )
     from learnforge.artifact import Artifact
     from learnforge.blocks import find_blocks
-    from learnforge.connectors import Connector, Pairs, match_extent, pair_stages, pool
+    from learnforge.connectors import Connector, Pairs, match_extent, pair_stages
     from learnforge.context import Context, Executor, Slot
+    from learnforge.cut import Cut, pool
     from learnforge.encoding import encode
     from learnforge.episodes import Episodes, EpisodeShape, EpisodeSource, ImageEpisodes, Labelled
     from learnforge.errors import (
@@ -47,10 +48,10 @@ if TYPE_CHECKING:
         TaskError,
     )
     from learnforge.evaluation import evaluate
-    from learnforge.features import extract_features
+    from learnforge.features import cut_at, extract_features
     from learnforge.heads import find_head, replace_head, replace_stem
     from learnforge.hookspecs import hookimpl, hookspec
-    from learnforge.layers import Layers
+    from learnforge.layers import EMBEDDING, Layers
     from learnforge.meters import CostMeter, Score, layer_signatures
     from learnforge.options import plugin_field
     from learnforge.plugins import PluginChoice, Plugins
@@ -115,8 +116,9 @@ _HOMES = {
     ),
     "artifact": ("Artifact",),
     "blocks": ("find_blocks",),
-    "connectors": ("Connector", "Pairs", "match_extent", "pair_stages", "pool"),
+    "connectors": ("Connector", "Pairs", "match_extent", "pair_stages"),
     "context": ("Context", "Executor", "Slot"),
+    "cut": ("Cut", "pool"),
     "encoding": ("encode",),
     "episodes": ("EpisodeShape", "EpisodeSource", "Episodes", "ImageEpisodes", "Labelled"),
     "errors": (
@@ -134,10 +136,10 @@ _HOMES = {
         "TaskError",
     ),
     "evaluation": ("evaluate",),
-    "features": ("extract_features",),
+    "features": ("cut_at", "extract_features"),
     "heads": ("find_head", "replace_head", "replace_stem"),
     "hookspecs": ("hookimpl", "hookspec"),
-    "layers": ("Layers",),
+    "layers": ("EMBEDDING", "Layers"),
     "options": ("plugin_field",),
     "plugins": ("PluginChoice", "Plugins"),
     "report": ("RunSummary", "Section"),
@@ -203,6 +205,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "EMBEDDING",
     "Artifact",
     "ArtifactError",
     "Batch",
@@ -211,6 +214,7 @@ __all__ = [
     "Context",
     "Cost",
     "CostMeter",
+    "Cut",
     "DirectTransfer",
     "Distiller",
     "DivergedError",
@@ -277,6 +281,7 @@ __all__ = [
     "adapt",
     "adversarial_strength",
     "best_first",
+    "cut_at",
     "distill",
     "encode",
     "evaluate",

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from learnforge.cut import cut_network
 from learnforge.errors import ArtifactError
 from learnforge.files import fingerprint, hash_file, write_atomically, write_json
 from learnforge.plugins import Plugins, spell
@@ -36,11 +37,13 @@ class NetworkSpec:
         kind: `model`, `space`, or `module` for a module that the caller brought and must bring again.
         table: What a recipe would say, `{"use": name, **options}`; for a module its class's name.
         design: The design, for a space.
+        cut: The layer at which the network ends, with a linear head on its features; None for all of it.
     """
 
     kind: str
     table: Mapping[str, Any]
     design: Mapping[str, Any] | None = None
+    cut: str | None = None
 
     @classmethod
     def of(cls, source: Model | Space, design: Mapping[str, Any] | None = None) -> NetworkSpec:
@@ -75,7 +78,7 @@ class NetworkSpec:
         else:
             module = (source if pretrained else source.without_pretrained()).build(task)
         assert isinstance(module, nn.Module)
-        return module
+        return module if self.cut is None else cut_network(module, self.cut, task.input_shape, task.outputs)
 
 
 @frozen

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learnforge.cut import pool
 from learnforge.errors import StageError
 from learnforge.layers import Layers
 
@@ -47,17 +48,6 @@ def match_extent(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         return pool(student), pool(teacher)
     size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
     return _shrink(student, size), _shrink(teacher, size)
-
-
-def pool(features: Tensor) -> Tensor:
-    """Average features to [batch, channel].
-
-    Args:
-        features: [batch, channel, height, width], [batch, token, channel] or [batch, channel].
-    """
-    if features.ndim == 4:
-        return features.mean((2, 3))
-    return features.mean(1) if features.ndim == 3 else features
 
 
 def pair_stages(student: Layers | None, teacher: Layers | None) -> dict[str, str]:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learnforge.connectors import pool
+from learnforge.cut import Cut, cut_network, pool
+from learnforge.errors import StageError
 from learnforge.evaluation import Normaliser
-from learnforge.layers import EMBEDDING, read_layers
+from learnforge.layers import EMBEDDING, INPUT, read_layers
 from learnforge.taps import Tapped
 from learnforge.task import Split, TaskInfo
 
@@ -60,6 +61,26 @@ def extract_features(
         if tapped is not None:
             tapped.close()
     return found if found is not None else torch.empty(0, 0)
+
+
+def cut_at(network: nn.Module, layer: str, task: TaskInfo) -> Cut:
+    """End a network at a layer, with a fresh linear head for a task's classes.
+
+    Args:
+        network: The network; one that was cut before ends at an earlier layer then, `body.NAME`.
+        layer: A layer as `Layers.find` takes it, but for inputs of layers.
+        task: Gives input shape and number of classes.
+
+    Raises:
+        StageError: There is no such layer; stages and layers are listed.
+        ArtifactError: torch.fx cannot trace the network.
+    """
+    shown = torch.zeros(2, *task.input_shape, device=next(network.parameters()).device)
+    name = read_layers(network.eval(), shown).find(layer)
+    if name.endswith(INPUT):
+        raise StageError(f"a network ends at what a layer puts out; {layer!r} is what goes into one")
+    own = name.removeprefix("body.") if isinstance(network, Cut) else name
+    return cut_network(network, own, task.input_shape, task.outputs)
 
 
 def _allocate(images: int, width: int, folder: Path | None) -> Tensor:

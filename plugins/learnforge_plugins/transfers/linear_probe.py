@@ -1,12 +1,12 @@
 """Linear probe: the network stays, and a linear classifier is fitted to its features, in seconds.
 
-    features x = what goes into the head, computed once for every image, then standardised
+    features x = what goes into the head, or a layer's averaged output, computed once, then standardised
     logistic      min over W, b of  mean CE(W x + b, y) + strength / 2 * |W|^2                 by L-BFGS
     ridge         W = (X'X + strength * n * I)^-1 X'Y    with Y = one-hot labels, both centred
     nearest-mean  score of class c = 2 m_c x - |m_c|^2,  the class whose mean m_c is nearest
 
-Each is a linear layer, which becomes the network's head. Without a given strength, the one with the best
-validation accuracy is taken.
+Each is a linear layer, which becomes the network's head; what comes after the layer of the features is cut
+off. Without a given strength, the one with the best validation accuracy is taken.
 
 Reference:
     Alain & Bengio, Understanding intermediate layers using linear classifier probes, 2016. arXiv:1610.01644
@@ -22,16 +22,18 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import gt, in_, optional
+from attrs.validators import gt, in_, min_len, optional
 from torch import Tensor, nn
 
 from learnforge import (
+    EMBEDDING,
     Context,
     DirectTransfer,
     StageError,
     Task,
     TaskInfo,
     Transfer,
+    cut_at,
     extract_features,
     find_head,
     hookimpl,
@@ -54,6 +56,9 @@ class LinearProbe(DirectTransfer):
         strength: Strength of the regularisation, above 0; by default the one of 1e-6, 1e-5, …, 1 with the
             best validation accuracy, the larger one of equals.
         balanced: Let every class count equally, whatever its share of the images.
+        features: `embedding`, what goes into the network's head, or a layer whose output is averaged over
+            height and width and becomes the network's end: its name, or `stage 2` from the first or
+            `stage -2` from the last resolution. Earlier layers are more general and cheaper.
     """
 
     classifier: Literal["logistic", "ridge", "nearest-mean"] = field(
@@ -61,8 +66,11 @@ class LinearProbe(DirectTransfer):
     )
     strength: float | None = field(default=None, validator=optional(gt(0.0)))
     balanced: bool = False
+    features: str = field(default=EMBEDDING, validator=min_len(1))
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
+        if self.features != EMBEDDING:
+            return cut_at(network, self.features, new)
         head = network.get_submodule(replace_head(network, old.outputs, new.outputs))
         if not isinstance(head, nn.Linear) or head.bias is None:
             raise StageError(f"the head must be a linear layer with bias to be fitted, it is {head}")

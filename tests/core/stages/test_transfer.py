@@ -36,7 +36,7 @@ from learnforge import (
     replace_head,
 )
 from learnforge import context as context_module
-from learnforge.artifact import NetworkSpec, copy_weights, from_model, from_module
+from learnforge.artifact import NetworkSpec, copy_weights, from_model, from_module, load_artifact
 from learnforge.stages.transfer import TransferStage, freeze, set_training
 from learnforge.stages.transfer import journey as journey_module
 from learnforge.stages.transfer import stage as stage_module
@@ -831,3 +831,37 @@ def test_balanced_training_finds_a_rare_class(
         metrics = stage.run(skewed, {"source": source}, make_context(None)).metrics
         found[balanced] = metrics["class_accuracy"][0]
     assert found[True] > found[False]
+
+
+# A network that ends at one of its layers
+
+
+def test_a_probe_of_a_layer_is_an_artifact_that_ends_there(
+    task: Task, source: Artifact, context: Context, small_plugins: Plugins, tmp_path: Path
+) -> None:
+    """It is saved, loads again and scores the same without what came after the layer; fine-tuning goes on
+    from it.
+    """
+    probe = carry(small_plugins.load("transfer", "linear-probe")(features="norm"))
+    artifact = probe.run(task, {"source": source}, context)
+    assert artifact.spec.cut == "norm"
+    assert artifact.metrics["changes"][0] == "ends at norm: 63 of 196 parameters"
+    artifact.save(tmp_path)
+    loaded = load_artifact(tmp_path)
+    assert set(loaded.weights or {}) >= {"body.conv.weight", "body.norm.running_mean", "head.weight"}
+    scores = loaded.predict(task.test.images, small_plugins)  # type: ignore[attr-defined]
+    assert artifact.metrics["test_accuracy"] == float((scores.argmax(1) == task.test.labels).double().mean())
+    tuned = carry(small_plugins.load("transfer", "fine-tune")()).run(task, {"source": loaded}, context)
+    assert tuned.spec.cut == "norm"
+    assert not any("ends at" in change for change in tuned.metrics["changes"])
+
+
+def test_a_probe_of_a_resolution_ends_at_its_last_layer(
+    task: Task, source: Artifact, context: Context, small_plugins: Plugins
+) -> None:
+    """`stage 1` is the last layer of the first resolution."""
+    probe = carry(small_plugins.load("transfer", "linear-probe")(features="stage 1"), baseline=False)
+    assert probe.run(task, {"source": source}, context).spec.cut == "rest.0"
+    missing = carry(small_plugins.load("transfer", "linear-probe")(features="stage 4"), baseline=False)
+    with pytest.raises(StageError, match="has no 'stage 4': it has 1"):
+        missing.run(task, {"source": source}, context)

@@ -64,3 +64,12 @@ def test_wrong_options_are_refused(plugins: Plugins, option: str) -> None:
     """A network needs at least one block of at least one channel."""
     with pytest.raises(RecipeError, match=rf"{option}: '{option}' must be >= 1: 0"):
         build(plugins.load("model", "conv4"), {option: 0}, "test")
+
+
+def test_strides_halve_in_place_of_pooling(make: Any) -> None:
+    """28 pixels become 14, 7, 4 and 2, as in the code of MAML and Reptile; no parameter more or less."""
+    network = make(_info((1, 28, 28)), downsample="stride")
+    assert not any(isinstance(m, nn.MaxPool2d) for m in network.modules())
+    assert network[:12](torch.empty(2, 1, 28, 28, device="meta")).shape == (2, 64, 2, 2)
+    sizes = [sum(p.numel() for p in n.parameters()) for n in (network, make(_info((1, 28, 28))))]
+    assert sizes[0] == sizes[1]

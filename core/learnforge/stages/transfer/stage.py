@@ -10,8 +10,10 @@ from torch import nn
 
 from learnforge.artifact import Artifact, Provenance, load_weights, trained_on
 from learnforge.context import Context
+from learnforge.cut import Cut
 from learnforge.errors import Problem, StageError, TaskError
 from learnforge.evaluation import evaluate
+from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
 from learnforge.randomness import seeded
@@ -112,8 +114,11 @@ class TransferStage(Stage):
         labelled = self.source_task.load().load(context.device) if self.source_task else here
         network, changes = load_source(source, task.info, context)
         head = head_weight(network, source.task.outputs)
+        whole = count_parameters(network)
         with seeded(context.derive("prepare")):
             network = self.method.prepare(network, source.task, task.info)
+        if isinstance(network, Cut) and network.layer != source.spec.cut:
+            changes.append(f"ends at {network.layer}: {count_parameters(network):,} of {whole:,} parameters")
         if head_weight(network, task.info.outputs) is not head and source.task != task.info:
             changes.append(f"{source.task.outputs} → {task.info.outputs} classes: new head")
         network.to(context.device)
@@ -151,6 +156,8 @@ class TransferStage(Stage):
         learnt = tuple(trained_on(t.info.name, t.origins_of(t.train), t.train) for t in tasks)
         plain = evolve(source, task=task.info, adapter={}, adapter_options={})
         artifact = evolve(plain, provenance=Provenance(trained_on=learnt)).with_state(network)
+        if isinstance(network, Cut):
+            artifact = evolve(artifact, spec=evolve(source.spec, cut=network.layer))
         if source.spec.kind == "module":
             return evolve(artifact, module=network)
         assert artifact.weights is not None
