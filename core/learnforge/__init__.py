@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from learnforge.features import cut_at, extract_features
     from learnforge.heads import find_head, replace_head, replace_stem
     from learnforge.hookspecs import hookimpl, hookspec
-    from learnforge.layers import EMBEDDING, Layers
+    from learnforge.layers import Layers
     from learnforge.meters import CostMeter, Score, layer_signatures
     from learnforge.options import plugin_field
     from learnforge.plugins import PluginChoice, Plugins
@@ -139,7 +139,7 @@ _HOMES = {
     "features": ("cut_at", "extract_features"),
     "heads": ("find_head", "replace_head", "replace_stem"),
     "hookspecs": ("hookimpl", "hookspec"),
-    "layers": ("EMBEDDING", "Layers"),
+    "layers": ("Layers",),
     "options": ("plugin_field",),
     "plugins": ("PluginChoice", "Plugins"),
     "report": ("RunSummary", "Section"),
@@ -205,7 +205,6 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "EMBEDDING",
     "Artifact",
     "ArtifactError",
     "Batch",

@@ -26,7 +26,6 @@ from attrs.validators import gt, in_, min_len, optional
 from torch import Tensor, nn
 
 from learnforge import (
-    EMBEDDING,
     Context,
     DirectTransfer,
     StageError,
@@ -41,6 +40,7 @@ from learnforge import (
 )
 
 _STRENGTHS = tuple(10.0**power for power in range(-6, 1))
+_EMBEDDING = "embedding"
 _STILL = 1e-6
 """Deviation below which a feature counts as constant."""
 Fitted = tuple[Tensor, Tensor]
@@ -66,10 +66,10 @@ class LinearProbe(DirectTransfer):
     )
     strength: float | None = field(default=None, validator=optional(gt(0.0)))
     balanced: bool = False
-    features: str = field(default=EMBEDDING, validator=min_len(1))
+    features: str = field(default=_EMBEDDING, validator=min_len(1))
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        if self.features != EMBEDDING:
+        if self.features != _EMBEDDING:
             return cut_at(network, self.features, new)
         head = network.get_submodule(replace_head(network, old.outputs, new.outputs))
         if not isinstance(head, nn.Linear) or head.bias is None:
