@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from learnforge.context import Context, Executor, Slot
     from learnforge.cut import Cut, pool
     from learnforge.encoding import encode
+    from learnforge.environments import Estimation, Experience, RolloutEpisodes, Trajectories, World
     from learnforge.episodes import Episodes, EpisodeShape, EpisodeSource, ImageEpisodes, Labelled
     from learnforge.errors import (
         ArtifactError,
@@ -120,6 +121,7 @@ _HOMES = {
     "context": ("Context", "Executor", "Slot"),
     "cut": ("Cut", "pool"),
     "encoding": ("encode",),
+    "environments": ("Estimation", "Experience", "RolloutEpisodes", "Trajectories", "World"),
     "episodes": ("EpisodeShape", "EpisodeSource", "Episodes", "ImageEpisodes", "Labelled"),
     "errors": (
         "ArtifactError",
@@ -222,8 +224,10 @@ __all__ = [
     "EpisodeShape",
     "EpisodeSource",
     "Episodes",
+    "Estimation",
     "Evidence",
     "Executor",
+    "Experience",
     "ExportMismatchError",
     "Exporter",
     "FastWeights",
@@ -254,6 +258,7 @@ __all__ = [
     "Published",
     "RecipeError",
     "Reference",
+    "RolloutEpisodes",
     "Run",
     "RunError",
     "RunSummary",
@@ -275,8 +280,10 @@ __all__ = [
     "TaskSource",
     "Train",
     "Trained",
+    "Trajectories",
     "Transfer",
     "Validator",
+    "World",
     "adapt",
     "adversarial_strength",
     "best_first",

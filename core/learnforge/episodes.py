@@ -7,6 +7,7 @@ parameters, which is what reinforcement learning needs; for images it does not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,11 @@ from learnforge.randomness import derive, hashed
 
 if TYPE_CHECKING:
     from learnforge.task import MemorySplit
+
+
+Act = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""Runs the networks of several tasks without gradients: from {parameter name: [task, …]} and [task, sample,
+…] to [task, sample, output]."""
 
 
 @frozen(eq=False)
@@ -46,6 +52,15 @@ class Labelled:
 
 class Episodes(ABC):
     """A batch of few-shot tasks; axis 0 of everything is the task."""
+
+    def begin(self, act: Act, parameters: Mapping[str, Tensor]) -> Episodes:
+        """Return the episodes of a network that is to be adapted: for images these.
+
+        Args:
+            act: Runs the network, for sources whose data depend on what it does.
+            parameters: The network's before adaptation, {name: […]}, shared by all tasks.
+        """
+        return self
 
     @property
     @abstractmethod

@@ -5,6 +5,7 @@ before.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,21 @@ def hashed(seed: int, *counters: Tensor) -> Tensor:
     for counter in counters:
         state = _mix(state + _mix(counter * _signed(0x9E3779B97F4A7C15) + _signed(0xD1B54A32D192ED03)))
     return _shift_right(state, 2)
+
+
+def uniform(seed: int, *counters: Tensor) -> Tensor:
+    """Return numbers in [0, 1) that are a pure function of the arguments: float32, of the counters' common
+    shape.
+    """
+    return (hashed(seed, *counters) >> 38).to(torch.float32) / 2**24
+
+
+def normal(seed: int, *counters: Tensor) -> Tensor:
+    """Return standard normal numbers that are a pure function of the arguments, by Box and Muller's formula:
+    float32, of the counters' common shape.
+    """
+    radius = torch.sqrt(-2 * torch.log1p(-uniform(derive(seed, "radius"), *counters)))
+    return radius * torch.cos(2 * math.pi * uniform(derive(seed, "angle"), *counters))
 
 
 def permutation(seed: int, size: int) -> Tensor:

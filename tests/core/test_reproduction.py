@@ -73,7 +73,12 @@ def test_the_record_holds_plugins_versions_and_options(folder, tmp_path):
     first, second = record["stages"]
     assert first["method"] == {"use": "kd", "temperature": 4.0, "alpha": 0.9}
     assert first["parts"]["settings"]["train"]["batch_size"] == 64
-    assert first["parts"]["models"]["teacher"] == {"use": "conv4", "width": 4, "blocks": 2, "downsample": "pool"}
+    assert first["parts"]["models"]["teacher"] == {
+        "use": "conv4",
+        "width": 4,
+        "blocks": 2,
+        "downsample": "pool",
+    }
     assert second["parts"]["tasks"][0]["classes"] == [6, 8]
     assert {code["name"] for code in first["parts"]["code"]} == {"distill", "kd", "digits", "conv4"}
 

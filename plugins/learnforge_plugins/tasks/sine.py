@@ -32,7 +32,7 @@ from learnforge import (
     TaskSource,
     hookimpl,
 )
-from learnforge.randomness import derive, hashed
+from learnforge.randomness import derive, uniform
 
 
 @frozen
@@ -84,11 +84,11 @@ class SineEpisodes(EpisodeSource):
 
     def draw(self, seed: int, indices: Tensor) -> ImageEpisodes:
         indices, seed = indices.to(self.device), derive(seed, self.split)
-        amplitude = 0.1 + (self.task.amplitude - 0.1) * _uniform(derive(seed, "amplitude"), indices)
-        phase = math.pi * _uniform(derive(seed, "phase"), indices)
+        amplitude = 0.1 + (self.task.amplitude - 0.1) * uniform(derive(seed, "amplitude"), indices)
+        phase = math.pi * uniform(derive(seed, "phase"), indices)
         shots, queries = (self.shape.ways * count for count in (self.shape.shots, self.shape.queries))
         points = torch.arange(shots + queries, device=self.device)
-        x = self.task.reach * (2 * _uniform(derive(seed, "points"), indices[:, None], points) - 1)
+        x = self.task.reach * (2 * uniform(derive(seed, "points"), indices[:, None], points) - 1)
         y = amplitude[:, None] * torch.sin(x - phase[:, None])
         whole = Labelled(x[:, :, None, None, None], y[:, :, None])
         parts = [
@@ -96,11 +96,6 @@ class SineEpisodes(EpisodeSource):
             for part in (slice(shots), slice(shots, None))
         ]
         return ImageEpisodes(parts[0], parts[1], torch.zeros_like(indices)[:, None])
-
-
-def _uniform(seed: int, *counters: Tensor) -> Tensor:
-    """Return numbers in [0, 1) that are a pure function of the arguments: float32, of their common shape."""
-    return (hashed(seed, *counters) >> 38).to(torch.float32) / 2**24
 
 
 @hookimpl

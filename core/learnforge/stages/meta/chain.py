@@ -25,6 +25,7 @@ from learnforge.stages.meta.engine import (
     FastWeights,
     Judgement,
     LoopEngine,
+    Loss,
     Parameters,
     Rules,
     Solution,
@@ -91,10 +92,15 @@ class ChainEngine(LoopEngine):
         return Step(_joined(gradients), torch.cat(losses), hessian_vector)
 
     def judge(
-        self, weights: FastWeights, support: Labelled, query: Labelled, solution: Solution | None = None
+        self,
+        weights: FastWeights,
+        support: Labelled,
+        query: Labelled,
+        solution: Solution | None = None,
+        loss: Loss | None = None,
     ) -> Judgement:
-        if solution is not None or query.labels.is_floating_point():
-            return super().judge(weights, support, query, solution)
+        if solution is not None or loss is not None or query.labels.is_floating_point():
+            return super().judge(weights, support, query, solution, loss)
         self._prove(weights, query.images[:1])
         gradients, losses, accuracies = [], [], []
         for part in _chunks(query):

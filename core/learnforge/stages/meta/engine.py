@@ -94,6 +94,10 @@ class FastWeights:
             }
         )
 
+    def expanded(self, tasks: int) -> dict[str, Tensor]:
+        """Return {name: [task, …]}, also while tasks share them."""
+        return {name: self._own(t, tasks) for name, t in self.tensors.items()}
+
     def _own(self, tensor: Tensor, tasks: int) -> Tensor:
         return tensor.expand(tasks, *tensor.shape) if self.is_shared else tensor
 
@@ -141,6 +145,10 @@ class Judgement:
 Solution = Callable[["Engine", Parameters, Labelled], Mapping[str, Tensor]]
 """From the engine, one task's parameters and its support set to that task's adapted parameters of the
 network, differentiably. May read further entries of the parameters; does not hand them on."""
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From one task's outputs and labels to a scalar."""
 
 
 class Engine(ABC):
@@ -214,6 +222,13 @@ class Engine(ABC):
         features: Tensor = seen[-1][0]
         return features
 
+    def run(self, weights: FastWeights, images: Tensor) -> Tensor:
+        """Return the network's outputs without gradients, normalised by the images themselves or as it came:
+        [task, image, …] to [task, image, output].
+        """
+        with torch.no_grad():
+            return torch.stack([self.forward(weights.of(t), own) for t, own in enumerate(images)])
+
     def query_outputs(self, parameters: Parameters, support: Tensor, query: Tensor) -> Tensor:
         """Return the network's outputs for one task's query images, normalised as the policy says."""
         if self.policy not in ("support", "per-query") or not self._norms:
@@ -238,6 +253,7 @@ class Engine(ABC):
     def _query_loss(
         self,
         solution: Solution | None,
+        loss: Loss | None,
         parameters: Parameters,
         support: Tensor,
         support_labels: Tensor,
@@ -247,7 +263,7 @@ class Engine(ABC):
         if solution is not None:
             parameters = solution(self, parameters, Labelled(support, support_labels))
         outputs = self._predict(parameters, support, support_labels, images)
-        return self.rules.query_loss(outputs, labels), outputs
+        return (loss or self.rules.query_loss)(outputs, labels), outputs
 
     @abstractmethod
     def step(self, weights: FastWeights, support: Labelled, names: Collection[str] | None = None) -> Step:
@@ -261,7 +277,12 @@ class Engine(ABC):
 
     @abstractmethod
     def judge(
-        self, weights: FastWeights, support: Labelled, query: Labelled, solution: Solution | None = None
+        self,
+        weights: FastWeights,
+        support: Labelled,
+        query: Labelled,
+        solution: Solution | None = None,
+        loss: Loss | None = None,
     ) -> Judgement:
         """Compute loss, accuracy and gradient of every task's query set at its adapted parameters.
 
@@ -271,6 +292,7 @@ class Engine(ABC):
             support: What the tasks were adapted to.
             query: What they are judged on.
             solution: Adapts by a formula, through which the gradient goes.
+            loss: From one task's outputs and labels to a scalar; the rules' query loss by default.
         """
 
     @abstractmethod
@@ -341,16 +363,22 @@ class LoopEngine(Engine):
         )
 
     def judge(
-        self, weights: FastWeights, support: Labelled, query: Labelled, solution: Solution | None = None
+        self,
+        weights: FastWeights,
+        support: Labelled,
+        query: Labelled,
+        solution: Solution | None = None,
+        loss: Loss | None = None,
     ) -> Judgement:
+        judge = partial(self._query_loss, solution, loss)
         gradients, losses, accuracies = [], [], []
         for task in range(len(query.labels)):
             theta = {name: t.detach().requires_grad_() for name, t in weights.of(task).items()}
             with torch.enable_grad():
-                loss, outputs = self._query_loss(solution, theta, *_one(support, task), *_one(query, task))
-                found = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
+                own, outputs = judge(theta, *_one(support, task), *_one(query, task))
+                found = torch.autograd.grad(own, list(theta.values()), materialize_grads=True)
             gradients.append(dict(zip(theta, found, strict=True)))
-            losses.append(loss.detach())
+            losses.append(own.detach())
             accuracies.append(_accuracy(outputs.detach(), query.labels[task]))
         return Judgement(_stack(gradients), torch.stack(losses), torch.stack(accuracies))
 
@@ -374,6 +402,12 @@ class LoopEngine(Engine):
 
 class VmapEngine(Engine):
     """All tasks at once, vmap outermost."""
+
+    def run(self, weights: FastWeights, images: Tensor) -> Tensor:
+        axis = None if weights.is_shared else 0
+        with torch.no_grad():
+            outputs: Tensor = vmap(self.forward, in_dims=(axis, 0))(dict(weights.tensors), images)
+            return outputs
 
     def step(self, weights: FastWeights, support: Labelled, names: Collection[str] | None = None) -> Step:
         theta = dict(weights.tensors)
@@ -403,11 +437,15 @@ class VmapEngine(Engine):
         return Step(gradients, losses, hessian_vector)
 
     def judge(
-        self, weights: FastWeights, support: Labelled, query: Labelled, solution: Solution | None = None
+        self,
+        weights: FastWeights,
+        support: Labelled,
+        query: Labelled,
+        solution: Solution | None = None,
+        loss: Loss | None = None,
     ) -> Judgement:
         axis = None if weights.is_shared else 0
-        loss = partial(self._query_loss, solution)
-        slope = torch.func.grad_and_value(loss, has_aux=True)
+        slope = torch.func.grad_and_value(partial(self._query_loss, solution, loss), has_aux=True)
         run = vmap(slope, in_dims=(axis, 0, 0, 0, 0), chunk_size=CHUNK)
         pairs = (support.images, support.labels, query.images, query.labels)
         gradients, (losses, outputs) = run(dict(weights.tensors), *pairs)

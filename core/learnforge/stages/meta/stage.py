@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, Provenance, trained_on
 from learnforge.context import Checkpoint, Context
-from learnforge.episodes import EpisodeShape, episode_fault
+from learnforge.environments import RolloutEpisodes
+from learnforge.episodes import Episodes, EpisodeShape, episode_fault
 from learnforge.errors import DivergedError, Problem, StageError
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
@@ -23,7 +24,7 @@ from learnforge.plugins import spell
 from learnforge.randomness import seeded
 from learnforge.stages.measures import weigh
 from learnforge.stages.meta.adaptation import episode_source
-from learnforge.stages.meta.engine import Engine
+from learnforge.stages.meta.engine import Engine, FastWeights
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, Policy
 from learnforge.stages.meta.roads import ENGINES, time_engines
@@ -31,6 +32,8 @@ from learnforge.stages.stage import Reference, Stage
 from learnforge.task import Task, TaskInfo
 from learnforge.training import Train, make_optimizer
 
+MEASURES = {"classification": "accuracy", "regression": "loss", "environment": "return"}
+"""What adaptation is scored by, for each form of task."""
 BLOCKS = 20
 """Meta-training is reported, and may be checkpointed, this many times."""
 
@@ -44,13 +47,16 @@ class MetaStage(Stage):
             default.
         fresh: Start from fresh weights of the source's network, not those it comes with. Weights that were
             trained to tell some classes apart can be a worse start for learning others.
-        episodes: Ways, shots and queries of an episode.
+        episodes: Ways, shots and queries of an episode; for environments, whose `ways` are 1, shots are the
+            rollouts to adapt to, and queries those to be judged by.
         train_ways: Ways in meta-training; as in `episodes` by default. Only methods that compute their head
             can have others.
         train_shots: Shots in meta-training; as in `episodes` by default.
         train_queries: Queries of each class in meta-training; as in `episodes` by default. Fewer are faster.
-        iterations: Outer steps, from 0.
-        tasks: Episodes in an outer step.
+        iterations: Batches of episodes, from 0.
+        tasks: Episodes in a batch.
+        outer_steps: Outer steps on each batch, from 1. More than one is for methods that correct for it, such
+            as `promp`, where rollouts are dear.
         optimizer: Outer optimizer: `adam`, `adamw` or `sgd`.
         momentum: Momentum of `sgd`, in [0, 1).
         learning_rate: Outer learning rate at the start.
@@ -58,7 +64,7 @@ class MetaStage(Stage):
             quarters of the iterations.
         clip_norm: Largest norm of the meta-gradient.
         normalisation: Whose batch statistics normalise the query: `support`, `transductive`, `per-query` or
-            `running`.
+            `running`. Networks without batch normalisation do not care.
         engine: `loop` (task by task), `vmap` (all tasks at once) or `chain` (all tasks at once, without
             autograd, for chains of convolutions, batch normalisations, rectifiers, pooling and linear
             layers); the same numbers up to rounding. `auto` tries them and takes the fastest, so another run
@@ -77,6 +83,7 @@ class MetaStage(Stage):
     train_queries: int | None = field(default=None, validator=optional(ge(1)))
     iterations: int = field(default=300, validator=ge(0))
     tasks: int = field(default=8, validator=ge(1))
+    outer_steps: int = field(default=1, validator=ge(1))
     optimizer: Literal["adam", "adamw", "sgd"] = field(
         default="adam", validator=in_(("adam", "adamw", "sgd"))
     )
@@ -95,7 +102,7 @@ class MetaStage(Stage):
     allow_seen: bool = False
 
     kind: ClassVar[str] = "meta"
-    forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
+    forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression", "environment"})
     method_kind: ClassVar[str] = "meta-learner"
     method_base: ClassVar[type] = MetaLearner
 
@@ -173,7 +180,7 @@ class MetaStage(Stage):
         after = metrics["test"]["after"]
         return {
             **super().measured(metrics),
-            "accuracy": after if metrics["measure"] == "accuracy" else -after,
+            "accuracy": -after if metrics["measure"] == "loss" else after,
         }
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
@@ -198,7 +205,7 @@ class MetaStage(Stage):
         metrics: dict[str, Any] = {"ways": self.episodes.ways, "shots": self.episodes.shots}
         metrics |= {"normalisation": self.normalisation, "seen_upstream": sorted(seen)}
         metrics["engine"] = engine_name
-        metrics["measure"] = "accuracy" if task.info.form == "classification" else "loss"
+        metrics["measure"] = MEASURES[task.info.form]
         if self.validation_episodes:
             metrics["validation"] = self._evaluate(engine, meta, here, context, "validation")
         metrics["test"] = self._evaluate(engine, meta, here, context, "test")
@@ -248,11 +255,11 @@ class MetaStage(Stage):
         if state is not None:
             return str(state["engine"])
         source = episode_source(task, "train", self._train_shape, context.device)
-        episodes = source.draw(context.derive("train"), torch.arange(self.tasks))
+        drawn = source.draw(context.derive("train"), torch.arange(self.tasks))
 
         def work(engine: Engine) -> None:
             with seeded(context.derive("iteration", 0)):
-                self.method.gradient(engine, meta, episodes)
+                self.method.gradient(engine, meta, _begun(drawn, engine, meta))
 
         found = time_engines(network, self.normalisation, self.method, work)
         return min(found, key=found.__getitem__)
@@ -285,15 +292,18 @@ class MetaStage(Stage):
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate * settings.rate(history.iteration, self.iterations, 1)
                 numbers = torch.arange(self.tasks) + history.iteration * self.tasks
-                episodes = source.draw(context.derive("train"), numbers)
+                drawn = source.draw(context.derive("train"), numbers)
+                episodes = _begun(drawn, engine, {n: p.detach().clone() for n, p in leaves.items()})
                 engine.progress = history.iteration / self.iterations
-                with seeded(context.derive("iteration", history.iteration)):
-                    found = self.method.gradient(engine, {n: p.detach() for n, p in leaves.items()}, episodes)
-                for name, leaf in leaves.items():
-                    leaf.grad = found.gradients[name]
-                nn.utils.clip_grad_norm_(list(leaves.values()), self.clip_norm)
-                optimizer.step()
-                tracker.advance(history.note(found, block, self.iterations))
+                for outer_step in range(self.outer_steps):
+                    meta = {n: p.detach() for n, p in leaves.items()}
+                    with seeded(context.derive("iteration", history.iteration, outer_step)):
+                        found = self.method.gradient(engine, meta, episodes)
+                    for name, leaf in leaves.items():
+                        leaf.grad = found.gradients[name]
+                    nn.utils.clip_grad_norm_(list(leaves.values()), self.clip_norm)
+                    optimizer.step()
+                tracker.advance(history.note(found, episodes, block, self.iterations))
         engine.progress = 1.0
         for leaf in leaves.values():
             leaf.requires_grad_(False)
@@ -302,8 +312,8 @@ class MetaStage(Stage):
     def _evaluate(
         self, engine: Engine, meta: Mapping[str, Tensor], task: Task, context: Context, name: str
     ) -> dict[str, Any]:
-        """Judge adaptation on many episodes: accuracy, or the loss where targets are numbers, after 0, 1, …
-        steps, each with its 95 % confidence interval.
+        """Judge adaptation on many episodes: accuracy, the loss where targets are numbers, or an environment's
+        return, after 0, 1, … steps, each with its 95 % confidence interval.
         """
         source = episode_source(task, name, self.episodes, context.device)
         count = self.test_episodes if name == "test" else self.validation_episodes
@@ -311,11 +321,9 @@ class MetaStage(Stage):
         chunks = torch.arange(count).split(self.tasks)  # as many at a time as in training
         with context.progress.track(f"{context.stage}: {name} episodes", len(chunks)) as tracker:
             for numbers in chunks:
-                episodes = source.draw(context.derive(name), numbers)
+                episodes = _begun(source.draw(context.derive(name), numbers), engine, meta)
                 steps = self.method.adapt(engine, meta, episodes.support)
-                query = episodes.query(steps[-1].tensors)
-                outputs = [engine.predict(weights, episodes.support, query) for weights in steps]
-                rows.append(torch.stack([self._judge(engine, o, query.labels) for o in outputs]))
+                rows.append(self._score(engine, steps, episodes))
                 tracker.advance()
         scores = torch.cat(rows, 1).cpu()  # [steps + 1, episode]
         mean = scores.mean(1)
@@ -329,11 +337,28 @@ class MetaStage(Stage):
             "by_step": [[float(m), float(i)] for m, i in zip(mean, interval, strict=True)],
         }
 
+    def _score(self, engine: Engine, steps: list[FastWeights], episodes: Episodes) -> Tensor:
+        """Return what each task is scored by after each step of adaptation: [steps + 1, task]."""
+        if isinstance(episodes, RolloutEpisodes):
+            policies = [weights.expanded(len(episodes.indices)) for weights in steps]
+            return torch.stack([episodes.rollout(policy, "query").returns for policy in policies])
+        query = episodes.query(steps[-1].tensors)
+        outputs = [engine.predict(weights, episodes.support, query) for weights in steps]
+        return torch.stack([self._judge(engine, own, query.labels) for own in outputs])
+
     def _judge(self, engine: Engine, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the accuracy of each task, [task], or its loss where targets are numbers."""
         if labels.is_floating_point():
             return torch.stack([self.method.query_loss(*own) for own in zip(outputs, labels, strict=True)])
         return engine.accuracies(outputs, labels)
+
+
+def _begun(episodes: Episodes, engine: Engine, meta: Mapping[str, Tensor]) -> Episodes:
+    """Tell a batch of episodes which network is adapted."""
+    return episodes.begin(
+        lambda parameters, images: engine.run(FastWeights(parameters), images),
+        {name: meta[name] for name in engine.names},
+    )
 
 
 class _Progressing:
@@ -351,8 +376,7 @@ class _Progressing:
         self.leaves, self.optimizer, self.checkpoint, self.context = leaves, optimizer, checkpoint, context
         self.iteration = 0
         self.entries: list[dict[str, Any]] = []
-        self._losses: list[Tensor] = []
-        self._accuracies: list[Tensor] = []
+        self._values: dict[str, list[Tensor]] = {}
         state = checkpoint.load(context.device)
         if state is not None:
             self.iteration, self.entries = state["iteration"], state["history"]
@@ -360,24 +384,29 @@ class _Progressing:
             for name, leaf in leaves.items():
                 leaf.data.copy_(state["parameters"][name])
 
-    def note(self, found: MetaGradient, block: int, iterations: int) -> str:
+    def note(self, found: MetaGradient, episodes: Episodes, block: int, iterations: int) -> str:
         """Count an iteration; report the end of a block and let it be checkpointed. Return a few words."""
-        self._losses.append(found.losses.mean())
-        self._accuracies.append(found.accuracies.mean())
+        values = {"loss": found.losses, "accuracy": found.accuracies}
+        if isinstance(episodes, RolloutEpisodes):
+            values |= {"return_before": episodes.support.returns, "return": episodes.adapted_returns}
+        for name, value in values.items():
+            self._values.setdefault(name, []).append(value.mean())
         self.iteration += 1
         if self.iteration % block and self.iteration < iterations:
             return ""
-        losses = torch.stack(self._losses).float()
+        losses = torch.stack(self._values["loss"]).float()
         is_bad = ~losses.isfinite()
         if bool(is_bad.any()):
             raise DivergedError(self.iteration - len(losses) + int(is_bad.int().argmax()) + 1, 1, 1)
-        entry = {"epoch": self.iteration, "loss": float(losses.mean())}
+        means = {name: float(torch.stack(own).float().mean()) for name, own in self._values.items()}
+        self._values.clear()
+        # where targets are numbers there is no accuracy
+        entry = {"epoch": self.iteration} | {n: mean for n, mean in means.items() if math.isfinite(mean)}
         words = f"loss {entry['loss']:.3f}"
-        accuracy = float(torch.stack(self._accuracies).mean())
-        if math.isfinite(accuracy):  # where targets are numbers there is none
-            entry["accuracy"] = accuracy
-            words += f", accuracy after adaptation {accuracy:.1%}"
-        self._losses, self._accuracies = [], []
+        if "accuracy" in entry:
+            words += f", accuracy after adaptation {entry['accuracy']:.1%}"
+        if "return" in entry:
+            words = f"return {entry['return_before']:.2f} before adaptation, {entry['return']:.2f} after"
         self.entries.append(entry)
         self.context.emit(
             "epoch_finished",
