@@ -2,10 +2,10 @@
 is made of.
 
 A task is an environment of its own, such as another goal. Its support set are rollouts of the policy before
-adaptation, its query rollouts of the adapted one. Policies are diagonal Gaussians over real actions: a network
-gives the means and then the logarithms of the standard deviations, [sample, 2 · action]. All tasks, and all
-rollouts of a task, are stepped together; an action's noise is a pure function of the seed and of its place, so
-that the same policies act in the same way wherever they run.
+adaptation, its query rollouts of the adapted one. Policies are diagonal Gaussians over real actions: a
+network gives the means and then the logarithms of the standard deviations, [sample, 2 · action]. All tasks,
+and all rollouts of a task, are stepped together; an action's noise is a pure function of the seed and of its
+place, so that the same policies act in the same way wherever they run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from learnforge.randomness import derive, normal
 
 @frozen(eq=False)
 class Trajectories(Labelled):
-    """Rollouts of several tasks, as labelled samples: a policy's loss is a function of its outputs and of them.
+    """Rollouts of several tasks, as labelled samples: a policy's loss is a function of its outputs and of
+    them.
 
     Args:
         images: float [task, sample, observation, 1, 1]: what was observed, one rollout after the other.
@@ -98,7 +99,11 @@ class World(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> Tensor:
-        """Begin all rollouts afresh, a pure function of the seed; return float [task, rollout, observation]."""
+        """Begin all rollouts afresh, a pure function of the seed.
+
+        Returns:
+            Observations, float [task, rollout, observation].
+        """
 
     @abstractmethod
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,7 +120,8 @@ class World(ABC):
 
 @frozen
 class Estimation:
-    """How advantages are estimated: generalised, over a baseline that is linear in features of state and time.
+    """How advantages are estimated: generalised, over a baseline that is linear in features of state and
+    time.
 
     The baseline is fitted to the returns of the same rollouts. The end of the horizon is an end as any other.
 
@@ -160,8 +166,8 @@ class Estimation:
         flat = features.reshape(tasks, -1, features.shape[-1]).double()
         targets = (returns * present).reshape(tasks, -1, 1).double()
         gram = flat.mT @ flat + 1e-5 * torch.eye(flat.shape[-1], dtype=flat.dtype, device=flat.device)
-        fitted = flat @ torch.linalg.solve(gram, flat.mT @ targets)
-        return fitted.view(returns.shape).to(returns.dtype)
+        fitted: Tensor = flat @ torch.linalg.solve(gram, flat.mT @ targets)
+        return fitted.to(returns.dtype).view(returns.shape)
 
     def _sums(self, values: Tensor, factor: float) -> Tensor:
         """Return the discounted sum of each value and all later ones, along the last axis."""

@@ -3,8 +3,8 @@
     L(theta) = - E[log pi_theta(a) * A]                                                          (equation 5)
     theta' = theta - alpha * grad L_before(theta),   theta <- theta - beta * grad_theta L_after(theta')
 
-L_before is of rollouts of pi_theta, L_after of rollouts of pi_theta'. Its gradient through the inner step does
-not credit actions before adaptation for what follows from them after it, as `promp` does.
+L_before is of rollouts of pi_theta, L_after of rollouts of pi_theta'. Its gradient through the inner step
+does not credit actions before adaptation for what follows from them after it, as that of `promp` does.
 
 Reference:
     Finn, Abbeel & Levine, Model-agnostic meta-learning for fast adaptation of deep networks, 2017.

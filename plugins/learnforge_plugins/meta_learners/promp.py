@@ -4,11 +4,12 @@
     J_clip(theta') = E[min(r A, clip(r, 1 - eps, 1 + eps) A)],   r = pi_theta'(a) / pi_old'(a)  (equation 10)
     J(theta) = J_clip(theta') - eta * KL(pi_old || pi_theta)                                    (equation 12)
 
-Rollouts before adaptation are those of pi_old with the parameters that a batch of episodes begins with, those
-after it of pi_old', which is pi_old adapted. The objective of the inner step is the ratio of likelihoods, whose
-second derivatives credit the actions before adaptation for the rewards after it with little variance (section
-5); those of the log-likelihood, as in `maml-pg`, leave that out. Since the outer objective is clipped, several
-outer steps may be taken on the same rollouts: `outer_steps = 5` in the stage, as the authors have it.
+Rollouts before adaptation are those of pi_old with the parameters that a batch of episodes begins with,
+those after it of pi_old', which is pi_old adapted. The objective of the inner step is the ratio of
+likelihoods, whose second derivatives credit the actions before adaptation for the rewards after it with
+little variance (section 5); those of the log-likelihood, as in `maml-pg`, leave that out. Since the outer
+objective is clipped, several outer steps may be taken on the same rollouts: `outer_steps = 5` in the stage,
+as the authors have it.
 
 Reference:
     Rothfuss, Lee, Clavera, Asfour & Abbeel, ProMP: proximal meta-policy search, 2019. arXiv:1810.06784

@@ -1,5 +1,5 @@
-"""A policy for real actions: a perceptron gives the means of Gaussians, whose deviations do not depend on what
-is observed.
+"""A policy for real actions: a perceptron gives the means of Gaussians, whose deviations do not depend on
+what is observed.
 
 The outputs are the means and then the logarithms of the deviations, [sample, 2 · action], of which the latter
 are parameters of their own.
@@ -10,6 +10,7 @@ Reference:
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -39,7 +40,7 @@ class GaussianPolicy(Model):
         channels, height, width = task.input_shape
         sizes = [channels * height * width, *self.hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for inside, outside in zip(sizes, sizes[1:], strict=False):
+        for inside, outside in itertools.pairwise(sizes):
             layers += [nn.Linear(inside, outside), nn.Tanh()]
         last = nn.Linear(sizes[-1], task.outputs)
         for layer in [*layers, last]:

@@ -1,20 +1,21 @@
 """A point in the plane that must find its goal: the worlds that ProMP was introduced with.
 
     corner      x <- x + clip(a, -0.2, 0.2)
-    walls       as corner, but a circle of radius 1 and one of radius 2 let nobody out, save within 1 of a gap,
-                which is elsewhere on each circle and in each task
+    walls       as corner, but a circle of radius 1 and one of radius 2 let nobody out, save within 1 of a
+                gap, which is elsewhere on each circle and in each task
     momentum    v <- v + clip(a, -0.1, 0.1),  x <- x + v;  v is observed too
 
-A task is a goal near one of the corners (±2, ±2). The point starts within 0.2 of the origin on each axis, does
-not observe the goal, and is told how it does by the rewards of its rollouts alone: `dense` is the negative
-distance to the goal, `sparse` how much nearer than 2 it is, if it is. An episode's shots are rollouts before
-adaptation, its queries rollouts after it: `episodes = { ways = 1, shots = 20, queries = 20 }`.
+A task is a goal near one of the corners (±2, ±2). The point starts within 0.2 of the origin on each axis,
+does not observe the goal, and is told how it does by the rewards of its rollouts alone: `dense` is the
+negative distance to the goal, `sparse` how much nearer than 2 it is, if it is. An episode's shots are
+rollouts before adaptation, its queries rollouts after it: `episodes = { ways = 1, shots = 20, queries = 20
+}`.
 
 Reference:
     Rothfuss et al., ProMP: proximal meta-policy search, 2019. arXiv:1810.06784 (section 6.3, appendix)
 Differs:
-    Goals are drawn around the corners, so that those of validation and test are new; the authors' are the four
-    corners themselves, in training and test (here `spread = 0`).
+    Goals are drawn around the corners, so that those of validation and test are new; the authors' are the
+    four corners themselves, in training and test (here `spread = 0`).
 """
 
 from __future__ import annotations

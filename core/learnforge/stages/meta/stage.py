@@ -312,8 +312,8 @@ class MetaStage(Stage):
     def _evaluate(
         self, engine: Engine, meta: Mapping[str, Tensor], task: Task, context: Context, name: str
     ) -> dict[str, Any]:
-        """Judge adaptation on many episodes: accuracy, the loss where targets are numbers, or an environment's
-        return, after 0, 1, … steps, each with its 95 % confidence interval.
+        """Judge adaptation on many episodes: accuracy, the loss where targets are numbers, or the return of
+        an environment, after 0, 1, … steps, each with its 95 % confidence interval.
         """
         source = episode_source(task, name, self.episodes, context.device)
         count = self.test_episodes if name == "test" else self.validation_episodes
