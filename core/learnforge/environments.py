@@ -20,6 +20,7 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from learnforge.episodes import Act, Episodes, Labelled
+from learnforge.errors import StageError
 from learnforge.randomness import derive, normal
 
 
@@ -232,7 +233,7 @@ class RolloutEpisodes(Episodes):
             part: `support` or `query`: how many rollouts, and which noise.
         """
         if self.act is None:
-            raise RuntimeError("episodes of an environment must be told by `begin` which policy acts")
+            raise StageError("episodes of an environment must be told by `begin` which policy acts")
         count = self.rollouts[part == "query"]
         world, seed = self.make(count), derive(self.seed, part)
         observations = world.reset(derive(seed, "start"))
@@ -241,6 +242,11 @@ class RolloutEpisodes(Episodes):
         noise = self._noise(derive(seed, "noise"), count, world)
         for step in range(world.horizon):
             outputs = self.act(parameters, observations[..., None, None])
+            if outputs.shape[-1] != 2 * world.actions:
+                raise StageError(
+                    f"a policy must give {world.actions} means and {world.actions} logarithms of deviations, "
+                    f"the network has {outputs.shape[-1]} outputs"
+                )
             mean, log_std = outputs.chunk(2, -1)
             actions = mean + log_std.exp() * noise[:, :, step].to(mean.dtype)
             following, rewards, is_over = world.step(actions)

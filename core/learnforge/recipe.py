@@ -454,6 +454,11 @@ def _check_models(stage: Stage, task: Task) -> list[Problem]:
     for role, reference in stage.describe_inputs().items():
         if not isinstance(reference, Model):
             continue
+        if task.info.form not in reference.forms:
+            known = ", ".join(sorted(reference.forms))
+            words = f"{type(reference).__name__} is for tasks of the form {known}, {task.info.name} is "
+            problems.append(Problem(stage.input_path(role), words + task.info.form))
+            continue
         try:
             reference.require()
             with torch.device("meta"):

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from learnforge.files import fingerprint
-from learnforge.task import TaskInfo
+from learnforge.task import Form, TaskInfo
 
 Choice = bool | int | float | str | None
 Design = dict[str, Any]
@@ -75,6 +75,9 @@ class Model(ABC):
 
     smallest_image: ClassVar[int] = 8
     """Fewest pixels of height and width that its network takes."""
+
+    forms: ClassVar[frozenset[Form]] = frozenset({"classification", "regression", "environment"})
+    """Forms of tasks that it is for."""
 
     @abstractmethod
     def build(self, task: TaskInfo) -> nn.Module:

@@ -32,7 +32,8 @@ class TaskInfo:
 
     Args:
         name: Name for people.
-        classes: Class names; a label is an index into them.
+        classes: Class names; a label is an index into them. Names of numbers for regression, of actions for
+            environments.
         origins: For each class the original label that it was made from, as `data set:label`. A rotated 4 and
             an upright 4 have one origin, so no split of labels can tear them apart.
         input_shape: Channels, height and width of an image.
@@ -51,8 +52,10 @@ class TaskInfo:
 
     @property
     def outputs(self) -> int:
-        """Number of a network's outputs: the classes."""
-        return len(self.classes)
+        """Number of a network's outputs: the classes; for environments the means of all actions and the
+        logarithms of their deviations.
+        """
+        return len(self.classes) * (2 if self.form == "environment" else 1)
 
 
 @frozen(eq=False)

@@ -31,7 +31,7 @@ from learnforge.plugins import Plugins
 from learnforge.plugins.identity import core_version
 from learnforge.recipe import Recipe, Tasks, check_recipe, parse_recipe, resolve_inputs
 from learnforge.space import Model
-from learnforge.stages.meta import MetaStage
+from learnforge.stages.meta import MEASURES, MetaStage
 from learnforge.task import Task, TaskSource
 
 
@@ -245,8 +245,8 @@ def as_rows(
         setting: What they share.
         is_final: Whether they are of test episodes, beside which published results stand.
     """
-    is_loss = load_task(setting.task).info.form != "classification"
-    scale, sign = (1, 1) if is_loss else (100, -1)
+    measure = MEASURES[load_task(setting.task).info.form]
+    scale, sign = (100 if measure == "accuracy" else 1), (1 if measure == "loss" else -1)
     rows: list[tuple[str, ...]] = []
     for entry in sorted(entries, key=lambda e: sign * mean([r.score for r in found[e.key]])):
         results = found[entry.key]
@@ -263,18 +263,22 @@ def as_rows(
                 "/".join(sorted({r.engine for r in results})),
             )
         )
-    score = ("test " if is_final else "validation ") + ("loss" if is_loss else "accuracy")
+    score = ("test " if is_final else "validation ") + measure
     columns = ("method", score, "over seeds", "before", "published", "outer step", "memory", "engine")
     return columns, rows
 
 
 def describe(setting: Setting, entries: Sequence[Entry], seeds: int) -> str:
     """Say what the numbers are."""
-    shapes = {e.stage.episodes for e in entries}
-    shots = ", ".join(f"{shape.ways}-way {shape.shots}-shot" for shape in sorted(shapes, key=repr))
+    info = load_task(setting.task).info
+    shapes = sorted({e.stage.episodes for e in entries}, key=repr)
+    is_policy = MEASURES[info.form] == "return"
+    shots = ", ".join(
+        f"{shape.shots} rollouts" if is_policy else f"{shape.ways}-way {shape.shots}-shot" for shape in shapes
+    )
     policies = ", ".join(sorted({e.stage.normalisation for e in entries}))
     return (
-        f"{load_task(setting.task).info.name}, {shots}, {seeds} seeds: mean after adaptation ± half of the "
+        f"{info.name}, {shots}, {seeds} seeds: mean after adaptation ± half of the "
         f"95 % confidence interval over episodes, and standard deviation over seeds; batch statistics: "
         f"{policies}"
     )

@@ -185,6 +185,14 @@ def curves(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     return figure
 
 
+def returns(entries: Sequence[Mapping[str, Any]]) -> Any:
+    """Draw the mean return before and after adaptation over meta-training."""
+    x = [entry["epoch"] for entry in entries]
+    names = {"before adaptation": "return_before", "after adaptation": "return"}
+    lines = {name: [entry[key] for entry in entries] for name, key in names.items()}
+    return lines_figure("Meta-training", "batches of episodes", "mean return", x, lines)
+
+
 def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Any:
     """Draw how often each true class was taken for each class."""
     figure = _figure("Test images by true and predicted class", "predicted", "true")

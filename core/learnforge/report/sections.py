@@ -60,7 +60,7 @@ def _main_score(m: Mapping[str, Any]) -> str:
 
 def _comparison(m: Mapping[str, Any]) -> str:
     if "test" in m:
-        return f"{_adapted(m, 'test', 'before')} before, {m['ways']}-way {m['shots']}-shot"
+        return f"{_adapted(m, 'test', 'before')} before, {_episode(m)}"
     if "baseline_test_accuracy" in m:
         name = "without teacher" if "teacher_test_accuracy" in m else _baseline_name(m)
         return f"{m['baseline_test_accuracy']:.1%} {name}"
@@ -80,6 +80,11 @@ def _adapted(m: Mapping[str, Any], split: str, when: str) -> str:
     return (
         f"{mean:.1%} ± {100 * interval:.1f}" if m["measure"] == "accuracy" else f"{mean:.3f} ± {interval:.3f}"
     )
+
+
+def _episode(m: Mapping[str, Any]) -> str:
+    """Spell the size of an episode."""
+    return f"{m['shots']} rollouts" if m["measure"] == "return" else f"{m['ways']}-way {m['shots']}-shot"
 
 
 def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
@@ -121,6 +126,11 @@ def _meta_verdict(m: Mapping[str, Any]) -> str:
     if m["measure"] == "loss":
         return (
             f"From {m['ways'] * m['shots']} examples it learns a new task to a loss of "
+            f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
+        )
+    if m["measure"] == "return":
+        return (
+            f"From {m['shots']} rollouts in a new environment the policy learns to a mean return of "
             f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
         )
     seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
@@ -307,8 +317,10 @@ def _meta_section(stage: StageSummary) -> Section:
         if name in m
     ]
     seen = ", ".join(m["seen_upstream"])
+    is_policy = m["measure"] == "return"
+    training = figures.returns(m["history"]["meta"]) if is_policy else figures.curves(m["history"])
     words = (
-        f"{m['ways']}-way {m['shots']}-shot, {m['measure']}, mean and 95 % confidence interval over "
+        f"{_episode(m)}, {m['measure']}, mean and 95 % confidence interval over "
         f"episodes, batch statistics: {m['normalisation']}, engine: {m['engine']}. Test classes that an "
         f"earlier stage was trained on: {seen or 'none'}."
     )
@@ -317,7 +329,7 @@ def _meta_section(stage: StageSummary) -> Section:
         words,
         ("split", "episodes", "before adaptation", "after adaptation"),
         rows,
-        [figures.curves(m["history"]), figures.adaptation(m["test"], m["measure"])],
+        [training, figures.adaptation(m["test"], m["measure"])],
     )
 
 

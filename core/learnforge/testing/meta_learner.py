@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
+from learnforge.environments import Estimation, RolloutEpisodes, World
 from learnforge.episodes import Episodes, ImageEpisodes, Labelled
 from learnforge.errors import StageError
-from learnforge.randomness import derive, seeded
+from learnforge.randomness import derive, hashed, seeded, uniform
 from learnforge.stages.meta.engine import Engine, FastWeights, Parameters
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.roads import ENGINES
@@ -81,29 +83,75 @@ class _Spy(Episodes):
         return self.episodes.queries
 
 
+class _Line(World):
+    """Points on a line that are to reach 1 or -1, which one is the task; they begin near 0.
+
+    Args:
+        indices: int64 [task].
+        rollouts: Of each task.
+    """
+
+    horizon, actions = 8, 1
+
+    def __init__(self, indices: Tensor, rollouts: int):
+        self._indices, self._rollouts = indices, torch.arange(rollouts)
+        self._goals = (hashed(0, indices) % 2 * 2 - 1).double()[:, None]
+
+    def reset(self, seed: int) -> Tensor:
+        self._place = 0.2 * uniform(seed, self._indices[:, None], self._rollouts).double() - 0.1
+        return self._place[..., None]
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self._place = self._place + actions[..., 0].clamp(-0.5, 0.5)
+        reward = -(self._place - self._goals).abs()
+        return self._place[..., None], reward, torch.zeros_like(reward, dtype=torch.bool)
+
+
 class MetaLearnerSuite(MethodSuite):
     """Checks of meta-learners, on a network of some 130 parameters and few-shot tasks that it learns in a
-    second. For tasks whose labels are no classes, override `episodes`.
+    second; for methods that learn policies, on points that are to find one of two goals. For tasks whose
+    labels are no classes, override `episodes`.
     """
 
     kind: ClassVar[str] = "meta-learner"
     base: ClassVar[type] = MetaLearner
 
+    @property
+    def learns_policies(self) -> bool:
+        """Whether the method is for environments."""
+        return "environment" in self.method.forms
+
+    @property
+    def ways(self) -> int:
+        """Outputs that the prepared network has, or actions."""
+        return 1 if self.learns_policies else WAYS
+
     def network(self) -> nn.Module:
-        """Return the network to prepare: float64, smooth, with a normalisation and `OLD_OUTPUTS` outputs."""
+        """Return the network to prepare: float64, smooth, with a normalisation and `OLD_OUTPUTS` outputs; for
+        policies without one, and with mean and logarithm of the deviation as outputs.
+        """
         with seeded(0):
+            if self.learns_policies:
+                return nn.Sequential(nn.Flatten(), nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 2)).double()
             norm = nn.BatchNorm2d(4)
             nn.init.uniform_(norm.weight, 0.8, 1.2)
             layers = [nn.Conv2d(1, 4, 3, stride=2), norm, nn.Tanh(), nn.Flatten(), nn.Linear(16, OLD_OUTPUTS)]
             return nn.Sequential(*layers).double()
 
     def episodes(self, seed: int, tasks: int) -> ImageEpisodes:
-        """Draw few-shot tasks: three of eight patterns in noise, in an order that only the support tells.
+        """Draw few-shot tasks: three of eight patterns in noise, in an order that only the support tells; for
+        policies, rollouts of the network that is to be prepared, also as queries.
 
         Args:
             seed: Which tasks.
             tasks: How many.
         """
+        if self.learns_policies:
+            network = self.network()
+            engine = ENGINES["vmap"](network, "support")
+            rollouts = self._rollouts(engine, dict(network.named_parameters()), seed, tasks)
+            queries = rollouts.query(rollouts.initial)
+            return ImageEpisodes(rollouts.support, queries, rollouts.indices[:, None])
         patterns = torch.randn(8, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.stack([torch.randperm(8, generator=generator)[:WAYS] for _ in range(tasks)])
@@ -128,8 +176,9 @@ class MetaLearnerSuite(MethodSuite):
             alone = learning.network.eval()(episodes.queries.images[0])
         weights = FastWeights(learning.parameters, is_shared=True)
         together = learning.engine.predict(weights, episodes.support, episodes.queries)
-        want = (WAYS * QUERIES, WAYS)
-        require(tuple(alone.shape) == want, f"`prepare` must give {WAYS} outputs, got {list(alone.shape)}")
+        outputs = 2 if self.learns_policies else WAYS
+        want = (episodes.queries.images.shape[1], outputs)
+        require(tuple(alone.shape) == want, f"`prepare` must give {outputs} outputs, got {list(alone.shape)}")
         require(
             tuple(together.shape) == (2, *want),
             f"predictions must be [task, image, way] = {[2, *want]}, got {list(together.shape)}",
@@ -192,11 +241,11 @@ class MetaLearnerSuite(MethodSuite):
 
     def test_meta_training_lowers_the_query_loss(self) -> None:
         """After a short meta-training, adapted parameters do better on queries of new tasks than those of the
-        untrained network, and than unadapted ones.
+        untrained network, and than unadapted ones; policies by their return.
         """
-        learning, fresh = self._learning(), self.episodes(derive(0, "judge"), JUDGED)
-        untrained = float(learning.losses(learning.meta, fresh)[1].mean())
-        before, after = learning.losses(self._trained(learning), fresh).mean(1).tolist()
+        learning = self._learning()
+        untrained = self._judged(learning, learning.meta)[1]
+        before, after = self._judged(learning, self._trained(learning))
         require(
             after < untrained,
             f"{ITERATIONS} outer steps must lower the query loss after adaptation, it went from "
@@ -272,7 +321,7 @@ class MetaLearnerSuite(MethodSuite):
         for name in ("losses", "accuracies"):
             got, want = getattr(found, name), getattr(outcome, name)
             require(
-                torch.allclose(got.double(), want.double(), rtol=1e-6, atol=1e-9),
+                torch.allclose(got.double(), want.double(), rtol=1e-6, atol=1e-9, equal_nan=True),
                 f"{name} must be the query's after adaptation, {want.tolist()}, got {got.tolist()}",
             )
 
@@ -359,7 +408,8 @@ class MetaLearnerSuite(MethodSuite):
     def _learning(self, engine: str = "loop", **options: Any) -> _Learning:
         learner = self.make(**options)
         with seeded(1):
-            network = learner.prepare(self.network(), OLD_OUTPUTS, WAYS)
+            old = 1 if self.learns_policies else OLD_OUTPUTS
+            network = learner.prepare(self.network(), old, self.ways)
         parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
         with seeded(2):
             extra = {n: t.detach().clone() for n, t in learner.extra_parameters(parameters).items()}
@@ -370,13 +420,37 @@ class MetaLearnerSuite(MethodSuite):
         leaves = {name: t.clone().requires_grad_() for name, t in learning.meta.items()}
         optimizer = torch.optim.Adam(leaves.values(), 1e-2)
         for iteration in range(ITERATIONS):
-            episodes = self.episodes(derive(0, "train", iteration), TASKS)
-            found = learning.gradient({name: t.detach() for name, t in leaves.items()}, episodes)
+            meta = {name: t.detach() for name, t in leaves.items()}
+            seed = derive(0, "train", iteration)
+            episodes: Episodes = (
+                self._rollouts(learning.engine, meta, seed, TASKS)
+                if self.learns_policies
+                else self.episodes(seed, TASKS)
+            )
+            found = learning.gradient(meta, episodes)
             for name, leaf in leaves.items():
                 leaf.grad = found.gradients.get(name)
             nn.utils.clip_grad_norm_(list(leaves.values()), 10.0)
             optimizer.step()
         return {name: t.detach() for name, t in leaves.items()}
+
+    def _judged(self, learning: _Learning, meta: Parameters) -> list[float]:
+        """Return the query loss, or the negative return, before and after adaptation to new tasks."""
+        seed = derive(0, "judge")
+        if not self.learns_policies:
+            found: list[float] = learning.losses(meta, self.episodes(seed, JUDGED)).mean(1).tolist()
+            return found
+        rollouts = self._rollouts(learning.engine, meta, seed, JUDGED)
+        end = learning.learner.adapt(learning.engine, meta, rollouts.support)[-1]
+        policies = rollouts.initial, end.expanded(JUDGED)
+        return [-float(rollouts.rollout(policy, "query").returns.mean()) for policy in policies]
+
+    def _rollouts(self, engine: Engine, meta: Parameters, seed: int, tasks: int) -> RolloutEpisodes:
+        """Begin tasks of a policy."""
+        indices = torch.arange(tasks) + seed % 1000
+        drawn = RolloutEpisodes(partial(_Line, indices), (10, 10), seed, indices, Estimation())
+        parameters = {name: meta[name] for name in engine.names}
+        return drawn.begin(lambda at, images: engine.run(FastWeights(at), images), parameters)
 
 
 def _tensors(episodes: ImageEpisodes) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from learnforge.heads import find_head, replace_head
 from learnforge.options import option_key
 from learnforge.randomness import seeded
 from learnforge.space import Model
+from learnforge.task import Form
 from learnforge.testing.method import MethodSuite
 from learnforge.testing.network import (
     Build,
@@ -31,7 +32,7 @@ from learnforge.testing.network import (
     score_images,
     usual_shapes,
 )
-from learnforge.testing.suite import require
+from learnforge.testing.suite import needs, require
 
 OUTPUTS = 7
 NEW_OUTPUTS = 5
@@ -50,33 +51,40 @@ class ModelSuite(MethodSuite):
         """Return input shapes, channels, height and width, the smallest first."""
         return usual_shapes(self.method.smallest_image)
 
+    @property
+    def form(self) -> Form:
+        """Return the form of task that the model is checked with: classification, if it is for that."""
+        forms = self.method.forms
+        return "classification" if "classification" in forms else next(iter(sorted(forms)))
+
     def result(self) -> Any:
-        info = make_info(self.shapes()[0])
+        info = make_info(self.shapes()[0], form=self.form)
         network = build_seeded(self._build, info)
         return [network.state_dict(), score_images(network, make_images(info, 2))]
 
     def test_network_gives_a_score_for_each_class(self) -> None:
         """Scores are float [batch, class] and finite, for images, batches and classes of several sizes."""
-        require_scores_everywhere(self._build, self.shapes(), self._name)
+        require_scores_everywhere(self._build, self.shapes(), self._name, self.form)
 
     def test_network_trains_a_step(self) -> None:
         """One training step has a finite loss, and every parameter gets a finite gradient."""
         for shape in self.shapes()[:2]:
-            require_step(self._build, shape, self._name)
+            require_step(self._build, shape, self._name, self.form)
 
     def test_network_scores_images_one_by_one(self) -> None:
         """In eval mode an image's scores depend on it alone: not on chance, its batch or an earlier call."""
-        require_independence(self._build, self.shapes()[0], self._name)
+        require_independence(self._build, self.shapes()[0], self._name, self.form)
 
     def test_cost_is_known_before_building(self) -> None:
         """On the meta device the network costs the parameters that it really has."""
         for shape in self.shapes():
-            require_cost(self._build, shape, self._name)
+            require_cost(self._build, shape, self._name, self.form)
 
     def test_weights_are_drawn_from_torchs_generator(self) -> None:
         """The same seed of torch's global generator gives the same weights, another one others."""
-        require_seeded(self._build, self.shapes()[0], self._name)
+        require_seeded(self._build, self.shapes()[0], self._name, self.form)
 
+    @needs(lambda suite: suite.form == "classification", "the model is not for classification")
     def test_head_can_be_replaced(self) -> None:
         """`learnforge.find_head` finds the layer that gives the scores, and a new one gives other classes."""
         info = make_info(self.shapes()[0], OUTPUTS)
@@ -104,7 +112,7 @@ class ModelSuite(MethodSuite):
 
     def test_weights_are_all_in_the_state_dict(self) -> None:
         """A network of other weights that loads a state dict computes what its owner does, bit for bit."""
-        info = make_info(self.shapes()[0])
+        info = make_info(self.shapes()[0], form=self.form)
         first, second = (build_seeded(self._build, info, seed) for seed in (0, 1))
         images = make_images(info, 6)
         with seeded(0):
@@ -143,7 +151,7 @@ class ModelSuite(MethodSuite):
         with _offline() as asked:
             try:
                 model.require()
-                build_seeded(model.build, make_info(self.shapes()[0]))
+                build_seeded(model.build, make_info(self.shapes()[0], form=self.form))
             except Exception:
                 if not asked:
                     raise

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from learnforge.randomness import seeded
 from learnforge.space import measure_cost
-from learnforge.task import TaskInfo
+from learnforge.task import Form, TaskInfo
 from learnforge.testing.suite import require
 
 Build = Callable[[TaskInfo], nn.Module]
@@ -28,11 +28,11 @@ def usual_shapes(smallest: int) -> Sequence[Shape]:
     return (1, smallest, smallest), (3, smallest, 2 * smallest), (3, large, large)
 
 
-def make_info(shape: Shape, classes: int = 3) -> TaskInfo:
-    """Describe a task with images of a shape."""
+def make_info(shape: Shape, classes: int = 3, form: Form = "classification") -> TaskInfo:
+    """Describe a task with images of a shape, or with observations."""
     names = tuple(f"class {i}" for i in range(classes))
     origins = tuple(f"noise:{i}" for i in range(classes))
-    return TaskInfo("noise", names, origins, shape, (0.5,) * shape[0], (0.25,) * shape[0])
+    return TaskInfo("noise", names, origins, shape, (0.5,) * shape[0], (0.25,) * shape[0], form)
 
 
 def make_images(info: TaskInfo, count: int) -> Tensor:
@@ -68,7 +68,7 @@ def require_scores(network: nn.Module, info: TaskInfo, count: int, words: str) -
         words: What was built, for messages.
     """
     wanted = [count, info.outputs]
-    where = f"{words}, {count} images {list(info.input_shape)}, {info.outputs} classes"
+    where = f"{words}, {count} images {list(info.input_shape)}, {info.outputs} outputs"
     try:
         scores = score_images(network, make_images(info, count))
     except Exception as error:
@@ -81,18 +81,20 @@ def require_scores(network: nn.Module, info: TaskInfo, count: int, words: str) -
     require(_is_finite(scores), f"{where}: scores must be finite")
 
 
-def require_scores_everywhere(build: Build, shapes: Sequence[Shape], words: str) -> None:
+def require_scores_everywhere(
+    build: Build, shapes: Sequence[Shape], words: str, form: Form = "classification"
+) -> None:
     """Fail unless there are right scores for all shapes, and for several batches and numbers of classes."""
     for shape, classes, counts in _cases(shapes):
-        info = make_info(shape, classes)
+        info = make_info(shape, classes, form)
         network = build_seeded(build, info)
         for count in counts:
             require_scores(network, info, count, words)
 
 
-def require_step(build: Build, shape: Shape, words: str) -> None:
+def require_step(build: Build, shape: Shape, words: str, form: Form = "classification") -> None:
     """Fail unless one training step gives a finite loss, and every parameter that asks for one a gradient."""
-    info = make_info(shape)
+    info = make_info(shape, form=form)
     network = build_seeded(build, info).train()
     where = f"{words}, images {list(shape)}"
     with seeded(0):
@@ -112,9 +114,9 @@ def require_step(build: Build, shape: Shape, words: str) -> None:
     require(not wild, f"{where}: gradients must be finite, not so {', '.join(wild)}")
 
 
-def require_cost(build: Build, shape: Shape, words: str) -> None:
+def require_cost(build: Build, shape: Shape, words: str, form: Form = "classification") -> None:
     """Fail unless the network is built and costed on the meta device, with its real parameters."""
-    info = make_info(shape)
+    info = make_info(shape, form=form)
     try:
         with seeded(0), torch.device("meta"):
             sketch = build(info)
@@ -131,9 +133,9 @@ def require_cost(build: Build, shape: Shape, words: str) -> None:
     )
 
 
-def require_seeded(build: Build, shape: Shape, words: str) -> None:
+def require_seeded(build: Build, shape: Shape, words: str, form: Form = "classification") -> None:
     """Fail unless the initial weights are a function of torch's global generator."""
-    info = make_info(shape)
+    info = make_info(shape, form=form)
     first, second, other = (build_seeded(build, info, seed).state_dict() for seed in (0, 0, 1))
     changed = [name for name in first if name not in second or not torch.equal(first[name], second[name])]
     require(
@@ -146,9 +148,9 @@ def require_seeded(build: Build, shape: Shape, words: str) -> None:
     )
 
 
-def require_independence(build: Build, shape: Shape, words: str) -> None:
+def require_independence(build: Build, shape: Shape, words: str, form: Form = "classification") -> None:
     """Fail unless scores in eval mode depend on the image alone: not on chance or its batch."""
-    info = make_info(shape)
+    info = make_info(shape, form=form)
     network, images = build_seeded(build, info).eval(), make_images(info, 5)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with torch.inference_mode():

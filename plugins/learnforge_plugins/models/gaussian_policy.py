@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import ClassVar
 
 import torch
 from attrs import field, frozen
@@ -19,6 +20,7 @@ from attrs.validators import deep_iterable, ge, gt
 from torch import Tensor, nn
 
 from learnforge import Model, TaskInfo, hookimpl
+from learnforge.task import Form
 
 SMALLEST = math.log(1e-6)
 """Deviations do not fall below this logarithm."""
@@ -36,18 +38,20 @@ class GaussianPolicy(Model):
     hidden: tuple[int, ...] = field(default=(64, 64), validator=deep_iterable(ge(1)))
     deviation: float = field(default=1.0, validator=gt(0.0))
 
+    forms: ClassVar[frozenset[Form]] = frozenset({"environment"})
+
     def build(self, task: TaskInfo) -> nn.Module:
         channels, height, width = task.input_shape
         sizes = [channels * height * width, *self.hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for inside, outside in itertools.pairwise(sizes):
             layers += [nn.Linear(inside, outside), nn.Tanh()]
-        last = nn.Linear(sizes[-1], task.outputs)
+        last = nn.Linear(sizes[-1], len(task.classes))
         for layer in [*layers, last]:
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        return _Policy(nn.Sequential(*layers, last), task.outputs, math.log(self.deviation))
+        return _Policy(nn.Sequential(*layers, last), len(task.classes), math.log(self.deviation))
 
 
 class _Policy(nn.Module):

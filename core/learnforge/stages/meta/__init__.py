@@ -2,15 +2,16 @@
 computes with.
 """
 
-from learnforge.stages.meta.adaptation import adapt_artifact
+from learnforge.stages.meta.adaptation import adapt_artifact, adapt_policy
 from learnforge.stages.meta.engine import Engine, FastWeights, Step
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, prepare_normalisation
 from learnforge.stages.meta.roads import ENGINES
-from learnforge.stages.meta.stage import MetaStage, learnforge_stages
+from learnforge.stages.meta.stage import MEASURES, MetaStage, learnforge_stages
 
 __all__ = [
     "ENGINES",
+    "MEASURES",
     "POLICIES",
     "Engine",
     "FastWeights",
@@ -19,6 +20,7 @@ __all__ = [
     "MetaStage",
     "Step",
     "adapt_artifact",
+    "adapt_policy",
     "learnforge_stages",
     "prepare_normalisation",
 ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from attrs import evolve
 from torch import Tensor
 
 from learnforge.artifact import Artifact
-from learnforge.episodes import EpisodeShape, EpisodeSource, ImageEpisodeSource, Labelled
+from learnforge.environments import RolloutEpisodes
+from learnforge.episodes import Episodes, EpisodeShape, EpisodeSource, ImageEpisodeSource, Labelled
 from learnforge.errors import ArtifactError
 from learnforge.evaluation import Normaliser
 from learnforge.plugins import Plugins
-from learnforge.stages.meta.engine import FastWeights
+from learnforge.stages.meta.engine import Engine, FastWeights
+from learnforge.stages.meta.learner import MetaLearner
 from learnforge.stages.meta.normalisation import Policy
 from learnforge.stages.meta.roads import ENGINES
 from learnforge.task import MemorySplit, Split, Task
@@ -51,14 +55,14 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
     Raises:
         ArtifactError: It is not meta-learnt, or images and labels do not fit it.
     """
-    options = artifact.adapter_options
-    if "meta_learner" not in options:
-        raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
+    learner, policy = _adapter(artifact, plugins)
     ways, shape = artifact.task.outputs, artifact.task.input_shape
     if tuple(images.shape[1:]) != shape or len(images) != len(labels):
         raise ArtifactError(
             f"images must be [{len(labels)}, {', '.join(map(str, shape))}], got {list(images.shape)}"
         )
+    if artifact.task.form == "environment":
+        raise ArtifactError("a policy adapts to rollouts, not to images; use `adapt_policy`")
     if artifact.task.form != "classification":
         if not labels.is_floating_point() or tuple(labels.shape) != (len(images), ways):
             raise ArtifactError(
@@ -69,12 +73,6 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
             f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got "
             f"{labels.tolist()}"
         )
-    learner = plugins.resolve("meta-learner", options["meta_learner"], "meta-learner", [])
-    if learner is None:
-        raise ArtifactError(
-            f"the meta-learner {options['meta_learner']['use']!r} of this artifact is not installed"
-        )
-    policy: Policy = options["normalisation"]
     network = artifact.network(plugins)
     engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
     meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
@@ -84,3 +82,65 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
     state = network.state_dict() | parameters | engine.measure_statistics(parameters, images)
     network.load_state_dict(state)
     return evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
+
+
+def adapt_policy(
+    artifact: Artifact, episodes: RolloutEpisodes, plugins: Plugins | None = None
+) -> tuple[Artifact, float]:
+    """Adapt a meta-learnt policy to one environment, from rollouts in it.
+
+    Args:
+        artifact: What a meta stage made on a task of environments.
+        episodes: One environment, such as `Point().goals(torch.tensor([[2.0, -1.5]]))`.
+        plugins: Where the meta-learner is looked up; what is installed by default.
+
+    Returns:
+        An ordinary artifact with the adapted policy, and the mean return of the rollouts that it adapted to.
+
+    Raises:
+        ArtifactError: It is no meta-learnt policy, or there are several environments.
+    """
+    plugins = plugins or Plugins()
+    learner, policy = _adapter(artifact, plugins)
+    if artifact.task.form != "environment":
+        raise ArtifactError(f"only a policy adapts to rollouts; this artifact's task is {artifact.task.form}")
+    if len(episodes.indices) != 1:
+        raise ArtifactError(
+            f"a policy adapts to one environment at a time, there are {len(episodes.indices)} episodes"
+        )
+    network = artifact.network(plugins)
+    engine = ENGINES["loop"](network, policy, learner)
+    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
+    begun = begin(episodes, engine, meta)
+    assert isinstance(begun, RolloutEpisodes)
+    adapted: FastWeights = learner.adapt(engine, meta, begun.support)[-1]
+    network.load_state_dict(network.state_dict() | adapted.of(0))
+    artifact = evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
+    return artifact, float(begun.support.returns)
+
+
+def begin(episodes: Episodes, engine: Engine, meta: Mapping[str, Tensor]) -> Episodes:
+    """Tell a batch of episodes which network is adapted.
+
+    Args:
+        episodes: As drawn.
+        engine: Runs the network.
+        meta: Meta-parameters, shared by all tasks.
+    """
+    return episodes.begin(
+        lambda parameters, images: engine.run(FastWeights(parameters), images),
+        {name: meta[name] for name in engine.names},
+    )
+
+
+def _adapter(artifact: Artifact, plugins: Plugins) -> tuple[MetaLearner, Policy]:
+    """Return the meta-learner that an artifact was made with, and whose batch statistics it took."""
+    options = artifact.adapter_options
+    if "meta_learner" not in options:
+        raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
+    learner = plugins.resolve("meta-learner", options["meta_learner"], "meta-learner", [])
+    if learner is None:
+        raise ArtifactError(
+            f"the meta-learner {options['meta_learner']['use']!r} of this artifact is not installed"
+        )
+    return learner, options["normalisation"]

@@ -23,7 +23,7 @@ from learnforge.options import plugin_field
 from learnforge.plugins import spell
 from learnforge.randomness import seeded
 from learnforge.stages.measures import weigh
-from learnforge.stages.meta.adaptation import episode_source
+from learnforge.stages.meta.adaptation import begin, episode_source
 from learnforge.stages.meta.engine import Engine, FastWeights
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, Policy
@@ -259,7 +259,7 @@ class MetaStage(Stage):
 
         def work(engine: Engine) -> None:
             with seeded(context.derive("iteration", 0)):
-                self.method.gradient(engine, meta, _begun(drawn, engine, meta))
+                self.method.gradient(engine, meta, begin(drawn, engine, meta))
 
         found = time_engines(network, self.normalisation, self.method, work)
         return min(found, key=found.__getitem__)
@@ -293,7 +293,7 @@ class MetaStage(Stage):
                     group["lr"] = self.learning_rate * settings.rate(history.iteration, self.iterations, 1)
                 numbers = torch.arange(self.tasks) + history.iteration * self.tasks
                 drawn = source.draw(context.derive("train"), numbers)
-                episodes = _begun(drawn, engine, {n: p.detach().clone() for n, p in leaves.items()})
+                episodes = begin(drawn, engine, {n: p.detach().clone() for n, p in leaves.items()})
                 engine.progress = history.iteration / self.iterations
                 for outer_step in range(self.outer_steps):
                     meta = {n: p.detach() for n, p in leaves.items()}
@@ -321,7 +321,7 @@ class MetaStage(Stage):
         chunks = torch.arange(count).split(self.tasks)  # as many at a time as in training
         with context.progress.track(f"{context.stage}: {name} episodes", len(chunks)) as tracker:
             for numbers in chunks:
-                episodes = _begun(source.draw(context.derive(name), numbers), engine, meta)
+                episodes = begin(source.draw(context.derive(name), numbers), engine, meta)
                 steps = self.method.adapt(engine, meta, episodes.support)
                 rows.append(self._score(engine, steps, episodes))
                 tracker.advance()
@@ -351,14 +351,6 @@ class MetaStage(Stage):
         if labels.is_floating_point():
             return torch.stack([self.method.query_loss(*own) for own in zip(outputs, labels, strict=True)])
         return engine.accuracies(outputs, labels)
-
-
-def _begun(episodes: Episodes, engine: Engine, meta: Mapping[str, Tensor]) -> Episodes:
-    """Tell a batch of episodes which network is adapted."""
-    return episodes.begin(
-        lambda parameters, images: engine.run(FastWeights(parameters), images),
-        {name: meta[name] for name in engine.names},
-    )
 
 
 class _Progressing:
