@@ -1,0 +1,174 @@
+"""ProMP: objectives by hand, the gradient with the divergence, and a policy that learns to adapt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learnforge import (
+    Artifact,
+    ArtifactError,
+    FastWeights,
+    ImageEpisodes,
+    Plugins,
+    Trajectories,
+    adapt_policy,
+)
+from learnforge.artifact import from_model
+from learnforge.options import build
+from learnforge.stages.meta import MetaStage
+from learnforge.stages.meta.roads import ENGINES
+
+NAMES = ["loop", "vmap"]
+
+
+@pytest.fixture
+def make(plugins: Plugins) -> Any:
+    """Make the method from options."""
+    return lambda **options: build(plugins.load("meta-learner", "promp"), options, "test")
+
+
+class Line(nn.Module):
+    """Mean w · x, deviation exp(s)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+        self.s = nn.Parameter(torch.tensor(-0.2, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.w * x.flatten(1)
+        return torch.cat([mean, self.s.expand_as(mean)], -1)
+
+
+def rollouts(seed: int) -> Trajectories:
+    """Two tasks of six samples; the policy that acted has mean 0.1 and deviation 0.9."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, 6, 1, 1, 1, generator=generator).double()
+    actions, advantages = torch.randn(2, 2, 6, 1, generator=generator).double()
+    old = torch.tensor([0.1, 0.9]).log().double().expand(2, 6, 2).clone()
+    old[..., 0] = 0.1
+    labels = torch.cat([actions, advantages, torch.ones_like(actions), old], -1)
+    return Trajectories(x, labels, torch.zeros(2))
+
+
+def objective(theta: dict[str, Tensor], data: Trajectories, task: int, clip: float | None) -> Tensor:
+    """Write the surrogate out with torch.distributions."""
+    actions, advantages, _, old_mean, old_log_std = data.labels[task].unbind(-1)
+    x = data.images[task].flatten()
+    new = torch.distributions.Normal(theta["w"] * x, theta["s"].exp())
+    old = torch.distributions.Normal(old_mean, old_log_std.exp())
+    ratio = (new.log_prob(actions) - old.log_prob(actions)).exp()
+    if clip is None:
+        return -(ratio * advantages).mean()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+
+
+def divergence(theta: dict[str, Tensor], data: Trajectories, task: int) -> Tensor:
+    _, _, _, old_mean, old_log_std = data.labels[task].unbind(-1)
+    new = torch.distributions.Normal(theta["w"] * data.images[task].flatten(), theta["s"].exp())
+    old = torch.distributions.Normal(old_mean, old_log_std.exp())
+    return torch.distributions.kl_divergence(old, new).mean()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_gradient_is_that_of_the_objective(make: Any, name: str, weight: float) -> None:
+    """Clipped surrogate after one step, less the divergence before it, by plain autograd; some ratios are
+    clipped.
+    """
+    network, support, query = Line(), rollouts(0), rollouts(1)
+    method = make(inner_rate=0.4, clip=0.05, divergence=weight)
+    theta = dict(network.named_parameters())
+    total = torch.zeros((), dtype=torch.float64)
+    for task in range(2):
+        slopes = torch.autograd.grad(
+            objective(theta, support, task, None), list(theta.values()), create_graph=True
+        )
+        moved = {n: t - 0.4 * g for (n, t), g in zip(theta.items(), slopes, strict=True)}
+        outer = objective(moved, query, task, 0.05)
+        assert float(outer) != pytest.approx(float(objective(moved, query, task, None)))
+        total = total + (outer + weight * divergence(theta, support, task)) / 2
+    expected = torch.autograd.grad(total, list(theta.values()))
+    meta = {n: t.detach() for n, t in theta.items()}
+    episodes = ImageEpisodes(support, query, torch.zeros(2, 1))
+    found = method.gradient(ENGINES[name](network, "support", method), meta, episodes).gradients
+    for (n, _), wanted in zip(theta.items(), expected, strict=True):
+        assert float(found[n]) == pytest.approx(float(wanted), rel=1e-9)
+
+
+def test_adaptation_is_one_step(make: Any) -> None:
+    """theta - alpha · gradient of the unclipped surrogate, from theta."""
+    network, support = Line(), rollouts(0)
+    method = make(inner_rate=0.4)
+    meta = {n: t.detach() for n, t in network.named_parameters()}
+    before, after = method.adapt(ENGINES["loop"](network, "support", method), meta, support)
+    assert before.is_shared
+    leaves = {n: t.clone().requires_grad_() for n, t in meta.items()}
+    slopes = torch.autograd.grad(objective(leaves, support, 1, None), list(leaves.values()))
+    for (n, t), g in zip(meta.items(), slopes, strict=True):
+        assert float(after.of(1)[n]) == pytest.approx(float(t - 0.4 * g))
+
+
+@pytest.fixture
+def policy(plugins: Plugins, make_context: Any) -> Artifact:
+    """Meta-train a small policy for half a minute of points."""
+    task = plugins.load("task", "point")(horizon=20).load()
+    source = from_model(plugins.load("model", "gaussian-policy")(hidden=(16,)), task.info)
+    stage = MetaStage(
+        name="meta",
+        method=plugins.load("meta-learner", "promp")(inner_rate=0.5),
+        source="source",
+        episodes=_shape(),
+        iterations=20,
+        tasks=8,
+        outer_steps=3,
+        learning_rate=1e-2,
+        engine="vmap",
+        validation_episodes=0,
+        test_episodes=400,
+    )
+    assert stage.check(task, {"source": source}) == []
+    return stage.run(task, {"source": source}, make_context(None))
+
+
+def _shape() -> Any:
+    from learnforge import EpisodeShape
+
+    return EpisodeShape(ways=1, shots=10, queries=10)
+
+
+def test_a_policy_learns_to_adapt_and_does(policy: Artifact, plugins: Plugins) -> None:
+    """After a short meta-training one step raises the return on new goals by more than twice what it did
+    before it; the artifact adapts to a goal of one's own and is an ordinary one then.
+    """
+    test, history = policy.metrics["test"], policy.metrics["history"]["meta"]
+    gains = [entry["return"] - entry["return_before"] for entry in history]
+    assert policy.metrics["measure"] == "return"
+    assert gains[-1] > 2 * abs(gains[0]) + 1
+    assert test["after"] - test["before"] > 6 * (test["after_interval"] + test["before_interval"]) / 2
+    goal = torch.tensor([[2.0, -1.8]])
+    point = plugins.load("task", "point")(horizon=20)
+    adapted, before = adapt_policy(policy, point.goals(goal, rollouts=20))
+    network = adapted.network(plugins)
+
+    def act(parameters: Any, observations: Tensor) -> Tensor:
+        with torch.no_grad():
+            return network(observations.flatten(0, 1)).unflatten(0, observations.shape[:2])
+
+    after = float(point.goals(goal, rollouts=20, seed=1).begin(act, {}).support.returns)
+    assert after > before + 3
+    with pytest.raises(ArtifactError, match="only what a `meta` stage made can adapt"):
+        adapt_policy(adapted, point.goals(goal))
+    with pytest.raises(ArtifactError, match="one environment at a time, there are 2"):
+        adapt_policy(policy, point.goals(torch.zeros(2, 2)))
+
+
+def test_other_outputs_are_refused(make: Any, plugins: Plugins) -> None:
+    """The prepared network is the one given: actions are the same in all tasks."""
+    network = Line()
+    assert make().prepare(network, 2, 2) is network
+    assert FastWeights({"w": torch.zeros(3)}).expanded(3)["w"].shape == (3,)
