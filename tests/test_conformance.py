@@ -43,6 +43,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "train": {"epochs": 1},
         "retrain": {"epochs": 1},
     },
+    "task.gymnasium": {"id": "Pendulum-v1", "vary": {"g": [8.0, 12.0]}, "horizon": 5},
     "distiller.sum": {"methods": ["kd", {"use": "fitnet", "labels": 0.0}], "weights": [1.0, 0.1]},
     "stage.distill": {"use": "kd", "train": {"epochs": 1}, "teacher_train": {"epochs": 1}},
     "stage.transfer": {"use": "fine-tune", "options": {"head_epochs": 0}, "train": {"epochs": 1}},
