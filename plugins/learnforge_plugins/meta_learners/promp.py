@@ -39,6 +39,8 @@ from learnforge import (
     hookimpl,
 )
 
+_RATE = "inner_rate:"
+
 
 @frozen
 class ProMP(MetaLearner):
@@ -48,11 +50,13 @@ class ProMP(MetaLearner):
         inner_rate: Learning rate of the adaptation (alpha), above 0.
         clip: How far likelihood ratios may be from 1 to count in the outer objective (epsilon), in (0, 1).
         divergence: Weight of the divergence from the policy that the rollouts are of (eta), from 0.
+        learned_rates: Learn the rate of each tensor of parameters, from `inner_rate` on.
     """
 
     inner_rate: float = field(default=0.1, validator=gt(0.0))
     clip: float = field(default=0.3, validator=[gt(0.0), lt(1.0)])
     divergence: float = field(default=5e-4, validator=ge(0.0))
+    learned_rates: bool = False
 
     forms: ClassVar[frozenset[str]] = frozenset({"environment"})
     exact_gradient: ClassVar[Mapping[str, Any]] = {"divergence": 0.0}
@@ -67,23 +71,48 @@ class ProMP(MetaLearner):
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
         return -seen.mean(torch.minimum(ratio * seen.advantages, clipped * seen.advantages))
 
+    def extra_parameters(self, parameters: Parameters) -> dict[str, Tensor]:
+        if not self.learned_rates:
+            return {}
+        return {_RATE + name: t.new_full((), self.inner_rate) for name, t in parameters.items()}
+
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
-        support, theta = episodes.support, FastWeights(parameters, is_shared=True)
+        support, rates = episodes.support, self._rates(engine, parameters)
+        theta = _shared(engine, parameters)
         step = engine.step(theta, support)
-        adapted = theta.moved(step.gradients, self.inner_rate)
+        adapted = theta.moved(step.gradients, rates)
         outcome = engine.judge(adapted, support, episodes.query(adapted.tensors))
-        v = step.pull_back(outcome.gradients, self.inner_rate)
+        found = step.pull_back(outcome.gradients, rates)
         if self.divergence:
             strayed = engine.judge(theta, support, support, loss=_divergence).gradients
-            v = {name: t + self.divergence * strayed[name] for name, t in v.items()}
-        return MetaGradient({n: t.mean(0) for n, t in v.items()}, outcome.losses, outcome.accuracies)
+            found = {name: t + self.divergence * strayed[name] for name, t in found.items()}
+        if self.learned_rates:
+            found |= {_RATE + n: _slope(outcome.gradients[n], step.gradients[n]) for n in engine.names}
+        return MetaGradient({n: t.mean(0) for n, t in found.items()}, outcome.losses, outcome.accuracies)
 
     def adapt(self, engine: Engine, parameters: Parameters, support: Labelled) -> list[FastWeights]:
-        theta = FastWeights(parameters, is_shared=True)
-        return [theta, theta.moved(engine.step(theta, support).gradients, self.inner_rate)]
+        theta = _shared(engine, parameters)
+        gradients = engine.step(theta, support).gradients
+        return [theta, theta.moved(gradients, self._rates(engine, parameters))]
+
+    def _rates(self, engine: Engine, parameters: Parameters) -> float | Parameters:
+        """Return alpha, or one for each tensor of parameters."""
+        if not self.learned_rates:
+            return self.inner_rate
+        return {name: parameters[_RATE + name] for name in engine.names}
 
     def prepare(self, network: nn.Module, outputs: int, ways: int) -> nn.Module:
         return network  # its actions are those of all tasks
+
+
+def _shared(engine: Engine, parameters: Parameters) -> FastWeights:
+    """Return the network's part of the meta-parameters, which all tasks start from."""
+    return FastWeights({name: parameters[name] for name in engine.names}, is_shared=True)
+
+
+def _slope(after: Tensor, gradient: Tensor) -> Tensor:
+    """Return dL/dalpha of the step, [task], from the gradient after it and the one that it followed."""
+    return -(after * gradient).reshape(len(after), -1).sum(1)
 
 
 def _divergence(outputs: Tensor, labels: Tensor) -> Tensor:
