@@ -45,7 +45,7 @@ def judge(artifact: lf.Artifact, goals: RolloutEpisodes, plugins: Plugins) -> li
     network = artifact.network(plugins)
     learner = plugins.resolve("meta-learner", artifact.adapter_options["meta_learner"], "meta-learner", [])
     engine = ENGINES["vmap"](network, "support", learner)
-    meta = {name: p.detach() for name, p in network.named_parameters()}
+    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
     begun = begin(goals, engine, meta)
     assert isinstance(begun, RolloutEpisodes)
     adapted = learner.adapt(engine, meta, begun.support)[-1].expanded(len(goals.indices))

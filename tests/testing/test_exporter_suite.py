@@ -24,7 +24,7 @@ class Pickled(Exporter):
 
     suffix: ClassVar[str] = ".pt"
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
         with path.open("wb") as file:
             torch.save(module, file)
 
@@ -38,9 +38,9 @@ class Pickled(Exporter):
 class Boxed(Pickled):
     """Makes a folder where the file should be."""
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
         path.mkdir()
-        super().export(module, example, path / "module")
+        super().export(module, images, path / "module")
 
     def load(self, path: Path) -> Runtime:
         return super().load(path / "module")
@@ -57,8 +57,8 @@ class Dotless(Pickled):
 class Littering(Pickled):
     """Leaves a log behind."""
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
-        super().export(module, example, path)
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        super().export(module, images, path)
         path.with_suffix(".log").write_text("done")
 
 
@@ -66,8 +66,8 @@ class Littering(Pickled):
 class Narrow(Pickled):
     """Knows folders in ASCII alone."""
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
-        super().export(module, example, Path(str(path).encode("ascii").decode()))
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        super().export(module, images, Path(str(path).encode("ascii").decode()))
 
 
 @frozen
@@ -92,18 +92,18 @@ class Coarse(Pickled):
 class Ungrouped(Pickled):
     """Has no word for group normalisation."""
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
         if any(isinstance(layer, nn.GroupNorm) for layer in module.modules()):
             raise NotImplementedError("GroupNorm")
-        super().export(module, example, path)
+        super().export(module, images, path)
 
 
 @frozen
 class Freezing(Pickled):
     """Leaves the parameters frozen."""
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
-        super().export(module, example, path)
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        super().export(module, images, path)
         module.requires_grad_(False)
 
 
@@ -111,8 +111,8 @@ class Freezing(Pickled):
 class Counting(Pickled):
     """Counts its batches in the network's own buffers."""
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
-        super().export(module, example, path)
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        super().export(module, images, path)
         for layer in module.modules():
             if isinstance(layer, nn.BatchNorm2d) and layer.num_batches_tracked is not None:
                 layer.num_batches_tracked.add_(1)
@@ -122,9 +122,9 @@ class Counting(Pickled):
 class Scribbling(Pickled):
     """Draws on the example images."""
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
-        super().export(module, example, path)
-        example.zero_()
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        super().export(module, images, path)
+        images.zero_()
 
 
 @frozen
@@ -133,14 +133,14 @@ class Tiring(Pickled):
 
     known: ClassVar[Any] = weakref.WeakSet()
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
         head = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
         again = module in self.known
         self.known.add(module)
         bias = head.bias.detach().clone()
         with torch.no_grad():
             head.bias.add_(1e-3 if again else 0.0)
-        super().export(module, example, path)
+        super().export(module, images, path)
         with torch.no_grad():
             head.bias.copy_(bias)
 
@@ -162,7 +162,7 @@ class Remembering(Pickled):
 
     modules: ClassVar[dict[Path, nn.Module]] = {}
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
         path.write_text("see elsewhere")
         self.modules[path] = module
 

@@ -22,11 +22,17 @@ class TorchExport(Exporter):
     """Ahead-of-time export of torch, for batches of any size. It has no options."""
 
     suffix: ClassVar[str] = ".pt2"
+    runner: ClassVar[str] = """
+def score(images):
+    import torch
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
+    return torch.export.load(FILE).module()(torch.from_numpy(images))[0].detach().numpy()
+"""
+
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
         batch = torch.export.Dim("batch", min=1)
         with torch.no_grad():
-            program = torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
+            program = torch.export.export(module, (images[:2],), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)
 
     def load(self, path: Path) -> Runtime:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from attrs import evolve, frozen, validators
+from PIL import Image
 from torch import Tensor, nn
 
 from learnforge import (
@@ -17,9 +22,11 @@ from learnforge import (
     Context,
     EpisodeShape,
     Exporter,
+    MemorySplit,
     Plugins,
     RunError,
     Runtime,
+    StageError,
     Task,
     TaskInfo,
 )
@@ -40,9 +47,9 @@ class Pickled(Exporter):
     offset: float = 0.0
     is_full: bool = False
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> None:
-        assert example.dtype == torch.uint8
-        assert len(example) == 2
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        assert images.dtype == torch.uint8
+        assert len(images) == 60
         assert not module.training
         if self.is_full:
             raise OSError(28, "No space left on device")
@@ -53,6 +60,27 @@ class Pickled(Exporter):
         module = MODULES[path.name]
         offset = torch.tensor([self.offset, 0.0, 0.0])
         return lambda images: module(images) * self.factor + offset
+
+
+@frozen
+class Rough(Pickled):
+    """Is judged by its accuracy, and has notes and a script."""
+
+    is_exact: ClassVar[bool] = False
+    runner: ClassVar[str] = "def score(images):\n    return images[0].reshape(1, 64)[:, :3].sum(0)"
+    notes: ClassVar[list[str]] = []
+
+    def annotate(self, path: Path, manual: str) -> None:
+        assert path.is_file()
+        self.notes.append(manual)
+
+
+@frozen
+class Missing(Pickled):
+    """Needs what is not there."""
+
+    def require(self) -> None:
+        raise StageError("needs a tool chain: pip install tool-chain")
 
 
 MODULES: dict[str, nn.Module] = {}
@@ -91,6 +119,8 @@ def test_parity_is_measured_on_every_test_image(
     assert (metrics["is_equal"], metrics["images"], metrics["bytes"]) == (True, 60, 8)
     assert metrics["latency_ms"] > 0
     assert metrics["network_latency_ms"] > 0
+    assert metrics["latency_64_ms"] > 0
+    assert metrics["network_latency_64_ms"] > 0
     assert metrics["classes"] == list(task.info.classes)
     assert metrics["parameters"] == 4 * 9 + 4 + 8 + 144 * 3 + 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.json"]
@@ -109,6 +139,60 @@ def test_the_manual_says_how_to_run_the_file(
     assert manual["classes"] == list(task.info.classes)
 
 
+def test_a_file_that_is_not_exact_is_judged_by_its_accuracy(
+    task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
+) -> None:
+    """Scores may be off where the accuracy stays within `largest_loss`; where it does not, the file is kept
+    under another name, and no manual or script is.
+    """
+    (tmp_path / "bad").mkdir()
+    off = export(Rough(factor=0.7)).run(task, {"source": artifact}, make_context())
+    assert not off.metrics["is_equal"]
+    assert not off.metrics["is_exact"]
+    assert off.metrics["agreement"] == 1
+    best = artifact.predict(task.test.images).argmax(1)  # type: ignore[attr-defined]
+    perfect = evolve(task, test=MemorySplit(task.test.images, best))  # type: ignore[attr-defined]
+    words = (
+        r"may lose 1\.0% of accuracy \(`largest_loss`\), but it gets [\d.]+% where the network gets 100\.0%"
+    )
+    with pytest.raises(ExportMismatchError, match=words):
+        export(Rough(offset=1e6)).run(perfect, {"source": artifact}, make_context(tmp_path / "bad"))
+    assert [path.name for path in (tmp_path / "bad").iterdir()] == ["rejected-model.bin"]
+    allowed = export(Rough(offset=1e6), largest_loss=1.0)
+    assert allowed.run(perfect, {"source": artifact}, make_context(None)).metrics["network_accuracy"] == 1
+
+
+def test_the_file_is_annotated_and_has_a_script(
+    task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
+) -> None:
+    """The exporter gets the manual for the file's metadata; the script beside it needs no learnforge, and
+    says the class and its share of the softmax.
+    """
+    Rough.notes.clear()
+    export(Rough()).run(task, {"source": artifact}, make_context())
+    manual = json.loads((tmp_path / "model.json").read_text())
+    assert [json.loads(notes) for notes in Rough.notes] == [manual]
+    script = (tmp_path / "run_model.py").read_text()
+    assert "learnforge" not in script
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[0, :3] = [1, 3, 2]
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    done = subprocess.run(
+        [sys.executable, "-I", tmp_path / "run_model.py", tmp_path / "image.png"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    share = math.exp(3) / sum(map(math.exp, (1, 2, 3)))
+    assert done.stdout == f"{task.info.classes[1]} {share:.4f}\n"
+
+
+def test_what_an_exporter_lacks_is_said_beforehand(task: Task, artifact: Artifact) -> None:
+    """`check` has the words of `require`."""
+    (problem,) = export(Missing()).check(task, {"source": artifact})
+    assert str(problem) == "use: needs a tool chain: pip install tool-chain"
+
+
 @pytest.mark.parametrize("factor", [1.001, 0.0, float("nan")])
 def test_a_file_that_is_off_is_rejected(
     factor: float, task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
@@ -116,7 +200,7 @@ def test_a_file_that_is_off_is_rejected(
     """A mismatch ends the stage; the file is kept under another name, and there is no model or manual."""
     words = (
         r"within 0\.0001 of the largest, but it is off by (0\.001|1|nan), and names the same class for "
-        r"[\d.]+% of the images\. It is kept as rejected-model\.bin for inspection\."
+        r"[\d.]+% of 60 images\. It is kept as rejected-model\.bin for inspection\."
     )
     with pytest.raises(ExportMismatchError, match=words):
         export(Pickled(factor=factor)).run(task, {"source": artifact}, make_context())
@@ -168,7 +252,9 @@ def test_check_wants_the_networks_classes(task: Task, artifact: Artifact) -> Non
 def test_a_meta_learnt_network_is_adapted_first(
     task: Task, make_context: MakeContext, plugins: Plugins, tmp_path: Path
 ) -> None:
-    """It is taught one test episode; the file names those classes, in the order of its outputs."""
+    """It is taught one test episode; the file names those classes, in the order of its outputs, and is proved
+    on all test images but the support.
+    """
     names = tuple(f"row {i}" for i in range(6))
     info = TaskInfo("rows", names, tuple(f"rows:{i}" for i in range(6)), (1, 8, 8), (0.3,), (0.25,))
     test = evolve(task.test, labels=task.test.labels + 3)  # type: ignore[type-var, call-arg]
@@ -191,7 +277,7 @@ def test_a_meta_learnt_network_is_adapted_first(
     found = export(Pickled()).run(few, {"source": learnt}, make_context())
     assert sorted(found.metrics["classes"]) == ["row 3", "row 4", "row 5"]
     assert json.loads((tmp_path / "model.json").read_text())["classes"] == found.metrics["classes"]
-    assert found.metrics["images"] == 15
+    assert found.metrics["images"] == len(few.test) - 9  # all but the support
     assert found.adapter_options == {}
     with pytest.raises(Exception, match="only what a `meta` stage made can adapt"):
         adapt_artifact(found, torch.zeros(3, 1, 8, 8), torch.arange(3), plugins)

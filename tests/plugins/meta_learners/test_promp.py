@@ -185,7 +185,7 @@ def test_a_policy_learns_to_adapt_and_does(policy: Artifact, plugins: Plugins) -
     """Meta-training raises the return after a step, which raises it on new goals; the artifact adapts to a
     goal of one's own and is an ordinary one then.
     """
-    test, history = policy.metrics["test"], policy.metrics["history"]["meta"]
+    test = policy.metrics["test"]
     assert policy.metrics["measure"] == "return"
     task, source, untrained = road(plugins, 20, iterations=0)
     before = untrained.run(task, source, Context("meta", 0, torch.device("cpu"), plugins, None)).metrics

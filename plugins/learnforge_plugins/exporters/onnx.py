@@ -1,0 +1,188 @@
+"""ONNX: the network for any runtime that reads the open format, as it is (`onnx`) or in eight bits (`int8`).
+
+`int8` quantises weights, a scale for each output channel, and activations, whose ranges are the smallest and
+largest values seen on training images (static post-training quantisation, section 3.2). Both run with
+onnxruntime (extra `onnx`).
+
+Reference:
+    ONNX, Open neural network exchange. https://onnx.ai
+    Krishnamoorthi, Quantizing deep convolutional networks for efficient inference: a whitepaper, 2018.
+    arXiv:1806.08342
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from learnforge import Exporter, Runtime, StageError, hookimpl
+
+_RUNNER = """
+def score(images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(FILE, providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": images})[0][0]
+"""
+
+
+@frozen
+class Onnx(Exporter):
+    """ONNX by torch's own exporter, for batches of any size. It has no options."""
+
+    suffix: ClassVar[str] = ".onnx"
+    runner: ClassVar[str] = _RUNNER
+
+    def require(self) -> None:
+        _require()
+
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        _write(module, images, path)
+
+    def load(self, path: Path) -> Runtime:
+        return _load(path)
+
+    def annotate(self, path: Path, manual: str) -> None:
+        _annotate(path, manual)
+
+
+@frozen
+class Int8(Exporter):
+    """ONNX with weights and activations of eight bits. It has no options."""
+
+    suffix: ClassVar[str] = ".int8.onnx"
+    is_exact: ClassVar[bool] = False
+    runner: ClassVar[str] = _RUNNER
+
+    def require(self) -> None:
+        _require()
+
+    def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        from onnxruntime import quantization
+
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            whole, folded = (Path(folder) / name for name in ("whole.onnx", "folded.onnx"))
+            _write(module, images, whole)
+            quantization.quant_pre_process(str(whole), str(folded), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(folded),
+                str(path),
+                _reader(images),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=[
+                    "Conv",
+                    "Gemm",
+                    "MatMul",
+                    "Add",
+                    "GlobalAveragePool",
+                    "MaxPool",
+                    "Relu",
+                ],
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+
+    def load(self, path: Path) -> Runtime:
+        return _load(path)
+
+    def annotate(self, path: Path, manual: str) -> None:
+        _annotate(path, manual)
+
+
+def _write(module: nn.Module, images: Tensor, path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            module,
+            (images[:2],),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["scores"],
+            dynamic_shapes=({0: batch},),
+        )
+        assert program is not None
+        program.save(path, external_data=False)
+
+
+def _load(path: Path) -> Runtime:
+    import onnxruntime
+
+    model = path.read_bytes()
+    sessions: dict[int, Any] = {}  # by number of threads, which a session cannot change
+
+    def run(images: Tensor) -> Tensor:
+        threads = torch.get_num_threads()
+        if threads not in sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.log_severity_level = 3
+            sessions[threads] = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        return torch.from_numpy(sessions[threads].run(None, {"images": images.numpy()})[0])
+
+    return run
+
+
+def _annotate(path: Path, manual: str) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"learnforge": manual})
+    onnx.save(model, path)
+
+
+def _reader(images: Tensor) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Hands out the images in batches."""
+
+        def __init__(self) -> None:
+            self._batches = iter(images.split(32))
+
+        def get_next(self) -> Any:
+            batch = next(self._batches, None)
+            return None if batch is None else {"images": batch.numpy()}
+
+    return Reader()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the libraries print, log and warn of to themselves: nothing that a caller could change."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _require() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        words = f"ONNX needs {error.name}: pip install learnforge[onnx]"
+        raise StageError(words) from error
+
+
+@hookimpl
+def learnforge_exporters() -> dict[str, type[Exporter]]:
+    return {"onnx": Onnx, "int8": Int8}
