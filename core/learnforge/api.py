@@ -161,18 +161,26 @@ def export(
     return run_stage("export", method, task, source=source, **settings)
 
 
-def adapt(artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins | None = None) -> Artifact:
+def adapt(
+    artifact: Artifact,
+    images: Tensor,
+    labels: Tensor,
+    plugins: Plugins | None = None,
+    classes: Sequence[str] | None = None,
+) -> Artifact:
     """Teach a meta-learnt artifact new classes from a few labelled images.
 
     Args:
         artifact: What `meta_train` or a meta stage made.
         images: uint8 [image, channel, height, width], or float images already normalised.
         labels: int64 [image], in [0, ways).
+        plugins: Where the meta-learner is looked up; what is installed by default.
+        classes: Names of the classes; there may be more or fewer than in meta-training.
 
     Raises:
         ArtifactError: It is not meta-learnt, or images and labels do not fit it.
     """
-    return adapt_artifact(artifact, artifact.normalise(images), labels, plugins or Plugins())
+    return adapt_artifact(artifact, artifact.normalise(images), labels, plugins or Plugins(), classes)
 
 
 def run_stage(

@@ -270,19 +270,31 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
     return artifact
 
 
-def find_artifact(folder: Path) -> Path:
+def find_artifact(folder: Path, is_learner: bool = False) -> Path:
     """Return the folder of an artifact: the one given, or in a run's folder that of its last finished stage.
+
+    Args:
+        folder: Of a stage or a run.
+        is_learner: Want the last one that has learnt to learn.
 
     Raises:
         ArtifactError: There is none.
     """
-    if (folder / "artifact.json").exists() or not (folder / "recipe.toml").exists():
+    if (folder / "artifact.json").exists():
         return folder
-    recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-    stages = [folder / str(stage.get("name", stage.get("kind"))) for stage in recipe.get("stage", ())]
+    if (folder / "run.json").exists():  # of a call from Python too, whose recipe names no stages
+        listed = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("stages", ())
+    elif (folder / "recipe.toml").exists():
+        listed = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8")).get("stage", ())
+    else:
+        return folder
+    stages = [folder / str(stage.get("name", stage.get("kind"))) for stage in listed]
     finished = [stage for stage in stages if (stage / "artifact.json").exists()]
+    if is_learner:
+        finished = [stage for stage in finished if "meta_learner" in load_artifact(stage).adapter_options]
     if not finished:
-        raise ArtifactError(f"{folder} holds no finished stage yet")
+        what = "finished meta stage" if is_learner else "finished stage yet"
+        raise ArtifactError(f"{folder} holds no {what}")
     return finished[-1]
 
 

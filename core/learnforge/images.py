@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,63 @@ def read_images(files: Sequence[Path], size: int, channels: int) -> tuple[Memory
             faults.append(str(error))
     images = torch.stack(found) if found else torch.empty(0, channels, size, size, dtype=torch.uint8)
     return MemorySplit(images, torch.full((len(found),), -1)), good, faults
+
+
+def readable_images(
+    paths: Sequence[Path], shape: tuple[int, int, int], complain: Callable[[str], None]
+) -> Iterator[tuple[list[Path], Tensor]]:
+    """Yield files and their images, uint8 [image, channel, height, width], 1,024 at a time.
+
+    Args:
+        paths: Files and folders; see `find_images`.
+        shape: Channels, height and width that images are brought to.
+        complain: Told why a file cannot be read, which is left out.
+
+    Raises:
+        TaskError: A path is not there, no file can be read, or the shape is no square.
+    """
+    channels, height, width = shape
+    if height != width:
+        raise TaskError(f"the network takes images of {height} × {width}; images are read as squares")
+    is_any = False
+    for chunk in batched(find_images(paths), 1024):
+        split, good, faults = read_images(chunk, height, channels)
+        for fault in faults:
+            complain(fault)
+        if good:
+            is_any = True
+            yield good, split.images
+    if not is_any:
+        raise TaskError("none of the files can be read as an image")
+
+
+def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], MemorySplit, list[str]]:
+    """Read a folder of examples, in which each folder is a class.
+
+    Args:
+        root: The folder.
+        shape: Channels, height and width that images are brought to.
+
+    Returns:
+        Names of the classes, sorted; the images with their labels; and why others cannot be read.
+
+    Raises:
+        TaskError: There are fewer than two classes, a class has no readable image, or the shape is no square.
+    """
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(folders) < 2:
+        raise TaskError(
+            f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"
+        )
+    faults: list[str] = []
+    parts: list[Tensor] = []
+    for folder in folders:
+        try:
+            parts.append(torch.cat([own for _, own in readable_images([folder], shape, faults.append)]))
+        except TaskError as error:
+            raise TaskError(f"class {folder.name}: {error}") from error
+    labels = torch.arange(len(folders)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+    return [folder.name for folder in folders], MemorySplit(torch.cat(parts), labels), faults
 
 
 def batched(files: Sequence[Path], count: int) -> Iterator[Sequence[Path]]:

@@ -92,8 +92,7 @@ def main() -> None:
         resources.files("learnforge.recipes").joinpath("point.toml").read_text("utf-8")
     )
     recipe["task"]["world"] = asked.world
-    model_table = dict(recipe["stage"][0]["from"])
-    model = lf.load_method(f"model.{model_table.pop('use')}")(**model_table)
+    model = lf.load_method("model.gaussian-policy")()
     plugins = Plugins()
     options = {name: value for name, value in recipe["task"].items() if name != "use"}
     task = lf.load_task("point", **options)

@@ -32,31 +32,28 @@ def command(choice: PluginChoice, folder: Path, images: tuple[Path, ...], layer:
     reads it. Files that cannot be read as images are named, and the rest is done.
     """
     import numpy as np
+    import torch
 
     from learnforge.api import load
     from learnforge.context import choose_device
-    from learnforge.errors import TaskError
     from learnforge.features import extract_features
     from learnforge.files import write_atomically
-    from learnforge.images import batched, find_images, read_images
+    from learnforge.images import readable_images
     from learnforge.plugins import Plugins
+    from learnforge.task import MemorySplit
 
     artifact = load(folder)
-    channels, height, width = artifact.task.input_shape
-    if height != width:
-        raise TaskError(f"the network takes images of {height} × {width}; images are read as squares")
     device = choose_device("auto")
     network = artifact.network(Plugins(choice)).to(device)
+
+    def complain(fault: str) -> None:
+        click.echo(f"left out: {fault}", err=True)
+
     files, features = [], []
-    for chunk in batched(find_images(images), 1024):
-        split, good, faults = read_images(chunk, height, channels)
-        for fault in faults:
-            click.echo(f"left out: {fault}", err=True)
-        if good:
-            files += good
-            features.append(extract_features(network, split.load(device), artifact.task, layer).numpy())
-    if not files:
-        raise TaskError("none of the files can be read as an image")
+    for good, pixels in readable_images(images, artifact.task.input_shape, complain):
+        files += good
+        split = MemorySplit(pixels, torch.full((len(pixels),), -1)).load(device)
+        features.append(extract_features(network, split, artifact.task, layer).numpy())
     found = np.concatenate(features)
     names = np.array([str(file) for file in files])
 

@@ -14,6 +14,8 @@ BUILT_IN = {
     "run": "Run a recipe, or go on with it.",
     "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
     "report": "Write a run's report anew.",
+    "predict": "Name what is in images, by a run's network or an exported file.",
+    "adapt": "Teach a meta-learnt network new classes from a folder of examples.",
     "embed": "Write what a network's layer puts out for images.",
     "describe": "Show what a space holds: its size, its choices, and samples with their costs.",
     "bench": "Compare methods on a benchmark.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from attrs import evolve
@@ -13,12 +13,16 @@ from learnforge.environments import RolloutEpisodes
 from learnforge.episodes import Episodes, EpisodeShape, EpisodeSource, ImageEpisodeSource, Labelled
 from learnforge.errors import ArtifactError
 from learnforge.evaluation import Normaliser
+from learnforge.heads import find_head, replace_head
 from learnforge.plugins import Plugins
 from learnforge.stages.meta.engine import Engine, FastWeights
 from learnforge.stages.meta.learner import MetaLearner
 from learnforge.stages.meta.normalisation import Policy
 from learnforge.stages.meta.roads import ENGINES
 from learnforge.task import MemorySplit, Split, Task
+
+MOST_LEFT_OUT = 100
+"""Images that are left out in turn at most, since each takes an adaptation."""
 
 
 def episode_source(task: Task, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
@@ -38,7 +42,13 @@ def episode_source(task: Task, name: str, shape: EpisodeShape, device: torch.dev
     return ImageEpisodeSource.from_split(held, Normaliser(task.info, device)(held.images), shape, name)
 
 
-def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins) -> Artifact:
+def adapt_artifact(
+    artifact: Artifact,
+    images: Tensor,
+    labels: Tensor,
+    plugins: Plugins,
+    classes: Sequence[str] | None = None,
+) -> Artifact:
     """Teach a meta-learnt artifact new classes from a few labelled images.
 
     Args:
@@ -46,6 +56,7 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
         images: float [image, channel, height, width], normalised as the artifact's task says.
         labels: int64 [image], in [0, ways); every class must occur. For regression float [image, output].
         plugins: Where the meta-learner is looked up.
+        classes: Names of the classes, also others in number than the artifact learns; see `with_ways`.
 
     Returns:
         An ordinary artifact whose network, in eval mode, tells these classes apart. Batch statistics are
@@ -55,6 +66,8 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
     Raises:
         ArtifactError: It is not meta-learnt, or images and labels do not fit it.
     """
+    if classes is not None:
+        artifact = with_ways(artifact, classes, plugins)
     learner, policy = _adapter(artifact, plugins)
     ways, shape = artifact.task.outputs, artifact.task.input_shape
     if tuple(images.shape[1:]) != shape or len(images) != len(labels):
@@ -82,6 +95,86 @@ def adapt_artifact(artifact: Artifact, images: Tensor, labels: Tensor, plugins: 
     state = network.state_dict() | parameters | engine.measure_statistics(parameters, images)
     network.load_state_dict(state)
     return evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
+
+
+def leave_one_out(
+    artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins, classes: Sequence[str]
+) -> float | None:
+    """Return the share of images that are named rightly by a network which was taught all others.
+
+    Of more than `MOST_LEFT_OUT` images so many are left out, evenly chosen. Images that are the only ones of
+    their class are not; None where all are.
+
+    Args:
+        artifact: What a meta stage made.
+        images: float [image, channel, height, width], normalised.
+        labels: int64 [image].
+        plugins: Where the meta-learner is looked up.
+        classes: Names of the classes.
+    """
+    artifact = with_ways(artifact, classes, plugins)
+    learner, policy = _adapter(artifact, plugins)
+    network = artifact.network(plugins)
+    engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
+    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
+    counts = labels.bincount()
+    places = (counts[labels] > 1).nonzero().flatten()
+    places = places[:: max(1, -(-len(places) // MOST_LEFT_OUT))]
+    if not len(places):
+        return None
+    right = 0
+    for place in places.tolist():
+        others = torch.arange(len(labels)) != place
+        support = Labelled(images[None, others], labels[None, others])
+        query = Labelled(images[None, place : place + 1], labels[None, place : place + 1])
+        adapted = learner.adapt(engine, meta, support)[-1]
+        right += int(engine.predict(adapted, support, query)[0, 0].argmax() == labels[place])
+    return right / len(places)
+
+
+def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> Artifact:
+    """Return a meta-learnt artifact that learns as many classes as there are names.
+
+    Each output of its head becomes the mean of all outputs. In meta-training, classes took outputs at random,
+    so that these differ by chance alone.
+
+    Args:
+        artifact: What a meta stage made.
+        classes: Names of the classes to come, at least two.
+        plugins: Where the model is looked up.
+
+    Raises:
+        ArtifactError: It has no head of as many outputs as it has classes, or there is one name only.
+
+    Reference:
+        Ye & Chao, How to train your MAML to excel in few-shot classification, 2022. arXiv:2106.16245
+        (section 5: one vector for all classes)
+    """
+    if len(classes) < 2:
+        raise ArtifactError(f"there must be two classes at least to tell apart, got {list(classes)}")
+    names, old = tuple(classes), artifact.task.outputs
+    task = evolve(artifact.task, classes=names, origins=names)
+    if len(names) == old:
+        return evolve(artifact, task=task)
+    network = artifact.network(plugins)
+    head = find_head(network, old)
+    own = {f"{head}.{part}" for part in ("weight", "bias")}
+    shapes = {name: p.shape for name, p in network.named_parameters() if name in own}
+
+    def resized(name: str, tensor: Tensor) -> Tensor:
+        shape = next((shapes[part] for part in own if part in shapes and name.endswith(part)), None)
+        if tensor.shape != shape:
+            return tensor
+        return tensor.mean(0, keepdim=True).expand(len(names), *tensor.shape[1:]).contiguous()
+
+    weights = {name: resized(name, tensor) for name, tensor in network.state_dict().items()}
+    adapter = {name: resized(name, tensor) for name, tensor in artifact.adapter.items()}
+    module = None
+    if artifact.module is not None:
+        module = network
+        replace_head(module, old, len(names))
+        module.load_state_dict(weights)
+    return evolve(artifact, task=task, weights=weights, adapter=adapter, module=module)
 
 
 def adapt_policy(

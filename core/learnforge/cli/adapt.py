@@ -1,0 +1,69 @@
+"""`learnforge adapt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from learnforge.cli.options import plugin_options
+from learnforge.discovery import PluginChoice
+
+
+@click.command("adapt", short_help="Teach a meta-learnt network new classes from a folder of examples.")
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--support",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of examples; each folder in it is a class.",
+)
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), help="Folder for the network that knows them."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a network that is in the folder already.")
+@plugin_options
+def command(choice: PluginChoice, source: Path, support: Path, target: Path | None, overwrite: bool) -> None:
+    """Teach the network in SOURCE, a run's folder or a meta stage's, the classes of a folder of examples.
+
+    There may be other classes, and more or fewer, than in meta-training. What comes out predicts like any
+    other network: learnforge predict. The accuracy that is shown is of examples that are left out in turn.
+    """
+    from attrs import evolve
+
+    from learnforge.api import adapt
+    from learnforge.artifact import Provenance, find_artifact, load_artifact
+    from learnforge.errors import ArtifactError
+    from learnforge.images import read_classes
+    from learnforge.plugins import Plugins
+    from learnforge.stages.meta import leave_one_out
+
+    target = target or Path("runs") / support.resolve().name
+    if (target / "artifact.json").exists() and not overwrite:
+        raise ArtifactError(f"{target} holds a network already; choose another folder, or `--overwrite` it")
+    plugins = Plugins(choice)
+    learner = load_artifact(find_artifact(source, is_learner=True))
+    classes, split, faults = read_classes(support, learner.task.input_shape)
+    for fault in faults:
+        click.echo(f"left out: {fault}", err=True)
+    images = learner.normalise(split.images)
+    adapted = adapt(learner, images, split.labels, plugins, classes)
+    accuracy = leave_one_out(learner, images, split.labels, plugins, classes)
+    parent = learner.provenance
+    provenance = Provenance(
+        stage="adapt", kind="adapt", method=learner.adapter_options["meta_learner"], identity=parent.identity,
+        seed=parent.seed, parents=(parent.fingerprint,), trained_on=parent.trained_on,
+    )  # fmt: skip
+    examples = split.labels.bincount().tolist()
+    metrics = {"examples": examples, "leave_one_out_accuracy": accuracy}
+    target.mkdir(parents=True, exist_ok=True)
+    evolve(adapted, metrics=metrics, provenance=provenance).save(target)
+    counts = ", ".join(f"{name} ({count})" for name, count in zip(classes, examples, strict=True))
+    click.echo(f"learnt {len(classes)} classes from {len(split)} examples: {counts}")
+    if len(classes) != learner.task.outputs:
+        click.echo(f"in meta-training there were {learner.task.outputs} classes at a time")
+    if accuracy is None:
+        click.echo("accuracy on left-out examples: unknown, there is one of each class")
+    else:
+        click.echo(f"accuracy on left-out examples: {accuracy:.1%}")
+    click.echo(f"name images with: learnforge predict {target} IMAGES")

@@ -1,0 +1,64 @@
+"""`learnforge predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from learnforge.cli.options import plugin_options
+from learnforge.discovery import PluginChoice
+
+
+@click.command("predict", short_help="Name what is in images, by a run's network or an exported file.")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="Write lines of JSON, with the shares of all classes.")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="File to write, instead of printing.")
+@click.option("--device", default="auto", show_default=True, help="Where a network computes.")
+@plugin_options
+def command(
+    choice: PluginChoice,
+    source: Path,
+    images: tuple[Path, ...],
+    as_json: bool,
+    target: Path | None,
+    device: str,
+) -> None:
+    """Name what is in IMAGES, files or folders, or `-` for a list of files on standard input.
+
+    SOURCE is a run's folder, a stage's, or a file that an export stage wrote. For each image there is a line
+    of CSV with file, class and confidence, the class's share of the softmax. Files that cannot be read as
+    images are named, and the rest is done.
+    """
+    import csv
+    import json
+
+    from learnforge.context import choose_device
+    from learnforge.plugins import Plugins
+    from learnforge.prediction import open_predictor, predict_files
+
+    paths = [path for path in images if str(path) != "-"]
+    if len(paths) < len(images):
+        paths += [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
+    predictor = open_predictor(source, Plugins(choice), choose_device(device))
+
+    def complain(fault: str) -> None:
+        click.echo(f"left out: {fault}", err=True)
+
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with click.open_file(str(target or "-"), "w", encoding="utf-8") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        if not as_json:
+            table.writerow(("file", "class", "confidence"))
+        for found in predict_files(predictor, paths, complain):
+            if as_json:
+                line = {"file": str(found.file), "class": found.label, "confidence": found.confidence}
+                shares = dict(zip(predictor.classes, found.shares, strict=True))
+                stream.write(json.dumps({**line, "shares": shares}) + "\n")
+            else:
+                table.writerow((found.file, found.label, f"{found.confidence:.4f}"))
+    if target is not None:
+        click.echo(target)

@@ -1,0 +1,130 @@
+"""Naming what is in images: by the network of a run, or by an exported file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from learnforge.artifact import Artifact, find_artifact, load_artifact
+from learnforge.errors import ArtifactError
+from learnforge.evaluation import Normaliser
+from learnforge.images import readable_images
+from learnforge.plugins import Plugins
+
+
+@frozen(eq=False)
+class Predictor:
+    """What gives class scores.
+
+    Args:
+        classes: Names, in the order of the scores.
+        input_shape: Channels, height and width of an image.
+        score: From uint8 images [image, channel, height, width] to scores [image, class], on the CPU.
+    """
+
+    classes: Sequence[str]
+    input_shape: tuple[int, int, int]
+    score: Callable[[Tensor], Tensor]
+
+
+@frozen
+class Prediction:
+    """What an image was taken for.
+
+    Args:
+        file: The image.
+        label: Name of the class with the highest score.
+        confidence: Its share of the softmax over the scores, in (0, 1].
+        shares: That of every class, in their order.
+    """
+
+    file: Path
+    label: str
+    confidence: float
+    shares: tuple[float, ...]
+
+
+def open_predictor(path: Path, plugins: Plugins, device: torch.device | None = None) -> Predictor:
+    """Open a run's or a stage's folder, or a file that an export stage wrote.
+
+    Args:
+        path: The folder, or the file beside its `model.json`.
+        plugins: Where models and exporters are looked up.
+        device: Where a network of a folder computes; a file's runtime decides for itself.
+
+    Raises:
+        ArtifactError: There is no network, or one that names no classes.
+    """
+    if path.is_file():
+        return _open_file(path, plugins)
+    artifact = load_artifact(find_artifact(path))
+    if "meta_learner" in artifact.adapter_options:
+        raise ArtifactError(
+            f"{path}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
+            f"{path} --support FOLDER"
+        )
+    if artifact.task.form != "classification":
+        raise ArtifactError(f"{path}: the network names no classes, its task is {artifact.task.form}")
+    return _open_artifact(artifact, plugins, device or torch.device("cpu"))
+
+
+def predict_files(
+    predictor: Predictor, paths: Sequence[Path], complain: Callable[[str], None]
+) -> Iterator[Prediction]:
+    """Name images from files.
+
+    Args:
+        predictor: What names them.
+        paths: Files and folders; of these all images at any depth.
+        complain: Told of every file that cannot be read as an image, which is left out.
+
+    Raises:
+        TaskError: A path is not there, or no file can be read.
+    """
+    for files, images in readable_images(paths, predictor.input_shape, complain):
+        shares = predictor.score(images).float().softmax(1)
+        for file, own in zip(files, shares, strict=True):
+            best = int(own.argmax())
+            yield Prediction(file, predictor.classes[best], float(own[best]), tuple(own.tolist()))
+
+
+def _open_artifact(artifact: Artifact, plugins: Plugins, device: torch.device) -> Predictor:
+    network = artifact.network(plugins).eval().to(device)
+    normalise = Normaliser(artifact.task, device)
+
+    def score(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = network(normalise(images.to(device)))
+            return found.cpu()
+
+    return Predictor(artifact.task.classes, artifact.task.input_shape, score)
+
+
+def _open_file(path: Path, plugins: Plugins) -> Predictor:
+    try:
+        manual: dict[str, Any] = json.loads(path.with_name("model.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} must lie beside the `model.json` that its export stage wrote: {error}"
+        ) from error
+    if manual["file"] != path.name:
+        raise ArtifactError(f"the `model.json` beside {path} is that of {manual['file']}")
+    problems: list[Any] = []
+    exporter = plugins.resolve("exporter", manual["exporter"], "exporter", problems)
+    if exporter is None:
+        raise ArtifactError(f"{path}: {'; '.join(str(problem) for problem in problems)}")
+    exporter.require()
+    channels, height, width = manual["input"]["shape"]
+    runtime = exporter.load(path)
+
+    def score(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return runtime(images)
+
+    return Predictor(manual["classes"], (channels, height, width), score)

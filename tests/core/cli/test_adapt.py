@@ -1,0 +1,141 @@
+"""`learnforge adapt`: new classes from a folder of examples, as many as there are, with an honest score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import learnforge as lf
+from learnforge import Artifact, ArtifactError, Plugins, Task
+from learnforge.cli.group import cli
+from learnforge.stages.meta import leave_one_out, with_ways
+
+NAMES = {4: "four", 7: "seven", 8: "eight", 9: "nine"}
+
+
+@pytest.fixture(scope="module")
+def known() -> Task:
+    """Digits to learn to learn from."""
+    return lf.load_task("digits", classes=[0, 1, 2, 3, 5, 6], test_classes=[4, 7], rotations=2)
+
+
+@pytest.fixture(scope="module", params=["maml", "protonet", "meta-sgd"])
+def learner(request: pytest.FixtureRequest, known: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a short meta-training of two ways."""
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    options: dict[str, Any] = {"maml": {"inner_rate": 0.1, "inner_steps": 3}}
+    method = lf.load_method(f"meta-learner.{request.param}")(**options.get(request.param, {}))
+    lf.meta_train(
+        lf.load_method("model.conv4")(width=16, blocks=3), method, known, ways=2, shots=3, queries=5,
+        iterations=40, tasks=4, learning_rate=1e-2, engine="vmap", test_episodes=400, run=folder,
+    )  # fmt: skip
+    return folder
+
+
+def examples(folder: Path, classes: list[int], count: int) -> Path:
+    """Write so many training images of each digit into a folder of its own."""
+    task = lf.load_task("digits", classes=classes)
+    for label, digit in enumerate(classes):
+        (folder / NAMES[digit]).mkdir(parents=True)
+        places = (task.train.labels == label).nonzero().flatten()[:count].tolist()
+        for place in places:
+            pixels = task.train.images[place, 0].numpy()  # type: ignore[attr-defined]
+            Image.fromarray(pixels).save(folder / NAMES[digit] / f"{place}.png")
+    return folder
+
+
+def accuracy(artifact: Artifact, classes: list[int]) -> float:
+    """Judge an adapted network on unseen images."""
+    task = lf.load_task("digits", classes=classes)
+    order = [artifact.task.classes.index(NAMES[digit]) for digit in classes]
+    told = artifact.predict(task.test.images).argmax(1)  # type: ignore[attr-defined]
+    return float((told == torch.tensor(order)[task.test.labels]).double().mean())
+
+
+@pytest.mark.parametrize("classes", [[4, 7], [4, 7, 8, 9]])
+def test_new_classes_are_learnt_from_a_folder(learner: Path, tmp_path: Path, classes: list[int]) -> None:
+    """As many classes as in meta-training, or more; the result names unseen images by the folders' names."""
+    support = examples(tmp_path / "few", classes, 5)
+    (support / "four" / "bad.png").write_bytes(b"")
+    words = ["adapt", str(learner), "--support", str(support), "--to", str(tmp_path / "new")]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert f"learnt {len(classes)} classes from {5 * len(classes)} examples" in done.output
+    assert "four (5)" in done.output
+    assert "bad.png cannot be read as an image" in done.output
+    found = lf.load(tmp_path / "new")
+    assert found.task.classes == tuple(sorted(NAMES[digit] for digit in classes))
+    assert found.adapter_options == {}
+    least = {"protonet": 0.6, "maml": 0.4, "meta-sgd": 0.0}[learner.parent.name[:-1]]
+    assert accuracy(found, classes) > (0.85 if len(classes) == 2 else least)
+    assert ("in meta-training there were 2 classes at a time" in done.output) == (len(classes) != 2)
+    shown = found.metrics["leave_one_out_accuracy"]
+    assert shown is not None
+    assert f"accuracy on left-out examples: {shown:.1%}" in done.output
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "new"), str(support / "seven")])
+    assert done.stdout.count(",seven,") >= 3
+
+
+def test_left_out_examples_are_not_learnt_from(learner: Path) -> None:
+    """Each is judged by a network that was taught the others alone: by adapting without it by hand."""
+    plugins, artifact = Plugins(), lf.load(learner)
+    task = lf.load_task("digits", classes=[4, 7])
+    places = torch.cat([(task.train.labels == label).nonzero().flatten()[:4] for label in (0, 1)])
+    images = artifact.normalise(task.train.images[places])  # type: ignore[attr-defined]
+    labels = task.train.labels[places]
+    right = []
+    for place in range(8):
+        others = torch.arange(8) != place
+        alone = lf.adapt(artifact, images[others], labels[others])
+        right.append(bool(alone.predict(images[place : place + 1]).argmax() == labels[place]))
+    found = leave_one_out(artifact, images, labels, plugins, ["a", "b"])
+    assert found == pytest.approx(sum(right) / 8)
+    single = torch.tensor([0, 4])
+    assert leave_one_out(artifact, images[single], labels[single], plugins, ["a", "b"]) is None
+
+
+def test_outputs_of_other_ways_are_the_mean(learner: Path) -> None:
+    """Before adaptation all classes score alike, and as the old ones do on average; one class is refused."""
+    plugins, artifact = Plugins(), lf.load(learner)
+    images = torch.randn(3, 1, 8, 8)
+    wide = with_ways(artifact, ["a", "b", "c", "d"], plugins)
+    scores, old = wide.predict(images), artifact.predict(images)
+    assert scores.shape == (3, 4)
+    assert torch.allclose(scores, old.mean(1, keepdim=True).expand(3, 4), atol=1e-5)
+    same = with_ways(artifact, ["x", "y"], plugins)
+    assert torch.equal(same.predict(images), old)
+    assert same.task.classes == ("x", "y")
+    with pytest.raises(ArtifactError, match="two classes at least"):
+        with_ways(artifact, ["a"], plugins)
+
+
+def test_what_cannot_be_done_is_said(learner: Path, tmp_path: Path) -> None:
+    """One class alone, a class without images, a folder that is taken, a run that has no learner."""
+
+    def words(*more: object) -> str:
+        done = CliRunner().invoke(cli, ["adapt", *map(str, more)])
+        assert done.exit_code
+        return str(done.exception) + done.output
+
+    one = examples(tmp_path / "one", [4], 2)
+    assert "a folder for each of two classes at least, it holds 1" in words(learner, "--support", one)
+    (one / "empty").mkdir()
+    assert "class empty: there is no image in" in words(learner, "--support", one)
+    two = examples(tmp_path / "two", [4, 7], 1)
+    lf.load(learner).save(tmp_path / "full")
+    there = words(learner, "--support", two, "--to", tmp_path / "full")
+    assert "holds a network already" in there
+    done = CliRunner().invoke(
+        cli, ["adapt", str(learner), "--support", str(two), "--to", str(tmp_path / "full"), "--overwrite"]
+    )
+    assert "unknown, there is one of each class" in done.output
+    (tmp_path / "run" / "first").mkdir(parents=True)
+    lf.load(tmp_path / "full").save(tmp_path / "run" / "first")
+    (tmp_path / "run" / "recipe.toml").write_text('[[stage]]\nname = "first"\n')
+    assert "holds no finished meta stage" in words(tmp_path / "run", "--support", two)
+    assert "only what a `meta` stage made can adapt" in words(tmp_path / "full", "--support", two)

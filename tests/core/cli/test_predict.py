@@ -1,0 +1,119 @@
+"""`learnforge predict`: by a folder or an exported file, as CSV or JSON, with bad files named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import learnforge as lf
+from learnforge import Plugins, Task
+from learnforge.artifact import from_model
+from learnforge.cli.group import cli
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    """Real images of three digits."""
+    return lf.load_task("digits", classes=[3, 5, 9])
+
+
+@pytest.fixture(scope="module")
+def exported(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an export stage, which holds the network and its file."""
+    folder = tmp_path_factory.mktemp("predict")
+    torch.manual_seed(0)
+    network = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
+    lf.export(network.with_state(network.network()), digits, "torch-export", run=folder)
+    return folder / "export"
+
+
+@pytest.fixture(scope="module")
+def photos(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five test images as files, and one that is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    images: Any = digits.test.images  # type: ignore[attr-defined]
+    for number in range(5):
+        Image.fromarray(images[number, 0].numpy()).save(folder / f"{number}.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    return folder
+
+
+def call(*words: object, given: str | None = None) -> Any:
+    done = CliRunner().invoke(cli, ["predict", *map(str, words)], input=given)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def expected(exported: Path, digits: Task) -> torch.Tensor:
+    return lf.load(exported).predict(digits.test.images[:5]).softmax(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("source", ["", "model.pt2"])
+def test_files_are_named_with_their_class(exported: Path, photos: Path, digits: Task, source: str) -> None:
+    """A line for each image, class and confidence those of the network; what is no image is told of."""
+    done = call(exported / source, photos)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    shares = expected(exported, digits)
+    assert [Path(row["file"]).name for row in rows] == [f"{number}.png" for number in range(5)]
+    assert [row["class"] for row in rows] == [digits.info.classes[k] for k in shares.argmax(1).tolist()]
+    assert [float(row["confidence"]) for row in rows] == pytest.approx(shares.amax(1).tolist(), abs=1e-4)
+    assert "left out" in done.stderr
+    assert "bad.png cannot be read as an image" in done.stderr
+
+
+def test_lines_of_json_have_all_shares(exported: Path, photos: Path, digits: Task, tmp_path: Path) -> None:
+    """With `--json` each line is an object; `--to` writes it."""
+    target = tmp_path / "new" / "found.jsonl"
+    done = call(exported, photos / "2.png", photos / "0.png", "--json", "--to", target)
+    assert str(target) in done.stdout
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    shares = expected(exported, digits)
+    for row, number in zip(rows, (2, 0), strict=True):
+        assert list(row["shares"]) == list(digits.info.classes)
+        assert list(row["shares"].values()) == pytest.approx(shares[number].tolist(), abs=1e-6)
+        assert row["class"] == max(row["shares"], key=row["shares"].get)
+
+
+def test_a_list_comes_on_standard_input(exported: Path, photos: Path) -> None:
+    """`-` reads a file's name from each line."""
+    done = call(exported, "-", given=f"{photos / '4.png'}\n{photos / '1.png'}\n")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [Path(row["file"]).name for row in rows] == ["4.png", "1.png"]
+
+
+def test_what_cannot_be_done_is_said(exported: Path, photos: Path, tmp_path: Path) -> None:
+    """No readable file, a file that no export stage wrote, and another file's manual."""
+    done = CliRunner().invoke(cli, ["predict", str(exported), str(photos / "bad.png")])
+    assert done.exit_code
+    assert "none of the files can be read as an image" in str(done.exception)
+    (tmp_path / "model.pt2").write_bytes(b"")
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
+    assert "must lie beside the `model.json` that its export stage wrote" in str(done.exception)
+    (tmp_path / "model.json").write_text((exported / "model.json").read_text())
+    (tmp_path / "other.pt2").write_bytes(b"")
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "other.pt2"), str(photos)])
+    assert "is that of model.pt2" in str(done.exception)
+
+
+def test_networks_that_name_no_classes_are_refused(plugins: Plugins, tmp_path: Path, digits: Task) -> None:
+    """A meta-learnt network has to be taught some first, and a regression has none."""
+    from attrs import evolve
+
+    network = from_model(plugins.load("model", "mlp")(), digits.info)
+    network = network.with_state(network.network(plugins))
+    evolve(network, adapter_options={"meta_learner": {"use": "maml"}}).save(tmp_path / "learner")
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "x.png")
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "learner"), str(tmp_path / "x.png")])
+    assert "teach it some: learnforge adapt" in str(done.exception)
+    evolve(network, task=evolve(network.task, form="regression")).save(tmp_path / "numbers")
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "numbers"), str(tmp_path / "x.png")])
+    assert "the network names no classes, its task is regression" in str(done.exception)
