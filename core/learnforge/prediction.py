@@ -125,6 +125,7 @@ def _open_file(path: Path, plugins: Plugins) -> Predictor:
 
     def score(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            return runtime(images)
+            found: Tensor = runtime(images)
+            return found
 
     return Predictor(manual["classes"], (channels, height, width), score)
