@@ -18,9 +18,10 @@ from learnforge import Plugins
 from learnforge.discovery import GROUP, KINDS
 from learnforge.testing.conformance import make_suite
 
-NAMES = sorted(
-    point.name for point in importlib.metadata.distribution("learnforge").entry_points if point.group == GROUP
-)
+POINTS = [p for p in importlib.metadata.distribution("learnforge").entry_points if p.group == GROUP]
+NAMES = sorted(point.name for point in POINTS)
+METHODS = [name for name in NAMES if "." in name]
+"""All but the plugins of hooks alone."""
 METHOD_FILES = sorted(
     file
     for file in Path(learnforge.__file__).parents[2].glob("plugins/learnforge_plugins/*/*.py")
@@ -70,7 +71,7 @@ def test_everything_registered_keeps_its_duties(name: str, plugins: Plugins) -> 
     with ray_cluster() if name == "executor.ray" else contextlib.nullcontext():
         outcomes = list(suite.run())
     assert [f"{o.name}: {o.words}" for o in outcomes if o.state in ("failed", "expected failure")] == []
-    assert sum(o.state == "passed" for o in outcomes) > 5
+    assert sum(o.state == "passed" for o in outcomes) > (5 if name in METHODS else 2)
 
 
 @contextlib.contextmanager
@@ -87,7 +88,7 @@ def ray_cluster() -> Iterator[None]:
 
 def test_something_of_every_kind_is_registered() -> None:
     """Every kind that the core knows has at least one method, so that no suite is idle."""
-    assert {name.split(".", 1)[0] for name in NAMES} == set(KINDS) - {"command"}
+    assert {name.split(".", 1)[0] for name in METHODS} == set(KINDS) - {"command"}
 
 
 def test_loading_leaves_the_random_state_alone() -> None:
@@ -100,7 +101,7 @@ from learnforge import Plugins
 random.seed(0); numpy.random.seed(0); torch.manual_seed(0)
 before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 plugins = Plugins()
-for name in {NAMES!r}:
+for name in {METHODS!r}:
     cls = plugins.load(*name.split(".", 1))
     if all(f.default is not attrs.NOTHING for f in attrs.fields(cls)):
         made = cls()
@@ -130,8 +131,8 @@ def test_method_file_imports_no_other_method(file: Path) -> None:
     assert [name for name in imported if name.startswith("learnforge_plugins")] == []
 
 
-def test_every_method_file_is_registered(plugins: Plugins) -> None:
+def test_every_method_file_is_registered() -> None:
     """No method's file is left without an entry point."""
-    modules = {plugins.load(*name.split(".", 1)).__module__ for name in NAMES}
+    modules = {point.value for point in POINTS}
     files = {f"learnforge_plugins.{file.parent.name}.{file.stem}" for file in METHOD_FILES}
     assert files <= modules

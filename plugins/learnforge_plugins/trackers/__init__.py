@@ -1,0 +1,1 @@
+"""Built-in trackers: plugins of hooks alone, which run when they are enabled."""

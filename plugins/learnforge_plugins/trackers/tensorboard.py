@@ -1,0 +1,73 @@
+"""tensorboard: the numbers of a run for TensorBoard, in `tensorboard` in its folder (extra `tensorboard`).
+
+    $ tensorboard --logdir runs
+
+Tags are `stage/part/name` for trainings, `stage/trial/name` for a search's trials, and `stage/name` for what
+a finished stage measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from learnforge import Artifact, PluginError, Run, hookimpl
+from learnforge.runlog import scalars
+
+_WRITERS: list[Any] = []
+
+
+@hookimpl
+def learnforge_run_started(run: Run) -> None:
+    """Open the log; a run without a folder has none."""
+    _close()
+    if run.folder is None:
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise PluginError("tensorboard is not installed: pip install learnforge[tensorboard]") from error
+    _WRITERS.append(SummaryWriter(str(run.folder / "tensorboard")))
+
+
+@hookimpl
+def learnforge_trial_finished(stage: str, trial: Mapping[str, Any]) -> None:
+    """Add what a trial measured."""
+    _add(f"{stage}/trial", trial["metrics"], trial["number"])
+
+
+@hookimpl
+def learnforge_epoch_finished(stage: str, metrics: Mapping[str, Any]) -> None:
+    """Add what an epoch measured."""
+    _add(f"{stage}/{metrics['part']}", metrics, metrics["epoch"])
+
+
+@hookimpl
+def learnforge_stage_finished(stage: str, artifact: Artifact) -> None:
+    """Add what a stage measured, and let the file have all."""
+    _add(stage, artifact.metrics, 0)
+    for writer in _WRITERS:
+        writer.flush()
+
+
+@hookimpl
+def learnforge_run_finished(run: Run) -> None:
+    """Close the log."""
+    _close()
+
+
+@hookimpl
+def learnforge_run_failed(run: Run, error: BaseException) -> None:
+    """Close the log."""
+    _close()
+
+
+def _add(tag: str, metrics: Mapping[str, Any], step: int) -> None:
+    for writer in _WRITERS:
+        for name, value in scalars(metrics).items():
+            writer.add_scalar(f"{tag}/{name}", value, step)
+
+
+def _close() -> None:
+    while _WRITERS:
+        _WRITERS.pop().close()
