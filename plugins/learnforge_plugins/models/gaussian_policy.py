@@ -6,6 +6,8 @@ are parameters of their own.
 
 Reference:
     Schulman et al., Trust region policy optimization, 2015, appendix D. arXiv:1502.05477
+    Andrychowicz et al., What matters in on-policy reinforcement learning? A large-scale empirical study, 2020.
+    arXiv:2006.05990 (section 3.2: a small last layer)
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from learnforge.task import Form
 
 SMALLEST = math.log(1e-6)
 """Deviations do not fall below this logarithm."""
+_LAST = 0.01
+"""Factor of the last layer's initial weights, so that a fresh policy has nearly the same means everywhere."""
 
 
 @frozen
@@ -49,7 +53,7 @@ class GaussianPolicy(Model):
         last = nn.Linear(sizes[-1], len(task.classes))
         for layer in [*layers, last]:
             if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
+                nn.init.xavier_uniform_(layer.weight, gain=_LAST if layer is last else 1.0)
                 nn.init.zeros_(layer.bias)
         return _Policy(nn.Sequential(*layers, last), len(task.classes), math.log(self.deviation))
 
