@@ -6,8 +6,8 @@ are parameters of their own.
 
 Reference:
     Schulman et al., Trust region policy optimization, 2015, appendix D. arXiv:1502.05477
-    Andrychowicz et al., What matters in on-policy reinforcement learning? A large-scale empirical study, 2020.
-    arXiv:2006.05990 (section 3.2: a small last layer)
+    Andrychowicz et al., What matters in on-policy reinforcement learning?, 2020. arXiv:2006.05990
+    (section 3.2: a small last layer)
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def road(plugins: Plugins, horizon: int, **changes: Any) -> tuple[Task, dict[str
     source = from_model(plugins.load("model", "gaussian-policy")(hidden=(16,), deviation=0.3), task.info)
     settings: dict[str, Any] = {
         "episodes": EpisodeShape(ways=1, shots=10, queries=10),
-        "iterations": 20,
+        "iterations": 30,
         "tasks": 20,
         "outer_steps": 3,
         "learning_rate": 1e-2,
