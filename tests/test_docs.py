@@ -30,9 +30,9 @@ DIVERGING = {
 }
 ROOT = Path(__file__).parents[1]
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("learnforge_"))
-METHODS = sorted(
-    point.name for point in importlib.metadata.distribution("learnforge").entry_points if point.group == GROUP
-)
+POINTS = [p for p in importlib.metadata.distribution("learnforge").entry_points if p.group == GROUP]
+METHODS = sorted(point.name for point in POINTS if "." in point.name)
+"""All but the plugins of hooks alone."""
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,24 @@ class Artifact:
             scores: Tensor = network(self.normalise(images))
             return scores
 
+    def _repr_html_(self) -> str:
+        """Show the artifact in a notebook."""
+        made = self.provenance
+        rows = {
+            "network": self.spec.kind if self.module is None else type(self.module).__name__,
+            "made by": " ".join(str(part) for part in (made.stage, made.method.get("use", "")) if part),
+            "task": f"{self.task.name} ({self.task.form})",
+            "classes": ", ".join(self.task.classes[:12]) + (", …" if len(self.task.classes) > 12 else ""),
+            "input": " × ".join(map(str, self.task.input_shape)),
+        }
+        for name in ("test_accuracy", "parameters", "macs", "latency_ms"):
+            value = self.metrics.get(name)
+            if isinstance(value, (int, float)):
+                rows[name.replace("_", " ")] = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        if "test" in self.metrics:
+            rows[self.metrics["measure"]] = f"{self.metrics['test']['after']:.4g} after adaptation"
+        return html_table(rows)
+
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 images [image, channel, height, width] into what the network takes; floats pass as they
         are.
@@ -220,6 +239,12 @@ class Artifact:
                 "provenance": asdict(self.provenance),
             },
         )
+
+
+def html_table(rows: Mapping[str, str]) -> str:
+    """Return facts as a table for notebooks."""
+    cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+    return f"<table>{''.join(cells)}</table>"
 
 
 def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:

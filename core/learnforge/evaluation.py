@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -75,6 +76,70 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
 def evaluate(network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo) -> Scores:
     """Judge a network on a split, in eval mode; see `predict`."""
     return score(predict(network, split, task), split.labels)
+
+
+@frozen
+class Calibration:
+    """How well confidence, the share of the softmax that the predicted class gets, foretells being right.
+
+    Args:
+        error: Expected calibration error: how far confidence is from accuracy, averaged over bins by their
+            images, in [0, 1].
+        bins: Mean confidence, accuracy and number of images of each bin that has any.
+    """
+
+    error: float
+    bins: tuple[tuple[float, float, int], ...]
+
+
+def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
+    """Compare confidence with accuracy in bins of equal width.
+
+    Args:
+        logits: Class scores, [image, class].
+        labels: int64 [image].
+        bins: How many.
+
+    Reference:
+        Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, 2017. arXiv:1706.04599
+        (equation 3)
+    """
+    confidence, predicted = logits.double().softmax(1).max(1)
+    right = (predicted == labels.to(predicted.device)).double()
+    places = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    counts = torch.bincount(places, minlength=bins)
+    sums = [torch.bincount(places, values, minlength=bins) for values in (confidence, right)]
+    found = [
+        (float(sums[0][b] / counts[b]), float(sums[1][b] / counts[b]), int(counts[b]))
+        for b in counts.nonzero().flatten().tolist()
+    ]
+    return Calibration(sum(abs(c - a) * n for c, a, n in found) / len(labels), tuple(found))
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the number that class scores must be divided by for the least cross-entropy, in [0.05, 20].
+
+    Args:
+        logits: Class scores of images that were not trained on, [image, class].
+        labels: int64 [image].
+
+    Reference:
+        Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, 2017. arXiv:1706.04599
+        (section 4.2: temperature scaling)
+    """
+    scores, labels = logits.double().cpu(), labels.cpu()
+    low, high = math.log(0.05), math.log(20.0)
+
+    def slope(log_temperature: float) -> float:
+        """Return the sign of the loss's slope: mean expected score less the label's own, times 1 / T."""
+        scaled = scores * math.exp(-log_temperature)
+        expected = (scaled.softmax(1) * scores).sum(1)
+        return float((scores.gather(1, labels[:, None]).squeeze(1) - expected).mean())
+
+    for _ in range(60):  # the loss is convex in 1 / T
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return math.exp((low + high) / 2)
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:

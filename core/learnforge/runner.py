@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from copy import deepcopy
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import attrs
 import torch
 from attrs import define, evolve, field, frozen
 
-from learnforge.artifact import Artifact, load_artifact
+from learnforge.artifact import Artifact, html_table, load_artifact
 from learnforge.context import Context, Progress, Silence, choose_device
 from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
 from learnforge.files import refusal, remove, write_json, write_text
@@ -100,6 +101,19 @@ class Run:
     def name(self) -> str:
         """Name of the run."""
         return self.recipe.run.name
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook: its report's table of stages."""
+        if self.folder is None or not (self.folder / "run.json").exists():
+            stages = {name: repr(artifact) for name, artifact in self.artifacts.items()}
+            return html_table({"run": self.name, "state": self.state, **stages})
+        from learnforge.report.sections import STAGE_COLUMNS, stage_row
+        from learnforge.report.summary import read_summary
+        from learnforge.report.write import table_html
+
+        summary = read_summary(self.folder)
+        table = table_html(STAGE_COLUMNS, [stage_row(stage) for stage in summary.stages])
+        return f"<p>{escape(self.name)}: {escape(self.state)}, {escape(str(self.folder))}</p>{table}"
 
     def write(self) -> None:
         """Write `run.json`."""

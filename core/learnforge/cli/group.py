@@ -13,6 +13,7 @@ from learnforge.discovery import PluginChoice
 BUILT_IN = {
     "run": "Run a recipe, or go on with it.",
     "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
+    "cite": "Write the papers behind a run's methods as BibTeX.",
     "report": "Write a run's report anew.",
     "predict": "Name what is in images, by a run's network or an exported file.",
     "adapt": "Teach a meta-learnt network new classes from a folder of examples.",

@@ -11,13 +11,40 @@ from learnforge.discovery import PluginChoice
 
 
 @click.command("report", short_help="Write a run's report anew.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "target",
+    default=Path("comparison.html"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="File for the comparison of several runs.",
+)
 @plugin_options
-def command(choice: PluginChoice, folder: Path) -> None:
-    """Write report.html and report.md of the run in FOLDER, also while it still runs, and show its table.
+def command(choice: PluginChoice, folders: tuple[Path, ...], target: Path) -> None:
+    """Write report.html and report.md of the run in a folder, also while it still runs, and show its table.
 
-    Plugins that the recipe enables write their sections again; name plugin files again with --plugin.
+    Plugins that the recipe enables write their sections again; name plugin files again with --plugin. With
+    several FOLDERS, compare their runs: what each stage came to, and where they differ in what they were
+    told.
     """
+    from learnforge.files import write_text
+    from learnforge.report.compare import compare_runs
+    from learnforge.report.write import page_html, page_markdown
+
+    if len(folders) > 1:
+        from learnforge.report import read_summary
+
+        sections = compare_runs([read_summary(folder) for folder in folders])
+        title = "Comparison of " + ", ".join(map(str, folders))
+        write_text(target, page_html(title, "learnforge report", sections))
+        click.echo(page_markdown(title, sections))
+        click.echo(target)
+        return
+    _write_one(choice, folders[0])
+
+
+def _write_one(choice: PluginChoice, folder: Path) -> None:
     from learnforge.cli.table import show_run
     from learnforge.plugins import Plugins
     from learnforge.recipe import plugin_choice, read_recipe

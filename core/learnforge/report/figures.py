@@ -185,6 +185,50 @@ def curves(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     return figure
 
 
+def bars(title: str, x: Sequence[str], groups: Mapping[str, Sequence[float | None]]) -> Any:
+    """Draw accuracies in groups of bars."""
+    figure = _figure(title, "", "accuracy")
+    for colour, (name, values) in zip(itertools.cycle(_COLOURS), groups.items(), strict=False):
+        figure.add_bar(x=list(x), y=list(values), name=name, marker_color=colour)
+    figure.update_yaxes(tickformat=".0%", range=[0, 1])
+    return figure
+
+
+def reliability(bins: Sequence[Sequence[float]]) -> Any:
+    """Draw accuracy over confidence, beside the diagonal where they are equal."""
+    figure = _figure("Reliability on test images", "confidence", "accuracy")
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", name="calibrated", line={"color": "#888", "dash": "dot"}
+    )
+    counts = [f"{int(count)} images" for *_, count in bins]
+    x, y = [b[0] for b in bins], [b[1] for b in bins]
+    figure.add_scatter(
+        x=x, y=y, mode="lines+markers", name="network", text=counts, line={"color": _COLOURS[0]}
+    )
+    figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
+    figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
+    return figure
+
+
+def most_wrong(mistakes: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Any:
+    """Show images that are taken for another class with the most confidence."""
+    columns = min(6, len(mistakes))
+    rows = -(-len(mistakes) // columns)
+    figure = _figure("Most confident mistakes on test images", "", "")
+    for number, own in enumerate(mistakes):
+        column, row = number % columns, rows - 1 - number // columns
+        figure.add_layout_image(
+            source=f"data:image/png;base64,{own['image']}", x=column + 0.05, y=row + 0.95, xref="x", yref="y",
+            sizex=0.9, sizey=0.65, sizing="contain", layer="above",
+        )  # fmt: skip
+        words = f"{classes[own['true']]} → {classes[own['predicted']]}<br>{own['confidence']:.1%}"
+        figure.add_annotation(x=column + 0.5, y=row + 0.14, text=words, showarrow=False, font={"size": 11})
+    figure.update_xaxes(visible=False, range=[0, columns])
+    figure.update_yaxes(visible=False, range=[0, rows])
+    figure.update_layout(height=110 + 150 * rows)
+    return figure
+
+
 def returns(entries: Sequence[Mapping[str, Any]]) -> Any:
     """Draw the mean return before and after adaptation over meta-training."""
     x = [entry["epoch"] for entry in entries]

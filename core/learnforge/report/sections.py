@@ -52,6 +52,13 @@ def stage_row(stage: StageSummary) -> tuple[str, ...]:
     )
 
 
+def main_score(m: Mapping[str, Any]) -> float | None:
+    """Return a stage's accuracy on test data, in [0, 1]; None where it has no accuracy."""
+    if "test" in m:
+        return float(m["test"]["after"]) if m["measure"] == "accuracy" else None
+    return m.get("test_accuracy")
+
+
 def _main_score(m: Mapping[str, Any]) -> str:
     if "test" in m:
         return f"{_adapted(m, 'test', 'after')}"
@@ -273,10 +280,15 @@ def _compared_section(stage: StageSummary) -> Section:
         teacher = f"{m['teacher_validation_accuracy']:.1%}", f"{m['teacher_test_accuracy']:.1%}"
         rows.append(("teacher", *teacher, f"{m['teacher_parameters']:,}"))
         words = _teaching_words(m)
-    words = " ".join(part for part in (words, *_transfer_words(m), _worst_words(m, stage)) if part)
+    parts = (words, *_transfer_words(m), _worst_words(m, stage), _calibration_words(m))
+    words = " ".join(part for part in parts if part)
     pictures = [figures.curves(m["history"])]
     if "confusion" in m:
         pictures.append(figures.confusion(m["confusion"], stage.task["classes"]))
+    if "reliability" in m:
+        if m["most_wrong"]:
+            pictures.append(figures.most_wrong(m["most_wrong"], stage.task["classes"]))
+        pictures.append(figures.reliability(m["reliability"]))
     return Section(
         f"{stage.name}: {stage.kind} by {stage.method['use']}",
         words,
@@ -294,6 +306,17 @@ def _transfer_words(m: Mapping[str, Any]) -> Iterator[str]:
         yield f"On validation images of the labelled task it gets {m['source_accuracy']:.1%}."
         other = [f"{labelled} = {new}" for labelled, new in m["pairs"] if labelled != new]
         yield f"Classes are paired in their order: {', '.join(other)}." if other else ""
+
+
+def _calibration_words(m: Mapping[str, Any]) -> str:
+    """Say how far the network's confidence is from its accuracy."""
+    if "calibration_error" not in m:
+        return ""
+    return (
+        f"Its confidence is off by {m['calibration_error']:.1%} on average (expected calibration error), by "
+        f"{m['scaled_calibration_error']:.1%} with scores divided by {m['temperature']:.2f}, as fits the "
+        f"validation images best."
+    )
 
 
 def _worst_words(m: Mapping[str, Any], stage: StageSummary) -> str:
@@ -371,7 +394,7 @@ def _provenance(run: RunSummary) -> Section:
     again = f"learnforge run {run.folder}/recipe.toml --run NEW_FOLDER{options}"
     words = (
         f"The same numbers again, on the same machine: {again}. Whether another environment can give them: "
-        f"learnforge check {run.folder}{options}"
+        f"learnforge check {run.folder}{options}. The papers behind its methods: learnforge cite {run.folder}"
     )
     return Section("Provenance", words, ("what", "value"), rows)
 

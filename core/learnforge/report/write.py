@@ -70,18 +70,19 @@ def page_markdown(title: str, sections: Sequence[Section]) -> str:
     return f"# {title}\n\n" + "\n".join(_section_markdown(section) for section in sections)
 
 
+def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as HTML."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
 def _section_html(section: Section) -> str:
     parts = [f"<section><h2>{escape(section.title)}</h2>"]
     if section.words:
         parts.append(f"<p>{escape(section.words)}</p>")
     if section.rows:
-        head = "".join(f'<th scope="col">{escape(column)}</th>' for column in section.columns)
-        rows = "\n".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in section.rows
-        )
-        parts.append(
-            f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-        )
+        parts.append(table_html(section.columns, section.rows))
     for figure in section.figures:
         parts.append(
             figure.to_html(

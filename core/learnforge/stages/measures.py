@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from learnforge.evaluation import confusion, evaluate, predict, score
+from learnforge.evaluation import calibration, confusion, fit_temperature, predict, score
+from learnforge.images import as_png
 from learnforge.space import measure_cost, measure_latency
-from learnforge.task import Task
+from learnforge.task import Split, Task
 
 MOST_CLASSES = 100
 """Classes up to which all confusions are kept; for a thousand they would be a million numbers."""
@@ -17,7 +18,8 @@ MOST_CLASSES = 100
 
 def judge(network: nn.Module, task: Task, prefix: str = "") -> dict[str, Any]:
     """Return validation and test accuracy, in [0, 1], the accuracy of each class on the test split (None for
-    one without images), its most frequent mistakes, and, for up to `MOST_CLASSES` classes, all confusions.
+    one without images), its most frequent mistakes, and, for up to `MOST_CLASSES` classes, all confusions;
+    without a prefix also calibration and the images that are most wrong.
 
     This is where a stage reads the test split, once, when all that it chooses is chosen.
 
@@ -26,17 +28,60 @@ def judge(network: nn.Module, task: Task, prefix: str = "") -> dict[str, Any]:
         task: The task, loaded on the network's device.
         prefix: Put before each name, such as `baseline_`.
     """
+    held_out = predict(network, task.validation, task.info)
     logits = predict(network, task.test, task.info)
     counts = confusion(logits, task.test.labels)
     found = {
-        f"{prefix}validation_accuracy": evaluate(network, task.validation, task.info).accuracy,
+        f"{prefix}validation_accuracy": score(held_out, task.validation.labels).accuracy,
         f"{prefix}test_accuracy": score(logits, task.test.labels).accuracy,
         f"{prefix}class_accuracy": class_accuracies(counts),
         f"{prefix}mistakes": find_mistakes(counts),
     }
     if len(counts) <= MOST_CLASSES:
         found[f"{prefix}confusion"] = counts.tolist()
+    if not prefix:
+        found |= _confidence(held_out, logits, task)
     return found
+
+
+def _confidence(held_out: Tensor, logits: Tensor, task: Task) -> dict[str, Any]:
+    """Return how well a network knows what it knows, and where it is most wrong.
+
+    Args:
+        held_out: Class scores of the validation images.
+        logits: Those of the test images.
+        task: The task.
+    """
+    temperature = fit_temperature(held_out, task.validation.labels)
+    plain = calibration(logits, task.test.labels)
+    return {
+        "calibration_error": plain.error,
+        "reliability": [list(own) for own in plain.bins],
+        "temperature": temperature,
+        "scaled_calibration_error": calibration(logits / temperature, task.test.labels).error,
+        "most_wrong": find_most_wrong(logits, task.test),
+    }
+
+
+def find_most_wrong(logits: Tensor, split: Split, most: int = 12) -> list[dict[str, Any]]:
+    """Return the images of wrong predictions with the highest confidence: true and predicted label,
+    confidence, and the image as PNG in base64, its longer side 96 pixels at most.
+    """
+    shares = logits.softmax(1).cpu()
+    labels = split.labels.cpu()
+    confidence, predicted = shares.max(1)
+    wrong = (predicted != labels).nonzero().flatten()
+    chosen = wrong[confidence[wrong].argsort(descending=True, stable=True)[:most]]
+    images = [image.cpu() for part, _, _ in split.batches(chosen, most) for image in part]
+    return [
+        {
+            "true": int(labels[place]),
+            "predicted": int(predicted[place]),
+            "confidence": float(confidence[place]),
+            "image": as_png(image),
+        }
+        for place, image in zip(chosen.tolist(), images, strict=True)
+    ]
 
 
 def class_accuracies(counts: Tensor) -> list[float | None]:

@@ -17,8 +17,9 @@ their order, so a resumed search goes on with the very policy that it had.
 Reference:
     Zoph & Le, Neural architecture search with reinforcement learning, 2017. arXiv:1611.01578
     Pham, Guan, Zoph, Le & Dean, Efficient neural architecture search via parameter sharing, 2018.
-    arXiv:1802.03268 Schulman, Wolski, Dhariwal, Radford & Klimov, Proximal policy optimization algorithms,
-    2017. arXiv:1707.06347
+    arXiv:1802.03268
+    Schulman, Wolski, Dhariwal, Radford & Klimov, Proximal policy optimization algorithms, 2017.
+    arXiv:1707.06347
 Differs:
     Rewards are ranks, which need no scale, and serve several objectives (by non-dominated rank and crowding).
 Measured:

@@ -217,7 +217,8 @@ def test_the_report_says_how_to_have_it_again() -> None:
     section = make_sections(evolve(summary(stage("search", SEARCH)), plugins=plugins))[-1]
     options = "--plugin /there/mine.py --plugin logger --no-plugin searcher.rl"
     assert f"learnforge run runs/x/recipe.toml --run NEW_FOLDER {options}." in section.words
-    assert section.words.endswith(f"learnforge check runs/x {options}")
+    assert f"learnforge check runs/x {options}. The papers" in section.words
+    assert section.words.endswith("learnforge cite runs/x")
     assert ("plugins of lf-track", "2.0") in section.rows
     assert not any("learnforge" in row[0] for row in section.rows)
 

@@ -1,0 +1,72 @@
+"""Runs side by side: what each stage came to, and where they differ in what they were told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from learnforge.report import figures
+from learnforge.report.section import Section
+from learnforge.report.sections import main_score, stage_row
+from learnforge.report.summary import RunSummary
+
+_COLUMNS = ("stage", "run", "method", "accuracy", "against", "parameters", "macs", "latency", "seconds")
+
+
+def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
+    """Return the sections of a comparison.
+
+    Args:
+        runs: Two or more, in the order in which they are shown.
+    """
+    names = [str(run.folder) for run in runs]
+    stages = list(dict.fromkeys(stage.name for run in runs for stage in run.stages))
+    rows = [
+        (row[0], name, *row[1:])
+        for stage in stages
+        for name, run in zip(names, runs, strict=True)
+        for own in run.stages
+        if own.name == stage
+        for row in (stage_row(own),)
+    ]
+    words = "Accuracy is on test data, or what the stage's task is scored by; seconds are of the whole stage."
+    told = [_told(run) for run in runs]
+    keys = list(dict.fromkeys(key for own in told for key in own))
+    different = [key for key in keys if len({own.get(key) for own in told}) > 1]
+    settings = [(key, *(own.get(key, "") for own in told)) for key in different]
+    return [
+        Section("Stages, run by run", words, _COLUMNS, rows, _pictures(stages, names, runs)),
+        Section(
+            "Where the runs differ",
+            ""
+            if settings
+            else "In nothing that they were told: method, options, task and seed are the same.",
+            ("what", *names) if settings else (),
+            settings,
+        ),
+    ]
+
+
+def _told(run: RunSummary) -> dict[str, str]:
+    """Return what a run was told, as {where: value}."""
+    found = {"run.seed": str(run.seed), "run.device": run.device}
+    found |= {f"version of {name}": value for name, value in run.versions.items()}
+    for stage in run.stages:
+        found |= _flat(f"{stage.name}", {"kind": stage.kind, "method": stage.method, "task": stage.task})
+    return found
+
+
+def _flat(path: str, value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {k: v for name, inner in value.items() for k, v in _flat(f"{path}.{name}", inner).items()}
+    return {path: value if isinstance(value, str) else json.dumps(value)}
+
+
+def _pictures(stages: Sequence[str], names: Sequence[str], runs: Sequence[RunSummary]) -> list[Any]:
+    """Draw the accuracy of each stage in each run."""
+    scores: dict[str, list[float | None]] = {}
+    for name, run in zip(names, runs, strict=True):
+        known = {stage.name: main_score(stage.metrics) for stage in run.stages if stage.is_finished}
+        scores[name] = [known.get(stage) for stage in stages]
+    return [figures.bars("Accuracy on test data", stages, scores)]

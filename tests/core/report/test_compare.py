@@ -1,0 +1,80 @@
+"""Comparison of runs: rows of all, and only what differs."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import learnforge as lf
+from learnforge.cli.group import cli
+from learnforge.report import read_summary
+from learnforge.report.compare import compare_runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs that differ in an option, and one that is the first again."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, rate in (("first", 1.0), ("second", 0.5), ("again", 1.0)):
+        recipe: dict[str, Any] = {
+            "run": {"name": "same", "seed": 3},
+            "task": {"use": "digits", "classes": [0, 1, 2], "labels_per_class": 10},
+            "stage": [
+                {
+                    "kind": "transfer",
+                    "use": "fine-tune",
+                    "from": {"use": "conv4", "width": 4, "blocks": 2},
+                    "options": {"head_rate": rate, "head_epochs": 0},
+                    "train": {"epochs": 2},
+                    "baseline": False,
+                }
+            ],
+        }
+        lf.run(recipe, folder / name)
+    return [folder / name for name in ("first", "second", "again")]
+
+
+def test_what_differs_is_listed(runs: list[Path]) -> None:
+    """The option, and nothing else; each run has its row in each stage."""
+    stages, settings = compare_runs([read_summary(run) for run in runs[:2]])
+    assert [row[:3] for row in stages.rows] == [("transfer", str(run), "fine-tune") for run in runs[:2]]
+    assert list(settings.rows) == [("transfer.method.head_rate", "1.0", "0.5")]
+    assert settings.columns == ("what", str(runs[0]), str(runs[1]))
+
+
+def test_equal_runs_differ_in_nothing(runs: list[Path]) -> None:
+    """And the comparison says so."""
+    _, settings = compare_runs([read_summary(runs[0]), read_summary(runs[2])])
+    assert not settings.rows
+    assert settings.words.startswith("In nothing")
+
+
+def test_the_command_writes_a_page(runs: list[Path], tmp_path: Path) -> None:
+    """`learnforge report A B --to FILE` prints the tables and writes them with a picture."""
+    target = tmp_path / "both.html"
+    words = ["report", str(runs[0]), str(runs[1]), "--to", str(target)]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert "transfer.method.head_rate | 1.0 | 0.5" in done.output
+    page = target.read_text("utf-8")
+    assert "transfer.method.head_rate" in page
+    assert "Accuracy on test data" in page
+
+
+def test_notebooks_show_runs_and_artifacts(runs: list[Path]) -> None:
+    """As tables of HTML."""
+    artifact = lf.load(runs[0])
+    shown = artifact._repr_html_()
+    assert f"{artifact.metrics['test_accuracy']:.4g}" in shown
+    assert "<th>made by</th><td>transfer fine-tune</td>" in shown
+    assert "digits 012" in shown
+    recipe = tomllib.loads((runs[0] / "recipe.toml").read_text("utf-8"))
+    kept = lf.run(recipe, runs[0])._repr_html_()
+    assert "same: finished" in kept
+    assert "<td>fine-tune</td>" in kept
+    free = lf.run(recipe)._repr_html_()
+    assert "<th>state</th><td>finished</td>" in free
+    assert "&lt;" not in kept

@@ -1,0 +1,60 @@
+"""Calibration: bins and their error by a plain loop, and the temperature against a search."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from learnforge.evaluation import calibration, fit_temperature
+
+
+def scores(count: int, sharpness: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of labels that are drawn from their softmax, and then made sharper."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(count, 4, generator=generator)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator).flatten()
+    return logits * sharpness, labels
+
+
+def test_calibration_is_that_of_the_definition() -> None:
+    """Bins are (0, 1/15], (1/15, 2/15], …; by a plain loop."""
+    logits, labels = scores(500, 2.0)
+    confidence, predicted = logits.double().softmax(1).max(1)
+    error, bins = 0.0, []
+    for low in range(15):
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            right = float((predicted == labels)[inside].double().mean())
+            mean = float(confidence[inside].mean())
+            bins.append((mean, right, int(inside.sum())))
+            error += abs(mean - right) * int(inside.sum()) / 500
+    found = calibration(logits, labels)
+    assert found.error == pytest.approx(error)
+    assert [b[2] for b in found.bins] == [b[2] for b in bins]
+    for own, wanted in zip(found.bins, bins, strict=True):
+        assert own == pytest.approx(wanted)
+
+
+def test_scores_of_their_own_softmax_are_calibrated() -> None:
+    """Labels drawn from the softmax give a small error; twice as sharp scores a large one."""
+    assert calibration(*scores(20000, 1.0)).error < 0.02
+    assert calibration(*scores(20000, 2.0)).error > 0.08
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_sharpness(sharpness: float) -> None:
+    """It is about what the scores were multiplied by, and no other has a lower cross-entropy."""
+    logits, labels = scores(20000, sharpness)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(sharpness, rel=0.05)
+    best = float(F.cross_entropy(logits.double() / found, labels))
+    for other in (0.97, 1.03):
+        assert float(F.cross_entropy(logits.double() / (found * other), labels)) > best
+
+
+def test_the_temperature_stays_in_its_range() -> None:
+    """Scores that are always right, or always wrong, have no best one inside."""
+    logits = torch.eye(3)
+    assert fit_temperature(logits, torch.arange(3)) == pytest.approx(0.05)
+    assert fit_temperature(logits, torch.tensor([1, 2, 0])) == pytest.approx(20.0)
