@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -76,8 +77,15 @@ def layer_signatures(network: nn.Module, task: TaskInfo) -> list[str]:
         network: A network, on any device; on the meta device nothing is computed.
         task: Gives the input shape.
     """
-    found: list[str] = []
-    _watch(network, task, lambda layer, inputs, output: found.append(_sign(layer, inputs, output)))
+    return [signature for signature, _, _ in each_layer(network, task)]
+
+
+def each_layer(network: nn.Module, task: TaskInfo) -> list[tuple[str, nn.Module, tuple[Any, ...]]]:
+    """Return each layer with its signature and what goes into it for one image, in the order in which they
+    run.
+    """
+    found: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
+    _watch(network, task, lambda layer, inputs, out: found.append((_sign(layer, inputs, out), layer, inputs)))
     return found
 
 
@@ -94,13 +102,9 @@ def time_layers(
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     calls: dict[str, Callable[[], Any]] = {}
-
-    def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        signature = _sign(layer, inputs, output)
+    for signature, layer, inputs in each_layer(network, task):
         if signature not in known:
-            calls.setdefault(signature, lambda: layer(*inputs))
-
-    _watch(network, task, note)
+            calls.setdefault(signature, partial(layer, *inputs))
     return {signature: time_call(call, network, device, threads) for signature, call in calls.items()}
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import frozen
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from torch import nn
 
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import write_text
@@ -201,10 +202,17 @@ def time_space(space: Space, info: TaskInfo, file: Path, samples: int, seed: int
         How many layers were timed, and how many the file holds.
     """
     known: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))["layers"] if file.exists() else {}
-    before, view, rng = len(known), SpaceView(space), generator(seed, "describe")
-    for _ in range(samples):
-        with seeded(seed):
-            network = space.build(view.random(rng).design, info)
+    before = len(known)
+    for network in random_networks(space, info, samples, seed):
         known |= time_layers(network, info, threads=1, known=known)
     write_text(file, json.dumps({"unit": "ms", "layers": dict(sorted(known.items()))}, indent=1) + "\n")
     return len(known) - before, len(known)
+
+
+def random_networks(space: Space, info: TaskInfo, samples: int, seed: int) -> Iterator[nn.Module]:
+    """Yield the networks of random designs, with fresh weights."""
+    view, rng = SpaceView(space), generator(seed, "describe")
+    for _ in range(samples):
+        with seeded(seed):
+            network = space.build(view.random(rng).design, info)
+        yield network

@@ -1,0 +1,116 @@
+"""`learnforge profile`: the script runs without torch and learnforge, and what it writes prices a search."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import learnforge as lf
+from learnforge import Plugins, TaskInfo
+from learnforge.artifact import from_model
+from learnforge.cli.group import cli
+
+NAMES = ("a", "b", "c")
+INFO = TaskInfo("grey", NAMES, tuple(f"grey:{name}" for name in NAMES), (1, 8, 8), (0.5,), (0.25,))
+BARE = """
+import runpy, sys
+for name in ("torch", "learnforge", "learnforge_plugins", "onnx"):
+    sys.modules[name] = None  # importing it would fail
+sys.argv = ["profile.py", "--to", sys.argv[2]]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def device(script: Path, target: Path) -> dict[str, Any]:
+    """Run a script as a device would that has onnxruntime and numpy alone."""
+    command = [sys.executable, "-I", "-c", BARE.format(script=str(script)), "--to", str(target)]
+    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    found: dict[str, Any] = json.loads(target.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """What the script of a small network says, and where its file is."""
+    folder = tmp_path_factory.mktemp("profile")
+    artifact = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), INFO)
+    artifact.with_state(artifact.network()).save(folder / "net")
+    words = ["profile", str(folder / "net"), "--to", str(folder / "new" / "clock.py")]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert "1 networks and 11 layers" in done.output, done.output
+    return device(folder / "new" / "clock.py", folder / "phone.json"), folder / "phone.json"
+
+
+def test_the_network_and_its_layers_are_timed(profiled: tuple[dict[str, Any], Path]) -> None:
+    """By batch, with each layer once under the signature that the cost looks up, and the device's name."""
+    found, _ = profiled
+    (network,) = found["networks"].values()
+    assert set(network["latency_ms"]) == {"1", "8", "64"}
+    assert 0 < network["latency_ms"]["1"] < network["latency_ms"]["64"]
+    own = lf.layer_signatures(Plugins().load("model", "conv4")(width=4, blocks=2).build(INFO), INFO)
+    assert set(found["layers"]) == set(own)
+    assert all(cost >= 0 for cost in found["layers"].values())
+    assert found["overhead_ms"] > 0
+    assert "onnxruntime" in found["runtime"]
+    assert found["unit"] == "ms"
+
+
+def test_what_it_wrote_is_a_cost_table(profiled: tuple[dict[str, Any], Path]) -> None:
+    """The cost of the same network is the sum of its layers on the device."""
+    found, file = profiled
+    meter = lf.load_method("cost.lookup")(file=file)
+    network = Plugins().load("model", "conv4")(width=4, blocks=2).build(INFO)
+    expected = sum(found["layers"][name] for name in lf.layer_signatures(network, INFO))
+    assert meter.measure(network, INFO) == pytest.approx(expected)
+
+
+def test_layers_of_a_space_price_its_search(tmp_path: Path) -> None:
+    """With the layers of random designs, a search is limited by the device's milliseconds."""
+    script = tmp_path / "clock.py"
+    space = '{ use = "mlp", layers = 1, max_width = 16 }'
+    words = ["profile", "--space", space, "--shape", "1x8x8", "--classes", "3", "--samples", "3"]
+    done = CliRunner().invoke(cli, [*words, "--to", str(script)], catch_exceptions=False)
+    assert "0 networks and" in done.output
+    found = device(script, tmp_path / "phone.json")
+    assert found["networks"] == {}
+    assert any(name.startswith("Linear 64") for name in found["layers"])
+    run = lf.run(
+        {
+            "run": {"name": "priced"},
+            "task": {"use": "digits", "classes": [0, 1, 2]},
+            "stage": [
+                {
+                    "kind": "search",
+                    "use": "random",
+                    "space": {"use": "mlp", "layers": 1, "max_width": 16},
+                    "costs": [
+                        {
+                            "use": "lookup",
+                            "file": str(tmp_path / "phone.json"),
+                            "label": "phone_ms",
+                            "missing": 0.001,
+                        }
+                    ],
+                    "limits": {"phone_ms": 100.0},
+                    "trials": 1,
+                    "train": {"epochs": 1},
+                    "retrain": {"epochs": 1},
+                }
+            ],
+        }
+    )
+    (trial,) = [r for r in run.artifacts["search"].metrics["history"] if r["state"] == "evaluated"]
+    assert 0 <= trial["metrics"]["phone_ms"] < 100
+
+
+def test_something_must_be_named() -> None:
+    """Neither a folder nor a space is an error of usage."""
+    done = CliRunner().invoke(cli, ["profile"])
+    assert done.exit_code == 2
+    assert "give a run's or a stage's folder, or --space" in done.output
