@@ -14,7 +14,8 @@ from typing import Any
 from tests.core.recipes import ROAD
 
 KILLS = 4
-MEASURED = {"seconds", "latency_ms", "network_latency_ms", "time"}
+LATENCIES = {"latency_ms", "network_latency_ms", "latency_64_ms", "network_latency_64_ms"}
+MEASURED = {"seconds", "time"} | LATENCIES
 ALWAYS_CHECKPOINT = """
 import learnforge.context
 learnforge.context.CHECKPOINT_SECONDS = 0.0

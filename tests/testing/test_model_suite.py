@@ -308,7 +308,7 @@ def test_every_check_of_the_kind_has_a_fault() -> None:
 @pytest.mark.parametrize(
     ("method", "check", "words"),
     [
-        (Few, "network_gives_a_score_for_each_class", r"11 classes: scores must be \[2, 11\], got \[2, 8\]"),
+        (Few, "network_gives_a_score_for_each_class", r"11 outputs: scores must be \[2, 11\], got \[2, 8\]"),
         (Frozen, "network_trains_a_step", r"Frozen, images \[1, 8, 8\]: some parameter must ask"),
         (
             Restless,

@@ -331,7 +331,7 @@ def test_every_check_of_the_kind_has_a_fault() -> None:
         (Shifting, "choices_keep_their_values", "activation must offer the same in every design"),
         (Untidy, "equal_networks_have_equal_designs", r"one network has the designs .*'kernel': 3"),
         (Numbered, "design_is_plain_data", "after a trip through JSON, got KeyError: 0"),
-        (Few, "networks_give_a_score", r"11 classes: scores must be \[2, 11\], got \[2, 8\]"),
+        (Few, "networks_give_a_score", r"11 outputs: scores must be \[2, 11\], got \[2, 8\]"),
         (Idle, "networks_train_a_step", r"every parameter must get a gradient, not so 0\.scale"),
         (Looking, "cost_is_known_before_building", "under `torch.device"),
     ],
