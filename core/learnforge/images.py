@@ -122,11 +122,13 @@ def readable_images(
         complain: Told why a file cannot be read, which is left out.
 
     Raises:
-        TaskError: A path is not there, no file can be read, or the shape is no square.
+        TaskError: A path is not there, no file can be read, or the shape is no square of 1 or 3 channels.
     """
     channels, height, width = shape
     if height != width:
         raise TaskError(f"the network takes images of {height} × {width}; images are read as squares")
+    if channels not in (1, 3):
+        raise TaskError(f"the network takes images of {channels} channels; files are read with 1 or 3")
     is_any = False
     for chunk in batched(find_images(paths), 1024):
         split, good, faults = read_images(chunk, height, channels)

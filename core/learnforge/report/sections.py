@@ -369,7 +369,9 @@ def _export_section(stage: StageSummary) -> Section:
             f"at most {m['max_difference']:.2g}, on average {m['mean_difference']:.2g}",
         ),
         ("latency of the file, batch 1, 1 thread", f"{m['latency_ms']:.3f} ms"),
-        ("latency of the network, batch 1, 1 thread", f"{m['network_latency_ms']:.3f} ms"),
+        ("latency of the network in torch, batch 1, 1 thread", f"{m['network_latency_ms']:.3f} ms"),
+        ("latency of the file, batch 64, 1 thread", f"{m['latency_64_ms']:.3f} ms"),
+        ("latency of the network in torch, batch 64, 1 thread", f"{m['network_latency_64_ms']:.3f} ms"),
     ]
     return Section(f"{stage.name}: export by {stage.method['use']}", "", ("what", "measured"), rows)
 

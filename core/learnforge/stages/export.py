@@ -332,7 +332,10 @@ $runner
 
 
 channels, height, width = MANUAL["input"]["shape"]
-image = Image.open(sys.argv[1]).convert("L" if channels == 1 else "RGB")
+image = Image.open(sys.argv[1])
+if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+image = image.convert("L" if channels == 1 else "RGB")
 scale = max(height / image.height, width / image.width)
 size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
 image = image.resize(size, Image.Resampling.BILINEAR)

@@ -10,13 +10,14 @@ run that goes on writes steps that it takes again in the place of the old ones.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from learnforge import Artifact, Run, hookimpl
 from learnforge.files import write_text
-from learnforge.runlog import scalars
+from learnforge.runlog import cut_torn_line, scalars
 
 COLUMNS = ("stage", "part", "step", "name", "value")
 Key = tuple[str, str, str, str]
@@ -32,6 +33,7 @@ class _Table:
     def __init__(self, path: Path):
         self.path = path
         self.rows: dict[Key, float] = {}
+        cut_torn_line(path)
         if path.exists():
             with path.open(newline="", encoding="utf-8") as stream:
                 for row in csv.DictReader(stream):
@@ -45,11 +47,10 @@ class _Table:
         is_again = not self.rows.keys().isdisjoint(new)
         self.rows |= new
         if is_again or not self.path.exists():
-            lines = [",".join(COLUMNS), *(_line(key, value) for key, value in self.rows.items())]
-            write_text(self.path, "\n".join([*lines, ""]))
+            write_text(self.path, _lines([COLUMNS, *((*key, value) for key, value in self.rows.items())]))
             return
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.writelines(_line(key, value) + "\n" for key, value in new.items())
+            stream.write(_lines((*key, value) for key, value in new.items()))
 
 
 _TABLES: list[_Table] = []
@@ -82,5 +83,7 @@ def learnforge_stage_finished(stage: str, artifact: Artifact) -> None:
         table.add(stage, "", None, artifact.metrics)
 
 
-def _line(key: Key, value: float) -> str:
-    return ",".join([*key, repr(value)])
+def _lines(rows: Iterable[Sequence[object]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()

@@ -176,7 +176,7 @@ def test_the_file_is_annotated_and_has_a_script(
     assert "learnforge" not in script
     pixels = np.zeros((8, 8), dtype=np.uint8)
     pixels[0, :3] = [1, 3, 2]
-    Image.fromarray(pixels).save(tmp_path / "image.png")
+    Image.fromarray(pixels).convert("LA").save(tmp_path / "image.png")
     done = subprocess.run(
         [sys.executable, "-I", tmp_path / "run_model.py", tmp_path / "image.png"],
         capture_output=True,

@@ -69,6 +69,8 @@ def test_a_run_that_goes_on_writes_no_step_twice(tmp_path: Path, monkeypatch: py
 
     with pytest.raises(KeyboardInterrupt):
         lf.run(RECIPE, tmp_path / "cut", hooks=[Stop()])
+    with (tmp_path / "cut" / "metrics.csv").open("a") as stream:
+        stream.write("transfer,tr")  # what a kill left of a line
     lf.run(RECIPE, tmp_path / "cut")
     stable = {"loss", "accuracy", "test_accuracy", "validation_accuracy"}
 

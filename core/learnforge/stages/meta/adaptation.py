@@ -144,12 +144,15 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
         plugins: Where the model is looked up.
 
     Raises:
-        ArtifactError: It has no head of as many outputs as it has classes, or there is one name only.
+        ArtifactError: It is no classifier, has no head of as many outputs as it has classes, or there is one
+            name only.
 
     Reference:
         Ye & Chao, How to train your MAML to excel in few-shot classification, 2022. arXiv:2106.16245
         (section 5: one vector for all classes)
     """
+    if artifact.task.form != "classification":
+        raise ArtifactError(f"only a classifier learns classes; this artifact's task is {artifact.task.form}")
     if len(classes) < 2:
         raise ArtifactError(f"there must be two classes at least to tell apart, got {list(classes)}")
     names, old = tuple(classes), artifact.task.outputs
