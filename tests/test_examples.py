@@ -87,3 +87,14 @@ def test_every_example_is_tested() -> None:
     """No example is left out of this file."""
     tested = Path(__file__).read_text()
     assert all(f'"{example.stem}"' in tested for example in EXAMPLES.glob("*.py"))
+
+
+def test_teach_and_export() -> None:
+    """The exported file tells two unseen digits apart, far above chance."""
+    assert result_of("10_teach_and_export") > 0.75
+
+
+def test_adapt_a_policy() -> None:
+    """One step leads the policy a good way to its goal."""
+    before, after = result_of("11_adapt_a_policy")
+    assert after > before + 5
