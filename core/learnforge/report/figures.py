@@ -267,6 +267,18 @@ def adaptation(scores: Mapping[str, Any], measure: str) -> Any:
     return figure
 
 
+def by_shots(rows: Sequence[Sequence[float]], measure: str) -> Any:
+    """Draw the score after adaptation over the number of shots, with its confidence interval."""
+    figure = _figure("Adaptation with more examples", "shots", measure)
+    bars = {"type": "data", "array": [row[2] for row in rows]}
+    x, y = [row[0] for row in rows], [row[1] for row in rows]
+    figure.add_scatter(x=x, y=y, error_y=bars, mode="lines+markers", line={"color": _COLOURS[0]})
+    figure.update_xaxes(type="log", tickvals=x, ticktext=[str(int(shots)) for shots in x])
+    if measure == "accuracy":
+        figure.update_yaxes(tickformat=".0%", range=[0, 1])
+    return figure
+
+
 def lines_figure(
     title: str,
     x_title: str,

@@ -83,10 +83,11 @@ def _baseline_name(m: Mapping[str, Any]) -> str:
 
 def _adapted(m: Mapping[str, Any], split: str, when: str) -> str:
     """Spell accuracy or loss before or after adaptation, with its confidence interval."""
-    mean, interval = m[split][when], m[split][f"{when}_interval"]
-    return (
-        f"{mean:.1%} ± {100 * interval:.1f}" if m["measure"] == "accuracy" else f"{mean:.3f} ± {interval:.3f}"
-    )
+    return _spell(m[split][when], m[split][f"{when}_interval"], m["measure"])
+
+
+def _spell(mean: float, interval: float, measure: str) -> str:
+    return f"{mean:.1%} ± {100 * interval:.1f}" if measure == "accuracy" else f"{mean:.3f} ± {interval:.3f}"
 
 
 def _episode(m: Mapping[str, Any]) -> str:
@@ -341,6 +342,12 @@ def _meta_section(stage: StageSummary) -> Section:
     ]
     seen = ", ".join(m["seen_upstream"])
     is_policy = m["measure"] == "return"
+    shots = [figures.by_shots(m["by_shots"], m["measure"])] if "by_shots" in m else []
+    rows += [
+        (f"test, {int(count)} shots", str(m["test"]["episodes"]), "", _spell(mean, interval, m["measure"]))
+        for count, mean, interval in m.get("by_shots", ())
+        if count != m["shots"]
+    ]
     training = figures.returns(m["history"]["meta"]) if is_policy else figures.curves(m["history"])
     words = (
         f"{_episode(m)}, {m['measure']}, mean and 95 % confidence interval over "
@@ -352,7 +359,7 @@ def _meta_section(stage: StageSummary) -> Section:
         words,
         ("split", "episodes", "before adaptation", "after adaptation"),
         rows,
-        [training, figures.adaptation(m["test"], m["measure"])],
+        [training, figures.adaptation(m["test"], m["measure"]), *shots],
     )
 
 

@@ -919,3 +919,21 @@ def test_adaptation_asks_for_what_it_needs(few: Task, learnt: Artifact, plugins:
     other = evolve(learnt, adapter_options={**learnt.adapter_options, "meta_learner": {"use": "nobody"}})
     with pytest.raises(ArtifactError, match="the meta-learner 'nobody' of this artifact is not installed"):
         adapt_artifact(other, images, labels, plugins)
+
+
+def test_further_shots_are_reported(
+    few: Task, source: dict[str, Artifact], make_stage: Any, make_context: Any
+) -> None:
+    """What is reported for one shot beside two is what a stage of one shot reports after the same training;
+    more shots than there are images are refused.
+    """
+    both = make_stage(validation_episodes=0, test_shots=(1, 2, 4), train_shots=2)
+    assert both.check(few, source) == []
+    found = both.run(few, source, make_context(None)).metrics
+    one = make_stage(validation_episodes=0, episodes=EpisodeShape(3, 1, 3), train_shots=2)
+    alone = one.run(few, source, make_context(None)).metrics["test"]
+    assert [row[0] for row in found["by_shots"]] == [1, 2, 4]
+    assert found["by_shots"][0][1:] == [alone["after"], alone["after_interval"]]
+    assert found["by_shots"][1][1:] == [found["test"]["after"], found["test"]["after_interval"]]
+    (problem,) = make_stage(validation_episodes=0, test_shots=(100,)).check(few, source)
+    assert "needs shots + queries = 103 images" in problem.message

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from attrs import asdict, evolve, field, frozen
-from attrs.validators import ge, gt, in_, lt, optional
+from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, Provenance, trained_on
@@ -71,6 +71,7 @@ class MetaStage(Stage):
             may differ in the last bits; the report names it.
         validation_episodes: Episodes of the validation split to judge by at the end; 0 for none.
         test_episodes: Episodes of the test split to report on, at least 400.
+        test_shots: Further numbers of shots to report on, each from 1, beside that of `episodes`.
         allow_seen: Go on when test classes were seen by an ancestor, or are trained on here; the score is
             then marked "seen upstream".
     """
@@ -99,6 +100,7 @@ class MetaStage(Stage):
     )
     validation_episodes: int = field(default=200, validator=ge(0))
     test_episodes: int = field(default=600, validator=ge(400))
+    test_shots: tuple[int, ...] = field(default=(), validator=deep_iterable(ge(1)))
     allow_seen: bool = False
 
     kind: ClassVar[str] = "meta"
@@ -152,7 +154,8 @@ class MetaStage(Stage):
             return []
         if self.episodes.ways < 2:
             return [Problem("episodes.ways", "must be at least 2 to tell classes apart, got 1")]
-        wanted = {"train": self._train_shape, "test": self.episodes}
+        most = evolve(self.episodes, shots=max(self.episodes.shots, *self.test_shots, 1))
+        wanted = {"train": self._train_shape, "test": most}
         if self.validation_episodes:
             wanted["validation"] = self.episodes
         faults = [episode_fault(getattr(task, name).labels, shape, name) for name, shape in wanted.items()]
@@ -207,8 +210,10 @@ class MetaStage(Stage):
         metrics["engine"] = engine_name
         metrics["measure"] = MEASURES[task.info.form]
         if self.validation_episodes:
-            metrics["validation"] = self._evaluate(engine, meta, here, context, "validation")
-        metrics["test"] = self._evaluate(engine, meta, here, context, "test")
+            metrics["validation"] = self._evaluate(engine, meta, here, context, "validation", self.episodes)
+        metrics["test"] = self._evaluate(engine, meta, here, context, "test", self.episodes)
+        if self.test_shots:
+            metrics["by_shots"] = self._by_shots(metrics["test"], engine, meta, here, context)
         metrics |= weigh(network, here)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         return evolve(
@@ -309,13 +314,35 @@ class MetaStage(Stage):
             leaf.requires_grad_(False)
         return history.entries
 
+    def _by_shots(
+        self,
+        known: Mapping[str, Any],
+        engine: Engine,
+        meta: Mapping[str, Tensor],
+        task: Task,
+        context: Context,
+    ) -> list[list[float]]:
+        """Return [shots, score after adaptation, half of its 95 % confidence interval], by shots."""
+        found = {self.episodes.shots: known}
+        for shots in self.test_shots:
+            if shots not in found:
+                shape = evolve(self.episodes, shots=shots)
+                found[shots] = self._evaluate(engine, meta, task, context, "test", shape)
+        return [[shots, m["after"], m["after_interval"]] for shots, m in sorted(found.items())]
+
     def _evaluate(
-        self, engine: Engine, meta: Mapping[str, Tensor], task: Task, context: Context, name: str
+        self,
+        engine: Engine,
+        meta: Mapping[str, Tensor],
+        task: Task,
+        context: Context,
+        name: str,
+        shape: EpisodeShape,
     ) -> dict[str, Any]:
         """Judge adaptation on many episodes: accuracy, the loss where targets are numbers, or the return of
         an environment, after 0, 1, … steps, each with its 95 % confidence interval.
         """
-        source = episode_source(task, name, self.episodes, context.device)
+        source = episode_source(task, name, shape, context.device)
         count = self.test_episodes if name == "test" else self.validation_episodes
         rows: list[Tensor] = []
         chunks = torch.arange(count).split(self.tasks)  # as many at a time as in training
