@@ -133,6 +133,11 @@ class MemorySplit(Split):
     images: Tensor
     labels: Tensor
 
+    @classmethod
+    def empty(cls) -> MemorySplit:
+        """Return a split without images, for tasks that bring their own episodes."""
+        return cls(torch.zeros(0, 1, 1, 1, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+
     @cached_property
     def content(self) -> str:
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.labels.tolist())).encode())

@@ -82,7 +82,7 @@ class Gymnasium(TaskSource):
             std=(1.0,) * observed,
             form="environment",
         )
-        nothing = MemorySplit(torch.zeros(0, 1, 1, 1, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        nothing = MemorySplit.empty()
         return Task(info, nothing, nothing, nothing, partial(GymnasiumEpisodes, self, horizon))
 
     def make(self, numbers: Mapping[str, float]) -> Any:

@@ -83,7 +83,7 @@ class Point(TaskSource):
             std=(1.0,) * (4 if self.world == "momentum" else 2),
             form="environment",
         )
-        nothing = MemorySplit(torch.zeros(0, 1, 1, 1, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        nothing = MemorySplit.empty()
         return Task(info, nothing, nothing, nothing, self._episodes)
 
     def goals(self, places: Tensor, rollouts: int = 20, seed: int = 0) -> RolloutEpisodes:

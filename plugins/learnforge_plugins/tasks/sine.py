@@ -59,7 +59,7 @@ class Sine(TaskSource):
             std=(1.0,),
             form="regression",
         )
-        nothing = MemorySplit(torch.zeros(0, 1, 1, 1, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        nothing = MemorySplit.empty()
         return Task(info, nothing, nothing, nothing, self._episodes)
 
     def _episodes(self, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
