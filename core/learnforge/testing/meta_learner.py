@@ -38,6 +38,7 @@ class _Learning:
         engine: Runs a copy of the network.
         parameters: The network's parameters by name.
         extra: The method's further meta-parameters.
+        carried: What it carries from one outer step to the next.
     """
 
     learner: MetaLearner
@@ -45,10 +46,11 @@ class _Learning:
     engine: Engine
     parameters: dict[str, Tensor]
     extra: dict[str, Tensor]
+    carried: dict[str, Tensor]
 
     @property
     def meta(self) -> dict[str, Tensor]:
-        return {**self.parameters, **self.extra}
+        return {**self.parameters, **self.extra, **self.carried}
 
     def gradient(self, meta: Parameters, episodes: Episodes) -> MetaGradient:
         """Return the meta-gradient; the stage seeds the global generators around it too."""
@@ -187,7 +189,8 @@ class MetaLearnerSuite(MethodSuite):
     def test_extra_parameters_have_names_of_their_own(self) -> None:
         """No extra meta-parameter is named as one of the network's."""
         learning = self._learning()
-        shared = sorted(set(learning.parameters) & set(learning.extra))
+        own = [*learning.extra, *learning.carried]
+        shared = sorted({name for name in own if name in learning.parameters or own.count(name) > 1})
         require(not shared, f"extra parameters must not be named as the network's, but {shared} are")
 
     def test_inputs_are_left_alone(self) -> None:
@@ -261,7 +264,11 @@ class MetaLearnerSuite(MethodSuite):
         """There is a finite gradient of its shape and type for each meta-parameter and for nothing else."""
         learning = self._learning()
         found = learning.gradient(learning.meta, self.episodes(0, 3))
-        want = {name: (tuple(t.shape), t.dtype) for name, t in learning.meta.items()}
+        moved = learning.parameters | learning.extra
+        want = {name: (tuple(t.shape), t.dtype) for name, t in moved.items()}
+        kept = {name: (tuple(t.shape), t.dtype) for name, t in learning.carried.items()}
+        given = {name: (tuple(t.shape), t.dtype) for name, t in found.carried.items()}
+        require(given == kept, f"what is carried must come back in its shapes, {kept}, got {given}")
         got = {name: (tuple(g.shape), g.dtype) for name, g in found.gradients.items()}
         wrong = sorted(name for name in {*want, *got} if want.get(name) != got.get(name))
         require(
@@ -413,14 +420,18 @@ class MetaLearnerSuite(MethodSuite):
         parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
         with seeded(2):
             extra = {n: t.detach().clone() for n, t in learner.extra_parameters(parameters).items()}
-        return _Learning(learner, network, ENGINES[engine](network, "support", learner), parameters, extra)
+            carried = {n: t.detach().clone() for n, t in learner.carried_state(parameters).items()}
+        own = ENGINES[engine](network, "support", learner)
+        return _Learning(learner, network, own, parameters, extra, carried)
 
     def _trained(self, learning: _Learning) -> dict[str, Tensor]:
         """Return meta-parameters after a short meta-training, as the stage does it."""
-        leaves = {name: t.clone().requires_grad_() for name, t in learning.meta.items()}
+        moved = learning.parameters | learning.extra
+        leaves = {name: t.clone().requires_grad_() for name, t in moved.items()}
+        carried = dict(learning.carried)
         optimizer = torch.optim.Adam(leaves.values(), 1e-2)
         for iteration in range(ITERATIONS):
-            meta = {name: t.detach() for name, t in leaves.items()}
+            meta = {name: t.detach() for name, t in leaves.items()} | carried
             seed = derive(0, "train", iteration)
             episodes: Episodes = (
                 self._rollouts(learning.engine, meta, seed, TASKS)
@@ -432,7 +443,8 @@ class MetaLearnerSuite(MethodSuite):
                 leaf.grad = found.gradients.get(name)
             nn.utils.clip_grad_norm_(list(leaves.values()), 10.0)
             optimizer.step()
-        return {name: t.detach() for name, t in leaves.items()}
+            carried |= found.carried
+        return {name: t.detach() for name, t in leaves.items()} | carried
 
     def _judged(self, learning: _Learning, meta: Parameters) -> list[float]:
         """Return the query loss, or the negative return, before and after adaptation to new tasks."""

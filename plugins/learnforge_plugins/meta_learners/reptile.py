@@ -7,13 +7,15 @@ The meta-gradient that the outer optimizer follows is theta - phi, so the paper'
 "sgd"`, `momentum = 0.0`, `learning_rate = 1.0` (epsilon) and `schedule = "linear"`; `clip_norm` must be above
 the length of the way, which grows with the network. The inner optimizer is
 Adam with beta1 = 0, on mini-batches (section 6.1); give meta-training more labelled images of each class than
-adaptation has, `train_shots`, since every mini-batch should be another one.
+adaptation has, `train_shots`, since every mini-batch should be another one. Adam's second moments go on from
+task to task, as in the authors' code, and to adaptation: with fresh ones its first steps would move every
+weight by the whole rate, however small its gradient.
 
 Reference:
     Nichol, Achiam & Schulman, On first-order meta-learning algorithms, 2018. arXiv:1803.02999
 Differs:
-    Adam's state starts at zero for every task, where the authors' code carries it from task to task. The
-    tasks of an outer step share the order of their mini-batches.
+    The tasks of an outer step begin with the same second moments, and hand on their mean; the authors' come
+    one after the other. They share the order of their mini-batches.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from learnforge import (
 from learnforge.randomness import derive, permutation
 
 _BETA2, _EPSILON = 0.999, 1e-8
+_SQUARES, _STEPS = "adam_square:", "adam_steps"
 
 
 @frozen
@@ -56,10 +59,16 @@ class Reptile(MetaLearner):
     adaptation_steps: int = field(default=50, validator=ge(0))
     adaptation_batch_size: int = field(default=5, validator=ge(1))
 
+    def carried_state(self, parameters: Parameters) -> dict[str, Tensor]:
+        squares = {_SQUARES + name: torch.zeros_like(t) for name, t in parameters.items()}
+        return {_STEPS: next(iter(parameters.values())).new_zeros(()), **squares}
+
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         support = episodes.support
         seed = int(torch.randint(2**31, ()))
-        phi = self._walk(engine, parameters, support, self.inner_steps, self.batch_size, seed)[-1]
+        trajectory, squares = self._walk(engine, parameters, support, self.inner_steps, self.batch_size, seed)
+        phi = trajectory[-1]
+        carried = {_SQUARES + name: t.mean(0) for name, t in squares.items()}
         query = episodes.query(phi.tensors)
         outputs = engine.predict(phi, support, query)
         pairs = zip(outputs, query.labels, strict=True)
@@ -67,10 +76,12 @@ class Reptile(MetaLearner):
             {name: (parameters[name] - t).mean(0) for name, t in phi.tensors.items()},
             torch.stack([engine.rules.query_loss(own, labels) for own, labels in pairs]),
             engine.accuracies(outputs, query.labels),
+            {_STEPS: parameters[_STEPS] + self.inner_steps, **carried},
         )
 
     def adapt(self, engine: Engine, parameters: Parameters, support: Labelled) -> list[FastWeights]:
-        return self._walk(engine, parameters, support, self.adaptation_steps, self.adaptation_batch_size, 0)
+        steps, size = self.adaptation_steps, self.adaptation_batch_size
+        return self._walk(engine, parameters, support, steps, size, 0)[0]
 
     def _walk(
         self,
@@ -80,20 +91,19 @@ class Reptile(MetaLearner):
         steps: int,
         batch_size: int,
         seed: int,
-    ) -> list[FastWeights]:
-        """Return the parameters after 0 to `steps` steps of Adam with beta1 = 0; the seed orders images."""
-        trajectory = [FastWeights(parameters, is_shared=True)]
-        squares: dict[str, Tensor] = {}
+    ) -> tuple[list[FastWeights], dict[str, Tensor]]:
+        """Return the parameters after 0 to `steps` steps of Adam with beta1 = 0, and its second moments then;
+        the seed orders images.
+        """
+        trajectory = [FastWeights({name: parameters[name] for name in engine.names}, is_shared=True)]
+        squares = {name: parameters[_SQUARES + name] for name in engine.names}
         for k in range(steps):
             gradients = engine.step(trajectory[-1], _batch(support, k, batch_size, seed)).gradients
-            squares = {
-                name: (1 - _BETA2) * g * g + _BETA2 * squares.get(name, torch.zeros_like(g))
-                for name, g in gradients.items()
-            }
-            unbiased = 1 - _BETA2 ** (k + 1)
+            squares = {n: (1 - _BETA2) * g * g + _BETA2 * squares[n] for n, g in gradients.items()}
+            unbiased = 1 - _BETA2 ** (parameters[_STEPS] + k + 1)
             moves = {n: g / ((squares[n] / unbiased).sqrt() + _EPSILON) for n, g in gradients.items()}
             trajectory.append(trajectory[-1].moved(moves, self.inner_rate))
-        return trajectory
+        return trajectory, squares
 
 
 def _batch(support: Labelled, step: int, size: int, seed: int) -> Labelled:

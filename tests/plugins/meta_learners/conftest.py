@@ -56,7 +56,8 @@ def gradient_of(
 ) -> MetaGradient:
     """Return the meta-gradient at w."""
     episodes = ImageEpisodes(support, query, torch.zeros(len(support.labels), 1, dtype=torch.int64))
-    parameters = {"w": torch.tensor(w, dtype=torch.float64), **(extra or {})}
+    own = {"w": torch.tensor(w, dtype=torch.float64)}
+    parameters = {**own, **method.carried_state(own), **(extra or {})}
     found = method.gradient(engine, parameters, episodes)
     assert isinstance(found, MetaGradient)
     return found

@@ -20,6 +20,32 @@ def make(plugins: Plugins) -> Any:
     return lambda **options: build(plugins.load("meta-learner", "reptile"), options, "test")
 
 
+def at(method: Any, w: float) -> dict[str, torch.Tensor]:
+    """Parameters at w, with what the method carries at the start."""
+    theta = {"w": torch.tensor(w, dtype=torch.float64)}
+    return {**theta, **method.carried_state(theta)}
+
+
+def test_second_moments_are_carried_on(make: Any, engine: Engine) -> None:
+    """The second outer step begins with the mean over tasks of the first one's second moments, and counts on;
+    so does adaptation.
+    """
+    rate, w = 0.01, 0.7
+    support, query = points((2.0, 3.0), (1.0, -2.0)), points((1.5, -1.0), (0.5, 1.0))
+    method = make(inner_rate=rate, inner_steps=1)
+    carried = gradient_of(method, engine, w, support, query).carried
+    slopes = [x * (x * w - y) for x, y in ((2.0, 3.0), (1.0, -2.0))]
+    square = sum(0.001 * g**2 for g in slopes) / 2
+    assert carried["adam_square:w"].item() == pytest.approx(square)
+    assert carried["adam_steps"].item() == 1
+    moves = [g / math.sqrt((0.999 * square + 0.001 * g**2) / (1 - 0.999**2)) for g in slopes]
+    again = gradient_of(method, engine, w, support, query, carried)
+    assert again.gradients["w"].item() == pytest.approx(rate * sum(moves) / 2)
+    theta = {"w": torch.tensor(w, dtype=torch.float64), **carried}
+    first = make(inner_rate=rate, adaptation_steps=1).adapt(engine, theta, support)[-1]
+    assert first.of(1)["w"].item() == pytest.approx(w - rate * moves[1])
+
+
 def test_gradient_worked_by_hand(make: Any, engine: Engine) -> None:
     """Adam's first step is `inner_rate` downhill; its second has g / sqrt(mean of squares), each step's share
     unbiased. The meta-gradient is the way back from where they lead.
@@ -50,8 +76,8 @@ def test_the_query_has_no_part_in_it(make: Any, engine: Engine) -> None:
 
 def test_adaptation_has_steps_of_its_own(make: Any, engine: Engine) -> None:
     """Adaptation takes `adaptation_steps`, the same steps as meta-training on the same batches."""
-    theta = {"w": torch.tensor(0.7, dtype=torch.float64)}
-    trajectory = make(inner_steps=2, adaptation_steps=7).adapt(engine, theta, points((2.0, 3.0)))
+    method = make(inner_steps=2, adaptation_steps=7)
+    trajectory = method.adapt(engine, at(method, 0.7), points((2.0, 3.0)))
     assert len(trajectory) == 8
     found = gradient_of(make(inner_steps=2), engine, 0.7, points((2.0, 3.0)), points((1.0, 1.0)))
     assert trajectory[2].of(0)["w"].item() == pytest.approx(0.7 - found.gradients["w"].item())
@@ -73,9 +99,8 @@ def test_mini_batches_show_every_image_once_in_a_lap(make: Any) -> None:
     shown.clear()
     images = torch.arange(6, dtype=torch.float64)[None, :, None]
     support = Labelled(images, torch.ones(1, 6, dtype=torch.float64))
-    theta = {"w": torch.tensor(0.0, dtype=torch.float64)}
     method = make(adaptation_steps=3, adaptation_batch_size=4)
-    method.adapt(_Noting(Slope(), "support", Squares()), theta, support)
+    method.adapt(_Noting(Slope(), "support", Squares()), at(method, 0.0), support)
     assert [len(batch) for batch in shown] == [4, 4, 4]
     seen = [image for batch in shown for image in batch]
     assert sorted(seen[:6]) == sorted(seen[6:]) == [0, 1, 2, 3, 4, 5]
@@ -86,9 +111,8 @@ def test_small_support_sets_are_whole_batches(make: Any) -> None:
     """A mini-batch is never larger than the support set."""
     shown.clear()
     support = Labelled(torch.ones(1, 3, 1, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64))
-    make(adaptation_steps=2, adaptation_batch_size=5).adapt(
-        _Noting(Slope(), "support", Squares()), {"w": torch.tensor(0.0, dtype=torch.float64)}, support
-    )
+    method = make(adaptation_steps=2, adaptation_batch_size=5)
+    method.adapt(_Noting(Slope(), "support", Squares()), at(method, 0.0), support)
     assert [len(batch) for batch in shown] == [3, 3]
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from learnforge.episodes import Episodes, Labelled
@@ -22,11 +22,13 @@ class MetaGradient:
         gradients: {name: […]} for every meta-parameter; the outer optimizer follows them downhill.
         losses: Query loss of each task after adaptation, [task].
         accuracies: Query accuracy of each task after adaptation, [task].
+        carried: New values of what the method carries along; see `MetaLearner.carried_state`.
     """
 
     gradients: Mapping[str, Tensor]
     losses: Tensor
     accuracies: Tensor
+    carried: Mapping[str, Tensor] = field(factory=dict)
 
 
 class MetaLearner(Rules, ABC):
@@ -58,7 +60,8 @@ class MetaLearner(Rules, ABC):
 
         Args:
             engine: Does the batched passes.
-            parameters: Meta-parameters, {name: […]}, shared by all tasks; not to be changed.
+            parameters: Meta-parameters, {name: […]}, and what the method carries, shared by all tasks; not to
+                be changed.
             episodes: Hands out support, then query.
         """
 
@@ -89,5 +92,14 @@ class MetaLearner(Rules, ABC):
         """Return initial meta-parameters beside the network's, such as learned rates; none by default.
 
         Their names must differ from the network's. They are kept in the artifact's adapter.
+        """
+        return {}
+
+    def carried_state(self, parameters: Parameters) -> dict[str, Tensor]:
+        """Return tensors at the start that no gradient moves and that go from one outer step to the next,
+        such as an inner optimizer's state; none by default.
+
+        `gradient` and `adapt` find them among their parameters, and `gradient` returns their new values.
+        Names must differ from all others. They are kept in the artifact's adapter.
         """
         return {}

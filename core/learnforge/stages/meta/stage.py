@@ -198,12 +198,13 @@ class MetaStage(Stage):
         with seeded(context.derive("prepare")):
             outputs = self._info(task.info).outputs
             network = self.method.prepare(network, source.task.outputs, outputs).to(context.device)
-        parameters, extra = self._initial(network, context)
-        engine_name = self._choose_engine(network, parameters | extra, here, context)
+        parameters, extra, carried = self._initial(network, context)
+        engine_name = self._choose_engine(network, parameters | extra | carried, here, context)
         engine = ENGINES[engine_name](network, self.normalisation, self.method)
-        history = self._train(engine, engine_name, parameters, extra, here, context)
+        history = self._train(engine, engine_name, parameters | extra, carried, here, context)
         for name, parameter in network.named_parameters():
             parameter.data.copy_(parameters[name])
+        extra |= carried
         meta = {**parameters, **extra}
         metrics: dict[str, Any] = {"ways": self.episodes.ways, "shots": self.episodes.shots}
         metrics |= {"normalisation": self.normalisation, "seen_upstream": sorted(seen)}
@@ -238,17 +239,19 @@ class MetaStage(Stage):
         names = tuple(f"class {i + 1}" for i in range(self.episodes.ways))
         return evolve(info, classes=names, origins=names)
 
-    def _initial(self, network: nn.Module, context: Context) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _initial(self, network: nn.Module, context: Context) -> tuple[dict[str, Tensor], ...]:
+        """Return the network's parameters, the method's own, and what it carries."""
         parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
         with seeded(context.derive("extra")):
             extra = {n: t.detach().clone() for n, t in self.method.extra_parameters(parameters).items()}
-        clash = sorted(set(parameters) & set(extra))
+            carried = {n: t.detach().clone() for n, t in self.method.carried_state(parameters).items()}
+        clash = sorted(set(parameters) & (extra.keys() | carried.keys()) | set(extra) & set(carried))
         if clash:
             raise StageError(
                 f"{type(self.method).__name__}: extra parameters must not be named as the network's, {clash} "
                 "are"
             )
-        return parameters, extra
+        return parameters, extra, carried
 
     def _choose_engine(
         self, network: nn.Module, meta: Mapping[str, Tensor], task: Task, context: Context
@@ -274,13 +277,13 @@ class MetaStage(Stage):
         engine: Engine,
         engine_name: str,
         parameters: dict[str, Tensor],
-        extra: dict[str, Tensor],
+        carried: dict[str, Tensor],
         task: Task,
         context: Context,
     ) -> list[dict[str, Any]]:
-        """Run the outer loop on `parameters` and `extra`, in place, going on from a checkpoint."""
+        """Run the outer loop on `parameters` and `carried`, in place, going on from a checkpoint."""
         source = episode_source(task, "train", self._train_shape, context.device)
-        leaves = {name: t.requires_grad_() for name, t in (parameters | extra).items()}
+        leaves = {name: t.requires_grad_() for name, t in parameters.items()}
         settings = Train(
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
@@ -290,7 +293,7 @@ class MetaStage(Stage):
             schedule=self.schedule,
         )
         optimizer = make_optimizer([{"params": list(leaves.values())}], settings, context.plugins)
-        history = _Progressing(leaves, optimizer, context.checkpoint("meta"), context, engine_name)
+        history = _Progressing(leaves, carried, optimizer, context.checkpoint("meta"), context, engine_name)
         block = max(1, self.iterations // BLOCKS)
         with context.progress.track(f"{context.stage}: meta", self.iterations, history.iteration) as tracker:
             while history.iteration < self.iterations:
@@ -301,13 +304,14 @@ class MetaStage(Stage):
                 episodes = begin(drawn, engine, {n: p.detach().clone() for n, p in leaves.items()})
                 engine.progress = history.iteration / self.iterations
                 for outer_step in range(self.outer_steps):
-                    meta = {n: p.detach() for n, p in leaves.items()}
+                    meta = {n: p.detach() for n, p in leaves.items()} | carried
                     with seeded(context.derive("iteration", history.iteration, outer_step)):
                         found = self.method.gradient(engine, meta, episodes)
                     for name, leaf in leaves.items():
                         leaf.grad = found.gradients[name]
                     nn.utils.clip_grad_norm_(list(leaves.values()), self.clip_norm)
                     optimizer.step()
+                    carried |= found.carried
                 tracker.advance(history.note(found, episodes, block, self.iterations))
         engine.progress = 1.0
         for leaf in leaves.values():
@@ -386,6 +390,7 @@ class _Progressing:
     def __init__(
         self,
         leaves: Mapping[str, Tensor],
+        carried: dict[str, Tensor],
         optimizer: torch.optim.Optimizer,
         checkpoint: Checkpoint,
         context: Context,
@@ -393,6 +398,7 @@ class _Progressing:
     ):
         self.engine = engine
         self.leaves, self.optimizer, self.checkpoint, self.context = leaves, optimizer, checkpoint, context
+        self.carried = carried
         self.iteration = 0
         self.entries: list[dict[str, Any]] = []
         self._values: dict[str, list[Tensor]] = {}
@@ -402,6 +408,7 @@ class _Progressing:
             optimizer.load_state_dict(state["optimizer"])
             for name, leaf in leaves.items():
                 leaf.data.copy_(state["parameters"][name])
+            carried |= state["carried"]
 
     def note(self, found: MetaGradient, episodes: Episodes, block: int, iterations: int) -> str:
         """Count an iteration; report the end of a block and let it be checkpointed. Return a few words."""
@@ -440,6 +447,7 @@ class _Progressing:
             "iteration": self.iteration,
             "engine": self.engine,
             "parameters": {name: leaf.detach() for name, leaf in self.leaves.items()},
+            "carried": dict(self.carried),
             "optimizer": self.optimizer.state_dict(),
             "history": self.entries,
         }
