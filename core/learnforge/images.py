@@ -119,10 +119,10 @@ def readable_images(
     Args:
         paths: Files and folders; see `find_images`.
         shape: Channels, height and width that images are brought to.
-        complain: Told why a file cannot be read, which is left out.
+        complain: Told why a file cannot be read, or is not there; it is left out.
 
     Raises:
-        TaskError: A path is not there, no file can be read, or the shape is no square of 1 or 3 channels.
+        TaskError: No file can be read, or the shape is no square of 1 or 3 channels.
     """
     channels, height, width = shape
     if height != width:
@@ -130,7 +130,11 @@ def readable_images(
     if channels not in (1, 3):
         raise TaskError(f"the network takes images of {channels} channels; files are read with 1 or 3")
     is_any = False
-    for chunk in batched(find_images(paths), 1024):
+    there = [path for path in paths if path.exists()]
+    for path in paths:
+        if not path.exists():
+            complain(f"{path} is not there")
+    for chunk in batched(find_images(there) if there else [], 1024):
         split, good, faults = read_images(chunk, height, channels)
         for fault in faults:
             complain(fault)

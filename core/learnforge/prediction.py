@@ -64,13 +64,13 @@ def open_predictor(path: Path, plugins: Plugins, device: torch.device | None = N
     if path.is_file():
         return _open_file(path, plugins)
     artifact = load_artifact(find_artifact(path))
+    if artifact.task.form != "classification":
+        raise ArtifactError(f"{path}: the network names no classes, its task is {artifact.task.form}")
     if "meta_learner" in artifact.adapter_options:
         raise ArtifactError(
             f"{path}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
             f"{path} --support FOLDER"
         )
-    if artifact.task.form != "classification":
-        raise ArtifactError(f"{path}: the network names no classes, its task is {artifact.task.form}")
     return _open_artifact(artifact, plugins, device or torch.device("cpu"))
 
 

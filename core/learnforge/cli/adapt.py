@@ -36,26 +36,30 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     from learnforge.errors import ArtifactError
     from learnforge.images import read_classes
     from learnforge.plugins import Plugins
-    from learnforge.stages.meta import leave_one_out
+    from learnforge.stages.meta import left_out_accuracy
 
     target = target or Path("runs") / support.resolve().name
-    if (target / "artifact.json").exists() and not overwrite:
-        raise ArtifactError(f"{target} holds a network already; choose another folder, or `--overwrite` it")
+    if target.is_file() or (target / "run.json").exists() or (target / "recipe.toml").exists():
+        raise ArtifactError(f"{target} is a file or a run's folder; choose a new folder")
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
+        raise ArtifactError(f"{target} is not empty; choose a new folder, or `--overwrite` the network in it")
     plugins = Plugins(choice)
     learner = load_artifact(find_artifact(source, is_learner=True))
+    if learner.task.form != "classification":
+        raise ArtifactError(f"{source} learns no classes, its task is {learner.task.form}")
     classes, split, faults = read_classes(support, learner.task.input_shape)
     for fault in faults:
         click.echo(f"left out: {fault}", err=True)
     images = learner.normalise(split.images)
     adapted = adapt(learner, images, split.labels, plugins, classes)
-    accuracy = leave_one_out(learner, images, split.labels, plugins, classes)
+    accuracy = left_out_accuracy(learner, images, split.labels, plugins, classes)
     parent = learner.provenance
     provenance = Provenance(
         stage="adapt", kind="adapt", method=learner.adapter_options["meta_learner"], identity=parent.identity,
         seed=parent.seed, parents=(parent.fingerprint,), trained_on=parent.trained_on,
     )  # fmt: skip
     examples = split.labels.bincount().tolist()
-    metrics = {"examples": examples, "leave_one_out_accuracy": accuracy}
+    metrics = {"examples": examples, "left_out_accuracy": accuracy}
     target.mkdir(parents=True, exist_ok=True)
     evolve(adapted, metrics=metrics, provenance=provenance).save(target)
     counts = ", ".join(f"{name} ({count})" for name, count in zip(classes, examples, strict=True))

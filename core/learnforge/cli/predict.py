@@ -41,7 +41,7 @@ def command(
 
     paths = [path for path in images if str(path) != "-"]
     if len(paths) < len(images):
-        paths += [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
+        paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
     predictor = open_predictor(source, Plugins(choice), choose_device(device))
 
     def complain(fault: str) -> None:

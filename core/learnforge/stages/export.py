@@ -333,6 +333,8 @@ $runner
 
 channels, height, width = MANUAL["input"]["shape"]
 image = Image.open(sys.argv[1])
+if image.mode.startswith("I"):  # 16 bits
+    image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
 image = image.convert("L" if channels == 1 else "RGB")

@@ -1,7 +1,7 @@
 """Serial execution: every job runs at once in the process and thread that hands it in.
 
 Reference:
-    Quinlan, PEP 3148: futures, execute computations asynchronously, 2009. https://peps.python.org/pep-3148/
+    PEP 3148: futures, execute computations asynchronously. https://peps.python.org/pep-3148/
 """
 
 from __future__ import annotations

@@ -84,8 +84,9 @@ def test_lines_of_json_have_all_shares(exported: Path, photos: Path, digits: Tas
 
 
 def test_a_list_comes_on_standard_input(exported: Path, photos: Path) -> None:
-    """`-` reads a file's name from each line."""
-    done = call(exported, "-", given=f"{photos / '4.png'}\n{photos / '1.png'}\n")
+    """`-` reads a file's name from each line; one that is not there is told of."""
+    done = call(exported, "-", given=f"{photos / '4.png'}\r\nnowhere.png\n{photos / '1.png'}\n")
+    assert "left out: nowhere.png is not there" in done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [Path(row["file"]).name for row in rows] == ["4.png", "1.png"]
 

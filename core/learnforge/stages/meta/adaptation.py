@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from attrs import evolve
@@ -21,8 +22,9 @@ from learnforge.stages.meta.normalisation import Policy
 from learnforge.stages.meta.roads import ENGINES
 from learnforge.task import MemorySplit, Split, Task
 
-MOST_LEFT_OUT = 100
-"""Images that are left out in turn at most, since each takes an adaptation."""
+MOST_FOLDS, STEPS_FOR_MORE = 20, 10
+"""Adaptations at most that left-out images are judged by, and steps at least for more classes than in
+meta-training."""
 
 
 def episode_source(task: Task, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
@@ -97,13 +99,14 @@ def adapt_artifact(
     return evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
 
 
-def leave_one_out(
+def left_out_accuracy(
     artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins, classes: Sequence[str]
 ) -> float | None:
-    """Return the share of images that are named rightly by a network which was taught all others.
+    """Return the share of images that are named rightly by a network which was taught others.
 
-    Of more than `MOST_LEFT_OUT` images so many are left out, evenly chosen. Images that are the only ones of
-    their class are not; None where all are.
+    One image of each class is left out at a time, or more where a class has over `MOST_FOLDS`, so that
+    classes of equal size stay equal. An image that is the only one of its class is never left out; None where
+    all are.
 
     Args:
         artifact: What a meta stage made.
@@ -117,26 +120,27 @@ def leave_one_out(
     network = artifact.network(plugins)
     engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
     meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
-    counts = labels.bincount()
-    places = (counts[labels] > 1).nonzero().flatten()
-    places = places[:: max(1, -(-len(places) // MOST_LEFT_OUT))]
-    if not len(places):
-        return None
-    right = 0
-    for place in places.tolist():
-        others = torch.arange(len(labels)) != place
-        support = Labelled(images[None, others], labels[None, others])
-        query = Labelled(images[None, place : place + 1], labels[None, place : place + 1])
+    same = labels[:, None] == labels
+    counts, places = same.sum(1), same.tril(-1).sum(1)  # of the image's class, and its place among them
+    folds = min(int(counts.max()), MOST_FOLDS)
+    right = judged = 0
+    for fold in range(folds):
+        is_out = (places % folds == fold) & (counts > 1)
+        if not is_out.any():
+            continue
+        support = Labelled(images[None, ~is_out], labels[None, ~is_out])
+        query = Labelled(images[None, is_out], labels[None, is_out])
         adapted = learner.adapt(engine, meta, support)[-1]
-        right += int(engine.predict(adapted, support, query)[0, 0].argmax() == labels[place])
-    return right / len(places)
+        right += int((engine.predict(adapted, support, query)[0].argmax(1) == labels[is_out]).sum())
+        judged += int(is_out.sum())
+    return right / judged if judged else None
 
 
 def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> Artifact:
     """Return a meta-learnt artifact that learns as many classes as there are names.
 
-    Each output of its head becomes the mean of all outputs. In meta-training, classes took outputs at random,
-    so that these differ by chance alone.
+    Fewer classes take the first outputs of its head; more begin with the same outputs again, in turn, and are
+    told apart by adaptation, which takes at least `STEPS_FOR_MORE` steps then, where the method takes steps.
 
     Args:
         artifact: What a meta stage made.
@@ -146,10 +150,6 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
     Raises:
         ArtifactError: It is no classifier, has no head of as many outputs as it has classes, or there is one
             name only.
-
-    Reference:
-        Ye & Chao, How to train your MAML to excel in few-shot classification, 2022. arXiv:2106.16245
-        (section 5: one vector for all classes)
     """
     if artifact.task.form != "classification":
         raise ArtifactError(f"only a classifier learns classes; this artifact's task is {artifact.task.form}")
@@ -163,12 +163,11 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
     head = find_head(network, old)
     own = {f"{head}.{part}" for part in ("weight", "bias")}
     shapes = {name: p.shape for name, p in network.named_parameters() if name in own}
+    rows = torch.arange(len(names)) % old
 
     def resized(name: str, tensor: Tensor) -> Tensor:
         shape = next((shapes[part] for part in own if part in shapes and name.endswith(part)), None)
-        if tensor.shape != shape:
-            return tensor
-        return tensor.mean(0, keepdim=True).expand(len(names), *tensor.shape[1:]).contiguous()
+        return tensor[rows] if tensor.shape == shape else tensor
 
     weights = {name: resized(name, tensor) for name, tensor in network.state_dict().items()}
     adapter = {name: resized(name, tensor) for name, tensor in artifact.adapter.items()}
@@ -177,7 +176,23 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
         module = network
         replace_head(module, old, len(names))
         module.load_state_dict(weights)
-    return evolve(artifact, task=task, weights=weights, adapter=adapter, module=module)
+    options = dict(artifact.adapter_options)
+    if len(names) > old:
+        options["meta_learner"] = _with_more_steps(artifact, plugins)
+    return evolve(
+        artifact, task=task, weights=weights, adapter=adapter, adapter_options=options, module=module
+    )
+
+
+def _with_more_steps(artifact: Artifact, plugins: Plugins) -> dict[str, Any]:
+    """Return the table of an artifact's meta-learner with steps enough for more classes."""
+    learner, _ = _adapter(artifact, plugins)
+    table = dict(artifact.adapter_options["meta_learner"])
+    if not hasattr(learner, "adaptation_steps"):
+        return table
+    known = learner.adaptation_steps
+    steps = getattr(learner, "inner_steps", 1) if known is None else known
+    return {**table, "adaptation_steps": max(steps, STEPS_FOR_MORE)}
 
 
 def adapt_policy(
