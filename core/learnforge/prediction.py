@@ -16,6 +16,7 @@ from learnforge.errors import ArtifactError
 from learnforge.evaluation import Normaliser
 from learnforge.images import readable_images
 from learnforge.plugins import Plugins
+from learnforge.stages.export import Runtime
 
 
 @frozen(eq=False)
@@ -26,11 +27,13 @@ class Predictor:
         classes: Names, in the order of the scores.
         input_shape: Channels, height and width of an image.
         score: From uint8 images [image, channel, height, width] to scores [image, class], on the CPU.
+        source: The stage's folder or the file.
     """
 
     classes: Sequence[str]
     input_shape: tuple[int, int, int]
     score: Callable[[Tensor], Tensor]
+    source: Path
 
 
 @frozen
@@ -63,7 +66,8 @@ def open_predictor(path: Path, plugins: Plugins, device: torch.device | None = N
     """
     if path.is_file():
         return _open_file(path, plugins)
-    artifact = load_artifact(find_artifact(path))
+    folder = find_artifact(path)
+    artifact = load_artifact(folder)
     if artifact.task.form != "classification":
         raise ArtifactError(f"{path}: the network names no classes, its task is {artifact.task.form}")
     if "meta_learner" in artifact.adapter_options:
@@ -71,7 +75,7 @@ def open_predictor(path: Path, plugins: Plugins, device: torch.device | None = N
             f"{path}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
             f"{path} --support FOLDER"
         )
-    return _open_artifact(artifact, plugins, device or torch.device("cpu"))
+    return _open_artifact(artifact, folder, plugins, device or torch.device("cpu"))
 
 
 def predict_files(
@@ -94,7 +98,7 @@ def predict_files(
             yield Prediction(file, predictor.classes[best], float(own[best]), tuple(own.tolist()))
 
 
-def _open_artifact(artifact: Artifact, plugins: Plugins, device: torch.device) -> Predictor:
+def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: torch.device) -> Predictor:
     network = artifact.network(plugins).eval().to(device)
     normalise = Normaliser(artifact.task, device)
 
@@ -103,7 +107,7 @@ def _open_artifact(artifact: Artifact, plugins: Plugins, device: torch.device) -
             found: Tensor = network(normalise(images.to(device)))
             return found.cpu()
 
-    return Predictor(artifact.task.classes, artifact.task.input_shape, score)
+    return Predictor(artifact.task.classes, artifact.task.input_shape, score, folder)
 
 
 def _open_file(path: Path, plugins: Plugins) -> Predictor:
@@ -121,11 +125,16 @@ def _open_file(path: Path, plugins: Plugins) -> Predictor:
         raise ArtifactError(f"{path}: {'; '.join(str(problem) for problem in problems)}")
     exporter.require()
     channels, height, width = manual["input"]["shape"]
-    runtime = exporter.load(path)
+    runtime: Runtime | None = None
 
     def score(images: Tensor) -> Tensor:
-        with torch.inference_mode():
-            found: Tensor = runtime(images)
-            return found
+        nonlocal runtime
+        try:
+            with torch.inference_mode():
+                runtime = runtime or exporter.load(path)
+                return runtime(images)
+        except Exception as error:  # whatever the runtime raises
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ArtifactError(f"{path} cannot be run by {manual['exporter']['use']}: {reason}") from error
 
-    return Predictor(manual["classes"], (channels, height, width), score)
+    return Predictor(manual["classes"], (channels, height, width), score, path)

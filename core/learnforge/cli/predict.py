@@ -44,6 +44,8 @@ def command(
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
     predictor = open_predictor(source, Plugins(choice), choose_device(device))
 
+    click.echo(f"named by {predictor.source}", err=True)
+
     def complain(fault: str) -> None:
         click.echo(f"left out: {fault}", err=True)
 

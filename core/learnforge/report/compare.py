@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from learnforge.report import figures
@@ -31,7 +31,8 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
         for row in (stage_row(own),)
     ]
     words = "Accuracy is on test data, or what the stage's task is scored by; seconds are of the whole stage."
-    told = [_told(run) for run in runs]
+    shared = {stage for stage in stages if all(stage in {s.name for s in run.stages} for run in runs)}
+    told = [_told(run, shared) for run in runs]
     keys = list(dict.fromkeys(key for own in told for key in own))
     different = [key for key in keys if len({own.get(key) for own in told}) > 1]
     settings = [(key, *(own.get(key, "") for own in told)) for key in different]
@@ -48,11 +49,14 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
     ]
 
 
-def _told(run: RunSummary) -> dict[str, str]:
-    """Return what a run was told, as {where: value}."""
+def _told(run: RunSummary, shared: Collection[str]) -> dict[str, str]:
+    """Return what a run was told, as {where: value}; of stages that not all runs have, that it has them."""
     found = {"run.seed": str(run.seed), "run.device": run.device}
     found |= {f"version of {name}": value for name, value in run.versions.items()}
     for stage in run.stages:
+        if stage.name not in shared:
+            found[stage.name] = f"{stage.kind} by {stage.method.get('use', '')}"
+            continue
         found |= _flat(f"{stage.name}", {"kind": stage.kind, "method": stage.method, "task": stage.task})
     return found
 

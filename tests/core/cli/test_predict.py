@@ -67,6 +67,7 @@ def test_files_are_named_with_their_class(exported: Path, photos: Path, digits: 
     assert [row["class"] for row in rows] == [digits.info.classes[k] for k in shares.argmax(1).tolist()]
     assert [float(row["confidence"]) for row in rows] == pytest.approx(shares.amax(1).tolist(), abs=1e-4)
     assert "left out" in done.stderr
+    assert f"named by {exported / source}" in done.stderr
     assert "bad.png cannot be read as an image" in done.stderr
 
 
@@ -100,6 +101,8 @@ def test_what_cannot_be_done_is_said(exported: Path, photos: Path, tmp_path: Pat
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
     assert "must lie beside the `model.json` that its export stage wrote" in str(done.exception)
     (tmp_path / "model.json").write_text((exported / "model.json").read_text())
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
+    assert "model.pt2 cannot be run by torch-export" in str(done.exception)
     (tmp_path / "other.pt2").write_bytes(b"")
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "other.pt2"), str(photos)])
     assert "is that of model.pt2" in str(done.exception)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from click.testing import CliRunner
 
 import learnforge as lf
@@ -51,6 +52,17 @@ def test_equal_runs_differ_in_nothing(runs: list[Path]) -> None:
     _, settings = compare_runs([read_summary(runs[0]), read_summary(runs[2])])
     assert not settings.rows
     assert settings.words.startswith("In nothing")
+
+
+def test_stages_that_one_run_has_are_one_row(runs: list[Path]) -> None:
+    """Their options are no differences."""
+    first = read_summary(runs[0])
+    other = evolve(first, stages=(evolve(first.stages[0], name="other"),))
+    _, settings = compare_runs([first, other])
+    assert list(settings.rows) == [
+        ("transfer", "transfer by fine-tune", ""),
+        ("other", "", "transfer by fine-tune"),
+    ]
 
 
 def test_the_command_writes_a_page(runs: list[Path], tmp_path: Path) -> None:
