@@ -27,16 +27,17 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     """Teach the network in SOURCE, a run's folder or a meta stage's, the classes of a folder of examples.
 
     There may be other classes, and more or fewer, than in meta-training. What comes out predicts like any
-    other network: learnforge predict. The accuracy that is shown is of examples that are left out in turn.
+    other network: learnforge predict. The accuracy that is shown is of examples that are left out in turn,
+    one of each class at a time.
     """
     from attrs import evolve
 
     from learnforge.api import adapt
-    from learnforge.artifact import Provenance, find_artifact, load_artifact
+    from learnforge.artifact import Provenance, find_artifact, load_artifact, trained_on
     from learnforge.errors import ArtifactError
     from learnforge.images import read_classes
     from learnforge.plugins import Plugins
-    from learnforge.stages.meta import left_out_accuracy
+    from learnforge.stages.meta import judge_left_out
 
     target = target or Path("runs") / support.resolve().name
     if target.is_file() or (target / "run.json").exists() or (target / "recipe.toml").exists():
@@ -52,22 +53,26 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
         click.echo(f"left out: {fault}", err=True)
     images = learner.normalise(split.images)
     adapted = adapt(learner, images, split.labels, plugins, classes)
-    accuracy = left_out_accuracy(learner, images, split.labels, plugins, classes)
-    parent = learner.provenance
+    left_out = judge_left_out(learner, images, split.labels, plugins, classes)
+    parent, name = learner.provenance, support.resolve().name
+    origins = tuple(f"{name}:{label}" for label in classes)
+    taught = trained_on(name, origins, split)
     provenance = Provenance(
         stage="adapt", kind="adapt", method=learner.adapter_options["meta_learner"], identity=parent.identity,
-        seed=parent.seed, parents=(parent.fingerprint,), trained_on=parent.trained_on,
+        seed=parent.seed, parents=(parent.fingerprint,), trained_on=(*parent.trained_on, taught),
     )  # fmt: skip
     examples = split.labels.bincount().tolist()
-    metrics = {"examples": examples, "left_out_accuracy": accuracy}
+    metrics = {"examples": examples, "left_out_accuracy": left_out.accuracy, "left_out": left_out.judged}
+    info = evolve(adapted.task, name=name, origins=origins)
     target.mkdir(parents=True, exist_ok=True)
-    evolve(adapted, metrics=metrics, provenance=provenance).save(target)
+    evolve(adapted, task=info, metrics=metrics, provenance=provenance).save(target)
     counts = ", ".join(f"{name} ({count})" for name, count in zip(classes, examples, strict=True))
     click.echo(f"learnt {len(classes)} classes from {len(split)} examples: {counts}")
     if len(classes) != learner.task.outputs:
         click.echo(f"in meta-training there were {learner.task.outputs} classes at a time")
-    if accuracy is None:
+    if left_out.accuracy is None:
         click.echo("accuracy on left-out examples: unknown, there is one of each class")
     else:
-        click.echo(f"accuracy on left-out examples: {accuracy:.1%}")
+        of = f"{left_out.judged} of {len(split)} examples, {left_out.classes} of {len(classes)} classes"
+        click.echo(f"accuracy on left-out examples: {left_out.accuracy:.1%} ({of})")
     click.echo(f"name images with: learnforge predict {target} IMAGES")

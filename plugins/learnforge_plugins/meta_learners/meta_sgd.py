@@ -52,6 +52,7 @@ class MetaSGD(MetaLearner):
     adaptation_steps: int | None = field(default=None, validator=optional(ge(0)))
 
     exact_gradient: ClassVar[Mapping[str, Any]] = {"adaptation_steps": None}
+    shaped_as_weights: ClassVar[tuple[str, ...]] = (_RATE,)
 
     def extra_parameters(self, parameters: Parameters) -> dict[str, Tensor]:
         return {_RATE + name: torch.full_like(t, self.inner_rate) for name, t in parameters.items()}

@@ -59,6 +59,7 @@ class ProMP(MetaLearner):
     learned_rates: bool = False
 
     forms: ClassVar[frozenset[str]] = frozenset({"environment"})
+    reuses_rollouts: ClassVar[bool] = True
     exact_gradient: ClassVar[Mapping[str, Any]] = {"divergence": 0.0}
 
     def support_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ Differs:
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt
@@ -58,6 +60,8 @@ class Reptile(MetaLearner):
     batch_size: int = field(default=10, validator=ge(1))
     adaptation_steps: int = field(default=50, validator=ge(0))
     adaptation_batch_size: int = field(default=5, validator=ge(1))
+
+    shaped_as_weights: ClassVar[tuple[str, ...]] = (_SQUARES,)
 
     def carried_state(self, parameters: Parameters) -> dict[str, Tensor]:
         squares = {_SQUARES + name: torch.zeros_like(t) for name, t in parameters.items()}

@@ -13,7 +13,7 @@ from PIL import Image
 import learnforge as lf
 from learnforge import Artifact, ArtifactError, Plugins, Task
 from learnforge.cli.group import cli
-from learnforge.stages.meta import left_out_accuracy, with_ways
+from learnforge.stages.meta import judge_left_out, with_ways
 
 NAMES = {4: "four", 7: "seven", 8: "eight", 9: "nine"}
 
@@ -74,7 +74,10 @@ def test_new_classes_are_learnt_from_a_folder(learner: Path, tmp_path: Path, cla
     assert ("in meta-training there were 2 classes at a time" in done.output) == (len(classes) != 2)
     shown = found.metrics["left_out_accuracy"]
     assert shown is not None
-    assert f"accuracy on left-out examples: {shown:.1%}" in done.output
+    count = 5 * len(classes)
+    of = f"({count} of {count} examples, {len(classes)} of {len(classes)} classes)"
+    assert f"accuracy on left-out examples: {shown:.1%} {of}" in done.output
+    assert {f"few:{NAMES[digit]}" for digit in classes} <= found.provenance.origins
     least = 0.6 if "protonet" in str(learner) else 0.5
     assert accuracy(found, classes) > (0.85 if len(classes) == 2 else least)
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "new"), str(support / "seven")])
@@ -93,14 +96,31 @@ def test_left_out_examples_are_not_learnt_from(learner: Path) -> None:
         is_out = torch.arange(8) % 4 == place
         alone = lf.adapt(artifact, images[~is_out], labels[~is_out])
         right += int((alone.predict(images[is_out]).argmax(1) == labels[is_out]).sum())
-    found = left_out_accuracy(artifact, images, labels, plugins, ["a", "b"])
-    assert found == pytest.approx(right / 8)
+    found = judge_left_out(artifact, images, labels, plugins, ["a", "b"])
+    assert (found.right, found.judged, found.classes) == (right, 8, 2)
     single = torch.tensor([0, 4])
-    assert left_out_accuracy(artifact, images[single], labels[single], plugins, ["a", "b"]) is None
+    none = judge_left_out(artifact, images[single], labels[single], plugins, ["a", "b"])
+    assert (none.accuracy, none.judged, none.classes) == (None, 0, 0)
     uneven = torch.tensor([0, 1, 2, 4])  # the only one of its class is never left out
-    found = left_out_accuracy(artifact, images[uneven], labels[uneven], plugins, ["a", "b"])
-    assert found is not None
-    assert 3 * found == pytest.approx(round(3 * found))
+    most = judge_left_out(artifact, images[uneven], labels[uneven], plugins, ["a", "b"])
+    assert (most.judged, most.classes) == (3, 1)
+    assert most.accuracy == most.right / 3
+
+
+def test_rates_of_as_many_steps_as_classes_stay(known: Task) -> None:
+    """MAML's learned rates have an entry for each step, also where there are as many steps as classes."""
+    plugins = Plugins()
+    method = lf.load_method("meta-learner.maml")(inner_rate=0.1, inner_steps=2, learned_rates=True)
+    network = lf.load_method("model.conv4")(width=4, blocks=2)
+    artifact = lf.meta_train(
+        network, method, known, ways=2, queries=2, iterations=1, tasks=2, test_episodes=400
+    )
+    wide = with_ways(artifact, ["a", "b", "c"], plugins)
+    assert {name: t.shape for name, t in wide.adapter.items()} == {
+        name: t.shape for name, t in artifact.adapter.items()
+    }
+    images, labels = torch.randn(3, 1, 8, 8), torch.arange(3)
+    assert lf.adapt(artifact, images, labels, classes=["a", "b", "c"]).predict(images).shape == (3, 3)
 
 
 def test_outputs_of_other_ways(learner: Path) -> None:

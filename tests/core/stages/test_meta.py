@@ -937,3 +937,33 @@ def test_further_shots_are_reported(
     assert found["by_shots"][1][1:] == [found["test"]["after"], found["test"]["after_interval"]]
     (problem,) = make_stage(validation_episodes=0, test_shots=(100,)).check(few, source)
     assert "needs shots + queries = 103 images" in problem.message
+
+
+def test_what_a_method_carries_goes_on_also_after_a_cut(
+    few: Task,
+    source: dict[str, Artifact],
+    plugins: Plugins,
+    make_stage: Any,
+    make_context: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Reptile's second moments and their count pass through all outer steps, the checkpoint, and into the
+    adapter.
+    """
+    monkeypatch.setattr(context_module, "CHECKPOINT_SECONDS", 0)
+    method = plugins.load("meta-learner", "reptile")(inner_steps=3, adaptation_steps=2)
+    stage = make_stage(method=method, validation_episodes=0, iterations=4)
+    whole = stage.run(few, source, make_context(None))
+    assert float(whole.adapter["adam_steps"]) == 4 * 3
+    assert all(float(t.max()) > 0 for n, t in whole.adapter.items() if n.endswith(".weight"))
+
+    def stop(event: str, metrics: dict[str, Any], **data: Any) -> None:
+        if metrics["epoch"] == 2:
+            raise CutError
+
+    with pytest.raises(CutError):
+        stage.run(few, source, make_context(tmp_path, emit=stop))
+    found = stage.run(few, source, make_context(tmp_path))
+    assert all(torch.equal(tensor, found.adapter[name]) for name, tensor in whole.adapter.items())
+    assert all(torch.equal(tensor, found.weights[name]) for name, tensor in whole.weights.items())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 
 from learnforge import (
@@ -17,12 +18,13 @@ from learnforge import (
     FastWeights,
     ImageEpisodes,
     Plugins,
+    StageError,
     Task,
     Trajectories,
     adapt_policy,
 )
 from learnforge import context as context_module
-from learnforge.artifact import from_model
+from learnforge.artifact import from_model, from_module
 from learnforge.options import build
 from learnforge.stages.meta import MetaStage
 from learnforge.stages.meta.roads import ENGINES
@@ -239,3 +241,18 @@ def test_learned_rates_have_their_gradient(make: Any, name: str) -> None:
     )
     adapted = method.adapt(engine, meta, support)[-1].of(1)
     assert all(torch.allclose(adapted[n], t.detach()) for n, t in moved.items())
+
+
+def test_what_does_not_suit_rollouts_is_refused(plugins: Plugins, make_context: Any) -> None:
+    """Ways, outer steps of a method that does not correct for them, and normalisation by batches."""
+    task, source, stage = road(plugins, 4, episodes=EpisodeShape(ways=5, shots=2, queries=2))
+    (problem,) = stage.check(task, source)
+    assert str(problem) == "episodes.ways: must be 1 for environments, which have no classes, got 5"
+    plain = evolve(road(plugins, 4)[2], method=plugins.load("meta-learner", "maml-pg")())
+    (problem,) = plain.check(task, source)
+    assert "outer_steps: must be 1 for maml-pg" in str(problem)
+    assert evolve(plain, outer_steps=1).check(task, source) == []
+    layers = [nn.Flatten(), nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4)]
+    normalised = {"source": from_module(nn.Sequential(*layers), task.info)}
+    with pytest.raises(StageError, match="a policy must not normalise by batches"):
+        road(plugins, 4)[2].run(task, normalised, make_context(None))

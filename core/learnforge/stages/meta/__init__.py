@@ -2,7 +2,7 @@
 computes with.
 """
 
-from learnforge.stages.meta.adaptation import adapt_artifact, adapt_policy, left_out_accuracy, with_ways
+from learnforge.stages.meta.adaptation import adapt_artifact, adapt_policy, judge_left_out, with_ways
 from learnforge.stages.meta.engine import Engine, FastWeights, Step
 from learnforge.stages.meta.learner import MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, prepare_normalisation
@@ -21,8 +21,8 @@ __all__ = [
     "Step",
     "adapt_artifact",
     "adapt_policy",
+    "judge_left_out",
     "learnforge_stages",
-    "left_out_accuracy",
     "prepare_normalisation",
     "with_ways",
 ]

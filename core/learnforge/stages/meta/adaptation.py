@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from attrs import evolve
-from torch import Tensor
+from attrs import evolve, frozen
+from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
 from learnforge.environments import RolloutEpisodes
@@ -70,7 +70,6 @@ def adapt_artifact(
     """
     if classes is not None:
         artifact = with_ways(artifact, classes, plugins)
-    learner, policy = _adapter(artifact, plugins)
     ways, shape = artifact.task.outputs, artifact.task.input_shape
     if tuple(images.shape[1:]) != shape or len(images) != len(labels):
         raise ArtifactError(
@@ -88,9 +87,7 @@ def adapt_artifact(
             f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got "
             f"{labels.tolist()}"
         )
-    network = artifact.network(plugins)
-    engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
-    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
+    learner, network, engine, meta = _ready(artifact, plugins)
     support = Labelled(images[None], labels[None])
     adapted: FastWeights = learner.adapt(engine, meta, support)[-1]
     parameters = adapted.of(0)
@@ -99,14 +96,33 @@ def adapt_artifact(
     return evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
 
 
-def left_out_accuracy(
+@frozen
+class LeftOut:
+    """How images were named by networks that were taught others.
+
+    Args:
+        right: Images named rightly.
+        judged: Images that were left out.
+        classes: Classes that these are of.
+    """
+
+    right: int
+    judged: int
+    classes: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share that is right; None where none could be left out."""
+        return self.right / self.judged if self.judged else None
+
+
+def judge_left_out(
     artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins, classes: Sequence[str]
-) -> float | None:
-    """Return the share of images that are named rightly by a network which was taught others.
+) -> LeftOut:
+    """Leave images out in turn, and let a network name them that was taught the others.
 
     One image of each class is left out at a time, or more where a class has over `MOST_FOLDS`, so that
-    classes of equal size stay equal. An image that is the only one of its class is never left out; None where
-    all are.
+    classes of equal size stay equal. An image that is the only one of its class is never left out.
 
     Args:
         artifact: What a meta stage made.
@@ -115,15 +131,11 @@ def left_out_accuracy(
         plugins: Where the meta-learner is looked up.
         classes: Names of the classes.
     """
-    artifact = with_ways(artifact, classes, plugins)
-    learner, policy = _adapter(artifact, plugins)
-    network = artifact.network(plugins)
-    engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
-    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
+    learner, _, engine, meta = _ready(with_ways(artifact, classes, plugins), plugins)
     same = labels[:, None] == labels
     counts, places = same.sum(1), same.tril(-1).sum(1)  # of the image's class, and its place among them
     folds = min(int(counts.max()), MOST_FOLDS)
-    right = judged = 0
+    right = 0
     for fold in range(folds):
         is_out = (places % folds == fold) & (counts > 1)
         if not is_out.any():
@@ -132,8 +144,7 @@ def left_out_accuracy(
         query = Labelled(images[None, is_out], labels[None, is_out])
         adapted = learner.adapt(engine, meta, support)[-1]
         right += int((engine.predict(adapted, support, query)[0].argmax(1) == labels[is_out]).sum())
-        judged += int(is_out.sum())
-    return right / judged if judged else None
+    return LeftOut(right, int((counts > 1).sum()), len(labels[counts > 1].unique()))
 
 
 def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> Artifact:
@@ -160,17 +171,15 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
     if len(names) == old:
         return evolve(artifact, task=task)
     network = artifact.network(plugins)
-    head = find_head(network, old)
-    own = {f"{head}.{part}" for part in ("weight", "bias")}
-    shapes = {name: p.shape for name, p in network.named_parameters() if name in own}
+    head, (learner, _) = find_head(network, old), _adapter(artifact, plugins)
+    parts = f"{head}.weight", f"{head}.bias"
+    follow = {prefix + part for prefix in ("", *learner.shaped_as_weights) for part in parts}
     rows = torch.arange(len(names)) % old
 
-    def resized(name: str, tensor: Tensor) -> Tensor:
-        shape = next((shapes[part] for part in own if part in shapes and name.endswith(part)), None)
-        return tensor[rows] if tensor.shape == shape else tensor
+    def resized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t[rows] if name in follow else t for name, t in tensors.items()}
 
-    weights = {name: resized(name, tensor) for name, tensor in network.state_dict().items()}
-    adapter = {name: resized(name, tensor) for name, tensor in artifact.adapter.items()}
+    weights, adapter = resized(network.state_dict()), resized(artifact.adapter)
     module = None
     if artifact.module is not None:
         module = network
@@ -178,16 +187,14 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
         module.load_state_dict(weights)
     options = dict(artifact.adapter_options)
     if len(names) > old:
-        options["meta_learner"] = _with_more_steps(artifact, plugins)
+        options["meta_learner"] = _with_more_steps(options["meta_learner"], learner)
     return evolve(
         artifact, task=task, weights=weights, adapter=adapter, adapter_options=options, module=module
     )
 
 
-def _with_more_steps(artifact: Artifact, plugins: Plugins) -> dict[str, Any]:
-    """Return the table of an artifact's meta-learner with steps enough for more classes."""
-    learner, _ = _adapter(artifact, plugins)
-    table = dict(artifact.adapter_options["meta_learner"])
+def _with_more_steps(table: Mapping[str, Any], learner: MetaLearner) -> Mapping[str, Any]:
+    """Return the table of a meta-learner with steps enough for more classes."""
     if not hasattr(learner, "adaptation_steps"):
         return table
     known = learner.adaptation_steps
@@ -211,17 +218,13 @@ def adapt_policy(
     Raises:
         ArtifactError: It is no meta-learnt policy, or there are several environments.
     """
-    plugins = plugins or Plugins()
-    learner, policy = _adapter(artifact, plugins)
     if artifact.task.form != "environment":
         raise ArtifactError(f"only a policy adapts to rollouts; this artifact's task is {artifact.task.form}")
     if len(episodes.indices) != 1:
         raise ArtifactError(
             f"a policy adapts to one environment at a time, there are {len(episodes.indices)} episodes"
         )
-    network = artifact.network(plugins)
-    engine = ENGINES["loop"](network, policy, learner)
-    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
+    learner, network, engine, meta = _ready(artifact, plugins or Plugins())
     begun = begin(episodes, engine, meta)
     assert isinstance(begun, RolloutEpisodes)
     adapted: FastWeights = learner.adapt(engine, meta, begun.support)[-1]
@@ -242,6 +245,18 @@ def begin(episodes: Episodes, engine: Engine, meta: Mapping[str, Tensor]) -> Epi
         lambda parameters, images: engine.run(FastWeights(parameters), images),
         {name: meta[name] for name in engine.names},
     )
+
+
+def _ready(artifact: Artifact, plugins: Plugins) -> tuple[MetaLearner, nn.Module, Engine, dict[str, Tensor]]:
+    """Return what adapting takes: the meta-learner, the network, an engine for it, and the meta-parameters.
+
+    Images are judged one by one, as a deployed network must, whatever the policy in meta-training.
+    """
+    learner, policy = _adapter(artifact, plugins)
+    network = artifact.network(plugins)
+    engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
+    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
+    return learner, network, engine, meta
 
 
 def _adapter(artifact: Artifact, plugins: Plugins) -> tuple[MetaLearner, Policy]:

@@ -51,6 +51,13 @@ class MetaLearner(Rules, ABC):
     """Whether `adapt` makes a head of as many outputs as the episode has ways, so that meta-training may have
     other ways than adaptation."""
 
+    shaped_as_weights: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of extra or carried tensors that have the shape of the parameter that they are named after,
+    `prefix + name`; those of the head are resized with it for other numbers of classes."""
+
+    reuses_rollouts: ClassVar[bool] = False
+    """Whether several outer steps may be taken on the same rollouts, since the method corrects for it."""
+
     forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
     """Forms of tasks that it learns."""
 

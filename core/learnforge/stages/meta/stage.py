@@ -19,6 +19,7 @@ from learnforge.environments import RolloutEpisodes
 from learnforge.episodes import Episodes, EpisodeShape, episode_fault
 from learnforge.errors import DivergedError, Problem, StageError
 from learnforge.hookspecs import hookimpl
+from learnforge.normalisation import find_normalisations
 from learnforge.options import plugin_field
 from learnforge.plugins import spell
 from learnforge.randomness import seeded
@@ -150,6 +151,8 @@ class MetaStage(Stage):
                 f"{spell(self.method)['use']} learns tasks of the form {known}, {task.info.name} is {form}"
             )
             return [Problem("use", f"{words}; choose another meta-learner")]
+        if form == "environment":
+            return self._check_rollouts()
         if task.episodes is not None:
             return []
         if self.episodes.ways < 2:
@@ -160,6 +163,19 @@ class MetaStage(Stage):
             wanted["validation"] = self.episodes
         faults = [episode_fault(getattr(task, name).labels, shape, name) for name, shape in wanted.items()]
         return [Problem("task", fault) for fault in faults if fault]
+
+    def _check_rollouts(self) -> list[Problem]:
+        problems = []
+        if self.episodes.ways != 1:
+            words = f"must be 1 for environments, which have no classes, got {self.episodes.ways}"
+            problems.append(Problem("episodes.ways", words))
+        if self.outer_steps > 1 and not self.method.reuses_rollouts:
+            words = (
+                f"must be 1 for {spell(self.method)['use']}, which does not correct for rollouts of an "
+                f"earlier policy, got {self.outer_steps}"
+            )
+            problems.append(Problem("outer_steps", words))
+        return problems
 
     @property
     def _train_shape(self) -> EpisodeShape:
@@ -198,6 +214,11 @@ class MetaStage(Stage):
         with seeded(context.derive("prepare")):
             outputs = self._info(task.info).outputs
             network = self.method.prepare(network, source.task.outputs, outputs).to(context.device)
+        if task.info.form == "environment" and find_normalisations(network):
+            raise StageError(
+                "a policy must not normalise by batches: what it does would depend on other rollouts. Take "
+                "one without batch normalisation"
+            )
         parameters, extra, carried = self._initial(network, context)
         engine_name = self._choose_engine(network, parameters | extra | carried, here, context)
         engine = ENGINES[engine_name](network, self.normalisation, self.method)
