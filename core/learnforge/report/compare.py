@@ -40,9 +40,7 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
         Section("Stages, run by run", words, _COLUMNS, rows, _pictures(stages, names, runs)),
         Section(
             "Where the runs differ",
-            ""
-            if settings
-            else "In nothing that they were told: method, options, task and seed are the same.",
+            "" if settings else "In nothing: fingerprints, seed, device and versions are the same.",
             ("what", *names) if settings else (),
             settings,
         ),
@@ -57,13 +55,15 @@ def _told(run: RunSummary, shared: Collection[str]) -> dict[str, str]:
         if stage.name not in shared:
             found[stage.name] = f"{stage.kind} by {stage.method.get('use', '')}"
             continue
-        found |= _flat(f"{stage.name}", {"kind": stage.kind, "method": stage.method, "task": stage.task})
+        found |= _flat(stage.name, {"kind": stage.kind, "method": stage.method, **stage.told})
     return found
 
 
 def _flat(path: str, value: Any) -> dict[str, str]:
     if isinstance(value, Mapping):
         return {k: v for name, inner in value.items() for k, v in _flat(f"{path}.{name}", inner).items()}
+    if isinstance(value, (list, tuple)) and any(isinstance(inner, Mapping) for inner in value):
+        return _flat(path, {str(place): inner for place, inner in enumerate(value)})
     return {path: value if isinstance(value, str) else json.dumps(value)}
 
 

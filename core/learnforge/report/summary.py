@@ -27,6 +27,8 @@ class StageSummary:
         metrics: What it measured; empty if it is not finished.
         progress: What a search has found so far, `history`, `objectives` and counts; empty if it is
             finished, or is none.
+        told: What it was told beside its method: settings, options of its tasks and models; and its
+            fingerprint.
     """
 
     name: str
@@ -37,6 +39,7 @@ class StageSummary:
     task: Mapping[str, Any]
     metrics: Mapping[str, Any]
     progress: Mapping[str, Any] = field(factory=dict)
+    told: Mapping[str, Any] = field(factory=dict)
 
     @property
     def is_finished(self) -> bool:
@@ -96,6 +99,8 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
     progress: dict[str, Any] = {}
     for file_name in () if metrics else ("study.db", "options.db", "student.db"):
         progress = progress or _read_progress(folder / data["name"] / file_name)
+    parts = data.get("parts", {})
+    told = {name: parts[name] for name in ("settings", "tasks", "models") if name in parts}
     return StageSummary(
         data["name"],
         data["kind"],
@@ -105,6 +110,7 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
         data["task"],
         metrics,
         progress,
+        {**told, "fingerprint": data.get("fingerprint", "")},
     )
 
 

@@ -18,33 +18,46 @@ from learnforge.report.compare import compare_runs
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs that differ in an option, and one that is the first again."""
+    """Two runs that differ in an option, in settings, model and task, and one that is the first again."""
     folder = tmp_path_factory.mktemp("runs")
-    for name, rate in (("first", 1.0), ("second", 0.5), ("again", 1.0)):
+    for name, rate, width, epochs, labels in (
+        ("first", 1.0, 4, 2, 10), ("second", 0.5, 4, 2, 10), ("again", 1.0, 4, 2, 10), ("third", 1.0, 6, 3, 8)
+    ):  # fmt: skip
         recipe: dict[str, Any] = {
             "run": {"name": "same", "seed": 3},
-            "task": {"use": "digits", "classes": [0, 1, 2], "labels_per_class": 10},
+            "task": {"use": "digits", "classes": [0, 1, 2], "labels_per_class": labels},
             "stage": [
                 {
                     "kind": "transfer",
                     "use": "fine-tune",
-                    "from": {"use": "conv4", "width": 4, "blocks": 2},
+                    "from": {"use": "conv4", "width": width, "blocks": 2},
                     "options": {"head_rate": rate, "head_epochs": 0},
-                    "train": {"epochs": 2},
+                    "train": {"epochs": epochs},
                     "baseline": False,
                 }
             ],
         }
         lf.run(recipe, folder / name)
-    return [folder / name for name in ("first", "second", "again")]
+    return [folder / name for name in ("first", "second", "again", "third")]
 
 
 def test_what_differs_is_listed(runs: list[Path]) -> None:
     """The option, and nothing else; each run has its row in each stage."""
     stages, settings = compare_runs([read_summary(run) for run in runs[:2]])
     assert [row[:3] for row in stages.rows] == [("transfer", str(run), "fine-tune") for run in runs[:2]]
-    assert list(settings.rows) == [("transfer.method.head_rate", "1.0", "0.5")]
+    assert [row for row in settings.rows if "fingerprint" not in row[0]] == [
+        ("transfer.method.head_rate", "1.0", "0.5")
+    ]
     assert settings.columns == ("what", str(runs[0]), str(runs[1]))
+
+
+def test_settings_models_and_task_options_are_compared(runs: list[Path]) -> None:
+    """Each where a stage or a method was told it."""
+    _, settings = compare_runs([read_summary(runs[0]), read_summary(runs[3])])
+    found = {row[0]: row[1:] for row in settings.rows}
+    assert found["transfer.settings.train.epochs"] == ("2", "3")
+    assert found["transfer.models.source.width"] == ("4", "6")
+    assert found["transfer.tasks.0.labels_per_class"] == ("10", "8")
 
 
 def test_equal_runs_differ_in_nothing(runs: list[Path]) -> None:
