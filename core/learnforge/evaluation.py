@@ -104,8 +104,9 @@ def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
         Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, 2017. arXiv:1706.04599
         (equation 3)
     """
+    logits, labels = logits.cpu(), labels.cpu()  # on a GPU sums in bins are not deterministic
     confidence, predicted = logits.double().softmax(1).max(1)
-    right = (predicted == labels.to(predicted.device)).double()
+    right = (predicted == labels).double()
     places = (confidence * bins).ceil().long().clamp(1, bins) - 1
     counts = torch.bincount(places, minlength=bins)
     sums = [torch.bincount(places, values, minlength=bins) for values in (confidence, right)]
@@ -116,18 +117,23 @@ def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
     return Calibration(sum(abs(c - a) * n for c, a, n in found) / len(labels), tuple(found))
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, most: int = 10_000) -> float | None:
     """Return the number that class scores must be divided by for the least cross-entropy, in [0.05, 20].
+
+    None where there is none in that range, as for scores of which all are right, and for scores that are not
+    finite.
 
     Args:
         logits: Class scores of images that were not trained on, [image, class].
         labels: int64 [image].
+        most: Images that are looked at, evenly chosen.
 
     Reference:
         Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, 2017. arXiv:1706.04599
         (section 4.2: temperature scaling)
     """
-    scores, labels = logits.double().cpu(), labels.cpu()
+    every = -(-len(labels) // most) or 1
+    scores, labels = logits[::every].cpu().double(), labels[::every].cpu()
     low, high = math.log(0.05), math.log(20.0)
 
     def slope(log_temperature: float) -> float:
@@ -136,7 +142,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         expected = (scaled.softmax(1) * scores).sum(1)
         return float((scores.gather(1, labels[:, None]).squeeze(1) - expected).mean())
 
-    for _ in range(60):  # the loss is convex in 1 / T
+    if not scores.isfinite().all() or slope(low) > 0 or slope(high) < 0:
+        return None
+    for _ in range(25):  # to 1e-7; the loss is convex in 1 / T
         middle = (low + high) / 2
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     return math.exp((low + high) / 2)

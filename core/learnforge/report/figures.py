@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import accumulate
 from typing import Any
 
@@ -221,7 +222,8 @@ def most_wrong(mistakes: Sequence[Mapping[str, Any]], classes: Sequence[str]) ->
             source=f"data:image/png;base64,{own['image']}", x=column + 0.05, y=row + 0.95, xref="x", yref="y",
             sizex=0.9, sizey=0.65, sizing="contain", layer="above",
         )  # fmt: skip
-        words = f"{classes[own['true']]} → {classes[own['predicted']]}<br>{own['confidence']:.1%}"
+        true, predicted = (escape(classes[own[which]]) for which in ("true", "predicted"))
+        words = f"{true} → {predicted}<br>{own['confidence']:.1%}"
         figure.add_annotation(x=column + 0.5, y=row + 0.14, text=words, showarrow=False, font={"size": 11})
     figure.update_xaxes(visible=False, range=[0, columns])
     figure.update_yaxes(visible=False, range=[0, rows])
@@ -269,7 +271,8 @@ def adaptation(scores: Mapping[str, Any], measure: str) -> Any:
 
 def by_shots(rows: Sequence[Sequence[float]], measure: str) -> Any:
     """Draw the score after adaptation over the number of shots, with its confidence interval."""
-    figure = _figure("Adaptation with more examples", "shots", measure)
+    words = "rollouts" if measure == "return" else "shots"
+    figure = _figure(f"Adaptation with more {words}", words, measure)
     bars = {"type": "data", "array": [row[2] for row in rows]}
     x, y = [row[0] for row in rows], [row[1] for row in rows]
     figure.add_scatter(x=x, y=y, error_y=bars, mode="lines+markers", line={"color": _COLOURS[0]})

@@ -313,10 +313,12 @@ def _calibration_words(m: Mapping[str, Any]) -> str:
     """Say how far the network's confidence is from its accuracy."""
     if "calibration_error" not in m:
         return ""
+    words = f"Its confidence is off by {m['calibration_error']:.1%} on average (expected calibration error)"
+    if "temperature" not in m:
+        return words + "."
     return (
-        f"Its confidence is off by {m['calibration_error']:.1%} on average (expected calibration error), by "
-        f"{m['scaled_calibration_error']:.1%} with scores divided by {m['temperature']:.2f}, as fits the "
-        f"validation images best."
+        f"{words}, by {m['scaled_calibration_error']:.1%} with scores divided by {m['temperature']:.2f}, as "
+        f"fits the validation images best."
     )
 
 
@@ -343,8 +345,9 @@ def _meta_section(stage: StageSummary) -> Section:
     seen = ", ".join(m["seen_upstream"])
     is_policy = m["measure"] == "return"
     shots = [figures.by_shots(m["by_shots"], m["measure"])] if "by_shots" in m else []
+    word = "rollouts" if is_policy else "shots"
     rows += [
-        (f"test, {int(count)} shots", str(m["test"]["episodes"]), "", _spell(mean, interval, m["measure"]))
+        (f"test, {int(count)} {word}", str(m["test"]["episodes"]), "", _spell(mean, interval, m["measure"]))
         for count, mean, interval in m.get("by_shots", ())
         if count != m["shots"]
     ]

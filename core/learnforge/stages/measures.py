@@ -54,13 +54,15 @@ def _confidence(held_out: Tensor, logits: Tensor, task: Task) -> dict[str, Any]:
     """
     temperature = fit_temperature(held_out, task.validation.labels)
     plain = calibration(logits, task.test.labels)
-    return {
+    found = {
         "calibration_error": plain.error,
         "reliability": [list(own) for own in plain.bins],
-        "temperature": temperature,
-        "scaled_calibration_error": calibration(logits / temperature, task.test.labels).error,
         "most_wrong": find_most_wrong(logits, task.test),
     }
+    if temperature is not None:
+        scaled = calibration(logits / temperature, task.test.labels).error
+        found |= {"temperature": temperature, "scaled_calibration_error": scaled}
+    return found
 
 
 def find_most_wrong(logits: Tensor, split: Split, most: int = 12) -> list[dict[str, Any]]:

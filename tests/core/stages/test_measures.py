@@ -84,6 +84,6 @@ def test_confidence_is_measured_of_the_stages_own_network(task: Task) -> None:
     assert found["calibration_error"] == pytest.approx(abs(float(shares[1]) - own), abs=1e-6)
     (point,) = found["reliability"]
     assert point == pytest.approx([float(shares[1]), own, len(task.test)])
-    assert found["scaled_calibration_error"] < 0.15
+    assert "temperature" not in found  # the flatter the better, for scores that say nothing
     assert len(found["most_wrong"]) == 12
     assert not any("calibration" in name for name in judge(Constant(), task, "baseline_"))
