@@ -79,12 +79,15 @@ def as_png(image: Tensor, longest: int = 96) -> str:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16-bit grey to 8 bits, which Pillow would clip instead, and lay transparency on white."""
+    """Bring 16-bit grey and shares in [0, 1] to 8 bits, which Pillow would clip instead, and lay
+    transparency on white.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
         # a 32-bit image may hold bytes or 16-bit values; "I;16" says which
-        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
-        top = 65535 if is_wide else 255
+        largest = values.max(initial=0)
+        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and largest > 255)
+        top = 65535 if is_wide else 1 if image.mode == "F" and largest <= 1 else 255
         return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         colour = image.convert("RGBA")

@@ -86,10 +86,10 @@ def predict_files(
     Args:
         predictor: What names them.
         paths: Files and folders; of these all images at any depth.
-        complain: Told of every file that cannot be read as an image, which is left out.
+        complain: Told of every file that is not there or no image; it is left out.
 
     Raises:
-        TaskError: A path is not there, or no file can be read.
+        TaskError: No file can be read.
     """
     for files, images in readable_images(paths, predictor.input_shape, complain):
         shares = predictor.score(images).float().softmax(1)
@@ -113,18 +113,20 @@ def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: t
 def _open_file(path: Path, plugins: Plugins) -> Predictor:
     try:
         manual: dict[str, Any] = json.loads(path.with_name("model.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        name, written_by, classes = manual["file"], manual["exporter"], manual["classes"]
+        channels, height, width = manual["input"]["shape"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            f"{path} must lie beside the `model.json` that its export stage wrote: {error}"
+            f"{path} must lie beside the `model.json` that its export stage wrote: {type(error).__name__}: "
+            f"{error}"
         ) from error
-    if manual["file"] != path.name:
-        raise ArtifactError(f"the `model.json` beside {path} is that of {manual['file']}")
+    if name != path.name:
+        raise ArtifactError(f"the `model.json` beside {path} is that of {name}")
     problems: list[Any] = []
-    exporter = plugins.resolve("exporter", manual["exporter"], "exporter", problems)
+    exporter = plugins.resolve("exporter", written_by, "exporter", problems)
     if exporter is None:
         raise ArtifactError(f"{path}: {'; '.join(str(problem) for problem in problems)}")
     exporter.require()
-    channels, height, width = manual["input"]["shape"]
     runtime: Runtime | None = None
 
     def score(images: Tensor) -> Tensor:
@@ -135,6 +137,6 @@ def _open_file(path: Path, plugins: Plugins) -> Predictor:
                 return runtime(images)
         except Exception as error:  # whatever the runtime raises
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ArtifactError(f"{path} cannot be run by {manual['exporter']['use']}: {reason}") from error
+            raise ArtifactError(f"{path} cannot be run by {written_by['use']}: {reason}") from error
 
-    return Predictor(manual["classes"], (channels, height, width), score, path)
+    return Predictor(classes, (channels, height, width), score, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import IO, Any
 
 import click
 
@@ -15,7 +16,12 @@ from learnforge.discovery import PluginChoice
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="Write lines of JSON, with the shares of all classes.")
-@click.option("--to", "target", type=click.Path(path_type=Path), help="File to write, instead of printing.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write when all is named, instead of printing.",
+)
 @click.option("--device", default="auto", show_default=True, help="Where a network computes.")
 @plugin_options
 def command(
@@ -36,6 +42,7 @@ def command(
     import json
 
     from learnforge.context import choose_device
+    from learnforge.files import write_atomically
     from learnforge.plugins import Plugins
     from learnforge.prediction import open_predictor, predict_files
 
@@ -43,15 +50,12 @@ def command(
     if len(paths) < len(images):
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
     predictor = open_predictor(source, Plugins(choice), choose_device(device))
-
     click.echo(f"named by {predictor.source}", err=True)
 
     def complain(fault: str) -> None:
         click.echo(f"left out: {fault}", err=True)
 
-    if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with click.open_file(str(target or "-"), "w", encoding="utf-8") as stream:
+    def write(stream: IO[Any]) -> None:
         table = csv.writer(stream, lineterminator="\n")
         if not as_json:
             table.writerow(("file", "class", "confidence"))
@@ -62,5 +66,17 @@ def command(
                 stream.write(json.dumps({**line, "shares": shares}) + "\n")
             else:
                 table.writerow((found.file, found.label, f"{found.confidence:.4f}"))
-    if target is not None:
-        click.echo(target)
+
+    if target is None:
+        # names that are not UTF-8 are written as they are
+        with click.open_file("-", "w", encoding="utf-8", errors="surrogateescape") as stream:
+            write(stream)
+        return
+
+    def write_file(path: Path) -> None:
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            write(stream)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, write_file)
+    click.echo(target)

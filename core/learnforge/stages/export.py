@@ -146,12 +146,12 @@ class ExportStage(Stage):
         module = Deployed(artifact.network(context.plugins), artifact.task).eval()
         with _folder(context) as folder:
             path = folder / f"model{self.method.suffix}"
-            manual = describe_file(artifact.task, path.name, self.method)
+            manual = _manual(artifact.task, path.name, self.method)
             learnt_from = self._learnt_from(task, images, context)
             metrics = self._export(module, learnt_from, images, labels, path, manual)
             write_json(folder / "model.json", manual)
             if self.method.runner and artifact.task.input_shape[0] in (1, 3):
-                write_text(folder / "run_model.py", write_script(self.method.runner))
+                write_text(folder / "run_model.py", _script(self.method.runner))
         metrics |= {
             "classes": list(artifact.task.classes),
             "file": path.name,
@@ -288,14 +288,8 @@ def _gather(split: Split) -> tuple[Tensor, Tensor]:
     return torch.cat([i for i, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
-def describe_file(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
-    """Return what somebody who runs an exported file must know, JSON-able.
-
-    Args:
-        task: What the network was made for.
-        file: Name of the file.
-        exporter: What wrote it.
-    """
+def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
+    """Return what somebody who runs the file must know."""
     return {
         "file": file,
         "exporter": spell(exporter),
@@ -333,8 +327,11 @@ $runner
 
 channels, height, width = MANUAL["input"]["shape"]
 image = Image.open(sys.argv[1])
-if image.mode.startswith("I"):  # 16 bits
-    image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
+if image.mode.startswith("I") or image.mode == "F":
+    values = np.asarray(image).astype(np.float64)
+    is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)
+    top = 65535 if is_wide else 1 if image.mode == "F" and values.max() <= 1 else 255
+    image = Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
 image = image.convert("L" if channels == 1 else "RGB")
@@ -349,7 +346,7 @@ print(f"{MANUAL['classes'][int(chances.argmax())]} {chances.max():.4f}")
 '''
 
 
-def write_script(runner: str) -> str:
+def _script(runner: str) -> str:
     """Return a script that runs an exported file on an image without learnforge; see `Exporter.runner`."""
     return Template(SCRIPT).substitute(runner=runner.strip())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,9 @@ def test_what_cannot_be_done_is_said(exported: Path, photos: Path, tmp_path: Pat
     (tmp_path / "model.pt2").write_bytes(b"")
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
     assert "must lie beside the `model.json` that its export stage wrote" in str(done.exception)
+    (tmp_path / "model.json").write_text("{}")
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
+    assert "that its export stage wrote: KeyError: 'file'" in str(done.exception)
     (tmp_path / "model.json").write_text((exported / "model.json").read_text())
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
     assert "model.pt2 cannot be run by torch-export" in str(done.exception)
@@ -126,3 +130,24 @@ def test_networks_that_name_no_classes_are_refused(plugins: Plugins, tmp_path: P
     evolve(network, task=evolve(network.task, form="regression")).save(tmp_path / "numbers")
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "numbers"), str(tmp_path / "x.png")])
     assert "the network names no classes, its task is regression" in str(done.exception)
+
+
+def test_an_old_file_stays_until_all_is_named(exported: Path, photos: Path, tmp_path: Path) -> None:
+    """Where nothing can be named, `--to` leaves what was there; a folder is refused."""
+    target = tmp_path / "named.csv"
+    target.write_text("old")
+    words = ["predict", str(exported), str(photos / "bad.png"), "--to"]
+    assert CliRunner().invoke(cli, [*words, str(target)]).exit_code
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["named.csv"]
+    assert "is a directory" in CliRunner().invoke(cli, [*words, str(tmp_path)]).output
+
+
+def test_any_file_name_is_written(exported: Path, photos: Path, tmp_path: Path) -> None:
+    """Names that are no UTF-8 come out as the bytes that they are."""
+    name = os.fsencode(tmp_path) + b"/x\xff.png"
+    with open(name, "wb") as stream:  # noqa: PTH123
+        stream.write((photos / "1.png").read_bytes())
+    target = tmp_path / "named.csv"
+    call(exported, os.fsdecode(name), "--to", target)
+    assert b"/x\xff.png," in target.read_bytes()

@@ -32,6 +32,7 @@ from learnforge import (
 )
 from learnforge.artifact import from_module
 from learnforge.errors import ExportMismatchError
+from learnforge.images import decode_image
 from learnforge.stages.export import Deployed, ExportStage
 from learnforge.stages.meta import MetaStage, adapt_artifact
 
@@ -165,8 +166,8 @@ def test_a_file_that_is_not_exact_is_judged_by_its_accuracy(
 def test_the_file_is_annotated_and_has_a_script(
     task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
 ) -> None:
-    """The exporter gets the manual for the file's metadata; the script beside it needs no learnforge, and
-    says the class and its share of the softmax.
+    """The exporter gets the manual for the file's metadata; the script beside it needs no learnforge, says
+    the class and its share of the softmax, and reads images of all sorts as learnforge does.
     """
     Rough.notes.clear()
     export(Rough()).run(task, {"source": artifact}, make_context())
@@ -176,15 +177,24 @@ def test_the_file_is_annotated_and_has_a_script(
     assert "learnforge" not in script
     pixels = np.zeros((8, 8), dtype=np.uint8)
     pixels[0, :3] = [1, 3, 2]
-    Image.fromarray(pixels).convert("LA").save(tmp_path / "image.png")
-    done = subprocess.run(
-        [sys.executable, "-I", tmp_path / "run_model.py", tmp_path / "image.png"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     share = math.exp(3) / sum(map(math.exp, (1, 2, 3)))
-    assert done.stdout == f"{task.info.classes[1]} {share:.4f}\n"
+    ways = {
+        "grey.png": Image.fromarray(pixels),
+        "transparent.png": Image.fromarray(pixels).convert("LA"),
+        "wide.png": Image.fromarray(pixels.astype(np.uint16) * 257),
+        "bytes in 32 bits.tif": Image.fromarray(pixels.astype(np.int32)),
+        "shares.tif": Image.fromarray(pixels.astype(np.float32) / 255),
+    }
+    for name, image in ways.items():
+        image.save(tmp_path / name)
+        assert torch.equal(decode_image(tmp_path / name, 8, 1)[0], torch.from_numpy(pixels)), name
+        done = subprocess.run(
+            [sys.executable, "-I", tmp_path / "run_model.py", tmp_path / name],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == f"{task.info.classes[1]} {share:.4f}\n", name
 
 
 def test_what_an_exporter_lacks_is_said_beforehand(task: Task, artifact: Artifact) -> None:
