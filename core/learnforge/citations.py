@@ -9,7 +9,7 @@ from attrs import frozen
 
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _ENTRY = re.compile(
-    r"(?P<authors>.+? & [^,]+|.+? et al\.|[^,]+), (?P<title>.+?), (?P<year>(?:19|20)\d\d)\b(?P<rest>.*)",
+    r"(?P<authors>.+? & [^,]+|.+? et al\.|[^,]+), (?P<title>.+?), (?P<year>(?:19|20)\d\d)\b",
     re.DOTALL,
 )
 _LINKS = re.compile(r"(arXiv:[\w./-]+\w|doi:\S+[\w)]|https?://\S+\w)")
@@ -76,9 +76,14 @@ def write_bibtex(docs: Iterable[str]) -> str:
     for doc in docs:
         for citation in read_citations(doc):
             known = found.get(citation.key)
-            if known is None or (citation.link and not known.link):
+            # of two entries of a paper the one that says more
+            if known is None or _fullness(citation) > _fullness(known):
                 found[citation.key] = citation
     return "\n\n".join(found[key].as_bibtex() for key in sorted(found)) + "\n" * bool(found)
+
+
+def _fullness(citation: Citation) -> tuple[bool, int]:
+    return bool(citation.link), len(citation.authors)
 
 
 def _entries(doc: str) -> Iterator[str]:

@@ -118,6 +118,9 @@ class World(ABC):
             bool [task, rollout]. What a rollout gives after its end does not count.
         """
 
+    def close(self) -> None:
+        """Let go of what the world holds outside of Python; called when its rollouts are done."""
+
 
 @frozen
 class Estimation:
@@ -234,14 +237,20 @@ class RolloutEpisodes(Episodes):
         """
         if self.act is None:
             raise StageError("episodes of an environment must be told by `begin` which policy acts")
-        count = self.rollouts[part == "query"]
-        world, seed = self.make(count), derive(self.seed, part)
+        world = self.make(self.rollouts[part == "query"])
+        try:
+            return _joined(self._steps(self.act, world, parameters, derive(self.seed, part)), self.estimation)
+        finally:
+            world.close()
+
+    def _steps(self, act: Act, world: World, parameters: Any, seed: int) -> list[tuple[Tensor, ...]]:
+        """Return observations, actions, rewards, which rollouts were going on, and outputs of each step."""
         observations = world.reset(derive(seed, "start"))
         alive = torch.ones_like(observations[..., 0])
         columns: list[tuple[Tensor, ...]] = []
-        noise = self._noise(derive(seed, "noise"), count, world)
+        noise = self._noise(derive(seed, "noise"), observations.shape[1], world)
         for step in range(world.horizon):
-            outputs = self.act(parameters, observations[..., None, None])
+            outputs = act(parameters, observations[..., None, None])
             if outputs.shape[-1] != 2 * world.actions:
                 raise StageError(
                     f"a policy must give {world.actions} means and {world.actions} logarithms of deviations, "
@@ -253,7 +262,7 @@ class RolloutEpisodes(Episodes):
             columns.append((observations, actions, rewards * alive, alive, outputs))
             alive = alive * ~is_over
             observations = following
-        return _joined(columns, self.estimation)
+        return columns
 
     def _noise(self, seed: int, count: int, world: World) -> Tensor:
         """Draw standard normal numbers: [task, rollout, step, action]."""

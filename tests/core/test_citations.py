@@ -61,9 +61,11 @@ def test_entries_are_read() -> None:
 
 
 def test_bibtex_has_each_paper_once() -> None:
-    """Sorted by key; a link is kept where one of two entries has it."""
+    """Sorted by key; of two entries the one with a link and more authors."""
     bare = "Reference:\n    Finn, Abbeel & Levine, Model-agnostic meta-learning, 2017.\n"
-    text = write_bibtex([bare, DOC, DOC])
+    few = "Reference:\n    Finn et al., Model-agnostic meta-learning, 2017. arXiv:1703.03400\n"
+    text = write_bibtex([bare, DOC, few, DOC])
+    assert "author = {Finn and Abbeel and Levine}" in text
     assert text.count("@misc{finn2017modelagnostic,") == 1
     assert "eprint = {1703.03400},\n  archivePrefix = {arXiv}" in text
     assert "author = {Howard and others}" in text

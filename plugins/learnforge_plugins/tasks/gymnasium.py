@@ -10,6 +10,8 @@ clipped to its bounds.
 Reference:
     Towers et al., Gymnasium: a standard interface for reinforcement learning environments, 2024.
     arXiv:2407.17032
+    Schulman et al., High-dimensional continuous control using generalized advantage estimation, 2016.
+    arXiv:1506.02438 (advantages)
 """
 
 from __future__ import annotations
@@ -195,6 +197,10 @@ class GymnasiumWorld(World):
                 self._is_over[task][place] = bool(ended or cut)
         device = self._indices.device
         return self._observe(), rewards.to(device), torch.tensor(self._is_over, device=device)
+
+    def close(self) -> None:
+        for copy in (copy for row in self._copies for copy in row):
+            copy.close()
 
     def _observe(self) -> Tensor:
         return torch.stack([torch.stack(row) for row in self._seen]).to(self._indices.device)

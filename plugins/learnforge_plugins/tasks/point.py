@@ -12,7 +12,10 @@ rollouts before adaptation, its queries rollouts after it: `episodes = { ways = 
 }`.
 
 Reference:
-    Rothfuss et al., ProMP: proximal meta-policy search, 2019. arXiv:1810.06784 (section 6.3, appendix)
+    Rothfuss, Lee, Clavera, Asfour & Abbeel, ProMP: proximal meta-policy search, 2019. arXiv:1810.06784
+    (section 6.3, appendix)
+    Schulman et al., High-dimensional continuous control using generalized advantage estimation, 2016.
+    arXiv:1506.02438 (advantages)
 Differs:
     Goals are drawn around the corners, so that those of validation and test are new; the authors' are the
     four corners themselves, in training and test (here `spread = 0`).

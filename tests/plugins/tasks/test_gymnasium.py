@@ -25,12 +25,17 @@ class Short(gymnasium.Env[Any, Any]):
     observation_space = gymnasium.spaces.Box(-1, 1, (2, 3))
     action_space = gymnasium.spaces.Box(-1, 1, (2, 2))
 
+    closed = 0
+
     def __init__(self, reward: float = 1.0):
         self.reward = reward
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         self.steps = 0
         return np.zeros((2, 3), dtype=np.float32), {}
+
+    def close(self) -> None:
+        Short.closed += 1
 
     def step(self, action: Any) -> Any:
         assert action.shape == (2, 2)
@@ -110,7 +115,9 @@ def test_ends_and_shapes(make: Any) -> None:
     info = task.load().info
     assert info.input_shape == (6, 1, 1)
     assert len(info.classes) == 4
+    Short.closed = 0
     support = task.episodes([{"reward": 2.0}], horizon=5, rollouts=3).begin(still, actions(4)).support
+    assert Short.closed == 3
     assert float(support.returns) == pytest.approx(6.0)
     weights = Experience.of(support.labels[0]).weights.view(3, 5)
     assert torch.equal(weights > 0, torch.tensor([[True] * 3 + [False] * 2] * 3))
