@@ -134,7 +134,7 @@ class Artifact:
     weights: Mapping[str, Tensor] | None = field(default=None, repr=False)
     adapter: Mapping[str, Tensor] = field(factory=dict, repr=False)
     adapter_options: Mapping[str, Any] = field(factory=dict)
-    metrics: Mapping[str, Any] = field(factory=dict)
+    metrics: Mapping[str, Any] = field(factory=dict, repr=False)
     provenance: Provenance = field(factory=Provenance)
     module: nn.Module | None = field(default=None, repr=False)
     data: Task | None = field(default=None, repr=False)
@@ -316,7 +316,8 @@ def find_artifact(folder: Path, is_learner: bool = False) -> Path:
     stages = [folder / str(stage.get("name", stage.get("kind"))) for stage in listed]
     finished = [stage for stage in stages if (stage / "artifact.json").exists()]
     if is_learner:
-        finished = [stage for stage in finished if "meta_learner" in load_artifact(stage).adapter_options]
+        facts = {stage: json.loads((stage / "artifact.json").read_text("utf-8")) for stage in finished}
+        finished = [stage for stage in finished if "meta_learner" in facts[stage]["adapter_options"]]
     if not finished:
         what = "finished meta stage" if is_learner else "finished stage yet"
         raise ArtifactError(f"{folder} holds no {what}")

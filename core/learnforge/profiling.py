@@ -84,11 +84,11 @@ for model in MODELS:
     data = zlib.decompress(base64.b64decode(model["onnx"]))
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    shape, kind = model["shape"], model["type"]
-    times = {b: clock(session, name, np.zeros([b, *shape], dtype=kind)) for b in model["batches"]}
-    if model["name"] == "nothing":  # what a call costs, which a network pays once and not for each layer
+    shape, dtype = model["shape"], model["type"]
+    times = {b: clock(session, name, np.zeros([b, *shape], dtype=dtype)) for b in model["batches"]}
+    if model["kind"] == "call":  # what a call costs, which a network pays once and not for each layer
         overhead = found["overhead_ms"] = times[1]
-    elif model["is_layer"]:
+    elif model["kind"] == "layer":
         found["layers"][model["name"]] = round(max(0.0, times[1] - overhead), 6)
     else:
         found["networks"][model["name"]] = {"latency_ms": times}
@@ -125,12 +125,12 @@ def write_profiler(
     exporter: Exporter = plugins.load("exporter", "onnx")()
     exporter.require()
     nothing = _exported(exporter, nn.Identity(), torch.zeros(2, 1))
-    models = [_entry("nothing", nothing, (1,), "float32", (1,), False)]
+    models = [_entry("call", "a call", nothing, (1,), "float32", (1,))]
     for name, (network, task) in whole.items():
         tell(name)
         images = torch.zeros(2, *task.input_shape, dtype=torch.uint8)
         onnx = _exported(exporter, Deployed(network, task), images)
-        models.append(_entry(name, onnx, task.input_shape, "uint8", BATCHES, False))
+        models.append(_entry("network", name, onnx, task.input_shape, "uint8", BATCHES))
     known: set[str] = set()
     for network, task in (*whole.values(), *others):
         for signature, layer, inputs in each_layer(network, task):
@@ -144,12 +144,12 @@ def write_profiler(
             except Exception as error:  # whatever torch's exporter cannot do
                 tell(f"left out: {signature}: {type(error).__name__}: {str(error).splitlines()[0]}")
                 continue
-            models.append(_entry(signature, onnx, shape, "float32", (1,), True))
+            models.append(_entry("layer", signature, onnx, shape, "float32", (1,)))
     if len(models) == 1:
         raise StageError("there is no layer to time")
     text = json.dumps(models, indent=0)
     path.write_text(Template(SCRIPT).substitute(models=text, name=path.name), encoding="utf-8")
-    return sum(model["is_layer"] for model in models)
+    return sum(model["kind"] == "layer" for model in models)
 
 
 def _exported(exporter: Exporter, module: nn.Module, images: Tensor) -> str:
@@ -160,14 +160,14 @@ def _exported(exporter: Exporter, module: nn.Module, images: Tensor) -> str:
 
 
 def _entry(
-    name: str, onnx: str, shape: Sequence[int], kind: str, batches: Sequence[int], is_layer: bool
+    kind: str, name: str, onnx: str, shape: Sequence[int], dtype: str, batches: Sequence[int]
 ) -> dict[str, Any]:
     return {
+        "kind": kind,
         "name": name,
         "shape": list(shape),
-        "type": kind,
+        "type": dtype,
         "batches": list(batches),
-        "is_layer": is_layer,
         "onnx": onnx,
     }
 

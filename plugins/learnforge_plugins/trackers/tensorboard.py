@@ -3,7 +3,8 @@
     $ tensorboard --logdir runs
 
 Tags are `stage/part/name` for trainings, `stage/trial/name` for a search's trials, and `stage/name` for what
-a finished stage measured.
+a finished stage measured. A run that goes on writes a further file, in which steps that it takes again stand
+once more.
 """
 
 from __future__ import annotations
