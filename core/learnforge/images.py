@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from learnforge.errors import TaskError
@@ -46,14 +46,14 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def decode_image(file: Path, size: int, channels: int) -> Tensor:
-    """Read an image file into uint8 [channel, size, size].
+    """Read an image file into uint8 [channel, size, size], turned upright where its EXIF says how.
 
     Raises:
         TaskError: The file cannot be decoded; its name is in the text.
     """
     try:
         with Image.open(file) as opened:
-            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
+            image = _eight_bits(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{file} cannot be read as an image: {error}") from error
     scale = size / min(image.size)

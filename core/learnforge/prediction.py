@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from learnforge.artifact import Artifact, find_artifact, load_artifact
@@ -28,12 +28,14 @@ class Predictor:
         input_shape: Channels, height and width of an image.
         score: From uint8 images [image, channel, height, width] to scores [image, class], on the CPU.
         source: The stage's folder or the file.
+        temperature: What scores are divided by before the softmax; None for 1.
     """
 
     classes: Sequence[str]
     input_shape: tuple[int, int, int]
     score: Callable[[Tensor], Tensor]
     source: Path
+    temperature: float | None = None
 
 
 @frozen
@@ -53,17 +55,31 @@ class Prediction:
     shares: tuple[float, ...]
 
 
-def open_predictor(path: Path, plugins: Plugins, device: torch.device | None = None) -> Predictor:
+def open_predictor(
+    path: Path, plugins: Plugins, device: torch.device | None = None, calibrated: bool = False
+) -> Predictor:
     """Open a run's or a stage's folder, or a file that an export stage wrote.
 
     Args:
         path: The folder, or the file beside its `model.json`.
         plugins: Where models and exporters are looked up.
         device: Where a network of a folder computes; a file's runtime decides for itself.
+        calibrated: Divide scores by the temperature that fits the validation images best (Guo et al., 2017),
+            so that a confidence is about the share of images that are named right.
 
     Raises:
-        ArtifactError: There is no network, or one that names no classes.
+        ArtifactError: There is no network, one that names no classes, or no temperature is known.
     """
+    found = _open(path, plugins, device or torch.device("cpu"))
+    if calibrated and found.temperature is None:
+        raise ArtifactError(
+            f"{path}: no temperature is known of the network; stages that train on a task measure one on its "
+            "validation images"
+        )
+    return found if calibrated else evolve(found, temperature=None)
+
+
+def _open(path: Path, plugins: Plugins, device: torch.device) -> Predictor:
     if path.is_file():
         return _open_file(path, plugins)
     folder = find_artifact(path)
@@ -75,7 +91,7 @@ def open_predictor(path: Path, plugins: Plugins, device: torch.device | None = N
             f"{path}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
             f"{path} --support FOLDER"
         )
-    return _open_artifact(artifact, folder, plugins, device or torch.device("cpu"))
+    return _open_artifact(artifact, folder, plugins, device)
 
 
 def predict_files(
@@ -92,7 +108,7 @@ def predict_files(
         TaskError: No file can be read.
     """
     for files, images in readable_images(paths, predictor.input_shape, complain):
-        shares = predictor.score(images).float().softmax(1)
+        shares = (predictor.score(images).float() / (predictor.temperature or 1.0)).softmax(1)
         for file, own in zip(files, shares, strict=True):
             best = int(own.argmax())
             yield Prediction(file, predictor.classes[best], float(own[best]), tuple(own.tolist()))
@@ -107,7 +123,8 @@ def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: t
             found: Tensor = network(normalise(images.to(device)))
             return found.cpu()
 
-    return Predictor(artifact.task.classes, artifact.task.input_shape, score, folder)
+    temperature = artifact.metrics.get("temperature")
+    return Predictor(artifact.task.classes, artifact.task.input_shape, score, folder, temperature)
 
 
 def _open_file(path: Path, plugins: Plugins) -> Predictor:
@@ -139,4 +156,4 @@ def _open_file(path: Path, plugins: Plugins) -> Predictor:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ArtifactError(f"{path} cannot be run by {written_by['use']}: {reason}") from error
 
-    return Predictor(classes, (channels, height, width), score, path)
+    return Predictor(classes, (channels, height, width), score, path, manual.get("temperature"))

@@ -22,6 +22,9 @@ from learnforge.discovery import PluginChoice
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write when all is named, instead of printing.",
 )
+@click.option(
+    "--calibrated", is_flag=True, help="Scale scores by the temperature that fits the validation images best."
+)
 @click.option("--device", default="auto", show_default=True, help="Where a network computes.")
 @plugin_options
 def command(
@@ -30,6 +33,7 @@ def command(
     images: tuple[Path, ...],
     as_json: bool,
     target: Path | None,
+    calibrated: bool,
     device: str,
 ) -> None:
     """Name what is in IMAGES, files or folders, or `-` for a list of files on standard input.
@@ -49,7 +53,7 @@ def command(
     paths = [path for path in images if str(path) != "-"]
     if len(paths) < len(images):
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
-    predictor = open_predictor(source, Plugins(choice), choose_device(device))
+    predictor = open_predictor(source, Plugins(choice), choose_device(device), calibrated)
     click.echo(f"named by {predictor.source}", err=True)
 
     def complain(fault: str) -> None:

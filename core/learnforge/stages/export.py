@@ -144,15 +144,16 @@ class ExportStage(Stage):
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         artifact, images, labels = self._ready(inputs["source"], task, context)
         module = Deployed(artifact.network(context.plugins), artifact.task).eval()
+        temperature = {name: value for name, value in artifact.metrics.items() if name == "temperature"}
         with _folder(context) as folder:
             path = folder / f"model{self.method.suffix}"
-            manual = _manual(artifact.task, path.name, self.method)
+            manual = _manual(artifact.task, path.name, self.method) | temperature
             learnt_from = self._learnt_from(task, images, context)
             metrics = self._export(module, learnt_from, images, labels, path, manual)
             write_json(folder / "model.json", manual)
             if self.method.runner and artifact.task.input_shape[0] in (1, 3):
                 write_text(folder / "run_model.py", _script(self.method.runner))
-        metrics |= {
+        metrics |= temperature | {
             "classes": list(artifact.task.classes),
             "file": path.name,
             "parameters": count_parameters(module.network),
@@ -316,7 +317,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 MANUAL = json.loads(Path(__file__).with_name("model.json").read_text("utf-8"))
 FILE = str(Path(__file__).with_name(MANUAL["file"]))
@@ -326,7 +327,7 @@ $runner
 
 
 channels, height, width = MANUAL["input"]["shape"]
-image = Image.open(sys.argv[1])
+image = ImageOps.exif_transpose(Image.open(sys.argv[1]))
 if image.mode.startswith("I") or image.mode == "F":
     values = np.asarray(image).astype(np.float64)
     is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)

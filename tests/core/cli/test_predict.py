@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 from click.testing import CliRunner
 from PIL import Image
 
@@ -114,8 +115,6 @@ def test_what_cannot_be_done_is_said(exported: Path, photos: Path, tmp_path: Pat
 
 def test_networks_that_name_no_classes_are_refused(plugins: Plugins, tmp_path: Path, digits: Task) -> None:
     """A meta-learnt network has to be taught some first, and a regression has none."""
-    from attrs import evolve
-
     network = from_model(plugins.load("model", "mlp")(), digits.info)
     network = network.with_state(network.network(plugins))
     evolve(network, adapter_options={"meta_learner": {"use": "maml"}}).save(tmp_path / "learner")
@@ -151,3 +150,28 @@ def test_any_file_name_is_written(exported: Path, photos: Path, tmp_path: Path) 
     target = tmp_path / "named.csv"
     call(exported, os.fsdecode(name), "--to", target)
     assert b"/x\xff.png," in target.read_bytes()
+
+
+def test_confidence_can_be_calibrated(digits: Task, photos: Path, tmp_path: Path) -> None:
+    """`--calibrated` divides scores by the temperature of the validation images, by the network, by its
+    export stage and by the file; where none is known, that is said.
+    """
+    torch.manual_seed(0)
+    network = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
+    trained = evolve(network.with_state(network.network()), metrics={"temperature": 0.5})
+    lf.export(trained, digits, "torch-export", run=tmp_path / "run")
+    trained.save(tmp_path / "trained")
+    scores = trained.predict(digits.test.images[:5])  # type: ignore[attr-defined]
+    stage = tmp_path / "run" / "export"
+    for source in (tmp_path / "trained", stage, stage / "model.pt2"):
+        for options, temperature in (([], 1.0), (["--calibrated"], 0.5)):
+            rows = list(csv.DictReader(io.StringIO(call(source, photos, *options).stdout)))
+            expected = (scores / temperature).softmax(1).amax(1)
+            assert [float(row["confidence"]) for row in rows] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_an_unknown_temperature_is_said(exported: Path, photos: Path) -> None:
+    """A network that no stage has measured a temperature of is not calibrated in silence."""
+    done = CliRunner().invoke(cli, ["predict", str(exported), str(photos), "--calibrated"])
+    assert done.exit_code
+    assert "no temperature is known of the network" in str(done.exception)
