@@ -181,7 +181,15 @@ class Artifact:
 
         Args:
             images: uint8 [image, channel, height, width], or float images already normalised.
+
+        Raises:
+            ArtifactError: Images are not of the task's shape.
         """
+        if tuple(images.shape[1:]) != tuple(self.task.input_shape):
+            raise ArtifactError(
+                f"images must be {['image', *self.task.input_shape]}, as in the task {self.task.name}, got "
+                f"{list(images.shape)}"
+            )
         network = self.network(plugins).eval()
         with torch.inference_mode():
             scores: Tensor = network(self.normalise(images))

@@ -265,6 +265,14 @@ def test_bytes_are_normalised_and_floats_are_not(task):
     assert torch.equal(artifact.predict(expected.view(2, 2, 1, 1)), expected)
 
 
+def test_images_of_another_shape_are_refused(task):
+    """A network that would take any size is not asked about images of another size than it learnt from."""
+    with pytest.raises(ArtifactError, match=r"images must be \['image', 1, 8, 8\].*, got \[2, 1, 9, 9\]"):
+        from_module(Mine(), task.info).predict(torch.rand(2, 1, 9, 9))
+    with pytest.raises(ArtifactError, match=r"got \[1, 8, 8\]"):
+        from_module(Mine(), task.info).predict(torch.rand(1, 8, 8))
+
+
 def test_predictions_are_made_in_eval_mode(task):
     """Running statistics are used, not those of the batch: one image alone scores as among others."""
     artifact = from_module(Mine().train(), task.info)
