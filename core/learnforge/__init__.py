@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from learnforge.meters import CostMeter, Score, layer_signatures
     from learnforge.options import plugin_field
     from learnforge.plugins import PluginChoice, Plugins
-    from learnforge.report import RunSummary, Section
+    from learnforge.report import Picture, RunSummary, Section
     from learnforge.runner import Run
     from learnforge.space import Cost, Model, Pick, Space
     from learnforge.stages.distill import Distiller, label_loss
@@ -144,7 +144,7 @@ _HOMES = {
     "layers": ("Layers",),
     "options": ("plugin_field",),
     "plugins": ("PluginChoice", "Plugins"),
-    "report": ("RunSummary", "Section"),
+    "report": ("Picture", "RunSummary", "Section"),
     "runner": ("Run",),
     "space": ("Cost", "Model", "Pick", "Space"),
     "stages.distill": ("Distiller", "label_loss"),
@@ -251,6 +251,7 @@ __all__ = [
     "Phase",
     "PhasedTransfer",
     "Pick",
+    "Picture",
     "PluginChoice",
     "PluginError",
     "PluginWarning",

@@ -2,7 +2,7 @@
 run's folder.
 """
 
-from learnforge.report.section import Section
+from learnforge.report.section import Picture, Section
 from learnforge.report.summary import RunSummary, StageSummary, read_summary
 
-__all__ = ["RunSummary", "Section", "StageSummary", "read_summary"]
+__all__ = ["Picture", "RunSummary", "Section", "StageSummary", "read_summary"]

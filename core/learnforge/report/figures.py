@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import accumulate
 from typing import Any
 
@@ -15,6 +14,9 @@ from learnforge.encoding import encode, flatten
 MOST_FEW = 8
 """Trials below which nothing is said about the importance of choices."""
 _COSTS = ("parameters", "macs", "latency_ms")
+_SHARE = ".2~%"
+"""Format of shares: as many digits as part one from the next."""
+_LINES = {"gridcolor": "rgba(127,127,127,0.3)", "zerolinecolor": "rgba(127,127,127,0.3)"}
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#db2777")
 
 
@@ -77,7 +79,8 @@ def costs(search: Mapping[str, Any]) -> Any:
         figure.add_scatter(
             x=x, y=y, text=text, mode="markers", marker=marker, showlegend=False, row=1, col=column
         )
-    figure.update_xaxes(title=None, nticks=4)
+    figure.update_xaxes(title=None, nticks=4, **_LINES)
+    figure.update_yaxes(**_LINES)
     return _as_share(figure, name)
 
 
@@ -105,7 +108,7 @@ def importance(search: Mapping[str, Any]) -> Any:
     figure = _figure(f"Importance of choices for {name}", "share of the explained variance", "")
     x, y = [shares[i] for i in order], [paths[i] for i in order]
     figure.add_bar(x=x, y=y, orientation="h", marker_color=_COLOURS[0])
-    figure.update_xaxes(tickformat=".0%")
+    figure.update_xaxes(tickformat=_SHARE)
     figure.update_layout(margin={"l": 180})
     return figure
 
@@ -126,7 +129,10 @@ def parallel(search: Mapping[str, Any]) -> Any:
     axes = [_axis(path, [design.get(path) for design in designs]) for path in paths]
     axes.append({"label": name, "values": values})
     figure = _figure("Designs, choice by choice", "", "")
-    figure.add_trace(go.Parcoords(dimensions=axes, line={"color": values, "colorscale": "Viridis"}))
+    line = {"color": values, "colorscale": "Viridis"}
+    figure.add_trace(go.Parcoords(dimensions=axes, line=line, labelangle=-20))
+    # narrower, labels would cover each other: on a phone the figure is scrolled
+    figure.update_layout(width=max(320, 84 * len(axes)), margin={"l": 70, "r": 70, "t": 110})
     return figure
 
 
@@ -158,7 +164,7 @@ def _objective(search: Mapping[str, Any]) -> tuple[str, float]:
 
 def _as_share(figure: Any, name: str) -> Any:
     if name == "accuracy":
-        figure.update_yaxes(tickformat=".0%")
+        figure.update_yaxes(tickformat=_SHARE)
     return figure
 
 
@@ -178,7 +184,8 @@ def curves(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         yaxis2={
             "overlaying": "y",
             "side": "right",
-            "tickformat": ".0%",
+            "tickformat": _SHARE,
+            "tickmode": "auto",
             "title": "accuracy",
             "showgrid": False,
         }
@@ -191,7 +198,7 @@ def bars(title: str, x: Sequence[str], groups: Mapping[str, Sequence[float | Non
     figure = _figure(title, "", "accuracy")
     for colour, (name, values) in zip(itertools.cycle(_COLOURS), groups.items(), strict=False):
         figure.add_bar(x=list(x), y=list(values), name=name, marker_color=colour)
-    figure.update_yaxes(tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(tickformat=_SHARE, range=[0, 1])
     return figure
 
 
@@ -206,28 +213,8 @@ def reliability(bins: Sequence[Sequence[float]]) -> Any:
     figure.add_scatter(
         x=x, y=y, mode="lines+markers", name="network", text=counts, line={"color": _COLOURS[0]}
     )
-    figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
-    figure.update_yaxes(tickformat=".0%", range=[0, 1.02])
-    return figure
-
-
-def most_wrong(mistakes: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Any:
-    """Show images that are taken for another class with the most confidence."""
-    columns = min(6, len(mistakes))
-    rows = -(-len(mistakes) // columns)
-    figure = _figure("Most confident mistakes on test images", "", "")
-    for number, own in enumerate(mistakes):
-        column, row = number % columns, rows - 1 - number // columns
-        figure.add_layout_image(
-            source=f"data:image/png;base64,{own['image']}", x=column + 0.05, y=row + 0.95, xref="x", yref="y",
-            sizex=0.9, sizey=0.65, sizing="contain", layer="above",
-        )  # fmt: skip
-        true, predicted = (escape(classes[own[which]]) for which in ("true", "predicted"))
-        words = f"{true} → {predicted}<br>{own['confidence']:.1%}"
-        figure.add_annotation(x=column + 0.5, y=row + 0.14, text=words, showarrow=False, font={"size": 11})
-    figure.update_xaxes(visible=False, range=[0, columns])
-    figure.update_yaxes(visible=False, range=[0, rows])
-    figure.update_layout(height=110 + 150 * rows)
+    figure.update_xaxes(tickformat=_SHARE, range=[0, 1.02])
+    figure.update_yaxes(tickformat=_SHARE, range=[0, 1.02])
     return figure
 
 
@@ -265,7 +252,7 @@ def adaptation(scores: Mapping[str, Any], measure: str) -> Any:
         x=[str(step) for step in range(len(means))], y=means, error_y=bars, marker_color=_COLOURS[0]
     )
     if measure == "accuracy":
-        figure.update_yaxes(tickformat=".0%", range=[0, 1])
+        figure.update_yaxes(tickformat=_SHARE, range=[0, 1])
     return figure
 
 
@@ -278,7 +265,7 @@ def by_shots(rows: Sequence[Sequence[float]], measure: str) -> Any:
     figure.add_scatter(x=x, y=y, error_y=bars, mode="lines+markers", line={"color": _COLOURS[0]})
     figure.update_xaxes(type="log", tickvals=x, ticktext=[str(int(shots)) for shots in x])
     if measure == "accuracy":
-        figure.update_yaxes(tickformat=".0%", range=[0, 1])
+        figure.update_yaxes(tickformat=_SHARE, range=[0, 1])
     return figure
 
 
@@ -322,6 +309,6 @@ def _figure(title: str, x: str, y: str) -> Any:
         font={"color": "#808080"},
         legend={"orientation": "h", "y": -0.25},
     )
-    figure.update_xaxes(title=x)
-    figure.update_yaxes(title=y)
+    figure.update_xaxes(title=x, **_LINES)
+    figure.update_yaxes(title=y, **_LINES)
     return figure

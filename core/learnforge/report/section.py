@@ -17,15 +17,29 @@ def _as_rows(rows: Iterable[Iterable[Any]]) -> tuple[tuple[str, ...], ...]:
 
 
 @frozen
+class Picture:
+    """A small image in a report.
+
+    Args:
+        png: PNG in base64.
+        words: What stands below it, and is read out in its place.
+    """
+
+    png: str
+    words: str
+
+
+@frozen
 class Section:
     """One part of a report.
 
     Args:
         title: Its heading.
-        words: A paragraph of plain text, or "".
+        words: Paragraphs of plain text, parted by empty lines, or "".
         columns: Headings of a table, or nothing.
         rows: The table's rows, as text.
         figures: Plotly figures; the Markdown report leaves them out.
+        pictures: Images, after the figures; the Markdown report leaves them out.
     """
 
     title: str = field(converter=str)
@@ -33,3 +47,4 @@ class Section:
     columns: Sequence[str] = field(default=(), converter=_as_texts)
     rows: Sequence[Sequence[str]] = field(default=(), converter=_as_rows)
     figures: Sequence[Any] = field(default=())
+    pictures: Sequence[Picture] = field(default=())

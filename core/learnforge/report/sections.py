@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from learnforge.report import figures
-from learnforge.report.section import Section
+from learnforge.report.section import Picture, Section
 from learnforge.report.summary import RunSummary, StageSummary
 
 MOST_WORST = 3
@@ -100,7 +100,7 @@ def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
     open_ones = [stage.name for stage in run.stages if not stage.is_finished]
     if open_ones:
         sentences.append(f"Not finished: {', '.join(open_ones)}.")
-    return " ".join(sentences) or "Nothing is finished yet."
+    return "\n\n".join(sentences) or "Nothing is finished yet."
 
 
 def _search_verdict(m: Mapping[str, Any]) -> str:
@@ -283,12 +283,12 @@ def _compared_section(stage: StageSummary) -> Section:
         words = _teaching_words(m)
     parts = (words, *_transfer_words(m), _worst_words(m, stage), _calibration_words(m))
     words = " ".join(part for part in parts if part)
+    if m.get("most_wrong"):
+        words += "\n\nThe pictures at the end are the most confident mistakes on test images."
     pictures = [figures.curves(m["history"])]
     if "confusion" in m:
         pictures.append(figures.confusion(m["confusion"], stage.task["classes"]))
     if "reliability" in m:
-        if m["most_wrong"]:
-            pictures.append(figures.most_wrong(m["most_wrong"], stage.task["classes"]))
         pictures.append(figures.reliability(m["reliability"]))
     return Section(
         f"{stage.name}: {stage.kind} by {stage.method['use']}",
@@ -296,7 +296,15 @@ def _compared_section(stage: StageSummary) -> Section:
         ("network", "validation accuracy", "test accuracy", "parameters"),
         rows,
         pictures,
+        [*_most_wrong(m, stage.task["classes"])],
     )
+
+
+def _most_wrong(m: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Picture]:
+    """Show test images that are taken for another class with the most confidence."""
+    for own in m.get("most_wrong", ()):
+        true, taken = classes[own["true"]], classes[own["predicted"]]
+        yield Picture(own["image"], f"{true} taken for {taken}, confidence {own['confidence']:.1%}")
 
 
 def _transfer_words(m: Mapping[str, Any]) -> Iterator[str]:

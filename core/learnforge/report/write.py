@@ -5,21 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from learnforge.files import write_text
-from learnforge.report.section import Section
+from learnforge.report.section import Picture, Section
 from learnforge.report.sections import make_sections
 from learnforge.report.summary import RunSummary, read_summary
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; --page: #fff; --ink: #1f2328; --line: #d0d7de; --soft: #f3f4f6; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #15181c; --ink: #e6e8ea; --line: #3a4048; --soft: #23282e; }
+}
+@media print { :root { color-scheme: light; --page: #fff; --ink: #000; --line: #d0d7de; --soft: #f3f4f6; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  background: var(--page); color: var(--ink); }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-.table { overflow-x: auto; }
+p { overflow-wrap: anywhere; }
+.table, figure { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
 th { background: var(--soft); }
-@media print { .js-plotly-plot { break-inside: avoid; } }
+figure { margin: 1rem 0; }
+figcaption { font-size: .85rem; text-align: center; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); gap: 1rem; }
+.pictures figure { margin: 0; } .pictures img { width: 100%; }
+figure :is([class$=tick], .infolayer) text,
+figure :is(.axis-title, .axis-extent-text) { fill: var(--ink) !important; text-shadow: none !important; }
+@media print {
+  h2 { break-after: avoid; } figure, tr { break-inside: avoid; }
+  .table, figure { overflow: visible; } .plot { zoom: .7; }
+}
 """
 
 
@@ -70,26 +86,38 @@ def page_markdown(title: str, sections: Sequence[Section]) -> str:
     return f"# {title}\n\n" + "\n".join(_section_markdown(section) for section in sections)
 
 
-def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table as HTML."""
+def table_html(label: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as HTML; where it is wider than the page, the keyboard scrolls it too."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="table" role="region" tabindex="0" aria-label="{escape(label)}"><table><thead>'
+        f"<tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _section_html(section: Section) -> str:
     parts = [f"<section><h2>{escape(section.title)}</h2>"]
-    if section.words:
-        parts.append(f"<p>{escape(section.words)}</p>")
+    parts += [f"<p>{escape(paragraph)}</p>" for paragraph in section.words.split("\n\n") if paragraph]
     if section.rows:
-        parts.append(table_html(section.columns, section.rows))
-    for figure in section.figures:
-        parts.append(
-            figure.to_html(
-                full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False}
-            )
-        )
+        parts.append(table_html(section.title, section.columns, section.rows))
+    parts += map(_figure_html, section.figures)
+    if section.pictures:
+        parts.append(f'<div class="pictures">{"".join(map(_picture_html, section.pictures))}</div>')
     return "\n".join([*parts, "</section>"])
+
+
+def _figure_html(figure: Any) -> str:
+    config = {"responsive": True, "displaylogo": False}
+    plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
+    label = escape(figure.layout.title.text or "Figure")
+    return f'<figure class="plot" tabindex="0" aria-label="{label}">{plot}</figure>'
+
+
+def _picture_html(picture: Picture) -> str:
+    words = escape(picture.words)
+    image = f'<img src="data:image/png;base64,{picture.png}" alt="">'
+    return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
 
 
 def _section_markdown(section: Section) -> str:

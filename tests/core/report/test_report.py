@@ -2,80 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import pytest
 from attrs import evolve
+from click.testing import CliRunner
 
 import learnforge as lf
 from learnforge import PluginChoice
+from learnforge.cli.group import cli
 from learnforge.report import RunSummary, figures, read_summary
+from learnforge.report.device import read_profile
 from learnforge.report.figures import adaptation, confusion, curves, pareto, search_history
 from learnforge.report.sections import make_sections, stage_row
 from learnforge.report.summary import StageSummary
 from learnforge.report.write import to_html, to_markdown, write_report
 from learnforge.runner import report_sections
 from tests.core.recipes import DISTILL
-
-SEARCH = {
-    "validation_accuracy": 0.9,
-    "test_accuracy": 0.875,
-    "parameters": 1234,
-    "macs": 5678,
-    "latency_ms": 0.5,
-    "trials": 3,
-    "failed": 1,
-    "repeats": 2,
-    "refused": 4,
-    "objectives": ["accuracy", "-macs"],
-    "front": [0, 2],
-    "history": [
-        {
-            "number": 0,
-            "state": "evaluated",
-            "design": {"width": 8},
-            "metrics": {"accuracy": 0.5, "parameters": 10, "macs": 20},
-            "seconds": 1.0,
-        },
-        {"number": 1, "state": "failed", "metrics": {}, "seconds": 1.0},
-        {
-            "number": 2,
-            "state": "evaluated",
-            "design": {"width": 8},
-            "metrics": {"accuracy": 0.9, "parameters": 30, "macs": 60},
-            "seconds": 2.0,
-        },
-    ],
-}
-META = {
-    "ways": 5,
-    "shots": 1,
-    "normalisation": "support",
-    "seen_upstream": [],
-    "measure": "accuracy",
-    "engine": "vmap",
-    "test": {
-        "episodes": 600,
-        "before": 0.2,
-        "before_interval": 0.004,
-        "after": 0.8,
-        "after_interval": 0.01,
-        "by_step": [[0.2, 0.004], [0.8, 0.01]],
-    },
-    "history": {
-        "meta": [{"epoch": 15, "loss": 1.0, "accuracy": 0.5}, {"epoch": 30, "loss": 0.5, "accuracy": 0.8}]
-    },
-}
-
-
-def summary(*stages: StageSummary) -> RunSummary:
-    return RunSummary(Path("runs/x"), "x & y", "finished", 0, "cpu", 2, {"python": "3.11"}, stages)
-
-
-def stage(kind: str, metrics: dict[str, object]) -> StageSummary:
-    return StageSummary(kind, kind, {"use": "method"}, "finished", 1.25, {"classes": ["a", "b"]}, metrics)
+from tests.core.report.samples import META, SEARCH, TRANSFER, make_search, stage, summary
 
 
 def test_the_search_section_shows_its_pareto_set() -> None:
@@ -111,19 +57,6 @@ def test_a_transfers_baseline_has_its_name() -> None:
         sections = make_sections(summary(stage("transfer", metrics | given)))
         assert f"{name} 50.0%" in sections[0].words
         assert any(row[0] == f"{name}, same budget" for section in sections for row in section.rows)
-
-
-TRANSFER = {
-    "validation_accuracy": 0.9,
-    "test_accuracy": 0.875,
-    "parameters": 1234,
-    "class_accuracy": [0.9, 0.25, None, 0.5],
-    "mistakes": [[1, 3, 6], [1, 0, 2], [3, 1, 1]],
-    "changes": ["1 → 3 channels: first convolution averaged", "5 → 4 classes: new head"],
-    "source_accuracy": 0.95,
-    "pairs": [["0 - zero", "0"], ["b", "b"]],
-    "history": {"transfer": [{"epoch": 1, "loss": 1.0, "validator": 0.5}]},
-}
 
 
 def test_the_transfer_section_says_what_was_changed_and_what_it_does_badly() -> None:
@@ -223,22 +156,6 @@ def test_the_report_says_how_to_have_it_again() -> None:
     assert not any("learnforge" in row[0] for row in section.rows)
 
 
-def make_search(count: int = 12, noise: float = 0.0) -> dict[str, Any]:
-    """Make a search in which `width` alone decides, among a category, a number and a choice that comes up at
-    times.
-    """
-    history = []
-    for number in range(count):
-        design: dict[str, Any] = {"width": 8 * (number % 4), "op": "ab"[number % 2], "blocks": []}
-        if number % 3 == 0:
-            design["blocks"] = [{"kernel": 3}]
-        metrics = {"accuracy": 0.5 + 0.1 * (number % 4), "parameters": 100 * (number % 4)}
-        state = "stopped" if number == 5 else "evaluated"
-        record = {"number": number, "state": state, "design": design, "metrics": metrics, "seconds": 1.0}
-        history.append(record)
-    return {"history": history, "objectives": ["accuracy", "-parameters"], "front": [3], "trials": count}
-
-
 def test_importance_finds_the_choice_that_decides() -> None:
     """Where one choice alone decides, it explains nearly everything; few trials say nothing."""
     picture = figures.importance(make_search(24))
@@ -280,3 +197,43 @@ def test_a_search_that_goes_on_is_shown() -> None:
     tuned = {"options": {"options.alpha": 0.5}, "searcher": "Bayesian", **progress}
     titles = {s.title: s for s in make_sections(summary(stage("search", SEARCH | {"tuned": tuned})))}
     assert titles["search: options by Bayesian"].words.startswith("Chosen: alpha = 0.5. Objectives: accuracy")
+
+
+def test_a_devices_profile_is_a_section(tmp_path: Path) -> None:
+    """A row for each network, a column for each number of images that any was timed with; other files are
+    refused.
+    """
+    file = tmp_path / "profile.json"
+    networks = {"a": {"latency_ms": {"1": 0.25, "64": 12.5}}, "b": {"latency_ms": {"8": 1234.5}}}
+    found = {"device": "phone", "runtime": "onnxruntime 1", "peak_mebibytes": 40.5, "networks": networks}
+    file.write_text(json.dumps(found))
+    section = read_profile(file)
+    assert section.title == "On the device phone"
+    assert section.words.endswith("All in all the script took 40 MiB at its peak.")
+    assert section.columns == ("network", "1 image", "8 images", "64 images")
+    assert section.rows == (("a", "0.25 ms", "", "12.5 ms"), ("b", "", "1,234 ms", ""))
+    for text in ("{}", "[]", "{", json.dumps(found | {"networks": ["a"]})):
+        file.write_text(text)
+        with pytest.raises(lf.RunError, match=r"profile.json must be the JSON that a script of"):
+            read_profile(file)
+
+
+def test_the_command_shows_a_profile(tmp_path: Path) -> None:
+    """`learnforge report RUN --profile FILE` puts the device's section into both reports."""
+    lf.run(DISTILL, tmp_path / "run")
+    file = tmp_path / "profile.json"
+    found = {"device": "phone", "runtime": "onnxruntime 1", "peak_mebibytes": None}
+    file.write_text(json.dumps(found | {"networks": {"net": {"latency_ms": {"1": 0.25}}}}))
+    done = CliRunner().invoke(cli, ["report", str(tmp_path / "run"), "--profile", str(file)])
+    assert done.exit_code == 0, done.output
+    assert "## On the device phone" in (tmp_path / "run" / "report.md").read_text()
+    assert "On the device phone" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_pictures_and_paragraphs_are_on_the_page() -> None:
+    """Each paragraph is one, and an image stands with its words, which are escaped."""
+    section = lf.Section("t", "one\n\ntwo", pictures=[lf.Picture("aGk=", "a < b")])
+    page = to_html(summary(), [section])
+    assert "<p>one</p>\n<p>two</p>" in page
+    assert '<img src="data:image/png;base64,aGk=" alt=""><figcaption>a &lt; b</figcaption>' in page
+    assert to_markdown(summary(), [section]).endswith("## t\n\none\n\ntwo\n")
