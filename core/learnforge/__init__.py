@@ -61,7 +61,14 @@ if TYPE_CHECKING:
     from learnforge.space import Cost, Model, Pick, Space
     from learnforge.stages.distill import Distiller, label_loss
     from learnforge.stages.export import Exporter, Runtime
-    from learnforge.stages.meta import Engine, FastWeights, MetaGradient, MetaLearner, adapt_policy
+    from learnforge.stages.meta import (
+        Engine,
+        FastWeights,
+        HeadLearner,
+        MetaGradient,
+        MetaLearner,
+        adapt_policy,
+    )
     from learnforge.stages.meta.engine import Parameters
     from learnforge.stages.search import (
         FreshSampler,
@@ -149,7 +156,7 @@ _HOMES = {
     "space": ("Cost", "Model", "Pick", "Space"),
     "stages.distill": ("Distiller", "label_loss"),
     "stages.export": ("Exporter", "Runtime"),
-    "stages.meta": ("Engine", "FastWeights", "MetaGradient", "MetaLearner", "adapt_policy"),
+    "stages.meta": ("Engine", "FastWeights", "HeadLearner", "MetaGradient", "MetaLearner", "adapt_policy"),
     "stages.meta.engine": ("Parameters",),
     "meters": ("CostMeter", "Score", "layer_signatures"),
     "stages.search": (
@@ -233,6 +240,7 @@ __all__ = [
     "FastWeights",
     "FreshSampler",
     "GapWarning",
+    "HeadLearner",
     "HistorySampler",
     "HistoryView",
     "ImageEpisodes",

@@ -16,31 +16,18 @@ Differs:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, ClassVar
-
 import torch
 from attrs import field, frozen
 from attrs.validators import gt
 from torch import Tensor
 
-from learnforge import (
-    Engine,
-    Episodes,
-    FastWeights,
-    Labelled,
-    MetaGradient,
-    MetaLearner,
-    Parameters,
-    hookimpl,
-)
+from learnforge import HeadLearner, MetaLearner, Parameters, hookimpl
 
 _LOG_RIDGE, _SCALE, _OFFSET = "ridge:log_lambda", "ridge:alpha", "ridge:beta"
 
 
 @frozen
-class R2D2(MetaLearner):
+class R2D2(HeadLearner):
     """Ridge regression differentiable discriminator.
 
     Args:
@@ -51,10 +38,6 @@ class R2D2(MetaLearner):
     ridge: float = field(default=1.0, validator=gt(0.0))
     scale: float = field(default=10.0, validator=gt(0.0))
 
-    exact_gradient: ClassVar[Mapping[str, Any]] = {}
-    computes_head: ClassVar[bool] = True
-    forms: ClassVar[frozenset[str]] = frozenset({"classification"})
-
     def extra_parameters(self, parameters: Parameters) -> dict[str, Tensor]:
         like = next(iter(parameters.values()))
         return {
@@ -63,38 +46,11 @@ class R2D2(MetaLearner):
             _OFFSET: like.new_tensor(0.0),
         }
 
-    def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
-        support, shared = episodes.support, FastWeights(parameters, is_shared=True)
-        compute = partial(_with_ridge_head, ways=support.ways)
-        query = episodes.query(engine.solve(shared, support, compute).tensors)
-        outcome = engine.judge(shared, support, query, compute)
-        gradients = {name: t.mean(0) for name, t in outcome.gradients.items()}
-        return MetaGradient(gradients, outcome.losses, outcome.accuracies)
-
-    def adapt(self, engine: Engine, parameters: Parameters, support: Labelled) -> list[FastWeights]:
-        fitted = engine.solve(
-            FastWeights(parameters, is_shared=True), support, partial(_with_ridge_head, ways=support.ways)
-        )
-        return [FastWeights({name: parameters[name] for name in engine.names}, is_shared=True), fitted]
-
-
-def _with_ridge_head(
-    engine: Engine, parameters: Parameters, support: Labelled, ways: int
-) -> dict[str, Tensor]:
-    """Return one task's parameters with the head that the regression gives."""
-    embedded = engine.embed(parameters, support.images)
-    ridge = parameters[_LOG_RIDGE].exp() * torch.eye(
-        len(embedded), dtype=embedded.dtype, device=embedded.device
-    )
-    solution = embedded.T @ torch.linalg.solve(
-        embedded @ embedded.T + ridge, support.one_hot(ways)
-    )  # [feature, way]
-    head = {
-        "weight": parameters[_SCALE] * solution.T,
-        "bias": parameters[_OFFSET].expand(ways),
-    }
-    own = {name: parameters[name] for name in engine.names}
-    return own | {f"{engine.head}.{name}": t for name, t in head.items()}
+    def head(self, features: Tensor, members: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        identity = torch.eye(len(features), dtype=features.dtype, device=features.device)
+        kernel = features @ features.T + parameters[_LOG_RIDGE].exp() * identity  # [image, image]
+        solution = features.T @ torch.linalg.solve(kernel, members)  # [feature, way]
+        return parameters[_SCALE] * solution.T, parameters[_OFFSET].expand(members.shape[1])
 
 
 @hookimpl

@@ -4,7 +4,7 @@ computes with.
 
 from learnforge.stages.meta.adaptation import adapt_artifact, adapt_policy, judge_left_out, with_ways
 from learnforge.stages.meta.engine import Engine, FastWeights, Step
-from learnforge.stages.meta.learner import MetaGradient, MetaLearner
+from learnforge.stages.meta.learner import HeadLearner, MetaGradient, MetaLearner
 from learnforge.stages.meta.normalisation import POLICIES, prepare_normalisation
 from learnforge.stages.meta.roads import ENGINES
 from learnforge.stages.meta.stage import MEASURES, MetaStage, learnforge_stages
@@ -15,6 +15,7 @@ __all__ = [
     "POLICIES",
     "Engine",
     "FastWeights",
+    "HeadLearner",
     "MetaGradient",
     "MetaLearner",
     "MetaStage",
