@@ -35,6 +35,7 @@ from learnforge.context import Context, Progress, Silence, choose_device
 from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
 from learnforge.files import refusal, remove, write_json, write_text
 from learnforge.fingerprints import describe_stage, fingerprints
+from learnforge.memory import PeakMemory
 from learnforge.plugins import Plugins, identify, spell
 from learnforge.plugins.identity import FROM_FILE, core_version
 from learnforge.randomness import derive, preserved
@@ -296,7 +297,7 @@ class _Runner:
         context = self._context(stage)
         record.state = "running"
         self.emit("stage_started", stage=stage.name, kind=stage.kind)
-        start = time.perf_counter()
+        start, memory = time.perf_counter(), PeakMemory(self.device)
         try:
             artifact = carry_out(stage, task, inputs, context)
         except DivergedError as error:
@@ -306,7 +307,9 @@ class _Runner:
             raise
         record.seconds = time.perf_counter() - start
         artifact = with_lineage(artifact, task, inputs)
-        artifact = self._stamp(artifact, stage, prints[stage.name], inputs, record.seconds)
+        took = {"seconds": record.seconds, "peak_mebibytes": memory.mebibytes()}
+        artifact = self._stamp(artifact, stage, prints[stage.name], inputs)
+        artifact = evolve(artifact, metrics={**artifact.metrics, **took})
         if context.folder is not None:
             artifact.save(context.folder)
             context.clear_checkpoints()
@@ -333,7 +336,7 @@ class _Runner:
         )
 
     def _stamp(
-        self, artifact: Artifact, stage: Stage, print_: str, inputs: Mapping[str, Artifact], seconds: float
+        self, artifact: Artifact, stage: Stage, print_: str, inputs: Mapping[str, Artifact]
     ) -> Artifact:
         provenance = evolve(
             artifact.provenance,
@@ -345,7 +348,7 @@ class _Runner:
             fingerprint=print_,
             parents=tuple(parent.provenance.fingerprint for parent in inputs.values()),
         )
-        return evolve(artifact, provenance=provenance, metrics={**artifact.metrics, "seconds": seconds})
+        return evolve(artifact, provenance=provenance)
 
 
 def report_sections(run: Run) -> list[Section]:

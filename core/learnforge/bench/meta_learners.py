@@ -8,8 +8,6 @@ an entry may change settings of the meta stage for itself.
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from learnforge.context import Context, Progress, choose_device
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import fingerprint, remove, write_text
 from learnforge.fingerprints import model_print
+from learnforge.memory import PeakMemory
 from learnforge.options import read_table
 from learnforge.plugins import Plugins
 from learnforge.plugins.identity import core_version
@@ -80,7 +79,7 @@ class Result:
         before: The score before adaptation.
         seconds: Of an outer step; None where it was reported too rarely.
         mebibytes: The most memory that the whole process held, libraries and data included; on a GPU its
-            tensors alone.
+            tensors alone; None where the system does not tell.
         engine: Engine that computed it.
     """
 
@@ -90,7 +89,7 @@ class Result:
     interval: float
     before: float
     seconds: float | None
-    mebibytes: float
+    mebibytes: float | None
     engine: str
 
 
@@ -224,13 +223,14 @@ def train(
             times.append((int(metrics["epoch"]), time.perf_counter()))
 
     context = Context(entry.name, seed, torch.device(setting.device), plugins, folder, emit=note)
+    memory = PeakMemory(context.device)
     artifact = stage.run(task, _inputs(stage, setting), context)
     remove(folder)
     m = artifact.metrics
     scores = m["test"]
     return Result(
         entry.key, seed, scores["after"], scores["after_interval"], scores["before"], _of_a_step(times),
-        _peak(setting.device), m["engine"],
+        memory.mebibytes(), m["engine"],
     )  # fmt: skip
 
 
@@ -259,7 +259,7 @@ def as_rows(
                 f"{scale * mean([r.before for r in results]):.2f}",
                 published_few_shot(entry.stage, setting.task) if is_final else "",
                 _spell_seconds([r.seconds for r in results]),
-                f"{max(r.mebibytes for r in results):.0f} MiB",
+                _spell_peak([r.mebibytes for r in results]),
                 "/".join(sorted({r.engine for r in results})),
             )
         )
@@ -330,14 +330,11 @@ def _of_a_step(times: Sequence[tuple[int, float]]) -> float | None:
     return (end - start) / (last - first)
 
 
+def _spell_peak(mebibytes: Sequence[float | None]) -> str:
+    known = [each for each in mebibytes if each is not None]
+    return f"{max(known):.0f} MiB" if known else ""
+
+
 def _spell_seconds(seconds: Sequence[float | None]) -> str:
     known = [each for each in seconds if each is not None]
     return f"{1000 * mean(known):.0f} ms" if known else ""
-
-
-def _peak(device: str) -> float:
-    """Return the most memory that this process held, in MiB; on a GPU that of its tensors."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 2**20 if sys.platform == "darwin" else most / 2**10

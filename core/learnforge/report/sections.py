@@ -32,7 +32,7 @@ def make_sections(run: RunSummary) -> list[Section]:
     )
     table = Section("Stages", words, columns=STAGE_COLUMNS, rows=[stage_row(stage) for stage in run.stages])
     verdict = Section("What came out", _verdict(run, finished))
-    return [verdict, table, *own, *_open_sections(run), _provenance(run)]
+    return [verdict, table, *own, *_open_sections(run), *_costs(finished), _provenance(run)]
 
 
 def stage_row(stage: StageSummary) -> tuple[str, ...]:
@@ -214,6 +214,23 @@ def _open_sections(run: RunSummary) -> list[Section]:
         for stage in run.stages
         if not stage.is_finished and stage.progress
     ]
+
+
+def _costs(finished: Sequence[StageSummary]) -> list[Section]:
+    """Return the section of what the run took, if anything is finished."""
+    rows = []
+    for stage in finished:
+        searches = [stage.metrics, *(stage.metrics.get(name) or {} for name in ("tuned", "searched"))]
+        counts = [sum(search.get(name, 0) for search in searches) for name in ("trials", "repeats")]
+        peak = stage.metrics.get("peak_mebibytes")
+        memory = "" if peak is None else f"{peak:,.0f} MiB"
+        rows.append((stage.name, f"{stage.seconds:,.1f}", memory, *(str(n) if n else "" for n in counts)))
+    words = (
+        "Seconds are those of the attempt that finished the stage. Peak memory is of the whole process, on a "
+        "GPU of its tensors. A design that is proposed again is not trained again."
+    )
+    columns = ("stage", "seconds", "peak memory", "trials", "repeats saved")
+    return [Section("What it took", words, columns, rows)] if rows else []
 
 
 def _tuned_sections(stage: StageSummary) -> list[Section]:

@@ -237,3 +237,14 @@ def test_pictures_and_paragraphs_are_on_the_page() -> None:
     assert "<p>one</p>\n<p>two</p>" in page
     assert '<img src="data:image/png;base64,aGk=" alt=""><figcaption>a &lt; b</figcaption>' in page
     assert to_markdown(summary(), [section]).endswith("## t\n\none\n\ntwo\n")
+
+
+def test_what_a_run_took_is_a_section() -> None:
+    """Seconds, peak memory and designs of the search and of a search over options, where there were any."""
+    tuned = {"options": {}, "searcher": "rl", **make_search(), "front": [], "trials": 4, "repeats": 1}
+    taken = stage("search", SEARCH | {"peak_mebibytes": 1234.5, "tuned": tuned})
+    sections = {s.title: s for s in make_sections(summary(taken, stage("meta", META)))}
+    rows = sections["What it took"].rows
+    assert rows == (("search", "1.2", "1,234 MiB", "7", "3"), ("meta", "1.2", "", "", ""))
+    waiting = StageSummary("distill", "distill", {"use": "kd"}, "waiting", 0.0, {}, {})
+    assert "What it took" not in [s.title for s in make_sections(summary(waiting))]

@@ -1,0 +1,55 @@
+"""Peak memory: what was held for a while counts, what was held before does not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from learnforge.memory import PeakMemory
+
+SIZE = 200
+"""MiB of a tensor."""
+
+
+def hold() -> None:
+    """Hold a tensor for a moment."""
+    torch.ones(SIZE * 2**18)
+
+
+def test_the_peak_is_of_what_was_held_in_between() -> None:
+    """A tensor that is gone again is in the peak."""
+    memory = PeakMemory(torch.device("cpu"))
+    before = memory.mebibytes()
+    hold()
+    after = memory.mebibytes()
+    assert before is not None
+    assert after is not None
+    assert after - before > 0.9 * SIZE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a process's peak")
+def test_what_was_held_before_does_not_count() -> None:
+    """A peak from before is forgotten."""
+    memory = PeakMemory(torch.device("cpu"))
+    hold()
+    high = memory.mebibytes()
+    low = PeakMemory(torch.device("cpu")).mebibytes()
+    assert high is not None
+    assert low is not None
+    assert high - low > 0.9 * SIZE
+
+
+@pytest.mark.parametrize("told", [None, "Name:\tpython\n"])
+def test_without_proc_the_peak_of_the_process_counts(
+    told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Linux's files are missing or say nothing, the system's own count is taken."""
+    if told is not None:
+        (tmp_path / "status").write_text(told)
+    monkeypatch.setattr("learnforge.memory._PROCESS", tmp_path)
+    memory = PeakMemory(torch.device("cpu")).mebibytes()
+    assert memory is not None
+    assert memory > 10
