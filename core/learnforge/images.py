@@ -166,7 +166,13 @@ def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], Me
         raise TaskError(
             f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"
         )
-    faults: list[str] = []
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    faults = [f"{path} is in no class's folder" for path in files if path.parent == root]
+    faults += [
+        f"{path} has no ending of an image that is read: {', '.join(sorted(ENDINGS))}"
+        for path in files
+        if path.parent != root and path.suffix.lower() not in ENDINGS
+    ]
     parts: list[Tensor] = []
     for folder in folders:
         try:

@@ -108,12 +108,12 @@ class Run:
         if self.folder is None or not (self.folder / "run.json").exists():
             stages = {name: repr(artifact) for name, artifact in self.artifacts.items()}
             return html_table({"run": self.name, "state": self.state, **stages})
-        from learnforge.report.sections import STAGE_COLUMNS, stage_row
+        from learnforge.report.sections import stage_columns, stage_row
         from learnforge.report.summary import read_summary
         from learnforge.report.write import table_html
 
         summary = read_summary(self.folder)
-        table = table_html("Stages", STAGE_COLUMNS, [stage_row(stage) for stage in summary.stages])
+        table = table_html("Stages", stage_columns(summary), [stage_row(stage) for stage in summary.stages])
         return f"<p>{escape(self.name)}: {escape(self.state)}, {escape(str(self.folder))}</p>{table}"
 
     def write(self) -> None:

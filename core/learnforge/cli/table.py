@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from learnforge.report.sections import STAGE_COLUMNS, stage_row
+from learnforge.report.sections import stage_columns, stage_row
 from learnforge.report.summary import RunSummary
 
 NUMBERS = ("parameters", "macs", "latency", "seconds", "evaluations", "duplicates")
@@ -18,7 +18,7 @@ NUMBERS = ("parameters", "macs", "latency", "seconds", "evaluations", "duplicate
 def show_run(run: RunSummary) -> None:
     """Print the table of stages and where the report is."""
     title = f"{run.name}: {run.state}"
-    show_rows(title, STAGE_COLUMNS, [stage_row(stage) for stage in run.stages], wrapped="against")
+    show_rows(title, stage_columns(run), [stage_row(stage) for stage in run.stages], wrapped="against")
     Console().print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
 
 

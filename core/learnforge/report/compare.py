@@ -8,10 +8,8 @@ from typing import Any
 
 from learnforge.report import figures
 from learnforge.report.section import Section
-from learnforge.report.sections import main_score, stage_row
+from learnforge.report.sections import main_score, stage_columns, stage_row
 from learnforge.report.summary import RunSummary
-
-_COLUMNS = ("stage", "run", "method", "accuracy", "against", "parameters", "macs", "latency", "seconds")
 
 
 def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
@@ -30,14 +28,16 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
         if own.name == stage
         for row in (stage_row(own),)
     ]
-    words = "Accuracy is on test data, or what the stage's task is scored by; seconds are of the whole stage."
+    headings = max((stage_columns(run) for run in runs), key=lambda own: own[2])
+    columns = (headings[0], "run", *headings[1:])
+    words = f"{headings[2].capitalize()} is on test data; seconds are of the whole stage."
     shared = {stage for stage in stages if all(stage in {s.name for s in run.stages} for run in runs)}
     told = [_told(run, shared) for run in runs]
     keys = list(dict.fromkeys(key for own in told for key in own))
     different = [key for key in keys if len({own.get(key) for own in told}) > 1]
     settings = [(key, *(own.get(key, "") for own in told)) for key in different]
     return [
-        Section("Stages, run by run", words, _COLUMNS, rows, _pictures(stages, names, runs)),
+        Section("Stages, run by run", words, columns, rows, _pictures(stages, names, runs)),
         Section(
             "Where the runs differ",
             "" if settings else "In nothing: fingerprints, seed, device and versions are the same.",

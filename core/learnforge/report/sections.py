@@ -11,12 +11,12 @@ from learnforge.report.summary import RunSummary, StageSummary
 
 MOST_WORST = 3
 """Classes that the report names as the worst."""
-STAGE_COLUMNS = ("stage", "method", "accuracy", "against", "parameters", "macs", "latency", "seconds")
 
 
 def make_sections(run: RunSummary) -> list[Section]:
     """Return the core's sections of a run's report."""
     finished = [stage for stage in run.stages if stage.is_finished]
+    columns = stage_columns(run)
     own = [
         section
         for stage in finished
@@ -27,12 +27,21 @@ def make_sections(run: RunSummary) -> list[Section]:
         )
     ]
     words = (
-        "Accuracy is on test data. macs are multiply-adds for one image; latency is the median for one "
-        "image on one thread; seconds are those of the whole stage."
+        f"{columns[2].capitalize()} is on test data. macs are multiply-adds for one image; latency is the "
+        "median for one image on one thread; seconds are those of the whole stage."
     )
-    table = Section("Stages", words, columns=STAGE_COLUMNS, rows=[stage_row(stage) for stage in run.stages])
+    table = Section("Stages", words, columns, [stage_row(stage) for stage in run.stages])
     verdict = Section("What came out", _verdict(run, finished))
     return [verdict, table, *own, *_open_sections(run), *_costs(finished), _provenance(run)]
+
+
+def stage_columns(run: RunSummary) -> tuple[str, ...]:
+    """Return the headings of the table of stages: what they are judged by is an accuracy, unless one is
+    judged by a loss or a return.
+    """
+    measures = {stage.metrics.get("measure", "accuracy") for stage in run.stages}
+    score = "accuracy" if measures <= {"accuracy"} else "score"
+    return ("stage", "method", score, "against", "parameters", "macs", "latency", "seconds")
 
 
 def stage_row(stage: StageSummary) -> tuple[str, ...]:

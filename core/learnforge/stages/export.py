@@ -326,6 +326,8 @@ FILE = str(Path(__file__).with_name(MANUAL["file"]))
 $runner
 
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python run_model.py IMAGE")
 channels, height, width = MANUAL["input"]["shape"]
 image = ImageOps.exif_transpose(Image.open(sys.argv[1]))
 if image.mode.startswith("I") or image.mode == "F":

@@ -10,25 +10,45 @@ once more.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from learnforge import Artifact, PluginError, Run, hookimpl
 from learnforge.runlog import scalars
 
-_WRITERS: list[Any] = []
+_LOGS: list[_Log] = []
+
+
+class _Log:
+    """A log whose file is made with the first number: a run that finds all stages finished leaves none."""
+
+    def __init__(self, folder: Path):
+        try:
+            import torch.utils.tensorboard
+        except ImportError as error:
+            raise PluginError("tensorboard is not installed: pip install learnforge[tensorboard]") from error
+        self.folder, self.tool = folder, torch.utils.tensorboard
+
+    @cached_property
+    def writer(self) -> Any:
+        return self.tool.SummaryWriter(str(self.folder))
+
+    def add(self, tag: str, metrics: Mapping[str, Any], step: int) -> None:
+        for name, value in scalars(metrics).items():
+            self.writer.add_scalar(f"{tag}/{name}", value, step)
+
+    def close(self) -> None:
+        if "writer" in vars(self):
+            self.writer.close()
 
 
 @hookimpl
 def learnforge_run_started(run: Run) -> None:
     """Open the log; a run without a folder has none."""
     _close()
-    if run.folder is None:
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise PluginError("tensorboard is not installed: pip install learnforge[tensorboard]") from error
-    _WRITERS.append(SummaryWriter(str(run.folder / "tensorboard")))
+    if run.folder is not None:
+        _LOGS.append(_Log(run.folder / "tensorboard"))
 
 
 @hookimpl
@@ -47,8 +67,8 @@ def learnforge_epoch_finished(stage: str, metrics: Mapping[str, Any]) -> None:
 def learnforge_stage_finished(stage: str, artifact: Artifact) -> None:
     """Add what a stage measured, and let the file have all."""
     _add(stage, artifact.metrics, 0)
-    for writer in _WRITERS:
-        writer.flush()
+    for log in _LOGS:
+        log.writer.flush()
 
 
 @hookimpl
@@ -64,11 +84,10 @@ def learnforge_run_failed(run: Run, error: BaseException) -> None:
 
 
 def _add(tag: str, metrics: Mapping[str, Any], step: int) -> None:
-    for writer in _WRITERS:
-        for name, value in scalars(metrics).items():
-            writer.add_scalar(f"{tag}/{name}", value, step)
+    for log in _LOGS:
+        log.add(tag, metrics, step)
 
 
 def _close() -> None:
-    while _WRITERS:
-        _WRITERS.pop().close()
+    while _LOGS:
+        _LOGS.pop().close()

@@ -62,12 +62,16 @@ def test_new_classes_are_learnt_from_a_folder(learner: Path, tmp_path: Path, cla
     """As many classes as in meta-training, or more; the result names unseen images by the folders' names."""
     support = examples(tmp_path / "few", classes, 5)
     (support / "four" / "bad.png").write_bytes(b"")
+    (support / "four" / "photo.heic").write_bytes(b"")
+    (support / "stray.png").write_bytes(b"")
     words = ["adapt", str(learner), "--support", str(support), "--to", str(tmp_path / "new")]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert f"learnt {len(classes)} classes from {5 * len(classes)} examples" in done.output
     assert "four (5)" in done.output
     assert "bad.png cannot be read as an image" in done.output
+    assert "photo.heic has no ending of an image that is read: .bmp" in done.output
+    assert "stray.png is in no class's folder" in done.output
     found = lf.load(tmp_path / "new")
     assert found.task.classes == tuple(sorted(NAMES[digit] for digit in classes))
     assert found.adapter_options == {}

@@ -16,7 +16,7 @@ from learnforge.cli.group import cli
 from learnforge.report import RunSummary, figures, read_summary
 from learnforge.report.device import read_profile
 from learnforge.report.figures import adaptation, confusion, curves, pareto, search_history
-from learnforge.report.sections import make_sections, stage_row
+from learnforge.report.sections import make_sections, stage_columns, stage_row
 from learnforge.report.summary import StageSummary
 from learnforge.report.write import to_html, to_markdown, write_report
 from learnforge.runner import report_sections
@@ -47,6 +47,13 @@ def test_the_meta_verdict_gives_intervals() -> None:
     )
     seen = make_sections(summary(stage("meta", META | {"seen_upstream": ["digits:4"]})))[0].words
     assert "(test classes were seen upstream)" in seen
+
+
+def test_a_score_that_is_no_accuracy_is_not_called_one() -> None:
+    """The table's heading is "score" where a stage is judged by a loss or a return."""
+    for measure, heading in (("accuracy", "accuracy"), ("loss", "score"), ("return", "score")):
+        run = summary(stage("search", SEARCH), stage("meta", META | {"measure": measure}))
+        assert stage_columns(run)[2] == heading
 
 
 def test_a_transfers_baseline_has_its_name() -> None:

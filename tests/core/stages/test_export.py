@@ -200,6 +200,17 @@ def test_the_file_is_annotated_and_has_a_script(
         assert done.stdout == f"{task.info.classes[1]} {share:.4f}\n", name
 
 
+def test_the_script_says_how_it_is_used(
+    task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
+) -> None:
+    """Without an image it tells what it wants instead of a traceback."""
+    export(Rough()).run(task, {"source": artifact}, make_context())
+    script = [sys.executable, "-I", tmp_path / "run_model.py"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "usage: python run_model.py IMAGE\n"
+
+
 def test_what_an_exporter_lacks_is_said_beforehand(task: Task, artifact: Artifact) -> None:
     """`check` has the words of `require`."""
     (problem,) = export(Missing()).check(task, {"source": artifact})

@@ -29,6 +29,16 @@ def test_numbers_are_read_back(tmp_path: Path) -> None:
     assert event.value == pytest.approx(run.artifacts["transfer"].metrics["test_accuracy"])
 
 
+def test_a_run_that_is_finished_leaves_no_file(tmp_path: Path) -> None:
+    """Where there is nothing to do, nothing is written; where a stage is run again, a further file is."""
+    recipe = {**RECIPE, "plugins": {"enable": ["tensorboard"]}}
+    for _ in range(2):
+        lf.run(recipe, tmp_path / "run")
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+    lf.run({**recipe, "run": {**RECIPE["run"], "seed": 9}}, tmp_path / "run", overwrite=True)
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 2
+
+
 def test_a_missing_library_is_named_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
