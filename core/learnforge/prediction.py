@@ -128,8 +128,10 @@ def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: t
 
 
 def _open_file(path: Path, plugins: Plugins) -> Predictor:
+    beside = path.with_name("model.json")
     try:
-        manual: dict[str, Any] = json.loads(path.with_name("model.json").read_text("utf-8"))
+        inside = _manual_inside(path, plugins)
+        manual: dict[str, Any] = json.loads(beside.read_text("utf-8") if inside is None else inside)
         name, written_by, classes = manual["file"], manual["exporter"], manual["classes"]
         channels, height, width = manual["input"]["shape"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -137,7 +139,7 @@ def _open_file(path: Path, plugins: Plugins) -> Predictor:
             f"{path} must lie beside the `model.json` that its export stage wrote: {type(error).__name__}: "
             f"{error}"
         ) from error
-    if name != path.name:
+    if inside is None and name != path.name:
         raise ArtifactError(f"the `model.json` beside {path} is that of {name}")
     problems: list[Any] = []
     exporter = plugins.resolve("exporter", written_by, "exporter", problems)
@@ -157,3 +159,9 @@ def _open_file(path: Path, plugins: Plugins) -> Predictor:
             raise ArtifactError(f"{path} cannot be run by {written_by['use']}: {reason}") from error
 
     return Predictor(classes, (channels, height, width), score, path, manual.get("temperature"))
+
+
+def _manual_inside(path: Path, plugins: Plugins) -> str | None:
+    """Return what the file itself says of how it is run, if its format can."""
+    found = (plugins.load("exporter", name).manual(path) for name in plugins.names("exporter"))
+    return next((manual for manual in found if manual is not None), None)

@@ -83,6 +83,13 @@ class Exporter(ABC):
         has any.
         """
 
+    @classmethod
+    def manual(cls, path: Path) -> str | None:
+        """Return what `annotate` kept in a file, under whatever name; None where it kept nothing, or the file
+        is of another format.
+        """
+        return None
+
 
 class Deployed(nn.Module):
     """A network with its normalisation inside, so that whoever runs it feeds plain bytes.

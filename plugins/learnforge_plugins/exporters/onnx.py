@@ -13,6 +13,7 @@ Reference:
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
 import tempfile
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 
 from learnforge import Exporter, Runtime, StageError, hookimpl
 
+_KEY = "learnforge"
+"""Name of the manual among a file's metadata."""
 _RUNNER = """
 def score(images):
     import onnxruntime
@@ -36,36 +39,76 @@ def score(images):
 """
 
 
-@frozen
-class Onnx(Exporter):
-    """ONNX by torch's own exporter, for batches of any size. It has no options."""
+class _OnnxFile(Exporter):
+    """What ONNX files have in common."""
 
-    suffix: ClassVar[str] = ".onnx"
     runner: ClassVar[str] = _RUNNER
 
     def require(self) -> None:
-        _require()
+        try:
+            import onnx  # noqa: F401
+            import onnxruntime  # noqa: F401
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            words = f"ONNX needs {error.name}: pip install learnforge[onnx]"
+            raise StageError(words) from error
+
+    def load(self, path: Path) -> Runtime:
+        import onnxruntime
+
+        model = path.read_bytes()
+        sessions: dict[int, Any] = {}  # by number of threads, which a session cannot change
+
+        def run(images: Tensor) -> Tensor:
+            threads = torch.get_num_threads()
+            if threads not in sessions:
+                options = onnxruntime.SessionOptions()
+                options.intra_op_num_threads = threads
+                options.log_severity_level = 3
+                sessions[threads] = onnxruntime.InferenceSession(
+                    model, options, providers=["CPUExecutionProvider"]
+                )
+            return torch.from_numpy(sessions[threads].run(None, {"images": images.numpy()})[0])
+
+        return run
+
+    def annotate(self, path: Path, manual: str) -> None:
+        import onnx
+
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, {_KEY: manual})
+        onnx.save(model, path)
+
+    @classmethod
+    def manual(cls, path: Path) -> str | None:
+        if path.suffix != ".onnx" or importlib.util.find_spec("onnx") is None:
+            return None
+        import onnx
+        from google.protobuf.message import DecodeError
+
+        try:
+            kept = onnx.load(path).metadata_props
+        except DecodeError:
+            return None
+        return next((entry.value for entry in kept if entry.key == _KEY), None)
+
+
+@frozen
+class Onnx(_OnnxFile):
+    """ONNX by torch's own exporter, for batches of any size. It has no options."""
+
+    suffix: ClassVar[str] = ".onnx"
 
     def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
         _write(module, images, path)
 
-    def load(self, path: Path) -> Runtime:
-        return _load(path)
-
-    def annotate(self, path: Path, manual: str) -> None:
-        _annotate(path, manual)
-
 
 @frozen
-class Int8(Exporter):
+class Int8(_OnnxFile):
     """ONNX with weights and activations of eight bits. It has no options."""
 
     suffix: ClassVar[str] = ".int8.onnx"
     is_exact: ClassVar[bool] = False
-    runner: ClassVar[str] = _RUNNER
-
-    def require(self) -> None:
-        _require()
 
     def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
         from onnxruntime import quantization
@@ -93,12 +136,6 @@ class Int8(Exporter):
                 weight_type=quantization.QuantType.QInt8,
             )
 
-    def load(self, path: Path) -> Runtime:
-        return _load(path)
-
-    def annotate(self, path: Path, manual: str) -> None:
-        _annotate(path, manual)
-
 
 def _write(module: nn.Module, images: Tensor, path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
@@ -114,34 +151,6 @@ def _write(module: nn.Module, images: Tensor, path: Path) -> None:
         )
         assert program is not None
         program.save(path, external_data=False)
-
-
-def _load(path: Path) -> Runtime:
-    import onnxruntime
-
-    model = path.read_bytes()
-    sessions: dict[int, Any] = {}  # by number of threads, which a session cannot change
-
-    def run(images: Tensor) -> Tensor:
-        threads = torch.get_num_threads()
-        if threads not in sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            options.log_severity_level = 3
-            sessions[threads] = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
-        return torch.from_numpy(sessions[threads].run(None, {"images": images.numpy()})[0])
-
-    return run
-
-
-def _annotate(path: Path, manual: str) -> None:
-    import onnx
-
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, {"learnforge": manual})
-    onnx.save(model, path)
 
 
 def _reader(images: Tensor) -> Any:
@@ -171,16 +180,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
-
-
-def _require() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        words = f"ONNX needs {error.name}: pip install learnforge[onnx]"
-        raise StageError(words) from error
 
 
 @hookimpl

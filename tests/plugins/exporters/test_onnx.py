@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 import learnforge as lf
-from learnforge import Artifact, StageError, Task
+from learnforge import Artifact, ArtifactError, Plugins, StageError, Task
+from learnforge.prediction import open_predictor
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,29 @@ def test_int8_is_smaller_and_loses_little(exported: Any) -> None:
     assert small["bytes"] < whole["bytes"] / 2
     assert not small["is_exact"]
     assert small["relative_difference"] > 1e-4  # it is quantised
+
+
+@pytest.mark.parametrize("name", ["onnx", "int8"])
+def test_a_file_alone_names_images(exported: Any, name: str, digits: Task, tmp_path: Path) -> None:
+    """Taken away from its `model.json` and under another name, the file says itself how it is run; a broken
+    one and one that is not learnforge's say nothing.
+    """
+    metrics, folder = exported[name]
+    alone = tmp_path / "phone.onnx"
+    alone.write_bytes((folder / metrics["file"]).read_bytes())
+    images: Any = digits.test.images[:20]  # type: ignore[attr-defined]
+    predictor = open_predictor(alone, Plugins())
+    assert predictor.classes == ["0", "1", "2"]
+    assert predictor.input_shape == (1, 8, 8)
+    assert torch.equal(
+        predictor.score(images), open_predictor(folder / metrics["file"], Plugins()).score(images)
+    )
+    model = onnx.load(alone)
+    del model.metadata_props[:]
+    for foreign in (model.SerializeToString(), b"no model"):
+        alone.write_bytes(foreign)
+        with pytest.raises(ArtifactError, match=r"must lie beside the `model.json`"):
+            open_predictor(alone, Plugins())
 
 
 @pytest.mark.parametrize("name", ["onnx", "int8"])
