@@ -142,7 +142,8 @@ def fit_temperature(logits: Tensor, labels: Tensor, most: int = 10_000) -> float
         expected = (scaled.softmax(1) * scores).sum(1)
         return float((scores.gather(1, labels[:, None]).squeeze(1) - expected).mean())
 
-    if not scores.isfinite().all() or slope(low) > 0 or slope(high) < 0:
+    is_all_right = bool((scores.argmax(1) == labels).all())  # then the less, the better, to rounding
+    if is_all_right or not scores.isfinite().all() or slope(low) > 0 or slope(high) < 0:
         return None
     for _ in range(25):  # to 1e-7; the loss is convex in 1 / T
         middle = (low + high) / 2

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from learnforge.errors import TaskError
@@ -46,14 +46,14 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def decode_image(file: Path, size: int, channels: int) -> Tensor:
-    """Read an image file into uint8 [channel, size, size], turned upright where its EXIF says how.
+    """Read an image file into uint8 [channel, size, size].
 
     Raises:
         TaskError: The file cannot be decoded; its name is in the text.
     """
     try:
         with Image.open(file) as opened:
-            image = _eight_bits(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
+            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{file} cannot be read as an image: {error}") from error
     scale = size / min(image.size)
@@ -166,7 +166,11 @@ def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], Me
         raise TaskError(
             f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"
         )
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
     faults = [f"{path} is in no class's folder" for path in files if path.parent == root]
     faults += [
         f"{path} has no ending of an image that is read: {', '.join(sorted(ENDINGS))}"

@@ -16,7 +16,8 @@ class PeakMemory:
     """Measures from where it is made on: on a CPU all that the process holds, without worker processes; on a
     GPU what its tensors take. One at a time.
 
-    Other systems than Linux know one peak for the whole life of a process, which then counts.
+    Where the system does not forget an earlier peak, as other ones than Linux, that of the process's whole
+    life counts.
 
     Args:
         device: Where the work is done.
@@ -25,6 +26,7 @@ class PeakMemory:
     def __init__(self, device: torch.device):
         self._device = device
         if device.type == "cuda":
+            torch.cuda.init()  # nothing may have been computed there yet
             torch.cuda.reset_peak_memory_stats(device)
             return
         with suppress(OSError):

@@ -73,8 +73,8 @@ def open_predictor(
     found = _open(path, plugins, device or torch.device("cpu"))
     if calibrated and found.temperature is None:
         raise ArtifactError(
-            f"{path}: no temperature is known of the network; stages that train on a task measure one on its "
-            "validation images"
+            f"{path}: no temperature is known of the network. Stages that train on a task measure one on its "
+            "validation images, unless all of these are named right; leave `--calibrated` out"
         )
     return found if calibrated else evolve(found, temperature=None)
 

@@ -61,6 +61,7 @@ class StageRecord:
         task: Facts about its task.
         parts: Its settings, tasks and models with all their options, and whose code they are.
         made_with: Versions, threads, device, workers and plugins of the attempt that finished it.
+        peak_mebibytes: Memory at its peak in that attempt, see `PeakMemory`; None if it is not known.
     """
 
     name: str
@@ -72,6 +73,7 @@ class StageRecord:
     task: Mapping[str, Any] = field(factory=dict)
     parts: Mapping[str, Any] = field(factory=dict)
     made_with: Mapping[str, Any] = field(factory=dict)
+    peak_mebibytes: float | None = None
 
 
 @define(eq=False)
@@ -220,7 +222,7 @@ class _Runner:
     def _keep_or_clear(self, prints: Mapping[str, str]) -> None:
         """Take over finished stages, leave unfinished ones to be continued, and clear those that changed."""
         stale = []
-        before = self._read_conditions()
+        before = self._read_records()
         for stage in self.recipe.stages:
             method = spell(stage.method) if stage.method is not None else None
             record = StageRecord(stage.name, stage.kind, method, prints[stage.name])
@@ -233,7 +235,9 @@ class _Runner:
             if found is not None and found.provenance.fingerprint == prints[stage.name]:
                 self.current.artifacts[stage.name] = found
                 record.state, record.seconds = "kept", float(found.metrics.get("seconds", 0.0))
-                record.made_with = before.get(stage.name, {})
+                earlier = before.get(stage.name, {})
+                record.made_with = earlier.get("made_with", {})
+                record.peak_mebibytes = earlier.get("peak_mebibytes")
             elif found is not None:
                 stale.append(stage.name)
         if stale and not self.options.may_overwrite(stale):
@@ -257,11 +261,11 @@ class _Runner:
             "loaded": self.plugins.record()["loaded"],
         }
 
-    def _read_conditions(self) -> dict[str, dict[str, Any]]:
-        """Return under which conditions an earlier attempt finished each stage, {name: conditions}."""
+    def _read_records(self) -> dict[str, dict[str, Any]]:
+        """Return the records of an earlier attempt, {name of a stage: record}."""
         try:
             data = json.loads((self.folder / "run.json").read_text(encoding="utf-8")) if self.folder else {}
-            return {stage["name"]: stage["made_with"] for stage in data.get("stages", ())}
+            return {stage["name"]: stage for stage in data.get("stages", ())}
         except (OSError, ValueError, KeyError):
             return {}
 
@@ -307,9 +311,8 @@ class _Runner:
             raise
         record.seconds = time.perf_counter() - start
         artifact = with_lineage(artifact, task, inputs)
-        took = {"seconds": record.seconds, "peak_mebibytes": memory.mebibytes()}
-        artifact = self._stamp(artifact, stage, prints[stage.name], inputs)
-        artifact = evolve(artifact, metrics={**artifact.metrics, **took})
+        record.peak_mebibytes = memory.mebibytes()
+        artifact = self._stamp(artifact, stage, prints[stage.name], inputs, record.seconds)
         if context.folder is not None:
             artifact.save(context.folder)
             context.clear_checkpoints()
@@ -336,7 +339,7 @@ class _Runner:
         )
 
     def _stamp(
-        self, artifact: Artifact, stage: Stage, print_: str, inputs: Mapping[str, Artifact]
+        self, artifact: Artifact, stage: Stage, print_: str, inputs: Mapping[str, Artifact], seconds: float
     ) -> Artifact:
         provenance = evolve(
             artifact.provenance,
@@ -348,7 +351,7 @@ class _Runner:
             fingerprint=print_,
             parents=tuple(parent.provenance.fingerprint for parent in inputs.values()),
         )
-        return evolve(artifact, provenance=provenance)
+        return evolve(artifact, provenance=provenance, metrics={**artifact.metrics, "seconds": seconds})
 
 
 def report_sections(run: Run) -> list[Section]:

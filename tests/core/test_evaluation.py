@@ -57,7 +57,8 @@ def test_the_temperature_undoes_sharpness(sharpness: float) -> None:
 def test_there_is_not_always_a_temperature() -> None:
     """Scores that are always right, always wrong, or not finite have no best one."""
     logits = torch.eye(3)
-    assert fit_temperature(logits, torch.arange(3)) is None
+    for margin in (0.1, 1, 4, 9, 100):
+        assert fit_temperature(margin * logits, torch.arange(3)) is None
     assert fit_temperature(logits, torch.tensor([1, 2, 0])) is None
     assert fit_temperature(logits * float("nan"), torch.arange(3)) is None
 

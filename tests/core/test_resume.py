@@ -15,7 +15,7 @@ from tests.core.recipes import ROAD
 
 KILLS = 4
 LATENCIES = {"latency_ms", "network_latency_ms", "latency_64_ms", "network_latency_64_ms"}
-MEASURED = {"seconds", "peak_mebibytes", "time"} | LATENCIES
+MEASURED = {"seconds", "time"} | LATENCIES
 ALWAYS_CHECKPOINT = """
 import learnforge.context
 learnforge.context.CHECKPOINT_SECONDS = 0.0

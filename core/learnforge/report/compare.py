@@ -28,7 +28,8 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
         if own.name == stage
         for row in (stage_row(own),)
     ]
-    headings = max((stage_columns(run) for run in runs), key=lambda own: own[2])
+    all_headings = [stage_columns(run) for run in runs]
+    headings = next((own for own in all_headings if own != all_headings[0]), all_headings[0])
     columns = (headings[0], "run", *headings[1:])
     words = f"{headings[2].capitalize()} is on test data; seconds are of the whole stage."
     shared = {stage for stage in stages if all(stage in {s.name for s in run.stages} for run in runs)}
@@ -68,9 +69,11 @@ def _flat(path: str, value: Any) -> dict[str, str]:
 
 
 def _pictures(stages: Sequence[str], names: Sequence[str], runs: Sequence[RunSummary]) -> list[Any]:
-    """Draw the accuracy of each stage in each run."""
+    """Draw the accuracy of each stage in each run, if any has one."""
     scores: dict[str, list[float | None]] = {}
     for name, run in zip(names, runs, strict=True):
         known = {stage.name: main_score(stage.metrics) for stage in run.stages if stage.is_finished}
         scores[name] = [known.get(stage) for stage in stages]
+    if not any(score is not None for own in scores.values() for score in own):
+        return []
     return [figures.bars("Accuracy on test data", stages, scores)]

@@ -13,6 +13,8 @@ from learnforge.encoding import encode, flatten
 
 MOST_FEW = 8
 """Trials below which nothing is said about the importance of choices."""
+THEMED = "themed"
+"""What the layout of a figure says that takes the page's colours, light or dark."""
 _COSTS = ("parameters", "macs", "latency_ms")
 _SHARE = ".2~%"
 """Format of shares: as many digits as part one from the next."""
@@ -302,6 +304,7 @@ def _figure(title: str, x: str, y: str) -> Any:
     figure = go.Figure()
     figure.update_layout(
         title=title,
+        meta=THEMED,
         height=360,
         margin={"l": 60, "r": 60, "t": 50, "b": 50},
         paper_bgcolor="rgba(0,0,0,0)",

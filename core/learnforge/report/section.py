@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,8 +26,15 @@ class Picture:
         words: What stands below it, and is read out in its place.
     """
 
-    png: str
-    words: str
+    png: str = field()
+    words: str = field(converter=str)
+
+    @png.validator
+    def _check_png(self, attribute: Any, value: str) -> None:
+        try:
+            base64.b64decode(value.encode("ascii"), validate=True)
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"'png' must be base64 as text, got {value!r:.40}") from error
 
 
 @frozen
@@ -40,6 +48,7 @@ class Section:
         rows: The table's rows, as text.
         figures: Plotly figures; the Markdown report leaves them out.
         pictures: Images, after the figures; the Markdown report leaves them out.
+        caption: What the pictures are, or "".
     """
 
     title: str = field(converter=str)
@@ -48,3 +57,4 @@ class Section:
     rows: Sequence[Sequence[str]] = field(default=(), converter=_as_rows)
     figures: Sequence[Any] = field(default=())
     pictures: Sequence[Picture] = field(default=())
+    caption: str = field(default="", converter=str)

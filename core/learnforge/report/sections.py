@@ -231,12 +231,12 @@ def _costs(finished: Sequence[StageSummary]) -> list[Section]:
     for stage in finished:
         searches = [stage.metrics, *(stage.metrics.get(name) or {} for name in ("tuned", "searched"))]
         counts = [sum(search.get(name, 0) for search in searches) for name in ("trials", "repeats")]
-        peak = stage.metrics.get("peak_mebibytes")
+        peak = stage.peak_mebibytes
         memory = "" if peak is None else f"{peak:,.0f} MiB"
         rows.append((stage.name, f"{stage.seconds:,.1f}", memory, *(str(n) if n else "" for n in counts)))
     words = (
-        "Seconds are those of the attempt that finished the stage. Peak memory is of the whole process, on a "
-        "GPU of its tensors. A design that is proposed again is not trained again."
+        "Seconds are those of the attempt that finished the stage. Peak memory is of the process without its "
+        "workers, on a GPU of its tensors. A design that is proposed again is not trained again."
     )
     columns = ("stage", "seconds", "peak memory", "trials", "repeats saved")
     return [Section("What it took", words, columns, rows)] if rows else []
@@ -309,8 +309,6 @@ def _compared_section(stage: StageSummary) -> Section:
         words = _teaching_words(m)
     parts = (words, *_transfer_words(m), _worst_words(m, stage), _calibration_words(m))
     words = " ".join(part for part in parts if part)
-    if m.get("most_wrong"):
-        words += "\n\nThe pictures at the end are the most confident mistakes on test images."
     pictures = [figures.curves(m["history"])]
     if "confusion" in m:
         pictures.append(figures.confusion(m["confusion"], stage.task["classes"]))
@@ -323,6 +321,7 @@ def _compared_section(stage: StageSummary) -> Section:
         rows,
         pictures,
         [*_most_wrong(m, stage.task["classes"])],
+        "The most confident mistakes on test images:",
     )
 
 

@@ -29,6 +29,7 @@ class StageSummary:
             finished, or is none.
         told: What it was told beside its method: settings, options of its tasks and models; and its
             fingerprint.
+        peak_mebibytes: Memory at its peak; None if it is not known.
     """
 
     name: str
@@ -40,6 +41,7 @@ class StageSummary:
     metrics: Mapping[str, Any]
     progress: Mapping[str, Any] = field(factory=dict)
     told: Mapping[str, Any] = field(factory=dict)
+    peak_mebibytes: float | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -111,6 +113,7 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
         metrics,
         progress,
         {**told, "fingerprint": data.get("fingerprint", "")},
+        data.get("peak_mebibytes"),
     )
 
 

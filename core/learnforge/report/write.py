@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from learnforge.files import write_text
+from learnforge.report.figures import THEMED
 from learnforge.report.section import Picture, Section
 from learnforge.report.sections import make_sections
 from learnforge.report.summary import RunSummary, read_summary
@@ -30,11 +32,12 @@ figure { margin: 1rem 0; }
 figcaption { font-size: .85rem; text-align: center; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); gap: 1rem; }
 .pictures figure { margin: 0; } .pictures img { width: 100%; }
-figure :is([class$=tick], .infolayer) text,
-figure :is(.axis-title, .axis-extent-text) { fill: var(--ink) !important; text-shadow: none !important; }
+.themed :is([class$=tick], .infolayer) text,
+.themed :is(.axis-title, .axis-extent-text) { fill: var(--ink) !important; text-shadow: none !important; }
 @media print {
   h2 { break-after: avoid; } figure, tr { break-inside: avoid; }
   .table, figure { overflow: visible; } .plot { zoom: .7; }
+  table { font-size: .75em; } th, td { overflow-wrap: anywhere; }
 }
 """
 
@@ -101,17 +104,20 @@ def _section_html(section: Section) -> str:
     parts += [f"<p>{escape(paragraph)}</p>" for paragraph in section.words.split("\n\n") if paragraph]
     if section.rows:
         parts.append(table_html(section.title, section.columns, section.rows))
-    parts += map(_figure_html, section.figures)
+    parts += [_figure_html(figure, section.title) for figure in section.figures]
     if section.pictures:
+        parts += [f"<p>{escape(section.caption)}</p>"] if section.caption else []
         parts.append(f'<div class="pictures">{"".join(map(_picture_html, section.pictures))}</div>')
     return "\n".join([*parts, "</section>"])
 
 
-def _figure_html(figure: Any) -> str:
+def _figure_html(figure: Any, title: str) -> str:
     config = {"responsive": True, "displaylogo": False}
     plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
-    label = escape(figure.layout.title.text or "Figure")
-    return f'<figure class="plot" tabindex="0" aria-label="{label}">{plot}</figure>'
+    name = re.sub("<[^>]*>", "", figure.layout.title.text or "")
+    label = escape(f"{title}: {name}" if name else title)
+    own = " themed" if figure.layout.meta == THEMED else ""
+    return f'<figure class="plot{own}" tabindex="0" aria-label="{label}">{plot}</figure>'
 
 
 def _picture_html(picture: Picture) -> str:

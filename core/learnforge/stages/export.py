@@ -324,7 +324,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 MANUAL = json.loads(Path(__file__).with_name("model.json").read_text("utf-8"))
 FILE = str(Path(__file__).with_name(MANUAL["file"]))
@@ -336,7 +336,7 @@ $runner
 if len(sys.argv) != 2:
     sys.exit("usage: python run_model.py IMAGE")
 channels, height, width = MANUAL["input"]["shape"]
-image = ImageOps.exif_transpose(Image.open(sys.argv[1]))
+image = Image.open(sys.argv[1])
 if image.mode.startswith("I") or image.mode == "F":
     values = np.asarray(image).astype(np.float64)
     is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)

@@ -13,6 +13,9 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from attrs import frozen
 from torch import Tensor
 
@@ -22,6 +25,8 @@ from learnforge import HeadLearner, MetaLearner, Parameters, hookimpl
 @frozen
 class ProtoNet(HeadLearner):
     """Prototypical networks, with squared Euclidean distances."""
+
+    exact_gradient: ClassVar[Mapping[str, Any]] = {}
 
     def head(self, features: Tensor, members: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         prototypes = members.T @ features / members.sum(0)[:, None]  # [way, feature]

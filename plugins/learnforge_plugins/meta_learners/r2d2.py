@@ -16,6 +16,9 @@ Differs:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from attrs import field, frozen
 from attrs.validators import gt
@@ -37,6 +40,8 @@ class R2D2(HeadLearner):
 
     ridge: float = field(default=1.0, validator=gt(0.0))
     scale: float = field(default=10.0, validator=gt(0.0))
+
+    exact_gradient: ClassVar[Mapping[str, Any]] = {}
 
     def extra_parameters(self, parameters: Parameters) -> dict[str, Tensor]:
         like = next(iter(parameters.values()))

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 import torch
 from attrs import evolve
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from learnforge import Section
 from learnforge.images import as_png
 from learnforge.report.device import read_profile
 from learnforge.report.sections import make_sections
@@ -60,6 +62,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stage("transfer", compared), task={"classes": ["a", "b", "c", "a class of a very long name"]}
     )
     by_shots = {"by_shots": [[1, 0.8, 0.01], [5, 0.9, 0.01]]}
+    plain = Section("a plugin's", figures=[go.Figure(layout={"title": "plain"})])
     run = summary(
         stage("search", SEARCH | make_search(16)), transfer, evolve(stage("meta", META | by_shots), name="m")
     )
@@ -69,7 +72,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ' "networks": {"runs/x/meta": {"latency_ms": {"1": 0.25, "64": 3}}}}'
     )
     file = folder / "report.html"
-    file.write_text(to_html(run, [*make_sections(run), read_profile(profile)]), encoding="utf-8")
+    file.write_text(to_html(run, [*make_sections(run), read_profile(profile), plain]), encoding="utf-8")
     return file
 
 
@@ -96,15 +99,19 @@ def test_the_report_is_readable_everywhere(browser: Browser, report: Path, schem
     page, faults = open_page(browser, report, color_scheme=scheme, viewport=size)
     assert faults == []
     undrawn = "[...document.querySelectorAll('.plot')].filter(f => !f.querySelector('.main-svg')).length"
-    assert page.locator(".plot").count() == 11
+    assert page.locator(".plot").count() == 12
     assert page.evaluate(undrawn) == 0
     assert page.evaluate("[...document.images].map(i => i.naturalWidth)") == [8] * 12
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = Axe().run(page).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
-    labels = "[...document.querySelectorAll('.plot .xtick text, .plot .gtitle')]"
+    parts = (".xtick text", ".gtitle", ".legendtext", ".axis-title", ".axis-extent-text")
+    shown = ", ".join(f".themed {part}" for part in parts)
+    labels = f"[...document.querySelectorAll('{shown}')]"
     colours = page.evaluate(f"[...new Set({labels}.map(t => getComputedStyle(t).fill))]")
     assert colours == [page.evaluate("getComputedStyle(document.body).color")]
+    title = "document.querySelector('.plot:not(.themed) .gtitle')"
+    assert page.evaluate(f"getComputedStyle({title}).fill") == "rgb(42, 63, 95)"  # Plotly's own, on white
     page.context.close()
 
 
@@ -118,6 +125,12 @@ def test_figures_fit_the_printed_page(browser: Browser, report: Path) -> None:
     )
     assert max(widths) <= 718
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    titles = "[...document.querySelectorAll('.themed .gtitle')]"
+    assert page.evaluate(f"[...new Set({titles}.map(t => getComputedStyle(t).fill))]") == ["rgb(0, 0, 0)"]
+    page.set_viewport_size({"width": 718, "height": 800})
+    edges = "[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right)"
+    assert max(page.evaluate(edges)) <= 718
     page.context.close()
 
 
@@ -126,6 +139,7 @@ def test_the_keyboard_reaches_what_scrolls(browser: Browser, report: Path) -> No
     size: Any = {"width": 300, "height": 800}
     page, _ = open_page(browser, report, viewport=size)
     frame = page.get_by_label("Designs, choice by choice")
+    assert frame.get_attribute("tabindex") == "0"  # Chromium would take the focus without it, others not
     frame.focus()
     before = frame.evaluate("f => f.scrollLeft")
     page.keyboard.press("ArrowRight")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -239,17 +240,25 @@ def test_the_command_shows_a_profile(tmp_path: Path) -> None:
 
 def test_pictures_and_paragraphs_are_on_the_page() -> None:
     """Each paragraph is one, and an image stands with its words, which are escaped."""
-    section = lf.Section("t", "one\n\ntwo", pictures=[lf.Picture("aGk=", "a < b")])
+    section = lf.Section("t", "one\n\ntwo", pictures=[lf.Picture("aGk=", "a < b")], caption="c")
     page = to_html(summary(), [section])
     assert "<p>one</p>\n<p>two</p>" in page
     assert '<img src="data:image/png;base64,aGk=" alt=""><figcaption>a &lt; b</figcaption>' in page
+    assert "<p>c</p>" in page
     assert to_markdown(summary(), [section]).endswith("## t\n\none\n\ntwo\n")
+
+
+@pytest.mark.parametrize("png", ['" onerror="alert()', b"aGk=", "a"])
+def test_a_picture_must_be_base64(png: Any) -> None:
+    """What would break out of the page is refused where it is made."""
+    with pytest.raises(ValueError, match="'png' must be base64 as text"):
+        lf.Picture(png, "words")
 
 
 def test_what_a_run_took_is_a_section() -> None:
     """Seconds, peak memory and designs of the search and of a search over options, where there were any."""
     tuned = {"options": {}, "searcher": "rl", **make_search(), "front": [], "trials": 4, "repeats": 1}
-    taken = stage("search", SEARCH | {"peak_mebibytes": 1234.5, "tuned": tuned})
+    taken = evolve(stage("search", SEARCH | {"tuned": tuned}), peak_mebibytes=1234.5)
     sections = {s.title: s for s in make_sections(summary(taken, stage("meta", META)))}
     rows = sections["What it took"].rows
     assert rows == (("search", "1.2", "1,234 MiB", "7", "3"), ("meta", "1.2", "", "", ""))

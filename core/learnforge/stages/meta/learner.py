@@ -117,10 +117,9 @@ class HeadLearner(MetaLearner):
     """A meta-learner whose adaptation computes a linear head from the features of the support set.
 
     There are no inner steps: `adapt` gives the network as it is and the network with the head, and the
-    meta-gradient goes through `head` to the features.
+    meta-gradient goes through `head` to the features and to extra parameters. Nothing is carried along.
     """
 
-    exact_gradient: ClassVar[Mapping[str, Any] | None] = {}
     computes_head: ClassVar[bool] = True
     forms: ClassVar[frozenset[str]] = frozenset({"classification"})
 
