@@ -79,6 +79,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_page(browser: Browser, file: Path, **context: Any) -> tuple[Page, list[str]]:
     """Open a page without a network, wait until its figures are drawn, and return what went wrong too."""
     page = browser.new_context(offline=True, **context).new_page()
+    page.set_default_timeout(120_000)  # ms; a busy machine draws slowly
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("requestfailed", lambda request: faults.append(request.url))
