@@ -16,6 +16,7 @@ from PIL import Image
 
 import learnforge as lf
 from learnforge import PluginChoice, files
+from learnforge.report import read_summary
 from learnforge.runlog import lock, read_events
 from learnforge.runner import Run
 from tests.core.recipes import DISTILL
@@ -43,6 +44,18 @@ def test_a_finished_run_is_kept(tmp_path: Path) -> None:
     assert states(again) == {"first": "kept", "second": "kept"}
     for name, tensor in (first.artifacts["second"].weights or {}).items():
         assert torch.equal(tensor, (again.artifacts["second"].weights or {})[name])
+
+
+def test_the_peak_of_memory_is_kept_with_a_stage(tmp_path: Path) -> None:
+    """`run.json` has it, and a run that keeps the stage keeps it too."""
+    first = lf.run(DISTILL, tmp_path / "run").stages
+    assert all(record.peak_mebibytes is not None and record.peak_mebibytes > 10 for record in first)
+    again = lf.run(DISTILL, tmp_path / "run").stages
+    assert [record.state for record in again] == ["kept"] * len(first)
+    assert [record.peak_mebibytes for record in again] == [record.peak_mebibytes for record in first]
+    assert [s.peak_mebibytes for s in read_summary(tmp_path / "run").stages] == [
+        record.peak_mebibytes for record in first
+    ]
 
 
 def test_nothing_is_kept_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

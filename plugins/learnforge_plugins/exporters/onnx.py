@@ -106,7 +106,7 @@ class Onnx(_OnnxFile):
 
 @frozen
 class Int8(_OnnxFile):
-    """ONNX with weights and activations of eight bits. It has no options."""
+    """ONNX with activations of eight bits and weights of seven. It has no options."""
 
     suffix: ClassVar[str] = ".int8.onnx"
     is_exact: ClassVar[bool] = False

@@ -59,6 +59,15 @@ def test_int8_is_smaller_and_loses_little(exported: Any) -> None:
     assert small["relative_difference"] > 1e-4  # it is quantised
 
 
+def test_int8_weights_cannot_saturate(exported: Any) -> None:
+    """Two products of an 8-bit activation and a weight of at most 64 fit 16 bits."""
+    metrics, folder = exported["int8"]
+    tensors = onnx.load(folder / metrics["file"]).graph.initializer
+    weights = [t for t in tensors if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
+    assert weights
+    assert max(abs(onnx.numpy_helper.to_array(t).astype(int)).max() for t in weights) <= 64
+
+
 @pytest.mark.parametrize("name", ["onnx", "int8"])
 def test_a_file_alone_names_images(exported: Any, name: str, digits: Task, tmp_path: Path) -> None:
     """Taken away from its `model.json` and under another name, the file says itself how it is run; a broken
