@@ -115,7 +115,9 @@ class Run:
         from learnforge.report.write import table_html
 
         summary = read_summary(self.folder)
-        table = table_html("Stages", stage_columns(summary), [stage_row(stage) for stage in summary.stages])
+        table = table_html(
+            "Stages", stage_columns(summary.stages), [stage_row(stage) for stage in summary.stages]
+        )
         return f"<p>{escape(self.name)}: {escape(self.state)}, {escape(str(self.folder))}</p>{table}"
 
     def write(self) -> None:

@@ -18,7 +18,7 @@ NUMBERS = ("parameters", "macs", "latency", "seconds", "evaluations", "duplicate
 def show_run(run: RunSummary) -> None:
     """Print the table of stages and where the report is."""
     title = f"{run.name}: {run.state}"
-    show_rows(title, stage_columns(run), [stage_row(stage) for stage in run.stages], wrapped="against")
+    show_rows(title, stage_columns(run.stages), [stage_row(stage) for stage in run.stages], wrapped="against")
     Console().print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
 
 

@@ -28,8 +28,7 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
         if own.name == stage
         for row in (stage_row(own),)
     ]
-    all_headings = [stage_columns(run) for run in runs]
-    headings = next((own for own in all_headings if own != all_headings[0]), all_headings[0])
+    headings = stage_columns(stage for run in runs for stage in run.stages)
     columns = (headings[0], "run", *headings[1:])
     words = f"{headings[2].capitalize()} is on test data; seconds are of the whole stage."
     shared = {stage for stage in stages if all(stage in {s.name for s in run.stages} for run in runs)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from learnforge.report import figures
@@ -16,7 +16,7 @@ MOST_WORST = 3
 def make_sections(run: RunSummary) -> list[Section]:
     """Return the core's sections of a run's report."""
     finished = [stage for stage in run.stages if stage.is_finished]
-    columns = stage_columns(run)
+    columns = stage_columns(run.stages)
     own = [
         section
         for stage in finished
@@ -35,11 +35,11 @@ def make_sections(run: RunSummary) -> list[Section]:
     return [verdict, table, *own, *_open_sections(run), *_costs(finished), _provenance(run)]
 
 
-def stage_columns(run: RunSummary) -> tuple[str, ...]:
+def stage_columns(stages: Iterable[StageSummary]) -> tuple[str, ...]:
     """Return the headings of the table of stages: what they are judged by is an accuracy, unless one is
     judged by a loss or a return.
     """
-    measures = {stage.metrics.get("measure", "accuracy") for stage in run.stages}
+    measures = {stage.metrics.get("measure", "accuracy") for stage in stages}
     score = "accuracy" if measures <= {"accuracy"} else "score"
     return ("stage", "method", score, "against", "parameters", "macs", "latency", "seconds")
 

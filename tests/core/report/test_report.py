@@ -15,6 +15,7 @@ import learnforge as lf
 from learnforge import PluginChoice
 from learnforge.cli.group import cli
 from learnforge.report import RunSummary, figures, read_summary
+from learnforge.report.compare import compare_runs
 from learnforge.report.device import read_profile
 from learnforge.report.figures import adaptation, confusion, curves, pareto, search_history
 from learnforge.report.sections import make_sections, stage_columns, stage_row
@@ -54,7 +55,9 @@ def test_a_score_that_is_no_accuracy_is_not_called_one() -> None:
     """The table's heading is "score" where a stage is judged by a loss or a return."""
     for measure, heading in (("accuracy", "accuracy"), ("loss", "score"), ("return", "score")):
         run = summary(stage("search", SEARCH), stage("meta", META | {"measure": measure}))
-        assert stage_columns(run)[2] == heading
+        assert stage_columns(run.stages)[2] == heading
+        for both in ([run, summary(stage("search", SEARCH))], [summary(stage("search", SEARCH)), run]):
+            assert compare_runs(both)[0].columns[3] == heading
 
 
 def test_a_transfers_baseline_has_its_name() -> None:
