@@ -5,8 +5,8 @@ Reference:
     Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, Matching networks for one shot learning, 2016,
     section 4.1. arXiv:1606.04080
 Differs:
-    A block does not pool once the features are 1 pixel high or wide; what is left is averaged, where the
-    paper flattens it.
+    A block does not pool once the features are 1 pixel high or wide; what is left is averaged unless
+    `flatten` says otherwise, where the paper flattens it.
 """
 
 from __future__ import annotations
@@ -30,33 +30,38 @@ class Conv4(Model):
         blocks: Blocks, from 1.
         downsample: What halves height and width: `pool`, 2 × 2 max-pooling, or `stride`, convolutions with
             stride 2 and no pooling, as MAML and Reptile have it on Omniglot; about a quarter of the work.
+        flatten: Whether the head sees every position of the last features, as in the paper and in Reptile, or
+            their average over height and width, as in MAML with strides.
     """
 
     width: int = field(default=64, validator=ge(1))
     blocks: int = field(default=4, validator=ge(1))
     downsample: Literal["pool", "stride"] = field(default="pool", validator=in_(("pool", "stride")))
+    flatten: bool = False
 
     def family(self) -> Sequence[Model]:
         return [evolve(self, width=width) for width in range(1, 8 * self.width)]
 
     def build(self, task: TaskInfo) -> nn.Module:
         inside, height, pixels = task.input_shape
-        side = min(height, pixels)
+        strides = self.downsample == "stride"
         layers: list[nn.Module] = []
-        stride = 2 if self.downsample == "stride" else 1
         for _ in range(self.blocks):
             layers += [
-                nn.Conv2d(inside, self.width, 3, stride, padding=1),
+                nn.Conv2d(inside, self.width, 3, 2 if strides else 1, padding=1),
                 nn.BatchNorm2d(self.width),
                 nn.ReLU(inplace=True),
             ]
-            if side >= 2 and stride == 1:
-                layers.append(nn.MaxPool2d(2))
-                side //= 2
             inside = self.width
-        return nn.Sequential(
-            *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.width, task.outputs)
-        )
+            if strides:
+                height, pixels = (height + 1) // 2, (pixels + 1) // 2
+            elif min(height, pixels) >= 2:
+                layers.append(nn.MaxPool2d(2))
+                height, pixels = height // 2, pixels // 2
+        if not self.flatten:
+            layers.append(nn.AdaptiveAvgPool2d(1))
+            height = pixels = 1
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inside * height * pixels, task.outputs))
 
 
 @hookimpl

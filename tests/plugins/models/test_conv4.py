@@ -73,3 +73,22 @@ def test_strides_halve_in_place_of_pooling(make: Any) -> None:
     assert network[:12](torch.empty(2, 1, 28, 28, device="meta")).shape == (2, 64, 2, 2)
     sizes = [sum(p.numel() for p in n.parameters()) for n in (network, make(_info((1, 28, 28))))]
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "downsample", "features"),
+    [
+        ((3, 84, 84), "pool", 5 * 5 * 64),  # miniImageNet in the papers
+        ((1, 28, 28), "stride", 2 * 2 * 64),  # Omniglot in Reptile's code
+        ((1, 28, 28), "pool", 64),
+        ((2, 3, 9), "stride", 1 * 1 * 64),
+        ((2, 9, 33), "pool", 1 * 4 * 64),
+    ],
+)
+def test_flattened_head_sees_every_position(
+    make: Any, shape: tuple[int, int, int], downsample: str, features: int
+) -> None:
+    """The head has a weight for every channel at every position that is left."""
+    network = make(_info(shape), downsample=downsample, flatten=True)
+    assert network[-1].in_features == features
+    assert network(torch.empty(2, *shape, device="meta")).shape == (2, 5)
