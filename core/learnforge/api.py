@@ -172,7 +172,7 @@ def adapt(
 
     Args:
         artifact: What `meta_train` or a meta stage made.
-        images: uint8 [image, channel, height, width], or float images already normalised.
+        images: uint8 [image, channel, height, width], or float in [0, 1].
         labels: int64 [image], in [0, ways).
         plugins: Where the meta-learner is looked up; what is installed by default.
         classes: Names of the classes; there may be more or fewer than in meta-training.

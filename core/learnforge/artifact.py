@@ -180,11 +180,12 @@ class Artifact:
         """Return class scores for images: float [image, class].
 
         Args:
-            images: uint8 [image, channel, height, width], or float images already normalised.
+            images: uint8 [image, channel, height, width], or float in [0, 1]; see `normalise`.
 
         Raises:
-            ArtifactError: Images are not of the task's shape.
+            ArtifactError: Images are not of the task's shape, or not of that kind.
         """
+        shown = self.normalise(images)
         if tuple(images.shape[1:]) != tuple(self.task.input_shape):
             raise ArtifactError(
                 f"images must be {['image', *self.task.input_shape]}, as in the task {self.task.name}, got "
@@ -192,7 +193,7 @@ class Artifact:
             )
         network = self.network(plugins).eval()
         with torch.inference_mode():
-            scores: Tensor = network(self.normalise(images))
+            scores: Tensor = network(shown)
             return scores
 
     def _repr_html_(self) -> str:
@@ -214,11 +215,26 @@ class Artifact:
         return html_table(rows)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 images [image, channel, height, width] into what the network takes; floats pass as they
-        are.
+        """Turn images into what the network takes: float, each channel with mean 0 and deviation 1 over the
+        training images. Floats of a task that is no classification, such as observations, pass as they are.
+
+        Args:
+            images: uint8 [image, channel, height, width], or float in [0, 1], as torchvision's transforms
+                make them. Images that are normalised already go to `network()` itself.
+
+        Raises:
+            ArtifactError: They are neither.
         """
+        if not isinstance(images, Tensor):
+            raise ArtifactError(
+                f"images must be a torch tensor, got {type(images).__module__}.{type(images).__qualname__}; "
+                "an array becomes one by torch.from_numpy(images)"
+            )
         if images.dtype != torch.uint8:
-            return images
+            if self.task.form != "classification":
+                return images
+            _check_unit_range(images)
+            images = images * 255
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.task.mean, self.task.std))
         return (images.float() / 255 - mean) / std
 
@@ -246,6 +262,19 @@ class Artifact:
                 "adapter_options": dict(self.adapter_options),
                 "provenance": asdict(self.provenance),
             },
+        )
+
+
+def _check_unit_range(images: Tensor) -> None:
+    if not images.is_floating_point():
+        raise ArtifactError(f"images must be uint8, or float in [0, 1], got {images.dtype}")
+    if not images.numel():
+        return
+    low, high = float(images.min()), float(images.max())
+    if not 0 <= low <= high <= 1:
+        raise ArtifactError(
+            f"float images must be in [0, 1], got values from {low:.4g} to {high:.4g}. Pass bytes as uint8, "
+            "or divide them by 255; images that are normalised already go to `artifact.network()`"
         )
 
 

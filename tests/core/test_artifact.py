@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from attrs import evolve
@@ -223,7 +224,7 @@ def test_own_module_round_trip(task, tmp_path):
     artifact.save(tmp_path)
     images = torch.rand(2, 1, 8, 8)
     back = load_artifact(tmp_path, Mine())
-    assert torch.equal(back.predict(images), module(images))
+    assert torch.equal(back.predict(images), module(artifact.normalise(images)))
     assert artifact.spec == NetworkSpec("module", {"use": "Mine"})
 
 
@@ -255,14 +256,34 @@ def test_own_module_must_be_brought_again(task, tmp_path, plugins):
 # Predictions
 
 
-def test_bytes_are_normalised_and_floats_are_not(task):
-    """Bytes b become (b / 255 - mean) / std, channel by channel; floats pass as they are."""
+def test_bytes_and_unit_floats_are_normalised(task):
+    """Bytes b become (b / 255 - mean) / std, channel by channel, as floats in [0, 1] do; those of a task of
+    numbers pass as they are.
+    """
     info = evolve(task.info, input_shape=(2, 1, 1), mean=(0.2, 0.5), std=(0.4, 0.25))
     artifact = Artifact(NetworkSpec("module", {}), info, module=nn.Flatten())
     images = torch.tensor([[[[51]], [[255]]], [[[153]], [[0]]]], dtype=torch.uint8)
     expected = torch.tensor([[0.0, 2.0], [1.0, -2.0]])
     assert torch.allclose(artifact.predict(images), expected, atol=1e-6)
-    assert torch.equal(artifact.predict(expected.view(2, 2, 1, 1)), expected)
+    assert torch.allclose(artifact.predict(images / 255), expected, atol=1e-6)
+    numbers = evolve(artifact, task=evolve(info, form="regression"))
+    assert torch.equal(numbers.predict(expected.view(2, 2, 1, 1)), expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.full((2, 1, 8, 8), 255.0), r"must be in \[0, 1\], got values from 255 to 255. Pass bytes as uint8"),
+        (torch.full((2, 1, 8, 8), -0.5), r"from -0.5 to -0.5.*normalised already go to `artifact.network\(\)`"),
+        (torch.full((2, 1, 8, 8), torch.nan), r"got values from nan to nan"),
+        (torch.ones((2, 1, 8, 8), dtype=torch.int64), r"uint8, or float in \[0, 1\], got torch.int64"),
+        (np.zeros((2, 1, 8, 8), dtype=np.uint8), r"got numpy.ndarray; an array becomes one by torch.from_numpy"),
+    ],
+)
+def test_images_of_another_kind_are_refused(task, images, words):
+    """Floats of bytes, normalised floats, other integers and arrays would be named wrongly, or not at all."""
+    with pytest.raises(ArtifactError, match=words):
+        from_module(Mine(), task.info).predict(images)
 
 
 def test_images_of_another_shape_are_refused(task):

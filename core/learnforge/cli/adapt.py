@@ -51,9 +51,9 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     classes, split, faults = read_classes(support, learner.task.input_shape)
     for fault in faults:
         click.echo(f"left out: {fault}", err=True)
-    images = learner.normalise(split.images)
-    adapted = adapt(learner, images, split.labels, plugins, classes)
-    left_out = judge_left_out(learner, images, split.labels, plugins, classes)
+    adapted = adapt(learner, split.images, split.labels, plugins, classes)
+    shown = learner.normalise(split.images)
+    left_out = judge_left_out(learner, shown, split.labels, plugins, classes)
     parent, name = learner.provenance, support.resolve().name
     origins = tuple(f"{name}:{label}" for label in classes)
     taught = trained_on(name, origins, split)
