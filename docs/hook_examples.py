@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -77,6 +78,14 @@ def learnforge_run_finished(run: Run) -> None:
 @hookimpl
 def learnforge_run_failed(run: Run, error: BaseException) -> None:
     NOTES.append(f"run_failed: {error}")
+
+
+NEEDED = "json"
+
+
+@hookimpl
+def learnforge_missing() -> Iterable[str]:
+    return [] if importlib.util.find_spec(NEEDED) else [f"pip install {NEEDED}"]
 
 
 @hookimpl

@@ -79,12 +79,20 @@ def test_every_example_of_a_hook_is_run(reference: ModuleType, tmp_path: Path) -
     with pytest.raises(lf.StageError):
         lf.run({**RECIPE, "stage": [DIVERGING]}, tmp_path / "bad", plugins=examples)
     module = sys.modules["learnforge_plugin_hook_examples"]
+    assert run.plugins.gather("learnforge_missing", str) == []
+    module.NEEDED = "a_package_that_nobody_has"
+    assert run.plugins.gather("learnforge_missing", str) == ["pip install a_package_that_nobody_has"]
     heard = {"learnforge_" + note.split(":")[0] for note in module.NOTES}
-    shown = {"learnforge_report_sections", "learnforge_add_hooks", "learnforge_commands"}
+    shown = {
+        "learnforge_missing",
+        "learnforge_report_sections",
+        "learnforge_add_hooks",
+        "learnforge_commands",
+    }
     assert hasattr(run.plugins.hook, "learnforge_device_is_hot")
     assert run.plugins.load("command", "hello") is module.hello
     collecting = {hookspecs.hook_of(kind) for kind in TEMPLATES if kind != "hooks"}
-    assert heard | shown | collecting == set(HOOKS)
+    assert heard | shown | {"learnforge_commands"} | collecting == set(HOOKS)
 
 
 def test_the_order_of_hooks_is_as_the_page_says(reference: ModuleType) -> None:

@@ -192,7 +192,16 @@ def learnforge_run_failed(run: Run, error: BaseException) -> None:
     """Hear that a run ends with an error or with Ctrl-C; its finished stages are kept."""
 
 
-# What is shown, and growing
+# What is needed, what is shown, and growing
+
+
+@hookspec
+def learnforge_missing() -> Iterable[str]:  # type: ignore[empty-body]
+    """Say what the plugin needs and does not find here, such as a package, and how to install it.
+
+    Called by `learnforge check`, `learnforge doctor`, and before a run, which does not begin if anything is
+    missing.
+    """
 
 
 @hookspec

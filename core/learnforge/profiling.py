@@ -69,13 +69,18 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--to", default="profile.json", help="file to write")
 parser.add_argument("--threads", type=int, default=1)
 asked = parser.parse_args()
+try:
+    open(asked.to, "a", encoding="utf-8").close()  # before an hour of timing, not after it
+except OSError as error:
+    parser.error(f"--to {asked.to} cannot be written: {error.strerror}")
+threads = f"{asked.threads} thread{'s' if asked.threads > 1 else ''}"
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = asked.threads
 options.log_severity_level = 3
 found = {
     "unit": "ms",
     "device": f"{platform.node()}, {platform.machine()}, {platform.system()} {platform.release()}",
-    "runtime": f"onnxruntime {onnxruntime.__version__}, {asked.threads} threads",
+    "runtime": f"onnxruntime {onnxruntime.__version__}, {threads}",
     "networks": {},
     "layers": {},
 }
@@ -87,7 +92,7 @@ for model in MODELS:
     shape, dtype = model["shape"], model["type"]
     times = {b: clock(session, name, np.zeros([b, *shape], dtype=dtype)) for b in model["batches"]}
     if model["kind"] == "call":  # what a call costs, which a network pays once and not for each layer
-        overhead = found["overhead_ms"] = times[1]
+        overhead = found["overhead"] = times[1]
     elif model["kind"] == "layer":
         found["layers"][model["name"]] = round(max(0.0, times[1] - overhead), 6)
     else:

@@ -205,7 +205,7 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks, source: str = "
     Raises:
         RecipeError: Anything is wrong; all of it is listed. Nothing has been trained.
     """
-    problems: list[Problem] = []
+    problems = [Problem("plugins", text) for text in plugins.gather("learnforge_missing", str)]
     stand_ins: dict[str, Artifact] = {}
     for position, stage in enumerate(recipe.stages):
         path = f"stage.{stage.name}"

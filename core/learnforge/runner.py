@@ -171,6 +171,7 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
     with ExitStack() as stack:
         log = None
         if options.folder is not None:
+            _check_folder(options.folder)
             stack.enter_context(lock(options.folder))
             log = stack.enter_context(EventLog(options.folder / "events.jsonl"))
         stack.enter_context(_deterministic(recipe.run.deterministic))
@@ -354,6 +355,20 @@ class _Runner:
             parents=tuple(parent.provenance.fingerprint for parent in inputs.values()),
         )
         return evolve(artifact, provenance=provenance, metrics={**artifact.metrics, "seconds": seconds})
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder in which somebody else's files lie, such as a network that `adapt` made."""
+    try:
+        held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise refusal(folder, error) from error
+    if held and not set(held) & {".lock", "events.jsonl", "run.json"}:
+        what = "a network" if "artifact.json" in held else f"{held[0]!r}"
+        raise RunError(
+            f"{folder} must be new, empty or the folder of an earlier run, but it holds {what} that no run "
+            "put there. Choose another run folder with `--run` (in Python `run=`)."
+        )
 
 
 def report_sections(run: Run) -> list[Section]:

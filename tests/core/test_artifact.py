@@ -273,11 +273,20 @@ def test_bytes_and_unit_floats_are_normalised(task):
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (torch.full((2, 1, 8, 8), 255.0), r"must be in \[0, 1\], got values from 255 to 255. Pass bytes as uint8"),
-        (torch.full((2, 1, 8, 8), -0.5), r"from -0.5 to -0.5.*normalised already go to `artifact.network\(\)`"),
+        (
+            torch.full((2, 1, 8, 8), 255.0),
+            r"in \[0, 1\], got values from 255 to 255. Pass bytes as uint8",
+        ),
+        (
+            torch.full((2, 1, 8, 8), -0.5),
+            r"from -0.5 to -0.5.*go to `artifact.network\(\)`",
+        ),
         (torch.full((2, 1, 8, 8), torch.nan), r"got values from nan to nan"),
         (torch.ones((2, 1, 8, 8), dtype=torch.int64), r"uint8, or float in \[0, 1\], got torch.int64"),
-        (np.zeros((2, 1, 8, 8), dtype=np.uint8), r"got numpy.ndarray; an array becomes one by torch.from_numpy"),
+        (
+            np.zeros((2, 1, 8, 8), dtype=np.uint8),
+            r"numpy.ndarray; an array becomes one by torch.from_numpy",
+        ),
     ],
 )
 def test_images_of_another_kind_are_refused(task, images, words):

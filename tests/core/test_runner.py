@@ -204,9 +204,20 @@ def test_folders_that_no_run_made_are_never_emptied(tmp_path: Path) -> None:
     thesis = tmp_path / "second" / "thesis.txt"
     thesis.parent.mkdir()
     thesis.write_text("years of work")
+    (tmp_path / ".lock").touch()  # of a run that was
     with pytest.raises(lf.RunError, match="holds files that no run made"):
         lf.run(DISTILL, tmp_path)
     assert thesis.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(("name", "what"), [("artifact.json", "a network"), ("notes.txt", "'notes.txt'")])
+def test_folders_of_somebody_else_are_no_runs(tmp_path: Path, name: str, what: str) -> None:
+    """A run neither mixes with a network that `adapt` made nor writes its recipe over somebody's files."""
+    (tmp_path / "five").mkdir()
+    (tmp_path / "five" / name).write_text("{}")
+    with pytest.raises(lf.RunError, match=f"must be new, empty or .* it holds {what} that no run put there"):
+        lf.run(DISTILL, tmp_path / "five")
+    assert [path.name for path in (tmp_path / "five").iterdir()] == [name]
 
 
 def test_a_kill_while_a_stage_is_prepared_is_no_obstacle(
@@ -215,6 +226,7 @@ def test_a_kill_while_a_stage_is_prepared_is_no_obstacle(
     """A note cut off in its writing, or a folder half cleared, is taken up by the next run."""
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / ".stage.json.7.tmp").write_text("{")
+    (tmp_path / ".lock").touch()
     lf.run(DISTILL, tmp_path)
     data = changed("stage", 1, "train", value={"epochs": 2})
     removed: list[Path] = []

@@ -50,6 +50,8 @@ def command(choice: PluginChoice) -> None:
     for standing in standings:
         if standing.status == "disabled":
             click.echo(f"  {standing.plugin}: disabled {standing.reason}")
+    for lack in plugins.gather("learnforge_missing", str):
+        click.echo(f"  {lack}")
     for standing in faults:
         click.secho(f"  {standing.plugin}: {standing.status}", fg="red")
         click.echo(f"    {standing.reason}")

@@ -60,6 +60,22 @@ def command(
     run = run_recipe(parsed, plugins, options)
     summary = write_report(folder, report_sections(run))
     show_run(summary)
+    deaf = [plugin["name"] for plugin in plugins.record()["loaded"] if set(plugin["hooks"]) & _PROGRESS]
+    if deaf and all(stage.state == "kept" for stage in run.stages):
+        click.echo(
+            f"all stages are kept from an earlier run, so {', '.join(deaf)} had nothing to hear of; choose a "
+            "new folder with --run to run them again",
+            err=True,
+        )
+
+
+_PROGRESS = {
+    "learnforge_stage_started",
+    "learnforge_trial_finished",
+    "learnforge_epoch_finished",
+    "learnforge_stage_finished",
+}
+"""Hooks that are silent where nothing is left to run."""
 
 
 def _ask(folder: Path, names: Sequence[str]) -> bool:

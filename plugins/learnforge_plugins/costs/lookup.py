@@ -1,12 +1,13 @@
 """A cost from a table of layers: what each layer takes on some device, added up.
 
-A network's cost is the sum over its layers of what a JSON file says of each, without running anything:
+A network's cost is the sum over its layers of what a JSON file says of each, without running anything, and of
+what the file says of a call, if it does:
 
-    {"unit": "ms", "layers": {"Conv2d 3x32x32 > 16x32x32 k3x3 s1x1 g1": 0.21, "ReLU 16x32x32 > 16x32x32":
-    0.02}}
+    {"unit": "ms", "overhead": 0.01, "layers": {"Conv2d 3x32x32 > 16x32x32 k3x3 s1x1 g1": 0.21,
+    "ReLU 16x32x32 > 16x32x32": 0.02}}
 
 `learnforge describe space NAME --layers FILE` writes such a file, with the layers of random designs as they
-were timed where it runs.
+were timed where it runs; a script by `learnforge profile` writes one on the device.
 
 Reference:
     Cai, Zhu & Han, ProxylessNAS: direct neural architecture search on target task and hardware, 2019
@@ -29,10 +30,10 @@ from learnforge.files import fingerprint
 
 @frozen
 class Lookup(CostMeter):
-    """Adds up what a file says of a network's layers.
+    """Adds up what a file says of a network's layers, and of a call.
 
     Args:
-        file: JSON file with `layers`, {signature: cost}.
+        file: JSON file with `layers`, {signature: cost}, and perhaps `overhead`, the cost of a call.
         name: TOML key `label`: what objectives and limits call the cost.
         missing: Cost of a layer that the file does not know, from 0; by default a design with such a layer
             is refused.
@@ -55,8 +56,8 @@ class Lookup(CostMeter):
         return fingerprint(_read(self.file, *_state(self.file)))
 
     def measure(self, network: nn.Module, task: TaskInfo) -> float:
-        known = _read(self.file, *_state(self.file))
-        total = 0.0
+        known, overhead = _read(self.file, *_state(self.file))
+        total = overhead
         for signature in layer_signatures(network, task):
             cost = known.get(signature, self.missing)
             if cost is None:
@@ -75,10 +76,11 @@ def _state(file: Path) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=16)
-def _read(file: Path, changed: int, size: int) -> dict[str, float]:
+def _read(file: Path, changed: int, size: int) -> tuple[dict[str, float], float]:
     try:
-        layers = json.loads(file.read_text(encoding="utf-8"))["layers"]
-        return {str(signature): float(cost) for signature, cost in layers.items()}
+        found = json.loads(file.read_text(encoding="utf-8"))
+        layers = {str(signature): float(cost) for signature, cost in found["layers"].items()}
+        return layers, float(found.get("overhead", 0.0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{file} must be a JSON file with "layers": {{signature: number}}, but '

@@ -9,12 +9,13 @@ once more.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from learnforge import Artifact, PluginError, Run, hookimpl
+from learnforge import Artifact, Run, hookimpl
 from learnforge.runlog import scalars
 
 _LOGS: list[_Log] = []
@@ -24,15 +25,13 @@ class _Log:
     """A log whose file is made with the first number: a run that finds all stages finished leaves none."""
 
     def __init__(self, folder: Path):
-        try:
-            import torch.utils.tensorboard
-        except ImportError as error:
-            raise PluginError("tensorboard is not installed: pip install learnforge[tensorboard]") from error
-        self.folder, self.tool = folder, torch.utils.tensorboard
+        self.folder = folder
 
     @cached_property
     def writer(self) -> Any:
-        return self.tool.SummaryWriter(str(self.folder))
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder))  # type: ignore[no-untyped-call]
 
     def add(self, tag: str, metrics: Mapping[str, Any], step: int) -> None:
         for name, value in scalars(metrics).items():
@@ -41,6 +40,14 @@ class _Log:
     def close(self) -> None:
         if "writer" in vars(self):
             self.writer.close()
+
+
+@hookimpl
+def learnforge_missing() -> list[str]:
+    """Say so if TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return ["tensorboard is not installed: pip install learnforge[tensorboard]"]
+    return []
 
 
 @hookimpl

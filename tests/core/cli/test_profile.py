@@ -56,18 +56,30 @@ def test_the_network_and_its_layers_are_timed(profiled: tuple[dict[str, Any], Pa
     own = lf.layer_signatures(Plugins().load("model", "conv4")(width=4, blocks=2).build(INFO), INFO)
     assert set(found["layers"]) == set(own)
     assert all(cost >= 0 for cost in found["layers"].values())
-    assert found["overhead_ms"] > 0
+    assert found["overhead"] > 0
     assert "onnxruntime" in found["runtime"]
     assert found["unit"] == "ms"
 
 
 def test_what_it_wrote_is_a_cost_table(profiled: tuple[dict[str, Any], Path]) -> None:
-    """The cost of the same network is the sum of its layers on the device."""
+    """The cost of the same network is the sum of its layers on the device, and what a call costs there."""
     found, file = profiled
     meter = lf.load_method("cost.lookup")(file=file)
     network = Plugins().load("model", "conv4")(width=4, blocks=2).build(INFO)
     expected = sum(found["layers"][name] for name in lf.layer_signatures(network, INFO))
-    assert meter.measure(network, INFO) == pytest.approx(expected)
+    assert meter.measure(network, INFO) == pytest.approx(found["overhead"] + expected)
+
+
+def test_a_file_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
+    """Nothing is timed for a folder that is not there."""
+    script = tmp_path / "clock.py"
+    words = ["profile", "--space", '{ use = "mlp", layers = 1, max_width = 16 }', "--shape", "1x8x8"]
+    CliRunner().invoke(cli, [*words, "--samples", "1", "--to", str(script)], catch_exceptions=False)
+    command = [sys.executable, str(script), "--to", str(tmp_path / "nowhere" / "phone.json")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "phone.json cannot be written: No such file or directory" in done.stderr
+    assert not done.stdout
 
 
 def test_layers_of_a_space_price_its_search(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def make(plugins: Plugins, tmp_path: Path) -> Any:
     def lookup(layers: Any, **options: Any) -> Any:
         file = tmp_path / f"{len(list(tmp_path.iterdir()))}.json"
         file.write_text(json.dumps({"unit": "ms", "layers": layers}))
-        return build(plugins.load("cost", "lookup"), {"file": str(file), **options}, "test")
+        return build(plugins.load("cost", "lookup"), {"file": str(file)} | options, "test")
 
     return lookup
 
@@ -43,6 +43,16 @@ def test_layers_are_added_up(make: Any) -> None:
     assert make(LAYERS).measure(network(), INFO) == 5.0
     assert make(LAYERS, label="phone_ms").label == "phone_ms"
     assert make(LAYERS).label == "lookup"
+
+
+def test_a_call_costs_once(make: Any, tmp_path: Path) -> None:
+    """What a device pays for a call, whatever the network, comes on top of its layers."""
+    file = tmp_path / "phone.json"
+    file.write_text(json.dumps({"layers": LAYERS, "overhead": 0.125}))
+    assert make(LAYERS, file=str(file)).measure(network(), INFO) == 5.125
+    file.write_text(json.dumps({"layers": LAYERS, "overhead": "much"}))
+    with pytest.raises(ValueError, match="could not convert string to float: 'much'"):
+        make(LAYERS, file=str(file)).measure(network(), INFO)
 
 
 def test_a_missing_layer_is_named(make: Any) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests.plugins.trackers.test_csv_file import RECIPE
 
 import learnforge as lf
+from learnforge.cli.group import cli
 
 
 def test_numbers_are_read_back(tmp_path: Path) -> None:
@@ -39,11 +42,19 @@ def test_a_run_that_is_finished_leaves_no_file(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 2
 
 
-def test_a_missing_library_is_named_and_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The fault is the tracker's alone."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.warns(lf.LearnforgeWarning, match=r"pip install learnforge\[tensorboard\]"):
-        run = lf.run({**RECIPE, "plugins": {"enable": ["tensorboard"]}}, tmp_path / "run")
-    assert run.state == "finished"
+def test_a_missing_library_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run does not begin; `check` says it, and `doctor` without calling it a fault."""
+    monkeypatch.setattr(importlib.util, "find_spec", _without(importlib.util.find_spec, "tensorboard"))
+    with pytest.raises(
+        lf.RecipeError, match=r"plugins: tensorboard is not .*pip install learnforge\[tensorboard\]"
+    ):
+        lf.run({**RECIPE, "plugins": {"enable": ["tensorboard"]}}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    done = CliRunner().invoke(cli, ["check", "digits", "--plugin", "tensorboard"])
+    assert done.exit_code
+    assert "tensorboard is not installed" in str(done.exception)
+    assert "tensorboard is not installed" in CliRunner().invoke(cli, ["doctor"]).output
+
+
+def _without(find_spec: Any, missing: str) -> Any:
+    return lambda name, *more: None if name == missing else find_spec(name, *more)
