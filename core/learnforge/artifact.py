@@ -296,6 +296,9 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
             together.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file; exported ones run by `learnforge predict`" if folder.exists() else "is not there"
+        raise ArtifactError(f"an artifact is a folder, {folder} {what}")
     try:
         data = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

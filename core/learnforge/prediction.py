@@ -74,7 +74,8 @@ def open_predictor(
     if calibrated and found.temperature is None:
         raise ArtifactError(
             f"{path}: no temperature is known of the network. Stages that train on a task measure one on its "
-            "validation images, unless all of these are named right; leave `--calibrated` out"
+            "validation images, unless all of these are named right; a network that was taught from a few "
+            "examples has none. Leave `--calibrated` out"
         )
     return found if calibrated else evolve(found, temperature=None)
 
@@ -129,8 +130,13 @@ def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: t
 
 def _open_file(path: Path, plugins: Plugins) -> Predictor:
     beside = path.with_name("model.json")
+    inside = _manual_inside(path, plugins)
+    if inside is None and not beside.is_file():
+        raise ArtifactError(
+            f"{path} must be a whole file that an export stage wrote, with its manual inside, or lie beside "
+            "the `model.json` of that stage; it has neither, as a file of another kind or a damaged one"
+        )
     try:
-        inside = _manual_inside(path, plugins)
         manual: dict[str, Any] = json.loads(beside.read_text("utf-8") if inside is None else inside)
         name, written_by, classes = manual["file"], manual["exporter"], manual["classes"]
         channels, height, width = manual["input"]["shape"]

@@ -87,12 +87,14 @@ class Recipe:
         task: The task of every stage that has none of its own.
         stages: The stages, in order.
         data: The recipe as plain data, after overrides.
+        source: What errors call it, such as its file.
     """
 
     run: RunSettings
     task: TaskSource | None
     stages: tuple[Stage, ...]
     data: Mapping[str, Any]
+    source: str = "recipe"
 
     def task_of(self, stage: Stage) -> TaskSource:
         """Return a stage's task source."""
@@ -108,6 +110,9 @@ def find_recipe(name: str | Path) -> Path:
         RecipeError: There is no such file or name.
     """
     path = Path(name)
+    if path.is_dir():
+        words = "is a folder; a recipe is a TOML file, and the folder of a run has a run.json"
+        raise RecipeError([Problem("", words)], str(path))
     if path.suffix == ".toml" or path.is_file():
         if path.is_file():
             return path
@@ -195,10 +200,10 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
         _check_references(complete, plugins.names("model"), problems)
     if problems or run is None:
         raise RecipeError(problems, source)
-    return Recipe(run, task, tuple(complete), data)
+    return Recipe(run, task, tuple(complete), data, source)
 
 
-def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks, source: str = "recipe") -> None:
+def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
     """Find what only shows with the data: tasks that cannot be read, networks that do not fit them, stages'
     own rules.
 
@@ -222,7 +227,7 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks, source: str = "
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
         stand_ins[stage.name] = with_lineage(stage.output(task, inputs), task, inputs)
     if problems:
-        raise RecipeError(problems, source)
+        raise RecipeError(problems, recipe.source)
 
 
 class Tasks:

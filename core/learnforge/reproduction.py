@@ -72,7 +72,7 @@ def compare(folder: Path, choice: PluginChoice | None = None) -> list[Difference
         found += _compare_plugins(record, plugins)
         recipe = parse_recipe(data, plugins, str(path))
         tasks = Tasks()
-        check_recipe(recipe, plugins, tasks, str(path))
+        check_recipe(recipe, plugins, tasks)
         device = str(choose_device(recipe.run.device))
         prints = fingerprints(recipe, plugins, tasks)
     except LearnforgeError as error:

@@ -78,6 +78,7 @@ def test_the_record_holds_plugins_versions_and_options(folder, tmp_path):
         "width": 4,
         "blocks": 2,
         "downsample": "pool",
+        "flatten": False,
     }
     assert second["parts"]["tasks"][0]["classes"] == [6, 8]
     assert {code["name"] for code in first["parts"]["code"]} == {"distill", "kd", "digits", "conv4"}

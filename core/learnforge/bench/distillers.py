@@ -186,7 +186,7 @@ def read_setting(
     if stage.ranges:
         problems = [Problem(path, "must be a value here, it is a range") for path in stage.ranges]
         raise RecipeError(problems, "bench")
-    check_recipe(parsed, plugins, Tasks(), "bench")
+    check_recipe(parsed, plugins, Tasks())
     device = recipe.get("run", {}).get("device", "auto")
     return Setting(stage, parsed.task, folder, str(choose_device(device)))
 

@@ -147,7 +147,7 @@ def parse_entries(
         stage_table = {**setting.recipe, **own, "use": use, "options": table}
         try:
             parsed = parse_recipe(_as_recipe(stage_table), plugins, "bench")
-            check_recipe(parsed, plugins, Tasks(), "bench")
+            check_recipe(parsed, plugins, Tasks())
         except RecipeError as error:
             if not texts:
                 left_out[text] = "; ".join(str(problem) for problem in error.problems)

@@ -172,9 +172,9 @@ def read_setting(
         plain = evolve(
             stage, method=plugins.load("transfer", "fine-tune")(), source_task=None, validator=None
         )
-        check_recipe(evolve(parsed, stages=(plain,)), plugins, Tasks(), "bench")
+        check_recipe(evolve(parsed, stages=(plain,)), plugins, Tasks())
     else:
-        check_recipe(parsed, plugins, Tasks(), "bench")
+        check_recipe(parsed, plugins, Tasks())
     return Setting(stage, parsed.task, source_train, folder, str(choose_device("auto")))
 
 

@@ -19,7 +19,10 @@ from learnforge.discovery import PluginChoice
     help="Folder of examples; each folder in it is a class.",
 )
 @click.option(
-    "--to", "target", type=click.Path(path_type=Path), help="Folder for the network that knows them."
+    "--to",
+    "target",
+    type=click.Path(path_type=Path),
+    help="Folder for the network that knows them; runs/NAME of the examples' folder by default.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a network that is in the folder already.")
 @plugin_options
@@ -62,7 +65,12 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
         seed=parent.seed, parents=(parent.fingerprint,), trained_on=(*parent.trained_on, taught),
     )  # fmt: skip
     examples = split.labels.bincount().tolist()
-    metrics = {"examples": examples, "left_out_accuracy": left_out.accuracy, "left_out": left_out.judged}
+    metrics = {
+        "examples": examples,
+        "left_out_accuracy": left_out.accuracy,
+        "left_out_interval": left_out.interval,
+        "left_out": left_out.judged,
+    }
     info = evolve(adapted.task, name=name, origins=origins)
     target.mkdir(parents=True, exist_ok=True)
     evolve(adapted, task=info, metrics=metrics, provenance=provenance).save(target)
@@ -70,9 +78,12 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     click.echo(f"learnt {len(classes)} classes from {len(split)} examples: {counts}")
     if len(classes) != learner.task.outputs:
         click.echo(f"in meta-training there were {learner.task.outputs} classes at a time")
-    if left_out.accuracy is None:
+    if left_out.accuracy is None or left_out.interval is None:
         click.echo("accuracy on left-out examples: unknown, there is one of each class")
     else:
         of = f"{left_out.judged} of {len(split)} examples, {left_out.classes} of {len(classes)} classes"
-        click.echo(f"accuracy on left-out examples: {left_out.accuracy:.1%} ({of})")
+        low, high = (f"{100 * bound:.0f}" for bound in left_out.interval)
+        click.echo(
+            f"accuracy on left-out examples: {left_out.accuracy:.1%}, 95 % interval {low} to {high} % ({of})"
+        )
     click.echo(f"name images with: learnforge predict {target} IMAGES")

@@ -37,7 +37,7 @@ def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -
     data = read_recipe(find_recipe(recipe), overrides)
     plugins = Plugins(plugin_choice(data, choice, recipe))
     parsed = parse_recipe(data, plugins, recipe)
-    check_recipe(parsed, plugins, Tasks(), recipe)
+    check_recipe(parsed, plugins, Tasks())
     count = f"{len(parsed.stages)} stage{'s' if len(parsed.stages) > 1 else ''}"
     click.echo(f"{recipe}: {count}, no error")
 

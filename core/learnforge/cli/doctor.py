@@ -86,7 +86,8 @@ def _versions() -> Iterator[str]:
 def _devices() -> Iterator[str]:
     import torch
 
-    yield f"CPU: {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    yield f"CPU: {os.cpu_count()} cores, torch uses {threads} thread{'s' if threads > 1 else ''}"
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         yield f"cuda:{number}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -38,9 +38,9 @@ def command(
 ) -> None:
     """Name what is in IMAGES, files or folders, or `-` for a list of files on standard input.
 
-    SOURCE is a run's folder, a stage's, or a file that an export stage wrote. For each image there is a line
-    of CSV with file, class and confidence, the class's share of the softmax. Files that cannot be read as
-    images are named, and the rest is done.
+    SOURCE is a run's folder, whose last finished stage counts, a stage's, or a file that an export stage
+    wrote. For each image there is a line of CSV with file, class and confidence, the class's share of the
+    softmax. Files that cannot be read as images are named and the rest is done; the exit status is 1 then.
     """
     import csv
     import json
@@ -49,14 +49,20 @@ def command(
     from learnforge.files import write_atomically
     from learnforge.plugins import Plugins
     from learnforge.prediction import open_predictor, predict_files
+    from learnforge.stages.export import REJECTED
 
     paths = [path for path in images if str(path) != "-"]
     if len(paths) < len(images):
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
     predictor = open_predictor(source, Plugins(choice), choose_device(device), calibrated)
     click.echo(f"named by {predictor.source}", err=True)
+    if source.name.startswith(REJECTED):
+        click.echo(f"warning: {source.name} failed its proof; it may not answer as the network", err=True)
+    left_out = False
 
     def complain(fault: str) -> None:
+        nonlocal left_out
+        left_out = True
         click.echo(f"left out: {fault}", err=True)
 
     def write(stream: IO[Any]) -> None:
@@ -75,7 +81,7 @@ def command(
         # names that are not UTF-8 are written as they are
         with click.open_file("-", "w", encoding="utf-8", errors="surrogateescape") as stream:
             write(stream)
-        return
+        sys.exit(left_out)
 
     def write_file(path: Path) -> None:
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
@@ -84,3 +90,4 @@ def command(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, write_file)
     click.echo(target)
+    sys.exit(left_out)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from learnforge.cli.options import plugin_options
 from learnforge.discovery import PluginChoice
-
-if TYPE_CHECKING:
-    from learnforge.report import Section
 
 
 @click.command("report", short_help="Write a run's report anew.")
@@ -20,21 +16,20 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     "target",
-    default=Path("comparison.html"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="File for the comparison of several runs.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the page; report.html in the run's folder, or comparison.html here.",
 )
 @click.option(
     "--profile",
     "profiles",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON of a script by `learnforge profile`: show what the device took; may be given again.",
+    help="JSON of a script by `learnforge profile`: show what the device took, also in later reports; may "
+    "be given again.",
 )
 @plugin_options
 def command(
-    choice: PluginChoice, folders: tuple[Path, ...], target: Path, profiles: tuple[Path, ...]
+    choice: PluginChoice, folders: tuple[Path, ...], target: Path | None, profiles: tuple[Path, ...]
 ) -> None:
     """Write report.html and report.md of the run in a folder, also while it still runs, and show its table.
 
@@ -42,34 +37,50 @@ def command(
     several FOLDERS, compare their runs: what each stage came to, and where they differ in what they were
     told.
     """
+    if len(folders) == 1:
+        _write_one(choice, folders[0], target, profiles)
+    else:
+        _compare(folders, target or Path("comparison.html"), profiles)
+
+
+def _compare(folders: Sequence[Path], target: Path, profiles: Sequence[Path]) -> None:
+    from learnforge.cli.table import show_rows
     from learnforge.files import write_text
+    from learnforge.report import read_summary
     from learnforge.report.compare import compare_runs
     from learnforge.report.device import read_profile
-    from learnforge.report.write import page_html, page_markdown
+    from learnforge.report.write import page_html
 
     devices = [read_profile(file) for file in profiles]
-    if len(folders) > 1:
-        from learnforge.report import read_summary
+    sections = [*compare_runs([read_summary(folder) for folder in folders]), *devices]
+    title = "Comparison of " + ", ".join(map(str, folders))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, page_html(title, "learnforge report", sections))
+    for section in sections:
+        if section.rows:
+            show_rows(section.title, section.columns, section.rows)
+        if section.words:
+            click.echo(section.words + "\n")
+    click.echo(target)
 
-        sections = [*compare_runs([read_summary(folder) for folder in folders]), *devices]
-        title = "Comparison of " + ", ".join(map(str, folders))
-        write_text(target, page_html(title, "learnforge report", sections))
-        click.echo(page_markdown(title, sections))
-        click.echo(target)
-        return
-    _write_one(choice, folders[0], devices)
 
-
-def _write_one(choice: PluginChoice, folder: Path, devices: Sequence[Section]) -> None:
+def _write_one(choice: PluginChoice, folder: Path, target: Path | None, profiles: Sequence[Path]) -> None:
     from learnforge.cli.table import show_run
+    from learnforge.files import write_text
     from learnforge.plugins import Plugins
     from learnforge.recipe import plugin_choice, read_recipe
     from learnforge.report import Section, read_summary
+    from learnforge.report.device import keep_profile
     from learnforge.report.write import write_report
 
     summary = read_summary(folder)
+    for file in profiles:
+        keep_profile(folder, file)
     recipe = folder / "recipe.toml"
     data = read_recipe(recipe) if recipe.is_file() else {}
     plugins = Plugins(plugin_choice(data, choice, str(recipe)))
-    own = plugins.gather("learnforge_report_sections", Section, run=summary)
-    show_run(write_report(folder, [*devices, *own]))
+    show_run(write_report(folder, plugins.gather("learnforge_report_sections", Section, run=summary)))
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, (folder / "report.html").read_text(encoding="utf-8"))
+        click.echo(target)

@@ -9,6 +9,7 @@ the environment's LEARNFORGE_DISABLE_PLUGINS.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,7 +175,9 @@ class PluginChoice:
             for word in (*wish.enable, *wish.disable):
                 if not any(plugin.is_named(word) for plugin in found):
                     methods = sorted({p.name for p in found if p.method == word})
-                    hint = nearest(word, {k for k in known if (":" in k) == (":" in word)})
+                    alike = get_close_matches(word, {k for k in known if (":" in k) == (":" in word)}, n=1)
+                    hint = f"did you mean {alike[0]!r}? " if alike else ""
+                    hint += "`learnforge plugins` lists all"
                     hint = f"did you mean {' or '.join(map(repr, methods))}?" if methods else hint
                     raise PluginError(
                         f"{wish.where}: {word!r} is no installed plugin or distribution; {hint}"

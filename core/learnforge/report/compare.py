@@ -34,22 +34,34 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
     shared = {stage for stage in stages if all(stage in {s.name for s in run.stages} for run in runs)}
     told = [_told(run, shared) for run in runs]
     keys = list(dict.fromkeys(key for own in told for key in own))
-    different = [key for key in keys if len({own.get(key) for own in told}) > 1]
+    different = _explained([key for key in keys if len({own.get(key) for own in told}) > 1])
     settings = [(key, *(own.get(key, "") for own in told)) for key in different]
     return [
         Section("Stages, run by run", words, columns, rows, _pictures(stages, names, runs)),
         Section(
             "Where the runs differ",
-            "" if settings else "In nothing: fingerprints, seed, device and versions are the same.",
+            "" if settings else "In nothing: fingerprints, seed, device, plugins and versions are the same.",
             ("what", *names) if settings else (),
             settings,
         ),
     ]
 
 
+def _explained(different: Sequence[str]) -> list[str]:
+    """Leave out fingerprints that differ because of something above; what is left is of the data."""
+    return [
+        key
+        for place, key in enumerate(different)
+        if not key.endswith(".fingerprint") or all(k.endswith(".fingerprint") for k in different[:place])
+    ]
+
+
 def _told(run: RunSummary, shared: Collection[str]) -> dict[str, str]:
     """Return what a run was told, as {where: value}; of stages that not all runs have, that it has them."""
     found = {"run.seed": str(run.seed), "run.device": run.device}
+    found["plugins"] = ", ".join(
+        own["name"] for own in run.plugins.get("loaded", ()) if "." not in own["name"]
+    )  # methods stand with their stages
     found |= {f"version of {name}": value for name, value in run.versions.items()}
     for stage in run.stages:
         if stage.name not in shared:

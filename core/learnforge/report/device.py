@@ -8,7 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from learnforge.errors import RunError
+from learnforge.files import write_text
 from learnforge.report.section import Section
+
+_KEPT = "device-"
+"""Beginning of the names of profiles that a run's folder keeps."""
+
+
+def keep_profile(folder: Path, file: Path) -> None:
+    """Copy a device's profile into a run's folder, where its reports find it from then on.
+
+    Raises:
+        RunError: The file is none, or the disk refuses.
+    """
+    read_profile(file)
+    write_text(folder / f"{_KEPT}{file.stem.removeprefix(_KEPT)}.json", file.read_text(encoding="utf-8"))
+
+
+def kept_profiles(folder: Path) -> list[Section]:
+    """Return the sections of all devices whose profiles a run's folder keeps."""
+    return [read_profile(file) for file in sorted(folder.glob(f"{_KEPT}*.json"))]
 
 
 def read_profile(file: Path) -> Section:

@@ -430,7 +430,10 @@ def _plugin_options(plugins: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _provenance(run: RunSummary) -> Section:
-    rows = [("seed", str(run.seed)), ("device", f"{run.device}, {run.threads} threads")]
+    rows = [
+        ("seed", str(run.seed)),
+        ("device", f"{run.device}, {run.threads} thread{'s' if run.threads > 1 else ''}"),
+    ]
     rows += [(name, value) for name, value in run.versions.items()]
     loaded = run.plugins.get("loaded", ())
     owners = sorted({(entry["distribution"], entry["version"]) for entry in loaded})

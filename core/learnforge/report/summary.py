@@ -27,8 +27,8 @@ class StageSummary:
         metrics: What it measured; empty if it is not finished.
         progress: What a search has found so far, `history`, `objectives` and counts; empty if it is
             finished, or is none.
-        told: What it was told beside its method: settings, options of its tasks and models; and its
-            fingerprint.
+        told: What it was told beside its method: settings, options of its tasks and models; whose code ran,
+            and its fingerprint.
         peak_mebibytes: Memory at its peak; None if it is not known.
     """
 
@@ -85,7 +85,10 @@ def read_summary(folder: Path) -> RunSummary:
     try:
         data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunError(f"{folder} holds no run: run.json is missing") from error
+        run = folder.parent
+        is_stage = (folder / "artifact.json").exists() and (run / "run.json").exists()
+        hint = f"it is the folder of a stage, its run is {run}" if is_stage else "run.json is missing"
+        raise RunError(f"{folder} holds no run: {hint}") from error
     except ValueError as error:
         raise RunError(f"{folder}/run.json is damaged: {error}; run the recipe again") from error
     stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
@@ -103,6 +106,7 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
         progress = progress or _read_progress(folder / data["name"] / file_name)
     parts = data.get("parts", {})
     told = {name: parts[name] for name in ("settings", "tasks", "models") if name in parts}
+    code = {f"{own['kind']}.{own['name']}": _spell_code(own) for own in parts.get("code", ())}
     return StageSummary(
         data["name"],
         data["kind"],
@@ -112,9 +116,13 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
         data["task"],
         metrics,
         progress,
-        {**told, "fingerprint": data.get("fingerprint", "")},
+        {**told, "code": code, "fingerprint": data.get("fingerprint", "")},
         data.get("peak_mebibytes"),
     )
+
+
+def _spell_code(own: Mapping[str, str]) -> str:
+    return f"{own['distribution']} {own['version']}, {own['source'][:8]}"
 
 
 def _read_progress(file: Path) -> dict[str, Any]:

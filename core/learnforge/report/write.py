@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from learnforge.files import write_text
+from learnforge.report.device import kept_profiles
 from learnforge.report.figures import THEMED
 from learnforge.report.section import Picture, Section
 from learnforge.report.sections import make_sections
@@ -47,13 +48,13 @@ def write_report(folder: Path, more: Sequence[Section] = ()) -> RunSummary:
 
     Args:
         folder: The run's folder.
-        more: Sections of plugins, after the core's.
+        more: Sections of plugins, after the core's and those of devices.
 
     Raises:
         RunError: The folder holds no run, or cannot be written.
     """
     run = read_summary(folder)
-    sections = [*make_sections(run), *more]
+    sections = [*make_sections(run), *kept_profiles(folder), *more]
     write_text(folder / "report.html", to_html(run, sections))
     write_text(folder / "report.md", to_markdown(run, sections))
     return run

@@ -36,6 +36,8 @@ from learnforge.task import MemorySplit, Split, Task, TaskInfo
 
 MANY = 64
 """Images of the larger batch that is timed."""
+REJECTED = "rejected-"
+"""Beginning of the names of files that failed their proof."""
 Runtime = Callable[[Tensor], Tensor]
 
 
@@ -217,7 +219,7 @@ class ExportStage(Stage):
             metrics["bytes"] = draft.stat().st_size
             fault = self._fault(metrics)
             if fault:
-                rejected = path.with_name(f"rejected-{path.name}")
+                rejected = path.with_name(f"{REJECTED}{path.name}")
                 draft.replace(rejected)
                 raise ExportMismatchError(f"{fault}. It is kept as {rejected.name} for inspection.")
             draft.replace(path)
@@ -336,7 +338,11 @@ $runner
 if len(sys.argv) != 2:
     sys.exit("usage: python run_model.py IMAGE")
 channels, height, width = MANUAL["input"]["shape"]
-image = Image.open(sys.argv[1])
+try:
+    image = Image.open(sys.argv[1])
+    image.load()
+except (OSError, SyntaxError) as error:
+    sys.exit(f"{sys.argv[1]} cannot be read as an image: {error}")
 if image.mode.startswith("I") or image.mode == "F":
     values = np.asarray(image).astype(np.float64)
     is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)

@@ -31,7 +31,7 @@ class _Log:
     def writer(self) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder))  # type: ignore[no-untyped-call]
+        return SummaryWriter(str(self.folder))
 
     def add(self, tag: str, metrics: Mapping[str, Any], step: int) -> None:
         for name, value in scalars(metrics).items():

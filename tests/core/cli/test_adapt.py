@@ -13,7 +13,7 @@ from PIL import Image
 import learnforge as lf
 from learnforge import Artifact, ArtifactError, Plugins, Task
 from learnforge.cli.group import cli
-from learnforge.stages.meta import judge_left_out, with_ways
+from learnforge.stages.meta import LeftOut, judge_left_out, with_ways
 
 NAMES = {4: "four", 7: "seven", 8: "eight", 9: "nine"}
 
@@ -80,7 +80,10 @@ def test_new_classes_are_learnt_from_a_folder(learner: Path, tmp_path: Path, cla
     assert shown is not None
     count = 5 * len(classes)
     of = f"({count} of {count} examples, {len(classes)} of {len(classes)} classes)"
-    assert f"accuracy on left-out examples: {shown:.1%} {of}" in done.output
+    low, high = found.metrics["left_out_interval"]
+    assert low < shown <= high
+    interval = f"95 % interval {100 * low:.0f} to {100 * high:.0f} %"
+    assert f"accuracy on left-out examples: {shown:.1%}, {interval} {of}" in done.output
     assert {f"few:{NAMES[digit]}" for digit in classes} <= found.provenance.origins
     least = 0.6 if "protonet" in str(learner) else 0.5
     assert accuracy(found, classes) > (0.85 if len(classes) == 2 else least)
@@ -105,11 +108,20 @@ def test_left_out_examples_are_not_learnt_from(learner: Path) -> None:
     assert (found.right, found.judged, found.classes) == (right, 8, 2)
     single = torch.tensor([0, 4])
     none = judge_left_out(artifact, images[single], labels[single], plugins, ["a", "b"])
-    assert (none.accuracy, none.judged, none.classes) == (None, 0, 0)
+    assert (none.accuracy, none.interval, none.judged, none.classes) == (None, None, 0, 0)
     uneven = torch.tensor([0, 1, 2, 4])  # the only one of its class is never left out
     most = judge_left_out(artifact, images[uneven], labels[uneven], plugins, ["a", "b"])
     assert (most.judged, most.classes) == (3, 1)
     assert most.accuracy == most.right / 3
+
+
+@pytest.mark.parametrize(
+    ("right", "judged", "expected"),
+    [(24, 25, (0.8046, 0.9929)), (25, 25, (0.8668, 1.0)), (0, 10, (0.0, 0.2775)), (5, 10, (0.2366, 0.7634))],
+)
+def test_the_interval_is_wilsons(right: int, judged: int, expected: tuple[float, float]) -> None:
+    """As scipy.stats.binomtest(right, judged).proportion_ci(method="wilson") has it."""
+    assert LeftOut(right, judged, 2).interval == pytest.approx(expected, abs=1e-4)
 
 
 def test_rates_of_as_many_steps_as_classes_stay(known: Task) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ def photos(digits: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*words: object, given: str | None = None) -> Any:
+    """Call the command; its status says whether a file was left out."""
     done = CliRunner().invoke(cli, ["predict", *map(str, words)], input=given)
-    assert done.exit_code == 0, done.output
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    assert done.exit_code == ("left out" in done.stderr), done.output
     return done
 
 
@@ -71,6 +74,16 @@ def test_files_are_named_with_their_class(exported: Path, photos: Path, digits: 
     assert "left out" in done.stderr
     assert f"named by {exported / source}" in done.stderr
     assert "bad.png cannot be read as an image" in done.stderr
+
+
+def test_a_rejected_file_is_used_with_a_warning(exported: Path, photos: Path, tmp_path: Path) -> None:
+    """Who inspects it is told that it is not the network."""
+    shutil.copy(exported / "model.pt2", tmp_path / "rejected-model.pt2")
+    manual = json.loads((exported / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**manual, "file": "rejected-model.pt2"}))
+    done = call(tmp_path / "rejected-model.pt2", photos / "1.png")
+    assert "warning: rejected-model.pt2 failed its proof" in done.stderr
+    assert "warning" not in call(exported / "model.pt2", photos / "1.png").stderr
 
 
 def test_lines_of_json_have_all_shares(exported: Path, photos: Path, digits: Task, tmp_path: Path) -> None:
@@ -101,7 +114,7 @@ def test_what_cannot_be_done_is_said(exported: Path, photos: Path, tmp_path: Pat
     assert "none of the files can be read as an image" in str(done.exception)
     (tmp_path / "model.pt2").write_bytes(b"")
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
-    assert "must lie beside the `model.json` that its export stage wrote" in str(done.exception)
+    assert "must be a whole file that an export stage wrote, with its manual inside" in str(done.exception)
     (tmp_path / "model.json").write_text("{}")
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
     assert "that its export stage wrote: KeyError: 'file'" in str(done.exception)

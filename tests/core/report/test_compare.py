@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from attrs import evolve
@@ -45,9 +47,7 @@ def test_what_differs_is_listed(runs: list[Path]) -> None:
     """The option, and nothing else; each run has its row in each stage."""
     stages, settings = compare_runs([read_summary(run) for run in runs[:2]])
     assert [row[:3] for row in stages.rows] == [("transfer", str(run), "fine-tune") for run in runs[:2]]
-    assert [row for row in settings.rows if "fingerprint" not in row[0]] == [
-        ("transfer.method.head_rate", "1.0", "0.5")
-    ]
+    assert list(settings.rows) == [("transfer.method.head_rate", "1.0", "0.5")]
     assert settings.columns == ("what", str(runs[0]), str(runs[1]))
 
 
@@ -67,6 +67,25 @@ def test_equal_runs_differ_in_nothing(runs: list[Path]) -> None:
     assert settings.words.startswith("In nothing")
 
 
+def test_plugins_code_and_data_are_compared(runs: list[Path]) -> None:
+    """The hooks that heard the run, whose code ran, and the fingerprint where that alone tells them apart."""
+    first = read_summary(runs[0])
+    heard = evolve(first, plugins={"loaded": [{"name": "csv"}, {"name": "transfer.fine-tune"}]})
+    (stage,) = first.stages
+    code = {**stage.told["code"], "transfer.fine-tune": "learnforge 9.9, 01234567"}
+    mended = evolve(stage, told={**stage.told, "code": code, "fingerprint": "f"})
+    moved = evolve(stage, told={**stage.told, "fingerprint": "f"})
+    for other, expected in (
+        (heard, [("plugins", "", "csv")]),
+        (
+            evolve(first, stages=(mended,)),
+            [("transfer.code.transfer.fine-tune", ANY, "learnforge 9.9, 01234567")],
+        ),
+        (evolve(first, stages=(moved,)), [("transfer.fingerprint", stage.told["fingerprint"], "f")]),
+    ):
+        assert list(compare_runs([first, other])[1].rows) == expected
+
+
 def test_stages_that_one_run_has_are_one_row(runs: list[Path]) -> None:
     """Their options are no differences."""
     first = read_summary(runs[0])
@@ -83,7 +102,7 @@ def test_the_command_writes_a_page(runs: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "both.html"
     words = ["report", str(runs[0]), str(runs[1]), "--to", str(target)]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
-    assert "transfer.method.head_rate | 1.0 | 0.5" in done.output
+    assert re.search(r"transfer\.method\.head_rate +1\.0 +0\.5", done.output)
     page = target.read_text("utf-8")
     assert "transfer.method.head_rate" in page
     assert "Accuracy on test data" in page

@@ -239,6 +239,13 @@ def test_the_command_shows_a_profile(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "## On the device phone" in (tmp_path / "run" / "report.md").read_text()
     assert "On the device phone" in (tmp_path / "run" / "report.html").read_text()
+    copy = tmp_path / "for" / "you.html"
+    done = CliRunner().invoke(cli, ["report", str(tmp_path / "run"), "--to", str(copy)])
+    assert done.exit_code == 0, done.output
+    assert "On the device phone" in copy.read_text()  # of the profile that the folder keeps
+    assert lf.run(DISTILL, tmp_path / "run").state == "finished"
+    done = CliRunner().invoke(cli, ["report", str(tmp_path / "run" / "first")])
+    assert f"it is the folder of a stage, its run is {tmp_path / 'run'}" in str(done.exception)
 
 
 def test_pictures_and_paragraphs_are_on_the_page() -> None:

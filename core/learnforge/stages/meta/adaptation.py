@@ -115,6 +115,18 @@ class LeftOut:
         """Share that is right; None where none could be left out."""
         return self.right / self.judged if self.judged else None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the accuracy, taken as that of independent images (Wilson, Probable inference,
+        1927); None where none could be left out.
+        """
+        if self.accuracy is None:
+            return None
+        weight = 1.96**2 / self.judged
+        middle = (self.accuracy + weight / 2) / (1 + weight)
+        spread = (self.accuracy * (1 - self.accuracy) * weight + weight**2 / 4) ** 0.5 / (1 + weight)
+        return max(0.0, middle - spread), min(1.0, middle + spread)
+
 
 def judge_left_out(
     artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins, classes: Sequence[str]
