@@ -17,6 +17,7 @@ BUILT_IN = {
     "report": "Write a run's report anew.",
     "predict": "Name what is in images, by a run's network or an exported file.",
     "adapt": "Teach a meta-learnt network new classes from a folder of examples.",
+    "export": "Write a network to a file for a device, and prove the file.",
     "profile": "Write a script that times a network on the device where it is to run.",
     "embed": "Write what a network's layer puts out for images.",
     "describe": "Show what a space holds: its size, its choices, and samples with their costs.",

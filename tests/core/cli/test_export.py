@@ -1,0 +1,95 @@
+"""`learnforge export`: a file from a network that examples taught, or from a run's stage, and its proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from attrs import evolve
+from click.testing import CliRunner
+from PIL import Image
+
+import learnforge as lf
+from learnforge import Plugins, Task
+from learnforge.artifact import from_model
+from learnforge.cli.group import cli
+from learnforge.images import read_classes
+from learnforge.prediction import open_predictor
+from tests.core.recipes import DISTILL
+
+CLASSES = ("one", "zero", "five")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network that `adapt` might have made."""
+    task = lf.load_task("digits", classes=[0, 1, 5])
+    torch.manual_seed(0)
+    artifact = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), task.info)
+    folder = tmp_path_factory.mktemp("networks") / "few"
+    info = evolve(task.info, classes=CLASSES)
+    evolve(artifact.with_state(artifact.network()), task=info).save(folder)
+    return folder
+
+
+def examples(folder: Path, names: list[str]) -> Path:
+    """Write four images of each of the digits 0, 1 and 5 under these names."""
+    task: Any = lf.load_task("digits", classes=[0, 1, 5])
+    for label, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for row in (task.train.labels == label).nonzero().flatten()[:4].tolist():
+            Image.fromarray(task.train.images[row, 0].numpy()).save(folder / name / f"{row}.png")
+    return folder
+
+
+def call(*words: object) -> Any:
+    return CliRunner().invoke(cli, ["export", *map(str, words)])
+
+
+def test_a_taught_network_is_proved_on_images(network: Path, tmp_path: Path) -> None:
+    """Labels are the places of the folders' names in the network's classes; the file is what it is."""
+    support = examples(tmp_path / "images", ["zero", "one", "five"])
+    done = call(network, "--images", support, "--use", "torch-export", "--to", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    file = tmp_path / "out" / "export" / "model.pt2"
+    assert done.output.splitlines()[-1] == str(file)
+    artifact = lf.load(network)
+    _, split, _ = read_classes(support, (1, 8, 8))  # five, one, zero
+    labels = torch.tensor([2, 0, 1])[split.labels]
+    scores = artifact.predict(split.images)
+    right = float((scores.argmax(1) == labels).double().mean())
+    assert f"proved on 12 images: accuracy {right:.1%}, the network's {right:.1%}" in done.output
+    opened = open_predictor(file, Plugins())
+    assert tuple(opened.classes) == CLASSES
+    torch.testing.assert_close(opened.score(split.images), scores, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stage_is_proved_on_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without images the recipe's task gives them; the folder has the names of the run and the exporter."""
+    monkeypatch.chdir(tmp_path)
+    run = lf.run(DISTILL, tmp_path / "runs" / "small")
+    done = call("runs/small", "--use", "torch-export")
+    assert done.exit_code == 0, done.output
+    task: Task = lf.load_task("digits", classes=[0, 1, 2])
+    assert f"proved on {len(task.test)} images: accuracy" in done.output
+    last = list(run.artifacts)[-1]
+    assert f"the network's {run.artifacts[last].metrics['test_accuracy']:.1%}" in done.output
+    assert Path("runs/small-torch-export/export/model.pt2").is_file()
+    again = call("runs/small/first", "--use", "torch-export")
+    assert "would be run again" in str(again.exception)  # another network does not replace it in silence
+
+
+def test_what_cannot_be_proved_is_refused(network: Path, tmp_path: Path) -> None:
+    """A network without a task and images, classes that it does not know, and one that was taught none."""
+    done = call(network, "--to", tmp_path / "out")
+    assert "give labelled images with `--images FOLDER`" in str(done.exception)
+    support = examples(tmp_path / "images", ["zero", "ona", "five"])
+    done = call(network, "--images", support, "--to", tmp_path / "out")
+    assert "must have the name of a class of the network; did you mean 'one'?" in str(done.exception)
+    artifact = lf.load(network)
+    evolve(artifact, adapter_options={"meta_learner": {"use": "maml"}}).save(tmp_path / "learner")
+    done = call(tmp_path / "learner", "--images", support, "--to", tmp_path / "out")
+    assert f"learnforge adapt {tmp_path / 'learner'} --support {support}" in str(done.exception)
+    assert not (tmp_path / "out").exists()
