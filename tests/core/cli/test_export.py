@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import learnforge as lf
-from learnforge import Plugins, Task
+from learnforge import Plugins
 from learnforge.artifact import from_model
 from learnforge.cli.group import cli
 from learnforge.images import read_classes
@@ -72,7 +72,7 @@ def test_a_stage_is_proved_on_its_task(tmp_path: Path, monkeypatch: pytest.Monke
     run = lf.run(DISTILL, tmp_path / "runs" / "small")
     done = call("runs/small", "--use", "torch-export")
     assert done.exit_code == 0, done.output
-    task: Task = lf.load_task("digits", classes=[0, 1, 2])
+    task = run.recipe.task_of(run.recipe.stages[-1]).load()
     assert f"proved on {len(task.test)} images: accuracy" in done.output
     last = list(run.artifacts)[-1]
     assert f"the network's {run.artifacts[last].metrics['test_accuracy']:.1%}" in done.output
