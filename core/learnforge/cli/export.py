@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 @click.option(
     "--to", "target", type=click.Path(path_type=Path), help="Folder; runs/NAME-EXPORTER of SOURCE by default."
 )
+@click.option("--overwrite", is_flag=True, help="Replace an export of another network in the folder.")
 @plugin_options
-def command(choice: PluginChoice, source: Path, use: str, images: Path | None, target: Path | None) -> None:
+def command(
+    choice: PluginChoice, source: Path, use: str, images: Path | None, target: Path | None, overwrite: bool
+) -> None:
     """Write the network in SOURCE, the folder of a run, a stage or a network that `adapt` made, to a file.
 
     The file is proved on the task's test images, or on all of --images, and `int8` is calibrated on training
@@ -49,8 +52,10 @@ def command(choice: PluginChoice, source: Path, use: str, images: Path | None, t
             f"learnforge adapt {source} --support {images}"
         )
     task = _task_of_run(folder, choice) if images is None else _task_of_images(artifact, images)
-    target = target or Path("runs") / f"{source.resolve().name}-{use}"
-    made = export(artifact, task, use, run=target, plugins=plugins)
+    whole = source.resolve()
+    name = f"{whole.parent.name}-{whole.name}" if (whole.parent / "run.json").is_file() else whole.name
+    target = target or Path("runs") / f"{name}-{use}"
+    made = export(artifact, task, use, run=target, plugins=plugins, overwrite=overwrite)
     proof = made.metrics
     click.echo(
         f"proved on {proof['images']} images: accuracy {proof['test_accuracy']:.1%}, the network's "

@@ -77,8 +77,10 @@ def test_a_stage_is_proved_on_its_task(tmp_path: Path, monkeypatch: pytest.Monke
     last = list(run.artifacts)[-1]
     assert f"the network's {run.artifacts[last].metrics['test_accuracy']:.1%}" in done.output
     assert Path("runs/small-torch-export/export/model.pt2").is_file()
-    again = call("runs/small/first", "--use", "torch-export")
-    assert "would be run again" in str(again.exception)  # another network does not replace it in silence
+    words = ["runs/small/first", "--use", "torch-export"]
+    assert "would be run again" in str(call(*words, "--to", "runs/small-torch-export").exception)
+    assert call(*words, "--to", "runs/small-torch-export", "--overwrite").exit_code == 0
+    assert call(*words).output.splitlines()[-1] == "runs/small-first-torch-export/export/model.pt2"
 
 
 def test_what_cannot_be_proved_is_refused(network: Path, tmp_path: Path) -> None:
