@@ -7,6 +7,7 @@ Reference:
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,9 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from learnforge import Exporter, Runtime, hookimpl
+
+_KEPT = "learnforge.json"
+"""Name of the manual among a file's extra files."""
 
 
 @frozen
@@ -38,6 +42,17 @@ def score(images):
     def load(self, path: Path) -> Runtime:
         module = torch.export.load(path).module()
         return lambda images: module(images)
+
+    def annotate(self, path: Path, manual: str) -> None:
+        torch.export.save(torch.export.load(path), path, extra_files={_KEPT: manual})
+
+    @classmethod
+    def manual(cls, path: Path) -> str | None:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            kept = next((name for name in archive.namelist() if name.endswith(f"/extra/{_KEPT}")), None)
+            return archive.read(kept).decode("utf-8") if kept is not None else None
 
 
 @hookimpl

@@ -76,6 +76,13 @@ def test_files_are_named_with_their_class(exported: Path, photos: Path, digits: 
     assert "bad.png cannot be read as an image" in done.stderr
 
 
+def test_a_file_needs_nothing_beside_it(exported: Path, photos: Path, tmp_path: Path) -> None:
+    """Moved elsewhere under another name, it still knows its classes."""
+    shutil.copy(exported / "model.pt2", tmp_path / "moved.pt2")
+    moved, whole = (call(file, photos).stdout for file in (tmp_path / "moved.pt2", exported / "model.pt2"))
+    assert moved == whole
+
+
 def test_a_rejected_file_is_used_with_a_warning(exported: Path, photos: Path, tmp_path: Path) -> None:
     """Who inspects it is told that it is not the network."""
     shutil.copy(exported / "model.pt2", tmp_path / "rejected-model.pt2")

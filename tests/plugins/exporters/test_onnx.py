@@ -87,7 +87,7 @@ def test_a_file_alone_names_images(exported: Any, name: str, digits: Task, tmp_p
     del model.metadata_props[:]
     for foreign in (model.SerializeToString(), b"no model"):
         alone.write_bytes(foreign)
-        with pytest.raises(ArtifactError, match=r"must lie beside the `model.json`"):
+        with pytest.raises(ArtifactError, match=r"must be a whole file that an export stage wrote"):
             open_predictor(alone, Plugins())
 
 

@@ -64,3 +64,18 @@ def test_file_has_the_suffix(exported: Any) -> None:
     path: Path = exported[2]
     assert path.suffix == ".pt2"
     assert path.stat().st_size > 1000
+
+
+def test_the_manual_is_inside(exported: Any, plugins: Plugins, tmp_path: Path) -> None:
+    """A file tells how it is run, in any language, and computes the same; another file tells nothing."""
+    module, _, path = exported
+    exporter = plugins.load("exporter", "torch-export")()
+    assert exporter.manual(path) is None
+    file = tmp_path / "model.pt2"
+    file.write_bytes(path.read_bytes())
+    exporter.annotate(file, '{"classes": ["Größe"]}')
+    assert exporter.manual(file) == '{"classes": ["Größe"]}'
+    with torch.no_grad():
+        assert torch.allclose(exporter.load(file)(_images(7)), module(_images(7)), rtol=1e-5, atol=1e-5)
+    file.write_bytes(b"PK nothing")
+    assert exporter.manual(file) is None
