@@ -967,3 +967,33 @@ def test_what_a_method_carries_goes_on_also_after_a_cut(
     found = stage.run(few, source, make_context(tmp_path))
     assert all(torch.equal(tensor, found.adapter[name]) for name, tensor in whole.adapter.items())
     assert all(torch.equal(tensor, found.weights[name]) for name, tensor in whole.weights.items())
+
+
+def test_a_stage_goes_on_with_what_its_method_learnt(
+    few: Task, source: dict[str, Artifact], plugins: Plugins, make_stage: Any, make_context: Any
+) -> None:
+    """From a learner of the same method: its moments or rates, of which an evaluation alone changes none; not
+    from one of another method, of other ways, or where all is to be fresh.
+    """
+    reptile = plugins.load("meta-learner", "reptile")(inner_steps=3, adaptation_steps=2)
+    sgd = plugins.load("meta-learner", "meta-sgd")()
+
+    def run(start: Artifact, method: MetaLearner = reptile, iterations: int = 0, **changes: Any) -> Artifact:
+        stage = make_stage(method=method, validation_episodes=0, iterations=iterations, **changes)
+        made: Artifact = stage.run(few, {"source": start}, make_context(None))
+        return made
+
+    def is_equal(one: Artifact, other: Artifact) -> bool:
+        assert one.adapter.keys() == other.adapter.keys()
+        return all(torch.equal(tensor, other.adapter[name]) for name, tensor in one.adapter.items())
+
+    learnt = run(source["source"], iterations=2)
+    judged = run(learnt)
+    assert is_equal(judged, learnt)
+    assert judged.metrics["test"]["by_step"] == learnt.metrics["test"]["by_step"]
+    assert float(run(learnt, iterations=1).adapter["adam_steps"]) == 3 * 3
+    assert float(run(learnt, fresh=True).adapter["adam_steps"]) == 0
+    assert float(run(learnt, episodes=EpisodeShape(2, 1, 3)).adapter["adam_steps"]) == 0
+    rates = run(learnt, sgd, iterations=2)
+    assert is_equal(run(rates, sgd), rates)
+    assert not is_equal(run(learnt, sgd), rates)

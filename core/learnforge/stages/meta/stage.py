@@ -45,7 +45,8 @@ class MetaStage(Stage):
 
     Args:
         source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above by
-            default.
+            default. What the same method has learnt there with as many ways goes on, with its head and all
+            that it carries; `iterations = 0` then judges it as it is. Others begin with a fresh head.
         fresh: Start from fresh weights of the source's network, not those it comes with. Weights that were
             trained to tell some classes apart can be a worse start for learning others.
         episodes: Ways, shots and queries of an episode; for environments, whose `ways` are 1, shots are the
@@ -211,15 +212,18 @@ class MetaStage(Stage):
         here = task.load(context.device)
         fresh_task = source.task if self.fresh else None
         network = source.network(context.plugins, context.derive("source"), fresh_task)
-        with seeded(context.derive("prepare")):
-            outputs = self._info(task.info).outputs
-            network = self.method.prepare(network, source.task.outputs, outputs).to(context.device)
+        outputs = self._info(task.info).outputs
+        goes_on = self._goes_on(source, outputs)
+        if not goes_on:
+            with seeded(context.derive("prepare")):
+                network = self.method.prepare(network, source.task.outputs, outputs)
+        network = network.to(context.device)
         if task.info.form == "environment" and find_normalisations(network):
             raise StageError(
                 "a policy must not normalise by batches: what it does would depend on other rollouts. Take "
                 "one without batch normalisation"
             )
-        parameters, extra, carried = self._initial(network, context)
+        parameters, extra, carried = self._initial(network, source.adapter if goes_on else {}, context)
         engine_name = self._choose_engine(network, parameters | extra | carried, here, context)
         engine = ENGINES[engine_name](network, self.normalisation, self.method)
         history = self._train(engine, engine_name, parameters | extra, carried, here, context)
@@ -260,8 +264,17 @@ class MetaStage(Stage):
         names = tuple(f"class {i + 1}" for i in range(self.episodes.ways))
         return evolve(info, classes=names, origins=names)
 
-    def _initial(self, network: nn.Module, context: Context) -> tuple[dict[str, Tensor], ...]:
-        """Return the network's parameters, the method's own, and what it carries."""
+    def _goes_on(self, source: Artifact, outputs: int) -> bool:
+        """Tell whether the source has learnt by the same method with as many outputs, and is to go on."""
+        before = source.adapter_options.get("meta_learner", {}).get("use")
+        return before == spell(self.method)["use"] and source.task.outputs == outputs and not self.fresh
+
+    def _initial(
+        self, network: nn.Module, learnt: Mapping[str, Tensor], context: Context
+    ) -> tuple[dict[str, Tensor], ...]:
+        """Return the network's parameters, the method's own, and what it carries; the last two as the method
+        has learnt them before, where they still fit.
+        """
         parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
         with seeded(context.derive("extra")):
             extra = {n: t.detach().clone() for n, t in self.method.extra_parameters(parameters).items()}
@@ -272,7 +285,10 @@ class MetaStage(Stage):
                 f"{type(self.method).__name__}: extra parameters must not be named as the network's, {clash} "
                 "are"
             )
-        return parameters, extra, carried
+        own = extra | carried
+        if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in learnt.items()}:
+            own = {name: t.detach().clone().to(context.device) for name, t in learnt.items()}
+        return parameters, {name: own[name] for name in extra}, {name: own[name] for name in carried}
 
     def _choose_engine(
         self, network: nn.Module, meta: Mapping[str, Tensor], task: Task, context: Context
