@@ -136,20 +136,19 @@ def write_profiler(
         images = torch.zeros(2, *task.input_shape, dtype=torch.uint8)
         onnx = _exported(exporter, Deployed(network, task), images)
         models.append(_entry("network", name, onnx, task.input_shape, "uint8", BATCHES))
-    known: set[str] = set()
+    layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
     for network, task in (*whole.values(), *others):
         for signature, layer, inputs in each_layer(network, task):
-            if signature in known or len(inputs) != 1 or not isinstance(inputs[0], Tensor):
-                continue
-            known.add(signature)
-            tell(signature)
-            bare, shape = _zeroed(layer), tuple(inputs[0].shape[1:])
-            try:
-                onnx = _exported(exporter, bare, torch.zeros(2, *shape))
-            except Exception as error:  # whatever torch's exporter cannot do
-                tell(f"left out: {signature}: {type(error).__name__}: {str(error).splitlines()[0]}")
-                continue
-            models.append(_entry("layer", signature, onnx, shape, "float32", (1,)))
+            if signature not in layers and len(inputs) == 1 and isinstance(inputs[0], Tensor):
+                layers[signature] = _zeroed(layer), tuple(inputs[0].shape[1:])
+    for place, (signature, (bare, shape)) in enumerate(layers.items(), 1):
+        tell(f"layer {place} of {len(layers)}: {signature}")
+        try:
+            onnx = _exported(exporter, bare, torch.zeros(2, *shape))
+        except Exception as error:  # whatever torch's exporter cannot do
+            tell(f"left out: {signature}: {type(error).__name__}: {str(error).splitlines()[0]}")
+            continue
+        models.append(_entry("layer", signature, onnx, shape, "float32", (1,)))
     if len(models) == 1:
         raise StageError("there is no layer to time")
     text = json.dumps(models, indent=0)

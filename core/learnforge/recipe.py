@@ -401,7 +401,16 @@ def _parse_method(
     except PluginError as error:
         problems.append(Problem(f"{path}.use", str(error)))
         return None
-    return structure(method, table.get("options", {}), f"{path}.options", problems, plugins.resolve)
+    options = table.get("options", {})
+    if isinstance(options, Mapping):
+        its_own, stages = (
+            {option_key(f) for f in attrs.fields(c) if not f.metadata.get("internal")} for c in (method, cls)
+        )
+        strays = [key for key in options if key in stages - its_own]
+        words = "is a key of the stage itself; take it out of `options`"
+        problems += [Problem(f"{path}.options.{key}", words) for key in strays]
+        options = {key: value for key, value in options.items() if key not in strays}
+    return structure(method, options, f"{path}.options", problems, plugins.resolve)
 
 
 def _check_names(tables: Sequence[Any], problems: list[Problem]) -> None:

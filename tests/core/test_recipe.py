@@ -226,3 +226,16 @@ def test_several_methods_at_once(plugins: Plugins) -> None:
         stage["options"] = wrong
         with pytest.raises(lf.RecipeError, match="must be a table without `methods`, which are in `use`"):
             parse_recipe(data, plugins)
+
+
+def test_a_key_of_the_stage_among_options_is_told_its_place() -> None:
+    """`calibration` is the export stage's, not the exporter's; a name that both have is the method's."""
+    data = copy.deepcopy(DISTILL)
+    data["stage"].append({"kind": "export", "use": "torch-export", "options": {"calibration": 8, "speed": 1}})
+    with pytest.raises(lf.RecipeError) as caught:
+        lf.run(data)
+    found = {problem.path: problem.message for problem in caught.value.problems}
+    assert (
+        found["stage.export.options.calibration"] == "is a key of the stage itself; take it out of `options`"
+    )
+    assert found["stage.export.options.speed"].startswith("unknown option")
