@@ -15,6 +15,7 @@ from learnforge.context import Progress, Silence
 from learnforge.errors import Problem, RecipeError
 from learnforge.options import option_key, structure
 from learnforge.plugins import PluginChoice, Plugins
+from learnforge.progress import Notebook, is_notebook
 from learnforge.recipe import Recipe, RunSettings, find_recipe, parse_recipe, plugin_choice, read_recipe
 from learnforge.runner import Options, Run, run_recipe
 from learnforge.space import Model, Space
@@ -83,7 +84,7 @@ def run(
         overwrite: Run finished stages again where what they depend on has changed.
         plugins: Plugins to enable, to disable and to load from files; overrules the recipe's `[plugins]`.
         hooks: Objects or modules with hook implementations of the caller's own; see `Plugins.add`.
-        progress: Shows what is going on; nothing by default.
+        progress: Shows what is going on; by default bars in a notebook, and nothing elsewhere.
 
     Raises:
         LearnforgeError: See the tree in `learnforge.errors`.
@@ -94,7 +95,11 @@ def run(
         loaded.add(own)
     source = "recipe" if isinstance(recipe, Mapping) else str(recipe)
     options = Options(
-        _path(folder), workers, _path(cache), progress or Silence(), may_overwrite=lambda names: overwrite
+        _path(folder),
+        workers,
+        _path(cache),
+        _shown(progress),
+        may_overwrite=lambda names: overwrite,
     )
     return run_recipe(parse_recipe(data, loaded, source), loaded, options)
 
@@ -211,7 +216,7 @@ def run_stage(
         cache: Folder for what runs share, such as teacher caches; `.cache` beside `run` by default.
         device: `auto`, or a device as torch spells it.
         overwrite: Run a finished stage again if what it depends on has changed.
-        progress: Shows what is going on.
+        progress: Shows what is going on; by default bars in a notebook, and nothing elsewhere.
         plugins: Plugins to use; all that is installed, by default.
         hooks: Objects or modules with hook implementations of the caller's own; see `Plugins.add`.
         settings: The stage's settings, as keys in a recipe; tables may be dicts, names or objects.
@@ -229,7 +234,11 @@ def run_stage(
     source = task if isinstance(task, TaskSource) else GivenTask(task)
     recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), {"run": {"name": kind, "seed": seed}})
     options = Options(
-        _path(run), workers, _path(cache), progress or Silence(), may_overwrite=lambda names: overwrite
+        _path(run),
+        workers,
+        _path(cache),
+        _shown(progress),
+        may_overwrite=lambda names: overwrite,
     )
     made = run_recipe(recipe, plugins, options).artifacts[stage.name]
     return evolve(made, data=source.load())
@@ -280,6 +289,10 @@ def _task_behind(source: Any) -> Task:
         return source.data
     message = "is missing; pass task=…, since only an artifact made in this session remembers its data"
     raise RecipeError([Problem("task", message)], "task")
+
+
+def _shown(progress: Progress | None) -> Progress:
+    return progress or (Notebook() if is_notebook() else Silence())
 
 
 def _path(folder: str | Path | None) -> Path | None:

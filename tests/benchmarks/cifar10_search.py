@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import learnforge as lf
-from learnforge.cli.progress import choose_progress
+from learnforge.progress import choose_progress
 from learnforge.randomness import seeded
 from learnforge.recipe import read_recipe
 from learnforge.stages.measures import judge, weigh

@@ -61,9 +61,9 @@ def searchers_command(
     Without --final only validation regret is shown, which is what to develop on.
     """
     from learnforge.bench.searchers import as_rows, compare, parse_entries, summarise, write_results
-    from learnforge.cli.progress import choose_progress
     from learnforge.cli.table import show_rows
     from learnforge.plugins import Plugins
+    from learnforge.progress import choose_progress
     from learnforge.stages.search.table import Table
 
     plugins = Plugins(choice)
@@ -152,10 +152,10 @@ def distillers_command(
         write_results,
     )
     from learnforge.bench.published import published_for
-    from learnforge.cli.progress import choose_progress
     from learnforge.cli.table import show_rows
     from learnforge.options import read_value
     from learnforge.plugins import Plugins, spell
+    from learnforge.progress import choose_progress
     from learnforge.recipe import find_recipe, read_recipe
     from learnforge.space import Model
 
@@ -216,10 +216,10 @@ def meta_learners_command(
         read_setting,
         write_results,
     )
-    from learnforge.cli.progress import choose_progress
     from learnforge.cli.table import show_rows
     from learnforge.options import read_value
     from learnforge.plugins import Plugins
+    from learnforge.progress import choose_progress
     from learnforge.recipe import find_recipe, read_recipe
 
     plugins = Plugins(choice)
@@ -281,10 +281,10 @@ def transfers_command(
     that knows the source task alone. Without --final nothing is read that needs a label of the test split.
     """
     from learnforge.bench.transfers import as_rows, compare, parse_strategies, read_setting, write_results
-    from learnforge.cli.progress import choose_progress
     from learnforge.cli.table import show_rows
     from learnforge.options import read_value
     from learnforge.plugins import Plugins
+    from learnforge.progress import choose_progress
 
     plugins = Plugins(choice)
     given = {**words, "from": origin}

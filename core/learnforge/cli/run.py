@@ -42,9 +42,9 @@ def command(
 
     A run that exists goes on where it stopped; what is finished and unchanged is kept.
     """
-    from learnforge.cli.progress import choose_progress
     from learnforge.cli.table import show_run
     from learnforge.plugins import Plugins
+    from learnforge.progress import choose_progress
     from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
     from learnforge.report.write import write_report
     from learnforge.runner import Options, report_sections, run_recipe

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from learnforge.cli import main
-from learnforge.cli.progress import Lines
 
 SMALL = """
 [run]
@@ -136,17 +135,3 @@ def test_a_plugin_brings_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (
         subprocess.run([*words, "greet"], capture_output=True, text=True, check=True).stdout == "good day\n"
     )
-
-
-def test_lines_without_a_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Plain progress prints its last state once, and in between only every few seconds."""
-    with Lines().track("stage: part", 3, 1) as tracker:
-        tracker.advance("loss 1")
-        tracker.advance()
-    assert capsys.readouterr().err == "stage: part 3/3, 0 s, loss 1\n"
-    monkeypatch.setattr("learnforge.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
-    with Lines().track("stage: part", 1) as tracker:
-        tracker.advance()
-    assert capsys.readouterr().err == "stage: part 1/1, 0 s\n" * 2

@@ -1,4 +1,4 @@
-"""Progress on a terminal (bars) and without one (lines)."""
+"""Progress on a terminal (bars), below a notebook's cell (bars too), and elsewhere (lines)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -18,14 +20,24 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from learnforge.context import Progress, Tracker
+if TYPE_CHECKING:
+    from learnforge.context import Progress, Tracker
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_DRAWINGS = 0.25
 
 
 def choose_progress() -> Progress:
-    """Return bars if standard error is a terminal, else lines."""
+    """Return bars in a notebook and if standard error is a terminal, else lines."""
+    if is_notebook():
+        return Notebook()
     return Bars() if sys.stderr.isatty() else Lines()
+
+
+def is_notebook() -> bool:
+    """Tell whether a cell of a Jupyter notebook is running."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 class Bars:
@@ -85,3 +97,41 @@ class _Line:
         words = f", {self.words}" if self.words else ""
         sys.stderr.write(f"{self.label} {self.done}/{self.total}, {seconds:.0f} s{words}\n")
         sys.stderr.flush()
+
+
+class Notebook:
+    """A bar for each piece of work, below the cell; it stays with the cell's output."""
+
+    @contextmanager
+    def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
+        """Show a bar, which has its last state after the block."""
+        bar = _NotebookBar(label, total, done)
+        yield bar
+        bar.draw()
+
+
+class _NotebookBar:
+    def __init__(self, label: str, total: int, done: int):
+        self.label, self.total, self.done, self.words = label, total, done, ""
+        self._handle: Any = None
+        self._start = time.monotonic()
+        self.draw()
+
+    def advance(self, text: str = "") -> None:
+        self.done += 1
+        self.words = text or self.words
+        if time.monotonic() - self._drawn >= SECONDS_BETWEEN_DRAWINGS:
+            self.draw()
+
+    def draw(self) -> None:
+        from IPython.display import HTML, display
+
+        self._drawn = time.monotonic()
+        words = f", {self.words}" if self.words else ""
+        text = f"{self.label} {self.done}/{self.total}, {self._drawn - self._start:.0f} s{words}"
+        bar = f'<progress value="{self.done}" max="{max(1, self.total)}"></progress>'
+        page = HTML(f"<div>{bar} {escape(text)}</div>")  # type: ignore[no-untyped-call]
+        if self._handle is None:
+            self._handle = display(page, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(page)
