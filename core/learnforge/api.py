@@ -232,7 +232,8 @@ def run_stage(
         plugins.add(own)
     stage = _make_stage(kind, method, settings, plugins)
     source = task if isinstance(task, TaskSource) else GivenTask(task)
-    recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), {"run": {"name": kind, "seed": seed}})
+    data = {"run": {"name": kind, "seed": seed}}
+    recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), data, f"{kind}()")
     options = Options(
         _path(run),
         workers,

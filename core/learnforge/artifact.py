@@ -186,11 +186,6 @@ class Artifact:
             ArtifactError: Images are not of the task's shape, or not of that kind.
         """
         shown = self.normalise(images)
-        if tuple(images.shape[1:]) != tuple(self.task.input_shape):
-            raise ArtifactError(
-                f"images must be {['image', *self.task.input_shape]}, as in the task {self.task.name}, got "
-                f"{list(images.shape)}"
-            )
         network = self.network(plugins).eval()
         with torch.inference_mode():
             scores: Tensor = network(shown)
@@ -223,20 +218,25 @@ class Artifact:
                 make them. Images that are normalised already go to `network()` itself.
 
         Raises:
-            ArtifactError: They are neither.
+            ArtifactError: They are neither, or not of the task's shape.
         """
         if not isinstance(images, Tensor):
             raise ArtifactError(
                 f"images must be a torch tensor, got {type(images).__module__}.{type(images).__qualname__}; "
                 "an array becomes one by torch.from_numpy(images)"
             )
+        if tuple(images.shape[1:]) != tuple(self.task.input_shape):
+            raise ArtifactError(
+                f"images must be {['image', *self.task.input_shape]}, as in the task {self.task.name}, got "
+                f"{list(images.shape)}"
+            )
+        if images.dtype != torch.uint8 and self.task.form != "classification":
+            return images
         if images.dtype != torch.uint8:
-            if self.task.form != "classification":
-                return images
             _check_unit_range(images)
-            images = images * 255
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.task.mean, self.task.std))
-        return (images.float() / 255 - mean) / std
+        shares = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        return (shares - mean) / std
 
     def save(self, folder: Path) -> None:
         """Write `weights.safetensors`, `metrics.json`, then `artifact.json`, which makes the artifact whole.

@@ -11,7 +11,8 @@ names; it may leave out arguments that it does not need. Four sorts of hooks:
   runs, also in worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
   that drives the run. A fault in one is reported with the plugin's name, and nothing else changes.
-- *what is shown, and growing*: `learnforge_report_sections`, `_add_hooks`, `_commands`.
+- *what is needed, what is shown, and growing*: `learnforge_missing`, `_report_sections`, `_add_hooks`,
+  `_commands`.
 """
 
 from __future__ import annotations

@@ -130,7 +130,10 @@ def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: t
 
 def _open_file(path: Path, plugins: Plugins) -> Predictor:
     beside = path.with_name("model.json")
-    inside = _manual_inside(path, plugins)
+    try:
+        inside = _manual_inside(path, plugins)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
     if inside is None and not beside.is_file():
         raise ArtifactError(
             f"{path} must be a whole file that an export stage wrote, with its manual inside, or lie beside "

@@ -110,9 +110,6 @@ def find_recipe(name: str | Path) -> Path:
         RecipeError: There is no such file or name.
     """
     path = Path(name)
-    if path.is_dir():
-        words = "is a folder; a recipe is a TOML file, and the folder of a run has a run.json"
-        raise RecipeError([Problem("", words)], str(path))
     if path.suffix == ".toml" or path.is_file():
         if path.is_file():
             return path
@@ -122,6 +119,9 @@ def find_recipe(name: str | Path) -> Path:
         for r in resources.files("learnforge.recipes").iterdir()
         if r.name.endswith(".toml")
     }
+    if str(name) not in built_in and path.is_dir():
+        words = "is a folder; a recipe is a TOML file, and the folder of a run has a run.json"
+        raise RecipeError([Problem("", words)], str(path))
     if str(name) not in built_in:
         raise RecipeError(
             [Problem("", f"no such file or built-in recipe; {nearest(str(name), built_in)}")], str(name)

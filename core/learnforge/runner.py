@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from copy import deepcopy
@@ -171,7 +172,7 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
     with ExitStack() as stack:
         log = None
         if options.folder is not None:
-            _check_folder(options.folder)
+            _check_folder(options.folder, recipe)
             stack.enter_context(lock(options.folder))
             log = stack.enter_context(EventLog(options.folder / "events.jsonl"))
         stack.enter_context(_deterministic(recipe.run.deterministic))
@@ -357,17 +358,25 @@ class _Runner:
         return evolve(artifact, provenance=provenance, metrics={**artifact.metrics, "seconds": seconds})
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder in which somebody else's files lie, such as a network that `adapt` made."""
+def _check_folder(folder: Path, recipe: Recipe) -> None:
+    """Refuse a folder in which somebody else's files lie, such as a network that `adapt` made, and for a call
+    from Python, which is a recipe without stages, that of a recipe's run, whose record it would replace.
+    """
     try:
         held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        kept = folder / "recipe.toml"
+        is_recipes = kept.is_file() and "stage" in tomllib.loads(kept.read_text(encoding="utf-8"))
     except OSError as error:
         raise refusal(folder, error) from error
+    except ValueError:  # cut off in its writing: a run of any sort
+        is_recipes = False
+    if is_recipes and "stage" not in recipe.data:
+        raise RunError(f"{folder} is the folder of a recipe's run, which would be lost; choose a new folder")
     if held and not set(held) & {".lock", "events.jsonl", "run.json"}:
         what = "a network" if "artifact.json" in held else f"{held[0]!r}"
         raise RunError(
             f"{folder} must be new, empty or the folder of an earlier run, but it holds {what} that no run "
-            "put there. Choose another run folder with `--run` (in Python `run=`)."
+            "put there. Choose another folder for the run."
         )
 
 

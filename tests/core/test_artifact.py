@@ -10,6 +10,7 @@ import torch
 from attrs import evolve
 from torch import nn
 
+import learnforge as lf
 from learnforge.artifact import (
     FORMAT,
     Artifact,
@@ -253,6 +254,15 @@ def test_own_module_must_be_brought_again(task, tmp_path, plugins):
         load_artifact(tmp_path, Mine(5))
 
 
+def test_what_is_no_folder_is_said(tmp_path):
+    """A file, such as an exported one, and a path that is not there."""
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"model.onnx is a file; exported ones run by `learnforge pred"):
+        lf.load(tmp_path / "model.onnx")
+    with pytest.raises(ArtifactError, match=r"an artifact is a folder, .*nope is not there"):
+        lf.load(tmp_path / "nope")
+
+
 # Predictions
 
 
@@ -268,6 +278,25 @@ def test_bytes_and_unit_floats_are_normalised(task):
     assert torch.allclose(artifact.predict(images / 255), expected, atol=1e-6)
     numbers = evolve(artifact, task=evolve(info, form="regression"))
     assert torch.equal(numbers.predict(expected.view(2, 2, 1, 1)), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 4, 8, 8), (2, 8, 8)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_shape_is_checked_first(task, shape, dtype):
+    """Colours last, RGBA, and a missing axis: the words name the shape, for prediction and adaptation."""
+    info = evolve(task.info, input_shape=(3, 8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
+    artifact = Artifact(NetworkSpec("module", {}), info, module=nn.Flatten())
+    with pytest.raises(ArtifactError, match=r"images must be \['image', 3, 8, 8\]"):
+        artifact.predict(torch.ones(shape, dtype=dtype))
+    with pytest.raises(ArtifactError, match=r"images must be \['image', 3, 8, 8\]"):
+        lf.adapt(artifact, torch.ones(shape, dtype=dtype), torch.zeros(2, dtype=torch.int64))
+
+
+def test_half_precision_is_not_rounded_twice(task):
+    """Its values are normalised in single precision."""
+    artifact = from_module(Mine(), task.info)
+    images = torch.rand(2, 1, 8, 8).half()
+    assert torch.equal(artifact.normalise(images), artifact.normalise(images.float()))
 
 
 @pytest.mark.parametrize(

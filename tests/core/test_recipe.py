@@ -228,6 +228,26 @@ def test_several_methods_at_once(plugins: Plugins) -> None:
             parse_recipe(data, plugins)
 
 
+def test_folders_are_no_recipes_and_hide_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is told apart from a missing file; a built-in recipe is found beside a folder of its name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "photos").mkdir()
+    assert find_recipe("digits").name == "digits.toml"
+    with pytest.raises(lf.RecipeError, match="is a folder; a recipe is a TOML file"):
+        find_recipe("photos")
+
+
+def test_problems_name_the_recipes_file(tmp_path: Path) -> None:
+    """Also those that only the data show."""
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[task]\nuse = "digits"\n[[stage]]\nkind = "transfer"\nuse = "fine-tune"\nfrom = "nowhere/x"\n'
+    )
+    with pytest.raises(lf.RecipeError, match=r"mine\.toml: 1 problem"):
+        lf.run(path)
+
+
 def test_a_key_of_the_stage_among_options_is_told_its_place() -> None:
     """`calibration` is the export stage's, not the exporter's; a name that both have is the method's."""
     data = copy.deepcopy(DISTILL)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="Folder with a folder of images for each class; the task of SOURCE's run by default.",
 )
 @click.option(
-    "--to", "target", type=click.Path(path_type=Path), help="Folder; runs/NAME-EXPORTER of SOURCE by default."
+    "--to", "target", type=click.Path(path_type=Path), help="Folder; runs/NAME-EXPORTER by default."
 )
 @click.option("--overwrite", is_flag=True, help="Replace an export of another network in the folder.")
 @plugin_options
@@ -35,8 +35,9 @@ def command(
 ) -> None:
     """Write the network in SOURCE, the folder of a run, a stage or a network that `adapt` made, to a file.
 
-    The file is proved on the task's test images, or on all of --images, and `int8` is calibrated on training
-    images, or on the same. An export stage in a recipe does this too, and has settings.
+    Of a run the last finished stage counts. The file is proved on the task's test images, or on all of
+    --images, and `int8` is calibrated on training images, or on the same. An export stage in a recipe does
+    this too, has settings, and teaches a few-shot learner the classes of a test episode.
     """
     from learnforge.api import export
     from learnforge.artifact import find_artifact, load_artifact
@@ -44,18 +45,24 @@ def command(
     from learnforge.plugins import Plugins
 
     plugins = Plugins(choice)
-    folder = find_artifact(source)
+    folder = find_artifact(source.resolve())
     artifact = load_artifact(folder)
-    if "meta_learner" in artifact.adapter_options and images is not None:
+    if artifact.task.form != "classification":
+        raise ArtifactError(f"{source}: the network names no classes, its task is {artifact.task.form}")
+    if "meta_learner" in artifact.adapter_options:
         raise ArtifactError(
-            f"{source}: the network has learnt to learn, but no classes yet; teach it those of {images}: "
-            f"learnforge adapt {source} --support {images}"
+            f"{source}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
+            f"{source} --support FOLDER"
         )
+    if artifact.provenance.kind == "export" and images is None:
+        raise ArtifactError(f"{folder} is an export already; name the stage that made its network")
     task = _task_of_run(folder, choice) if images is None else _task_of_images(artifact, images)
-    whole = source.resolve()
-    name = f"{whole.parent.name}-{whole.name}" if (whole.parent / "run.json").is_file() else whole.name
+    name = f"{folder.parent.name}-{folder.name}" if (folder.parent / "run.json").is_file() else folder.name
     target = target or Path("runs") / f"{name}-{use}"
     made = export(artifact, task, use, run=target, plugins=plugins, overwrite=overwrite)
+    known = {entry["content"] for entry in artifact.provenance.trained_on}
+    if images is not None and task.test.content in known:
+        click.echo("these are the images that it was taught from: their accuracy is not that of new ones")
     proof = made.metrics
     click.echo(
         f"proved on {proof['images']} images: accuracy {proof['test_accuracy']:.1%}, the network's "
@@ -83,7 +90,9 @@ def _task_of_run(folder: Path, choice: PluginChoice) -> Task:
             "with `--images FOLDER`, a folder for each class in it"
         )
     recipe = parse_recipe(data, Plugins(plugin_choice(data, choice, str(path))), str(path))
-    stage = next(stage for stage in recipe.stages if stage.name == folder.name)
+    stage = next((stage for stage in recipe.stages if stage.name == folder.name), None)
+    if stage is None:
+        raise ArtifactError(f"{folder} is no stage of {path}; give labelled images with `--images FOLDER`")
     return recipe.task_of(stage).load()
 
 

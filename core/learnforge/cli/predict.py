@@ -56,7 +56,7 @@ def command(
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
     predictor = open_predictor(source, Plugins(choice), choose_device(device), calibrated)
     click.echo(f"named by {predictor.source}", err=True)
-    if source.name.startswith(REJECTED):
+    if source.is_file() and source.name.startswith(REJECTED):
         click.echo(f"warning: {source.name} failed its proof; it may not answer as the network", err=True)
     left_out = False
 

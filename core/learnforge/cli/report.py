@@ -24,8 +24,8 @@ from learnforge.discovery import PluginChoice
     "profiles",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON of a script by `learnforge profile`: show what the device took, also in later reports; may "
-    "be given again.",
+    help="JSON of a script by `learnforge profile`: show what the device took, also in later reports of "
+    "one run; may be given again.",
 )
 @plugin_options
 def command(
@@ -54,7 +54,6 @@ def _compare(folders: Sequence[Path], target: Path, profiles: Sequence[Path]) ->
     devices = [read_profile(file) for file in profiles]
     sections = [*compare_runs([read_summary(folder) for folder in folders]), *devices]
     title = "Comparison of " + ", ".join(map(str, folders))
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, page_html(title, "learnforge report", sections))
     for section in sections:
         if section.rows:
@@ -81,6 +80,5 @@ def _write_one(choice: PluginChoice, folder: Path, target: Path | None, profiles
     plugins = Plugins(plugin_choice(data, choice, str(recipe)))
     show_run(write_report(folder, plugins.gather("learnforge_report_sections", Section, run=summary)))
     if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, (folder / "report.html").read_text(encoding="utf-8"))
         click.echo(target)

@@ -218,7 +218,8 @@ class Plugins:
         gathered: list[Any] = []
         for impl in reversed(getattr(self.hook, hook_name).get_hookimpls()):
             try:
-                results = list(impl.function(*(arguments[name] for name in impl.argnames)) or ())
+                given = impl.function(*(arguments[name] for name in impl.argnames)) or ()
+                results = [given] if isinstance(given, str) else list(given)
                 strangers = [result for result in results if not isinstance(result, of)]
                 if strangers:
                     raise TypeError(f"it must give objects of {of.__name__}, gave {strangers[0]!r}")

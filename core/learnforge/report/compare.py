@@ -6,10 +6,14 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from learnforge.hookspecs import COLLECTING
 from learnforge.report import figures
 from learnforge.report.section import Section
 from learnforge.report.sections import main_score, stage_columns, stage_row
 from learnforge.report.summary import RunSummary
+
+_METHODS = frozenset(COLLECTING.values())
+"""Hooks that bring methods."""
 
 
 def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
@@ -48,20 +52,27 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
 
 
 def _explained(different: Sequence[str]) -> list[str]:
-    """Leave out fingerprints that differ because of something above; what is left is of the data."""
-    return [
-        key
-        for place, key in enumerate(different)
-        if not key.endswith(".fingerprint") or all(k.endswith(".fingerprint") for k in different[:place])
-    ]
+    """Leave out fingerprints that differ because of the seed, what the stage was told, or a stage above; what
+    is left is of the data.
+    """
+    shown: list[str] = []
+    is_above = "run.seed" in different
+    for key in different:
+        stage, _, rest = key.rpartition(".")
+        if rest != "fingerprint":
+            shown.append(key)
+            continue
+        if not is_above and not any(other.startswith(f"{stage}.") for other in different if other != key):
+            shown.append(key)
+        is_above = True
+    return shown
 
 
 def _told(run: RunSummary, shared: Collection[str]) -> dict[str, str]:
     """Return what a run was told, as {where: value}; of stages that not all runs have, that it has them."""
     found = {"run.seed": str(run.seed), "run.device": run.device}
-    found["plugins"] = ", ".join(
-        own["name"] for own in run.plugins.get("loaded", ()) if "." not in own["name"]
-    )  # methods stand with their stages
+    hearing = [own["name"] for own in run.plugins.get("loaded", ()) if set(own["hooks"]) - _METHODS]
+    found["plugins"] = ", ".join(hearing)  # methods stand with their stages
     found |= {f"version of {name}": value for name, value in run.versions.items()}
     for stage in run.stages:
         if stage.name not in shared:

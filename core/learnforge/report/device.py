@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learnforge.errors import RunError
-from learnforge.files import write_text
+from learnforge.files import fingerprint, write_text
 from learnforge.report.section import Section
 
 _KEPT = "device-"
@@ -16,18 +16,27 @@ _KEPT = "device-"
 
 
 def keep_profile(folder: Path, file: Path) -> None:
-    """Copy a device's profile into a run's folder, where its reports find it from then on.
+    """Copy a device's profile into a run's folder, where its reports find it from then on; a new one of the
+    same device and runtime replaces the old.
 
     Raises:
         RunError: The file is none, or the disk refuses.
     """
     read_profile(file)
-    write_text(folder / f"{_KEPT}{file.stem.removeprefix(_KEPT)}.json", file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    found = json.loads(text)
+    write_text(folder / f"{_KEPT}{fingerprint([found['device'], found['runtime']])[:8]}.json", text)
 
 
 def kept_profiles(folder: Path) -> list[Section]:
     """Return the sections of all devices whose profiles a run's folder keeps."""
-    return [read_profile(file) for file in sorted(folder.glob(f"{_KEPT}*.json"))]
+    sections = []
+    for file in sorted(folder.glob(f"{_KEPT}*.json")):
+        try:
+            sections.append(read_profile(file))
+        except RunError as error:
+            sections.append(Section("On a device", f"Not known: {error}"))
+    return sections
 
 
 def read_profile(file: Path) -> Section:

@@ -122,7 +122,7 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
 
 
 def _spell_code(own: Mapping[str, str]) -> str:
-    return f"{own['distribution']} {own['version']}, {own['source'][:8]}"
+    return ", ".join(part for part in (f"{own['distribution']} {own['version']}", own["source"][:8]) if part)
 
 
 def _read_progress(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Reference:
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,11 +49,14 @@ def score(images):
 
     @classmethod
     def manual(cls, path: Path) -> str | None:
-        if not zipfile.is_zipfile(path):
+        if path.suffix != cls.suffix:
             return None
-        with zipfile.ZipFile(path) as archive:
-            kept = next((name for name in archive.namelist() if name.endswith(f"/extra/{_KEPT}")), None)
-            return archive.read(kept).decode("utf-8") if kept is not None else None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                kept = next((name for name in archive.namelist() if name.endswith(f"/extra/{_KEPT}")), None)
+                return archive.read(kept).decode("utf-8") if kept is not None else None
+        except (zipfile.BadZipFile, zlib.error):
+            return None
 
 
 @hookimpl

@@ -5,8 +5,8 @@ Reference:
     Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, Matching networks for one shot learning, 2016,
     section 4.1. arXiv:1606.04080
 Differs:
-    A block does not pool once the features are 1 pixel high or wide; what is left is averaged unless
-    `flatten` says otherwise, where the paper flattens it.
+    A block does not pool once the features are 1 pixel high or wide. What is left is averaged, where the
+    paper flattens it, as `flatten` does.
 """
 
 from __future__ import annotations

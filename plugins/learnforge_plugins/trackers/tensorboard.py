@@ -9,7 +9,6 @@ once more.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -44,9 +43,11 @@ class _Log:
 
 @hookimpl
 def learnforge_missing() -> list[str]:
-    """Say so if TensorBoard is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return ["tensorboard is not installed: pip install learnforge[tensorboard]"]
+    """Say so if TensorBoard cannot be imported."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        return [f"tensorboard cannot be imported ({error}): pip install learnforge[tensorboard]"]
     return []
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import learnforge as lf
 from learnforge import Plugins
-from learnforge.artifact import from_model
+from learnforge.artifact import Provenance, from_model, trained_on
 from learnforge.cli.group import cli
 from learnforge.images import read_classes
 from learnforge.prediction import open_predictor
@@ -66,8 +66,25 @@ def test_a_taught_network_is_proved_on_images(network: Path, tmp_path: Path) -> 
     torch.testing.assert_close(opened.score(split.images), scores, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("use", ["onnx", "int8"])
+def test_a_network_is_proved_on_what_it_was_taught(network: Path, tmp_path: Path, use: str) -> None:
+    """Which is said, since the accuracy says nothing then; few images are enough to calibrate with."""
+    support = examples(tmp_path / "images", ["zero", "one", "five"])
+    artifact = lf.load(network)
+    names, split, _ = read_classes(support, (1, 8, 8))
+    taught = trained_on("few", [f"few:{name}" for name in names], split)
+    info = evolve(artifact.task, classes=tuple(names))
+    evolve(artifact, task=info, provenance=Provenance(trained_on=(taught,))).save(tmp_path / "few")
+    done = call(tmp_path / "few", "--images", support, "--use", use, "--to", tmp_path / "out")
+    assert done.exit_code == 0, done.exception
+    assert "these are the images that it was taught from" in done.output
+    other = call(network, "--images", support, "--use", "torch-export", "--to", tmp_path / "other")
+    assert other.exit_code == 0
+    assert "that it was taught from" not in other.output
+
+
 def test_a_stage_is_proved_on_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without images the recipe's task gives them; the folder has the names of the run and the exporter."""
+    """Without images the recipe's task gives them; the folder is named by run, stage and exporter."""
     monkeypatch.chdir(tmp_path)
     run = lf.run(DISTILL, tmp_path / "runs" / "small")
     done = call("runs/small", "--use", "torch-export")
@@ -76,11 +93,22 @@ def test_a_stage_is_proved_on_its_task(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"proved on {len(task.test)} images: accuracy" in done.output
     last = list(run.artifacts)[-1]
     assert f"the network's {run.artifacts[last].metrics['test_accuracy']:.1%}" in done.output
-    assert Path("runs/small-torch-export/export/model.pt2").is_file()
-    words = ["runs/small/first", "--use", "torch-export"]
-    assert "would be run again" in str(call(*words, "--to", "runs/small-torch-export").exception)
-    assert call(*words, "--to", "runs/small-torch-export", "--overwrite").exit_code == 0
-    assert call(*words).output.splitlines()[-1] == "runs/small-first-torch-export/export/model.pt2"
+    assert Path(f"runs/small-{last}-torch-export/export/model.pt2").is_file()
+    words = ["runs/small/first", "--use", "torch-export", "--to", f"runs/small-{last}-torch-export"]
+    assert "would be run again" in str(call(*words).exception)
+    assert call(*words, "--overwrite").exit_code == 0
+    before = Path("runs/small/run.json").read_text()
+    for more in ([], ["--overwrite"]):
+        done = call("runs/small", "--use", "torch-export", "--to", "runs/small", *more)
+        assert "is the folder of a recipe's run, which would be lost" in str(done.exception)
+    assert Path("runs/small/run.json").read_text() == before
+    done = call(f"runs/small-{last}-torch-export")
+    assert "is an export already; name the stage" in str(done.exception)
+    monkeypatch.chdir(tmp_path / "runs" / "small" / "first")
+    assert call(".", "--use", "torch-export", "--to", tmp_path / "here").exit_code == 0
+    recipe = tmp_path / "runs" / "small" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('name = "first"', 'name = "renamed"'))
+    assert "is no stage of" in str(call(".", "--use", "torch-export").exception)
 
 
 def test_what_cannot_be_proved_is_refused(network: Path, tmp_path: Path) -> None:
@@ -93,5 +121,7 @@ def test_what_cannot_be_proved_is_refused(network: Path, tmp_path: Path) -> None
     artifact = lf.load(network)
     evolve(artifact, adapter_options={"meta_learner": {"use": "maml"}}).save(tmp_path / "learner")
     done = call(tmp_path / "learner", "--images", support, "--to", tmp_path / "out")
-    assert f"learnforge adapt {tmp_path / 'learner'} --support {support}" in str(done.exception)
+    assert f"teach it some: learnforge adapt {tmp_path / 'learner'}" in str(done.exception)
+    evolve(artifact, task=evolve(artifact.task, form="regression")).save(tmp_path / "numbers")
+    assert "its task is regression" in str(call(tmp_path / "numbers", "--images", support).exception)
     assert not (tmp_path / "out").exists()

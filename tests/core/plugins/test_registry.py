@@ -176,7 +176,7 @@ def test_unknown_names_in_the_choice_get_the_nearest(install):
     """Names to enable or disable that do not exist are refused with the nearest ones."""
     install("lf-test-a", {"lf-test-track": "lf_test_a"}, {"lf_test_a": ""})
     with pytest.raises(PluginError, match=r"PluginChoice: 'searcher.randon' is no installed plugin or.*"
-                                          r"did you mean 'searcher.random'\?"):  # fmt: skip
+                                          r"did you mean 'searcher.random'\? `.*lists all"):  # fmt: skip
         Plugins(PluginChoice(disable=("searcher.randon",)))
     with pytest.raises(PluginError, match=r"PluginChoice: 'lf-test-trak' is no installed plugin or .*"
                                           r"did you mean 'lf-test-track'\?"):  # fmt: skip

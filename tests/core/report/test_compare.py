@@ -70,7 +70,15 @@ def test_equal_runs_differ_in_nothing(runs: list[Path]) -> None:
 def test_plugins_code_and_data_are_compared(runs: list[Path]) -> None:
     """The hooks that heard the run, whose code ran, and the fingerprint where that alone tells them apart."""
     first = read_summary(runs[0])
-    heard = evolve(first, plugins={"loaded": [{"name": "csv"}, {"name": "transfer.fine-tune"}]})
+    heard = evolve(
+        first,
+        plugins={
+            "loaded": [
+                {"name": "csv", "hooks": ["learnforge_epoch_finished"]},
+                {"name": "transfer.fine-tune", "hooks": ["learnforge_transfers"]},
+            ]
+        },
+    )
     (stage,) = first.stages
     code = {**stage.told["code"], "transfer.fine-tune": "learnforge 9.9, 01234567"}
     mended = evolve(stage, told={**stage.told, "code": code, "fingerprint": "f"})
@@ -82,6 +90,11 @@ def test_plugins_code_and_data_are_compared(runs: list[Path]) -> None:
             [("transfer.code.transfer.fine-tune", ANY, "learnforge 9.9, 01234567")],
         ),
         (evolve(first, stages=(moved,)), [("transfer.fingerprint", stage.told["fingerprint"], "f")]),
+        (
+            evolve(first, stages=(moved,), versions={**first.versions, "torch": "9"}),
+            [("version of torch", first.versions["torch"], "9"), ("transfer.fingerprint", ANY, "f")],
+        ),
+        (evolve(first, stages=(moved,), seed=8), [("run.seed", "3", "8")]),
     ):
         assert list(compare_runs([first, other])[1].rows) == expected
 

@@ -239,10 +239,20 @@ def test_the_command_shows_a_profile(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "## On the device phone" in (tmp_path / "run" / "report.md").read_text()
     assert "On the device phone" in (tmp_path / "run" / "report.html").read_text()
+    other = tmp_path / "pi" / "profile.json"
+    other.parent.mkdir()
+    pi = {**found, "device": "pi", "networks": {}}
+    other.write_text(json.dumps(pi))
+    CliRunner().invoke(
+        cli, ["report", str(tmp_path / "run"), "--profile", str(other)], catch_exceptions=False
+    )
+    (tmp_path / "run" / "device-0.json").write_text("{")
     copy = tmp_path / "for" / "you.html"
     done = CliRunner().invoke(cli, ["report", str(tmp_path / "run"), "--to", str(copy)])
     assert done.exit_code == 0, done.output
     assert "On the device phone" in copy.read_text()  # of the profile that the folder keeps
+    assert "On the device pi" in copy.read_text()
+    assert "device-0.json must be the JSON that a script of" in copy.read_text()
     assert lf.run(DISTILL, tmp_path / "run").state == "finished"
     done = CliRunner().invoke(cli, ["report", str(tmp_path / "run" / "first")])
     assert f"it is the folder of a stage, its run is {tmp_path / 'run'}" in str(done.exception)

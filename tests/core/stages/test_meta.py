@@ -996,4 +996,12 @@ def test_a_stage_goes_on_with_what_its_method_learnt(
     assert float(run(learnt, episodes=EpisodeShape(2, 1, 3)).adapter["adam_steps"]) == 0
     rates = run(learnt, sgd, iterations=2)
     assert is_equal(run(rates, sgd), rates)
-    assert not is_equal(run(learnt, sgd), rates)
+    other = run(learnt, sgd)
+    assert not is_equal(other, rates)
+    assert not torch.equal(other.weights["4.weight"], learnt.weights["4.weight"])  # a fresh head
+    maml = plugins.load("meta-learner", "maml")
+    stepped = run(learnt, maml(learned_rates=True, inner_steps=2), iterations=1)
+    with pytest.raises(
+        StageError, match=r"must fit the method as it is set here, but 'inner_rate.*`fresh = true`"
+    ):
+        run(stepped, maml(learned_rates=True, inner_steps=3))

@@ -77,5 +77,9 @@ def test_the_manual_is_inside(exported: Any, plugins: Plugins, tmp_path: Path) -
     assert exporter.manual(file) == '{"classes": ["Größe"]}'
     with torch.no_grad():
         assert torch.allclose(exporter.load(file)(_images(7)), module(_images(7)), rtol=1e-5, atol=1e-5)
+    data = bytearray(file.read_bytes())
+    data[data.index(b"Gr\xc3")] ^= 1
+    file.write_bytes(data)
+    assert exporter.manual(file) is None
     file.write_bytes(b"PK nothing")
     assert exporter.manual(file) is None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +11,7 @@ from tests.plugins.trackers.test_csv_file import RECIPE
 
 import learnforge as lf
 from learnforge.cli.group import cli
+from learnforge.runner import _as_toml
 
 
 def test_numbers_are_read_back(tmp_path: Path) -> None:
@@ -44,17 +44,23 @@ def test_a_run_that_is_finished_leaves_no_file(tmp_path: Path) -> None:
 
 def test_a_missing_library_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run does not begin; `check` says it, and `doctor` without calling it a fault."""
-    monkeypatch.setattr(importlib.util, "find_spec", _without(importlib.util.find_spec, "tensorboard"))
-    with pytest.raises(
-        lf.RecipeError, match=r"plugins: tensorboard is not .*pip install learnforge\[tensorboard\]"
-    ):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    words = r"plugins: tensorboard cannot be imported .*: pip install learnforge\[tensorboard\]"
+    with pytest.raises(lf.RecipeError, match=words):
         lf.run({**RECIPE, "plugins": {"enable": ["tensorboard"]}}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     done = CliRunner().invoke(cli, ["check", "digits", "--plugin", "tensorboard"])
     assert done.exit_code
-    assert "tensorboard is not installed" in str(done.exception)
-    assert "tensorboard is not installed" in CliRunner().invoke(cli, ["doctor"]).output
+    assert "tensorboard cannot be imported" in str(done.exception)
+    assert "tensorboard cannot be imported" in CliRunner().invoke(cli, ["doctor"]).output
 
 
-def _without(find_spec: Any, missing: str) -> Any:
-    return lambda name, *more: None if name == missing else find_spec(name, *more)
+def test_who_has_nothing_to_hear_of_is_told(tmp_path: Path) -> None:
+    """A tracker on a run whose stages are all kept writes nothing, which the command line says."""
+    file = tmp_path / "small.toml"
+    file.write_text(_as_toml({name: table for name, table in RECIPE.items() if name != "plugins"}))
+    words = ["run", str(file), "--run", str(tmp_path / "run")]
+    assert "nothing to hear of" not in CliRunner().invoke(cli, [*words, "--plugin", "csv"]).stderr
+    done = CliRunner().invoke(cli, [*words, "--plugin", "tensorboard"])
+    assert "all stages are kept from an earlier run, so tensorboard had nothing to hear of" in done.stderr
+    assert "nothing to hear of" not in CliRunner().invoke(cli, words).stderr

@@ -273,7 +273,7 @@ class MetaStage(Stage):
         self, network: nn.Module, learnt: Mapping[str, Tensor], context: Context
     ) -> tuple[dict[str, Tensor], ...]:
         """Return the network's parameters, the method's own, and what it carries; the last two as the method
-        has learnt them before, where they still fit.
+        has learnt them before, if it has.
         """
         parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
         with seeded(context.derive("extra")):
@@ -286,7 +286,15 @@ class MetaStage(Stage):
                 "are"
             )
         own = extra | carried
-        if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in learnt.items()}:
+        if learnt:
+            wanted, given = ({n: list(t.shape) for n, t in part.items()} for part in (own, learnt))
+            if wanted != given:
+                name = next(n for n in {**wanted, **given} if wanted.get(n) != given.get(n))
+                raise StageError(
+                    f"what `from` has learnt must fit the method as it is set here, but {name!r} is "
+                    f"{given.get(name, 'not there')} and should be {wanted.get(name, 'none')}. Give the "
+                    "method the options that it learnt with, or set `fresh = true`"
+                )
             own = {name: t.detach().clone().to(context.device) for name, t in learnt.items()}
         return parameters, {name: own[name] for name in extra}, {name: own[name] for name in carried}
 
