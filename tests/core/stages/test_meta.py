@@ -1001,7 +1001,5 @@ def test_a_stage_goes_on_with_what_its_method_learnt(
     assert not torch.equal(other.weights["4.weight"], learnt.weights["4.weight"])  # a fresh head
     maml = plugins.load("meta-learner", "maml")
     stepped = run(learnt, maml(learned_rates=True, inner_steps=2), iterations=1)
-    with pytest.raises(
-        StageError, match=r"must fit the method as it is set.*'inner_rate.*`fresh = true`"
-    ):
+    with pytest.raises(StageError, match=r"must fit the method as it is set.*'inner_rate.*`fresh = true`"):
         run(stepped, maml(learned_rates=True, inner_steps=3))
