@@ -249,7 +249,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "logit-std" in done.output
     text = (tmp_path / "out" / "results.md").read_text()
     assert "| baseline |" in text
-    assert "Teacher conv4 (width=4, blocks=2, downsample=pool)" in text
+    assert "Teacher conv4 (width=4, blocks=2, downsample=pool, flatten=False)" in text
     assert "Gain over the baseline" in (tmp_path / "out" / "results.html").read_text()
     kept = [json.loads(line) for line in (tmp_path / "out" / "students.jsonl").read_text().splitlines()]
     assert all(result["test"] is not None for result in kept)
