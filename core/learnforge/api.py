@@ -94,13 +94,7 @@ def run(
     for own in hooks:
         loaded.add(own)
     source = "recipe" if isinstance(recipe, Mapping) else str(recipe)
-    options = Options(
-        _path(folder),
-        workers,
-        _path(cache),
-        _shown(progress),
-        may_overwrite=lambda names: overwrite,
-    )
+    options = _options(folder, workers, cache, progress, overwrite)
     return run_recipe(parse_recipe(data, loaded, source), loaded, options)
 
 
@@ -234,13 +228,7 @@ def run_stage(
     source = task if isinstance(task, TaskSource) else GivenTask(task)
     data = {"run": {"name": kind, "seed": seed}}
     recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), data, f"{kind}()")
-    options = Options(
-        _path(run),
-        workers,
-        _path(cache),
-        _shown(progress),
-        may_overwrite=lambda names: overwrite,
-    )
+    options = _options(run, workers, cache, progress, overwrite)
     made = run_recipe(recipe, plugins, options).artifacts[stage.name]
     return evolve(made, data=source.load())
 
@@ -292,9 +280,13 @@ def _task_behind(source: Any) -> Task:
     raise RecipeError([Problem("task", message)], "task")
 
 
-def _shown(progress: Progress | None) -> Progress:
-    return progress or (Notebook() if is_notebook() else Silence())
-
-
-def _path(folder: str | Path | None) -> Path | None:
-    return Path(folder) if folder is not None else None
+def _options(
+    folder: str | Path | None,
+    workers: int,
+    cache: str | Path | None,
+    progress: Progress | None,
+    overwrite: bool,
+) -> Options:
+    kept, shared = (Path(path) if path is not None else None for path in (folder, cache))
+    shown = progress or (Notebook() if is_notebook() else Silence())
+    return Options(kept, workers, shared, shown, may_overwrite=lambda names: overwrite)

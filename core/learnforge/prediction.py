@@ -83,6 +83,16 @@ def open_predictor(
 def _open(path: Path, plugins: Plugins, device: torch.device) -> Predictor:
     if path.is_file():
         return _open_file(path, plugins)
+    folder, artifact = load_classifier(path)
+    return _open_artifact(artifact, folder, plugins, device)
+
+
+def load_classifier(path: Path) -> tuple[Path, Artifact]:
+    """Return the folder of a run's or a stage's network and the network itself, which names classes.
+
+    Raises:
+        ArtifactError: There is none, it names no classes, or has not been taught any.
+    """
     folder = find_artifact(path)
     artifact = load_artifact(folder)
     if artifact.task.form != "classification":
@@ -92,7 +102,7 @@ def _open(path: Path, plugins: Plugins, device: torch.device) -> Predictor:
             f"{path}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
             f"{path} --support FOLDER"
         )
-    return _open_artifact(artifact, folder, plugins, device)
+    return folder, artifact
 
 
 def predict_files(

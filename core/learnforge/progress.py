@@ -9,18 +9,10 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
-
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
     from learnforge.context import Progress, Tracker
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -46,6 +38,16 @@ class Bars:
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
         """Show a bar until the end of the block."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,7 +55,7 @@ class Bars:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with RichProgress(
+        with Progress(
             *columns, TextColumn("[dim]{task.fields[words]}"), console=Console(stderr=True)
         ) as bars:
             yield _Bar(bars, bars.add_task(label, total=total, completed=done, words=""))
@@ -69,8 +71,35 @@ class _Bar:
             self._bars.update(self._task, words=text)
 
 
+class _Counter:
+    """Counts steps, and shows where it stands at most every few seconds."""
+
+    def __init__(self, label: str, total: int, done: int):
+        self.label, self.total, self.done, self.words = label, total, done, ""
+        self._start = self._shown = time.monotonic()
+
+    @property
+    def pause(self) -> float:
+        """Seconds between what is shown."""
+        raise NotImplementedError
+
+    def advance(self, text: str = "") -> None:
+        self.done += 1
+        self.words = text or self.words
+        if time.monotonic() - self._shown >= self.pause:
+            self.show()
+
+    def show(self) -> None:
+        self._shown = time.monotonic()
+        words = f", {self.words}" if self.words else ""
+        self.write(f"{self.label} {self.done}/{self.total}, {self._shown - self._start:.0f} s{words}")
+
+    def write(self, text: str) -> None:
+        raise NotImplementedError
+
+
 class Lines:
-    """A line at the start, every few seconds and at the end of each piece of work, on standard error."""
+    """A line every few seconds and at the end of each piece of work, on standard error."""
 
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
@@ -80,22 +109,13 @@ class Lines:
         line.show()
 
 
-class _Line:
-    def __init__(self, label: str, total: int, done: int):
-        self.label, self.total, self.done, self.words = label, total, done, ""
-        self._start = self._shown = time.monotonic()
+class _Line(_Counter):
+    @property
+    def pause(self) -> float:
+        return SECONDS_BETWEEN_LINES
 
-    def advance(self, text: str = "") -> None:
-        self.done += 1
-        self.words = text or self.words
-        if time.monotonic() - self._shown >= SECONDS_BETWEEN_LINES:
-            self.show()
-
-    def show(self) -> None:
-        self._shown = time.monotonic()
-        seconds = self._shown - self._start
-        words = f", {self.words}" if self.words else ""
-        sys.stderr.write(f"{self.label} {self.done}/{self.total}, {seconds:.0f} s{words}\n")
+    def write(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
 
@@ -106,29 +126,21 @@ class Notebook:
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
         """Show a bar, which has its last state after the block."""
         bar = _NotebookBar(label, total, done)
+        bar.show()
         yield bar
-        bar.draw()
+        bar.show()
 
 
-class _NotebookBar:
-    def __init__(self, label: str, total: int, done: int):
-        self.label, self.total, self.done, self.words = label, total, done, ""
-        self._handle: Any = None
-        self._start = time.monotonic()
-        self.draw()
+class _NotebookBar(_Counter):
+    _handle: Any = None
 
-    def advance(self, text: str = "") -> None:
-        self.done += 1
-        self.words = text or self.words
-        if time.monotonic() - self._drawn >= SECONDS_BETWEEN_DRAWINGS:
-            self.draw()
+    @property
+    def pause(self) -> float:
+        return SECONDS_BETWEEN_DRAWINGS
 
-    def draw(self) -> None:
+    def write(self, text: str) -> None:
         from IPython.display import HTML, display
 
-        self._drawn = time.monotonic()
-        words = f", {self.words}" if self.words else ""
-        text = f"{self.label} {self.done}/{self.total}, {self._drawn - self._start:.0f} s{words}"
         bar = f'<progress value="{self.done}" max="{max(1, self.total)}"></progress>'
         page = HTML(f"<div>{bar} {escape(text)}</div>")  # type: ignore[no-untyped-call]
         if self._handle is None:

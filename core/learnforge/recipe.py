@@ -365,7 +365,7 @@ def _known_keys(
     cls: type[Stage], table: Mapping[str, Any], path: str, problems: list[Problem]
 ) -> dict[str, Any]:
     """Return what is the stage's own in its table; report the keys that nobody knows."""
-    own = {option_key(f) for f in attrs.fields(cls) if not f.metadata.get("internal")}
+    own = _own_keys(cls)
     known = own | set(_STAGE_KEYS if cls.method_kind else ("name", "kind"))
     for key in table:
         if key == "method":
@@ -373,6 +373,10 @@ def _known_keys(
         elif key not in known and key not in _STAGE_KEYS:
             problems.append(Problem(f"{path}.{key}", f"unknown option; {nearest(str(key), known)}"))
     return {key: value for key, value in table.items() if key in own and key not in _STAGE_KEYS}
+
+
+def _own_keys(cls: type[Any]) -> set[str]:
+    return {option_key(f) for f in attrs.fields(cls) if not f.metadata.get("internal")}
 
 
 def _parse_method(
@@ -403,10 +407,7 @@ def _parse_method(
         return None
     options = table.get("options", {})
     if isinstance(options, Mapping):
-        its_own, stages = (
-            {option_key(f) for f in attrs.fields(c) if not f.metadata.get("internal")} for c in (method, cls)
-        )
-        strays = [key for key in options if key in stages - its_own]
+        strays = [key for key in options if key in _own_keys(cls) - _own_keys(method)]
         words = "is a key of the stage itself; take it out of `options`"
         problems += [Problem(f"{path}.options.{key}", words) for key in strays]
         options = {key: value for key, value in options.items() if key not in strays}

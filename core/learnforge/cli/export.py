@@ -40,20 +40,12 @@ def command(
     this too, has settings, and teaches a few-shot learner the classes of a test episode.
     """
     from learnforge.api import export
-    from learnforge.artifact import find_artifact, load_artifact
     from learnforge.errors import ArtifactError
     from learnforge.plugins import Plugins
+    from learnforge.prediction import load_classifier
 
     plugins = Plugins(choice)
-    folder = find_artifact(source.resolve())
-    artifact = load_artifact(folder)
-    if artifact.task.form != "classification":
-        raise ArtifactError(f"{source}: the network names no classes, its task is {artifact.task.form}")
-    if "meta_learner" in artifact.adapter_options:
-        raise ArtifactError(
-            f"{source}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
-            f"{source} --support FOLDER"
-        )
+    folder, artifact = load_classifier(source.resolve())
     if artifact.provenance.kind == "export" and images is None:
         raise ArtifactError(f"{folder} is an export already; name the stage that made its network")
     task = _task_of_run(folder, choice) if images is None else _task_of_images(artifact, images)

@@ -43,6 +43,7 @@ def command(
     A run that exists goes on where it stopped; what is finished and unchanged is kept.
     """
     from learnforge.cli.table import show_run
+    from learnforge.hookspecs import NOTIFYING
     from learnforge.plugins import Plugins
     from learnforge.progress import choose_progress
     from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
@@ -60,22 +61,14 @@ def command(
     run = run_recipe(parsed, plugins, options)
     summary = write_report(folder, report_sections(run))
     show_run(summary)
-    deaf = [plugin["name"] for plugin in plugins.record()["loaded"] if set(plugin["hooks"]) & _PROGRESS]
+    of_work = {name for name in NOTIFYING if "_run_" not in name}  # silent where nothing is left to run
+    deaf = [plugin["name"] for plugin in plugins.record()["loaded"] if of_work & set(plugin["hooks"])]
     if deaf and all(stage.state == "kept" for stage in run.stages):
         click.echo(
             f"all stages are kept from an earlier run, so {', '.join(deaf)} had nothing to hear of; choose a "
             "new folder with --run to run them again",
             err=True,
         )
-
-
-_PROGRESS = {
-    "learnforge_stage_started",
-    "learnforge_trial_finished",
-    "learnforge_epoch_finished",
-    "learnforge_stage_finished",
-}
-"""Hooks that are silent where nothing is left to run."""
 
 
 def _ask(folder: Path, names: Sequence[str]) -> bool:

@@ -267,3 +267,16 @@ def test_a_worker_does_not_tell_it_again(install):
         again = pickle.loads(pickle.dumps(plugins))
     assert again.choice == plugins.choice
     assert {s.plugin.name: s.status for s in again.standings()}["lf-test-bad"] == "failed"
+
+
+def test_a_text_for_a_list_is_one_result() -> None:
+    """A plugin that says what it misses in one text is not read letter by letter."""
+
+    class Own:
+        @lf.hookimpl
+        def learnforge_missing(self) -> str:
+            return "pip install x"
+
+    plugins = lf.Plugins()
+    plugins.add(Own())
+    assert plugins.gather("learnforge_missing", str) == ["pip install x"]

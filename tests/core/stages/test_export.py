@@ -200,12 +200,18 @@ def test_the_file_is_annotated_and_has_a_script(
 def test_the_script_says_how_it_is_used(
     task: Task, artifact: Artifact, make_context: MakeContext, tmp_path: Path
 ) -> None:
-    """Without an image it tells what it wants instead of a traceback."""
+    """Without an image, or with a file that is none, it tells so instead of a traceback."""
     export(Rough()).run(task, {"source": artifact}, make_context())
     script = [sys.executable, "-I", tmp_path / "run_model.py"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "usage: python run_model.py IMAGE\n"
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for name in ("bad.png", "missing.png"):
+        command = [*script, tmp_path / name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"{tmp_path / name} cannot be read as an image: ")
 
 
 def test_what_an_exporter_lacks_is_said_beforehand(task: Task, artifact: Artifact) -> None:
