@@ -150,6 +150,7 @@ def compare(case: tuple[str, str, int, int, dict[str, Any]], plugins: Plugins, a
     method: MetaLearner = plugins.load("meta-learner", name)(**options, **rate)
     network, episodes = make_network(kind, args.width, plugins), make_episodes(args.tasks, shots, queries)
     theta = {n: p.detach().clone() for n, p in network.named_parameters()}
+    theta |= method.carried_state(theta)
     policy: Any = "transductive"
     if name == "maml":  # Reptile's mini-batches come in another order
         check(network, method, make_episodes(2, shots, queries))
