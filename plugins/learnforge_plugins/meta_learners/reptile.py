@@ -103,9 +103,12 @@ class Reptile(MetaLearner):
         squares = {name: parameters[_SQUARES + name] for name in engine.names}
         for k in range(steps):
             gradients = engine.step(trajectory[-1], _batch(support, k, batch_size, seed)).gradients
-            squares = {n: (1 - _BETA2) * g * g + _BETA2 * squares[n] for n, g in gradients.items()}
+            squares = {
+                n: torch.addcmul(_BETA2 * squares[n], g, g, value=1 - _BETA2) for n, g in gradients.items()
+            }
             unbiased = 1 - _BETA2 ** (parameters[_STEPS] + k + 1)
-            moves = {n: g / ((squares[n] / unbiased).sqrt() + _EPSILON) for n, g in gradients.items()}
+            sizes = {n: (square / unbiased).sqrt_().add_(_EPSILON) for n, square in squares.items()}
+            moves = {n: torch.div(g, sizes[n], out=sizes[n]) for n, g in gradients.items()}
             trajectory.append(trajectory[-1].moved(moves, self.inner_rate))
         return trajectory, squares
 
