@@ -32,10 +32,12 @@ from learnforge.space import time_call
 from learnforge.stages.meta import adapt_artifact
 from learnforge.stages.meta.adaptation import episode_source
 from learnforge.stages.stage import Reference, Stage, check_fit
-from learnforge.task import MemorySplit, Split, Task, TaskInfo
+from learnforge.task import Split, Task, TaskInfo
 
 MANY = 64
 """Images of the larger batch that is timed."""
+BATCH = 256
+"""Images that are read at once."""
 REJECTED = "rejected-"
 """Beginning of the names of files that failed their proof."""
 Runtime = Callable[[Tensor], Tensor]
@@ -115,6 +117,49 @@ class Deployed(nn.Module):
         return scores
 
 
+@frozen(eq=False)
+class Proof:
+    """Test images that a file is proved on. Iterating yields (images uint8 [image, channel, height, width],
+    labels [image]), `BATCH` images at a time, on the CPU.
+
+    Args:
+        split: The images.
+        labels: What they are, int64 [image].
+        seen: Bytes of images that are left out, since the network was taught them.
+    """
+
+    split: Split
+    labels: Tensor
+    seen: frozenset[bytes] = frozenset()
+
+    @classmethod
+    def of_classes(cls, split: Split, rows: list[int], support: Tensor) -> Proof:
+        """All images of some classes but those that were learnt from; labels are places in `rows`."""
+        labels = torch.full((int(split.labels.max()) + 1,), -1)
+        labels[torch.tensor(rows)] = torch.arange(len(rows))
+        places = labels[split.labels.cpu()]
+        own = (places >= 0).nonzero().flatten()
+        return cls(split.select(own), places[own], frozenset(image.numpy().tobytes() for image in support))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch, _, rows in self.split.batches(torch.arange(len(self.split)), BATCH):
+            images, labels = batch.cpu(), self.labels[rows.cpu()]
+            if self.seen:
+                fresh = torch.tensor([image.numpy().tobytes() not in self.seen for image in images])
+                images, labels = images[fresh], labels[fresh]
+            if len(images):
+                yield images, labels
+
+    def first(self, count: int) -> Tensor:
+        """Return the first `count` images, or as many as there are."""
+        found: list[Tensor] = []
+        for images, _ in self:
+            found.append(images)
+            if sum(map(len, found)) >= count:
+                break
+        return torch.cat(found)[:count]
+
+
 @frozen(kw_only=True)
 class ExportStage(Stage):
     """Write a network to a file for a device, and prove the file.
@@ -151,14 +196,14 @@ class ExportStage(Stage):
         return [Problem("task", fault)] if fault else []
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
-        artifact, images, labels = self._ready(inputs["source"], task, context)
+        artifact, proof = self._ready(inputs["source"], task, context)
         module = Deployed(artifact.network(context.plugins), artifact.task).eval()
         temperature = {name: value for name, value in artifact.metrics.items() if name == "temperature"}
         with _folder(context) as folder:
             path = folder / f"model{self.method.suffix}"
             manual = _manual(artifact.task, path.name, self.method) | temperature
-            learnt_from = self._learnt_from(task, images, context)
-            metrics = self._export(module, learnt_from, images, labels, path, manual)
+            learnt_from = self._learnt_from(task, proof, context)
+            metrics = self._export(module, learnt_from, proof, path, manual)
             write_json(folder / "model.json", manual)
             if self.method.runner and artifact.task.input_shape[0] in (1, 3):
                 write_text(folder / "run_model.py", _script(self.method.runner))
@@ -169,11 +214,10 @@ class ExportStage(Stage):
         }
         return evolve(artifact, metrics=metrics)
 
-    def _ready(self, source: Artifact, task: Task, context: Context) -> tuple[Artifact, Tensor, Tensor]:
-        """Return what is exported, and the test images (uint8) and labels that it is proved on."""
+    def _ready(self, source: Artifact, task: Task, context: Context) -> tuple[Artifact, Proof]:
+        """Return what is exported, and what it is proved on."""
         if "meta_learner" not in source.adapter_options:
-            images, labels = _gather(task.test)
-            return source, images, labels
+            return source, Proof(task.test, task.test.labels.cpu())
         shape = EpisodeShape(**source.adapter_options["episodes"])
         source_of = episode_source(task, "test", shape, torch.device("cpu"))
         episode = source_of.draw(context.derive("episode"), torch.zeros(1, dtype=torch.int64))
@@ -190,22 +234,21 @@ class ExportStage(Stage):
         mean = torch.tensor(info.mean).view(-1, 1, 1)
         std = torch.tensor(info.std).view(-1, 1, 1)
         support = ((episode.support.images[0] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        return evolve(adapted, task=names), *_others(task.test, rows, support)
+        return evolve(adapted, task=names), Proof.of_classes(task.test, rows, support)
 
-    def _learnt_from(self, task: Task, images: Tensor, context: Context) -> Tensor:
+    def _learnt_from(self, task: Task, proof: Proof, context: Context) -> Tensor:
         """Return training images to calibrate with, at random; the test's own where a task has no others."""
         if not len(task.train):
-            return images[: self.calibration]
+            return proof.first(self.calibration)
         order = permutation(context.derive("calibration"), len(task.train))[: self.calibration]
-        found = torch.cat([part.cpu() for part, _, _ in task.train.batches(order, 512)])
+        found = torch.cat([part.cpu() for part, _, _ in task.train.batches(order, BATCH)])
         return found if len(found) > 1 else found.repeat(2, 1, 1, 1)
 
     def _export(
         self,
         module: Deployed,
         learnt_from: Tensor,
-        images: Tensor,
-        labels: Tensor,
+        proof: Proof,
         path: Path,
         manual: dict[str, Any],
     ) -> dict[str, Any]:
@@ -215,7 +258,7 @@ class ExportStage(Stage):
         try:
             self.method.export(module, learnt_from, draft)
             self.method.annotate(draft, json.dumps(manual))
-            metrics = self._prove(module, self.method.load(draft), images, labels)
+            metrics = self._prove(module, self.method.load(draft), proof)
             metrics["bytes"] = draft.stat().st_size
             fault = self._fault(metrics)
             if fault:
@@ -245,14 +288,15 @@ class ExportStage(Stage):
             )
         return ""
 
-    def _prove(self, module: Deployed, runtime: Runtime, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    def _prove(self, module: Deployed, runtime: Runtime, proof: Proof) -> dict[str, Any]:
         """Compare file and network on every test image, and measure both."""
         with torch.inference_mode():
-            own = torch.cat([module(part) for part in images.split(256)])
-            theirs = torch.cat([runtime(part) for part in images.split(256)])
+            parts = [(module(images), runtime(images), labels) for images, labels in proof]
+        own, theirs, labels = map(torch.cat, zip(*parts, strict=True))
         difference = (own - theirs).abs()
         relative = float(difference.max() / own.abs().max().clamp_min(1e-12))
-        one, many, cpu = images[:1], images[torch.arange(MANY) % len(images)], torch.device("cpu")
+        some = proof.first(MANY)
+        one, many, cpu = some[:1], some[torch.arange(MANY) % len(some)], torch.device("cpu")
         return {
             "test_accuracy": float((theirs.argmax(1) == labels).double().mean()),
             "network_accuracy": float((own.argmax(1) == labels).double().mean()),
@@ -260,7 +304,7 @@ class ExportStage(Stage):
             "max_difference": float(difference.max()),
             "mean_difference": float(difference.mean()),
             "relative_difference": relative,
-            "images": len(images),
+            "images": len(labels),
             "latency_ms": time_call(lambda: runtime(one), None, cpu, 1),
             "network_latency_ms": time_call(lambda: module(one), module, cpu, 1),
             "latency_64_ms": time_call(lambda: runtime(many), None, cpu, 1),
@@ -277,25 +321,6 @@ def _folder(context: Context) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
-
-
-def _others(split: Split, rows: list[int], support: Tensor) -> tuple[Tensor, Tensor]:
-    """Return all images of some classes but those that were learnt from, and labels in the classes' order."""
-    labels = torch.full((int(split.labels.max()) + 1,), -1)
-    labels[torch.tensor(rows)] = torch.arange(len(rows))
-    images, own = _gather(split.select((labels[split.labels] >= 0).nonzero().flatten()))
-    seen = {image.numpy().tobytes() for image in support}
-    fresh = torch.tensor([image.numpy().tobytes() not in seen for image in images])
-    return images[fresh], labels[own[fresh]]
-
-
-def _gather(split: Split) -> tuple[Tensor, Tensor]:
-    if isinstance(split, MemorySplit):
-        return split.images.cpu(), split.labels.cpu()
-    parts = [
-        (images.cpu(), labels.cpu()) for images, labels, _ in split.batches(torch.arange(len(split)), 512)
-    ]
-    return torch.cat([i for i, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
 def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,7 +34,7 @@ from learnforge import (
 from learnforge.artifact import from_module
 from learnforge.errors import ExportMismatchError
 from learnforge.images import decode_image
-from learnforge.stages.export import Deployed, ExportStage
+from learnforge.stages.export import BATCH, Deployed, ExportStage
 from learnforge.stages.meta import MetaStage, adapt_artifact
 
 MakeContext = Callable[..., Context]
@@ -125,6 +126,37 @@ def test_parity_is_measured_on_every_test_image(
     assert metrics["classes"] == list(task.info.classes)
     assert metrics["parameters"] == 4 * 9 + 4 + 8 + 144 * 3 + 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.bin", "model.json"]
+
+
+@frozen(eq=False, slots=False)
+class Watched(MemorySplit):
+    """Fails where a batch is asked for while one before the last is still alive."""
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        alive: list[weakref.ref[Tensor]] = []
+        for images, labels, indices in super().batches(order, batch_size):
+            assert all(batch() is None for batch in alive[:-1])
+            alive.append(weakref.ref(images))
+            yield images, labels, indices
+
+
+def test_test_images_are_read_a_batch_at_a_time(
+    task: Task, artifact: Artifact, make_context: MakeContext
+) -> None:
+    """A split that does not fit into memory can prove a file, and measures what one that is held does."""
+    own = task.test
+    assert isinstance(own, MemorySplit)
+    images, labels = own.images.repeat(15, 1, 1, 1), own.labels.repeat(15)
+    assert len(images) > 3 * BATCH
+    splits = MemorySplit(images, labels), Watched(images, labels)
+    held, streamed = (
+        export(Pickled()).run(evolve(task, test=split), {"source": artifact}, make_context()).metrics
+        for split in splits
+    )
+    assert streamed["images"] == 900
+    assert {k: v for k, v in held.items() if "latency" not in k} == {
+        k: v for k, v in streamed.items() if "latency" not in k
+    }
 
 
 def test_the_manual_says_how_to_run_the_file(
