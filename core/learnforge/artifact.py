@@ -172,6 +172,18 @@ class Artifact:
             load_weights(module, self.weights)
         return module
 
+    @property
+    def is_buildable(self) -> bool:
+        """Whether it says which network it stands for; a stand-in for what a stage will make may not."""
+        return self.module is not None or self.spec.kind == "model" or self.spec.design is not None
+
+    def skeleton(self, plugins: Plugins) -> nn.Module:
+        """Return the network on torch's device `meta`, with shapes and no weights."""
+        with torch.device("meta"):
+            if self.module is not None:
+                return copy.deepcopy(self.module).to("meta")
+            return self.spec.build(self.task, plugins, False)
+
     def with_state(self, module: nn.Module, **changes: Any) -> Artifact:
         """Return this artifact with a module's weights, copied to the CPU, and other changes."""
         return evolve(self, weights=copy_weights(module), **changes)

@@ -46,6 +46,7 @@ class ANIL(MetaLearner):
     inner_steps: int = field(default=1, validator=ge(1))
     adaptation_steps: int | None = field(default=None, validator=optional(ge(0)))
 
+    adapts_head_alone: ClassVar[bool] = True
     exact_gradient: ClassVar[Mapping[str, Any]] = {"adaptation_steps": None}
 
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:

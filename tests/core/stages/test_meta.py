@@ -540,6 +540,27 @@ def test_meta_training_may_have_other_shots_and_queries(
     assert 0.3 < metrics["test"]["before"] < 0.7  # of two ways
 
 
+@pytest.mark.parametrize("name", ["anil", "protonet", "r2d2"])
+def test_a_head_that_cannot_adapt_alone_is_found_by_the_check(
+    few: Task, make_stage: Any, plugins: Plugins, name: str
+) -> None:
+    """A network that ends in a convolution is named before anything is trained, a caller's own and one that a
+    stand-in describes; one that ends in a linear layer is not.
+    """
+    convolution = nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    stage = make_stage(method=plugins.load("meta-learner", name)())
+    (problem,) = stage.check(few, {"source": from_module(convolution, few.info)})
+    assert problem.path == "from"
+    assert "must end in a linear layer with a bias" in problem.message
+    squeezenet = plugins.load("model", "torchvision")(name="squeezenet1_1")
+    photos = evolve(few, info=evolve(few.info, input_shape=(1, 64, 64)))
+    (problem,) = stage.check(photos, {"source": from_model(squeezenet, photos.info)})
+    assert "the last layer of SqueezeNet is 'classifier.1', Conv2d" in problem.message
+    conv4 = plugins.load("model", "conv4")(width=4)
+    assert stage.check(few, {"source": from_model(conv4, few.info)}) == []
+    assert make_stage().check(few, {"source": from_module(convolution, few.info)}) == []
+
+
 def test_other_ways_are_for_methods_that_compute_their_head(
     few: Task, source: dict[str, Artifact], make_stage: Any
 ) -> None:

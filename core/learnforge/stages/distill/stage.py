@@ -188,7 +188,7 @@ class DistillStage(Stage):
         from learnforge.plugins import Plugins
 
         roles = [*teacher_roles(inputs), "student"]
-        if any(role not in inputs or not _is_buildable(inputs[role]) for role in roles):
+        if any(role not in inputs or not inputs[role].is_buildable for role in roles):
             return []
         try:
             found = []
@@ -310,12 +310,6 @@ def _with_student(
     student = Artifact(NetworkSpec.of(stage.student.space, design), task.info)
     made = evolve(stage, student=student, train=stage.student.train or stage.train)
     return made, {**inputs, "student": student}
-
-
-def _is_buildable(artifact: Artifact) -> bool:
-    """Tell whether a stand-in says which network it stands for."""
-    spec = artifact.spec
-    return artifact.module is None and (spec.kind == "model" or spec.design is not None)
 
 
 @contextlib.contextmanager

@@ -52,6 +52,9 @@ class MetaLearner(Rules, ABC):
     """Whether `adapt` makes a head of as many outputs as the episode has ways, so that meta-training may have
     other ways than adaptation."""
 
+    adapts_head_alone: ClassVar[bool] = False
+    """Whether it calls `Engine.embed`, so that the network must end in a linear layer with a bias."""
+
     shaped_as_weights: ClassVar[tuple[str, ...]] = ()
     """Prefixes of extra or carried tensors that have the shape of the parameter that they are named after,
     `prefix + name`; those of the head are resized with it for other numbers of classes."""
@@ -121,6 +124,7 @@ class HeadLearner(MetaLearner):
     """
 
     computes_head: ClassVar[bool] = True
+    adapts_head_alone: ClassVar[bool] = True
     forms: ClassVar[frozenset[str]] = frozenset({"classification"})
 
     @abstractmethod

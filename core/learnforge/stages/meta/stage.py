@@ -21,7 +21,7 @@ from learnforge.errors import DivergedError, Problem, StageError
 from learnforge.hookspecs import hookimpl
 from learnforge.normalisation import find_normalisations
 from learnforge.options import plugin_field
-from learnforge.plugins import spell
+from learnforge.plugins import Plugins, spell
 from learnforge.randomness import seeded
 from learnforge.stages.measures import weigh
 from learnforge.stages.meta.adaptation import begin, episode_source
@@ -135,7 +135,23 @@ class MetaStage(Stage):
         seen = source.provenance.origins & set(task.origins_of(task.test))
         if seen and not self.allow_seen:
             problems.append(Problem("task", _seen_words(seen)))
-        return problems + self._check_episodes(task)
+        return problems + self._check_head(source, task) + self._check_episodes(task)
+
+    def _check_head(self, source: Artifact, task: Task) -> list[Problem]:
+        """Find a network without a head that the method could adapt, where it can be built already."""
+        if not self.method.adapts_head_alone or not source.is_buildable:
+            return []
+        with torch.device("meta"):
+            try:
+                network = source.skeleton(Plugins())
+                network = self.method.prepare(network, source.task.outputs, self._info(task.info).outputs)
+                engine = ENGINES["loop"](network, self.normalisation, self.method)
+                engine.embed(dict(network.named_parameters()), torch.zeros(2, *task.info.input_shape))
+            except StageError as error:
+                return [Problem("from", str(error))]
+            except Exception:  # what cannot be built or run is reported where models are checked
+                return []
+        return []
 
     def _check_episodes(self, task: Task) -> list[Problem]:
         """Find episodes that do not suit the method or the task, and splits that are too small for them."""
