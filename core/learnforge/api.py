@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 from attrs import evolve
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, find_artifact, load_artifact
 from learnforge.context import Progress, Silence
-from learnforge.errors import Problem, RecipeError
+from learnforge.errors import ArtifactError, Problem, RecipeError
 from learnforge.options import option_key, structure
 from learnforge.plugins import PluginChoice, Plugins
 from learnforge.progress import Notebook, is_notebook
@@ -163,7 +164,7 @@ def export(
 def adapt(
     artifact: Artifact,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | Sequence[int],
     plugins: Plugins | None = None,
     classes: Sequence[str] | None = None,
 ) -> Artifact:
@@ -172,14 +173,20 @@ def adapt(
     Args:
         artifact: What `meta_train` or a meta stage made.
         images: uint8 [image, channel, height, width], or float in [0, 1].
-        labels: int64 [image], in [0, ways).
+        labels: int64 [image], in [0, ways); for regression float [image, output].
         plugins: Where the meta-learner is looked up; what is installed by default.
         classes: Names of the classes; there may be more or fewer than in meta-training.
 
     Raises:
         ArtifactError: It is not meta-learnt, or images and labels do not fit it.
     """
-    return adapt_artifact(artifact, artifact.normalise(images), labels, plugins or Plugins(), classes)
+    try:
+        targets = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"labels must be numbers, int64 [image] in [0, ways), but {error}; names go into `classes`"
+        ) from error
+    return adapt_artifact(artifact, artifact.normalise(images), targets, plugins or Plugins(), classes)
 
 
 def run_stage(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from learnforge.errors import TaskError
@@ -46,14 +46,15 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def decode_image(file: Path, size: int, channels: int) -> Tensor:
-    """Read an image file into uint8 [channel, size, size].
+    """Read an image file into uint8 [channel, size, size]: upright as its EXIF orientation says, the shorter
+    side resized, the middle cut out.
 
     Raises:
         TaskError: The file cannot be decoded; its name is in the text.
     """
     try:
         with Image.open(file) as opened:
-            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
+            image = _eight_bits(_upright(opened)).convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{file} cannot be read as an image: {error}") from error
     scale = size / min(image.size)
@@ -76,6 +77,14 @@ def as_png(image: Tensor, longest: int = 96) -> str:
     stream = io.BytesIO()
     picture.save(stream, "PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a photo as its EXIF orientation says; as it is where that cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises whatever its parser meets in damaged metadata
+        return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -161,7 +170,7 @@ def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], Me
     Raises:
         TaskError: There are fewer than two classes, a class has no readable image, or the shape is no square.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not _is_litter(path.name))
     if len(folders) < 2:
         raise TaskError(
             f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"
@@ -169,7 +178,7 @@ def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], Me
     files = [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.is_file() and not any(map(_is_litter, path.relative_to(root).parts))
     ]
     faults = [f"{path} is in no class's folder" for path in files if path.parent == root]
     faults += [
@@ -182,9 +191,16 @@ def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], Me
         try:
             parts.append(torch.cat([own for _, own in readable_images([folder], shape, faults.append)]))
         except TaskError as error:
-            raise TaskError(f"class {folder.name}: {error}") from error
+            raise TaskError(
+                f"class {folder.name}: {error}. Put examples there, or take the folder away"
+            ) from error
     labels = torch.arange(len(folders)).repeat_interleave(torch.tensor([len(part) for part in parts]))
     return [folder.name for folder in folders], MemorySplit(torch.cat(parts), labels), faults
+
+
+def _is_litter(name: str) -> bool:
+    """Tell whether a file or folder is a system's own, as macOS puts into archives."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def batched(files: Sequence[Path], count: int) -> Iterator[Sequence[Path]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import itertools
 import json
 import tempfile
 import zlib
@@ -27,11 +28,14 @@ from learnforge.task import TaskInfo
 
 BATCHES = (1, 8, 64)
 """Batches that a whole network is timed with; a layer is timed with one image."""
+DESIGNS = 5
+"""Random designs that are timed whole, to see what layers take in a network."""
 SCRIPT = '''"""Time networks on this device: python $name --to FILE. Needs onnxruntime and numpy alone."""
 
 import argparse
 import base64
 import json
+import os
 import platform
 import statistics
 import time
@@ -45,15 +49,32 @@ $models
 """)
 
 
-def clock(session, name, images):
-    for _ in range(5):
-        session.run(None, {name: images})
-    times = []
-    while len(times) < 30 and sum(times) < 1.0:
-        start = time.perf_counter()
-        session.run(None, {name: images})
-        times.append(time.perf_counter() - start)
-    return round(1000 * statistics.median(times), 6)
+def load(model):
+    data = zlib.decompress(base64.b64decode(model["onnx"]))
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(batch):
+        images = np.zeros([batch, *model["shape"]], dtype=model["type"])
+        for _ in range(5):
+            session.run(None, {name: images})
+
+        def once():
+            start = time.perf_counter()
+            session.run(None, {name: images})
+            return 1000 * (time.perf_counter() - start)
+
+        return once
+
+    return run
+
+
+def clock(*runs):
+    """Return milliseconds of each in many rounds, in which they take turns."""
+    rounds, start = [], time.perf_counter()
+    while len(rounds) < 10 or (len(rounds) < 300 and time.perf_counter() - start < 1.0):
+        rounds.append([run() for run in runs])
+    return list(zip(*rounds))
 
 
 def peak_mebibytes():
@@ -68,7 +89,10 @@ def peak_mebibytes():
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--to", default="profile.json", help="file to write")
 parser.add_argument("--threads", type=int, default=1)
+parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
 asked = parser.parse_args()
+if os.path.isfile(asked.to) and os.path.getsize(asked.to) and not asked.overwrite:
+    parser.error(f"{asked.to} is there already; give another --to, or --overwrite it")
 try:
     open(asked.to, "a", encoding="utf-8").close()  # before an hour of timing, not after it
 except OSError as error:
@@ -84,20 +108,39 @@ found = {
     "networks": {},
     "layers": {},
 }
-overhead = 0.0
-for model in MODELS:
-    data = zlib.decompress(base64.b64decode(model["onnx"]))
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    shape, dtype = model["shape"], model["type"]
-    times = {b: clock(session, name, np.zeros([b, *shape], dtype=dtype)) for b in model["batches"]}
-    if model["kind"] == "call":  # what a call costs, which a network pays once and not for each layer
-        overhead = found["overhead"] = times[1]
-    elif model["kind"] == "layer":
-        found["layers"][model["name"]] = round(max(0.0, times[1] - overhead), 6)
+call = load(MODELS[0])(1)
+calls, alone, wholes = [], {}, []
+for model in MODELS[1:]:
+    run = load(model)
+    if model["kind"] == "layer":
+        # what a call costs, which a network pays once and not for each layer, is taken off in every round
+        own, empty = clock(run(1), call)
+        calls.extend(empty)
+        cost = alone[model["name"]] = max(0.0, statistics.median(a - b for a, b in zip(own, empty)))
+        print(f"{model['name']}: {cost:.4g} ms by itself")
     else:
-        found["networks"][model["name"]] = {"latency_ms": times}
-    print(f"{model['name']}: {', '.join(f'{t:.4g} ms for {b}' for b, t in times.items())}")
+        times = {b: round(statistics.median(clock(run(b))[0]), 6) for b in model["batches"]}
+        wholes.append((model["layers"], times[1]))
+        if model["kind"] == "network":
+            found["networks"][model["name"]] = {"latency_ms": times}
+        print(f"{model['name']}: {', '.join(f'{t:.4g} ms for {b}' for b, t in times.items())}")
+overhead = statistics.median(calls)
+sums = [(sum(map(alone.get, layers)), t) for layers, t in wholes if set(layers) <= set(alone)]
+square = sum(s * s for s, _ in sums)
+# a runtime computes layers of a network together, and faster; least squares say by how much
+scale = max(0.0, sum(s * (t - overhead) for s, t in sums) / square) if square else 1.0
+found["overhead"], found["scale"] = round(overhead, 6), round(scale, 4)
+found["layers"] = {name: round(scale * cost, 6) for name, cost in alone.items()}
+print(f"a call: {overhead:.4g} ms")
+if sums:
+    errors = [100 * abs(overhead + scale * s - t) / t for s, t in sums]
+    found["error_percent"] = round(statistics.mean(errors), 1)
+    print(f"in a network layers take {scale:.2f} times that; so counted, they and a call come to what")
+    mean, most = statistics.mean(errors), max(errors)
+    print(f"{len(sums)} networks take within {mean:.1f} % on average, {most:.1f} % at most")
+hidden = sum(cost == 0 for cost in alone.values())
+if hidden > len(alone) / 2:
+    print(f"{hidden} of {len(alone)} layers took no longer than a call: time them again on an idle device")
 found["peak_mebibytes"] = peak_mebibytes()
 with open(asked.to, "w", encoding="utf-8") as stream:
     json.dump(found, stream, indent=1)
@@ -117,7 +160,7 @@ def write_profiler(
     Args:
         path: The script to write.
         whole: {name: network and its task} of networks that are timed whole and by their layers.
-        others: Networks that are timed by their layers alone. Equal layers are timed once.
+        others: Networks that are timed by their layers, the first few whole too. Equal layers are timed once.
         plugins: Where the exporter `onnx` is looked up.
         tell: Told of what is being exported, and of layers that cannot be.
 
@@ -130,17 +173,24 @@ def write_profiler(
     exporter: Exporter = plugins.load("exporter", "onnx")()
     exporter.require()
     nothing = _exported(exporter, nn.Identity(), torch.zeros(2, 1))
-    models = [_entry("call", "a call", nothing, (1,), "float32", (1,))]
-    for name, (network, task) in whole.items():
-        tell(name)
-        images = torch.zeros(2, *task.input_shape, dtype=torch.uint8)
-        onnx = _exported(exporter, Deployed(network, task), images)
-        models.append(_entry("network", name, onnx, task.input_shape, "uint8", BATCHES))
+    models = [_entry("call", "a call", nothing, (1,), "float32", (1,))]  # layers are timed beside it
     layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
-    for network, task in (*whole.values(), *others):
-        for signature, layer, inputs in each_layer(network, task):
+    designs = ((f"design {number}", *other) for number, other in enumerate(others, 1))
+    for place, (name, network, task) in enumerate(
+        itertools.chain(((name, *own) for name, own in whole.items()), designs)
+    ):
+        parts = each_layer(network, task)
+        for signature, layer, inputs in parts:
             if signature not in layers and len(inputs) == 1 and isinstance(inputs[0], Tensor):
                 layers[signature] = _zeroed(layer), tuple(inputs[0].shape[1:])
+        is_named = place < len(whole)
+        if is_named or place < len(whole) + DESIGNS:
+            tell(name)
+            module = Deployed(network if is_named else _zeroed(network), task)
+            images = torch.zeros(2, *task.input_shape, dtype=torch.uint8)
+            kind, batches = ("network", BATCHES) if is_named else ("design", (1,))
+            made = _entry(kind, name, _exported(exporter, module, images), task.input_shape, "uint8", batches)
+            models.append(made | {"layers": [signature for signature, _, _ in parts]})
     for place, (signature, (bare, shape)) in enumerate(layers.items(), 1):
         tell(f"layer {place} of {len(layers)}: {signature}")
         try:
@@ -149,7 +199,7 @@ def write_profiler(
             tell(f"left out: {signature}: {type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         models.append(_entry("layer", signature, onnx, shape, "float32", (1,)))
-    if len(models) == 1:
+    if all(model["kind"] != "layer" for model in models):
         raise StageError("there is no layer to time")
     text = json.dumps(models, indent=0)
     path.write_text(Template(SCRIPT).substitute(models=text, name=path.name), encoding="utf-8")

@@ -47,6 +47,17 @@ def test_the_middle_is_cut_out(folder: Path) -> None:
     assert decode_image(folder / "inside" / "a.PNG", 2, 1)[0, 0, 0] == 76  # 0.299 of 255
 
 
+def test_photos_are_turned_upright(tmp_path: Path) -> None:
+    """As their EXIF orientation says; where it is damaged they stay as they are."""
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    held = Image.Exif()
+    held[0x0112] = 6
+    Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "held.png", exif=held)
+    assert decode_image(tmp_path / "held.png", 4, 1)[0].tolist() == pixels.tolist()
+    Image.fromarray(pixels).save(tmp_path / "damaged.png", exif=b"Exif\x00\x00no metadata")
+    assert decode_image(tmp_path / "damaged.png", 4, 1)[0].tolist() == pixels.tolist()
+
+
 def test_files_that_cannot_be_read_are_left_out(folder: Path) -> None:
     """The rest is read, unlabelled and in order, be it nothing."""
     split, files, faults = read_images(find_images([folder]), 4, 3)

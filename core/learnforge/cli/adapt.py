@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from learnforge.cli.options import plugin_options
 from learnforge.discovery import PluginChoice
+
+if TYPE_CHECKING:
+    from learnforge.task import MemorySplit
 
 
 @click.command("adapt", short_help="Teach a meta-learnt network new classes from a folder of examples.")
@@ -44,7 +49,7 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
 
     target = target or Path("runs") / support.resolve().name
     if target.is_file() or (target / "run.json").exists() or (target / "recipe.toml").exists():
-        raise ArtifactError(f"{target} is a file or a run's folder; choose a new folder")
+        raise ArtifactError(f"{target} is a file or a run's folder; choose a new one with `--to FOLDER`")
     if target.is_dir() and any(target.iterdir()) and not overwrite:
         raise ArtifactError(f"{target} is not empty; choose a new folder, or `--overwrite` the network in it")
     plugins = Plugins(choice)
@@ -54,6 +59,9 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     classes, split, faults = read_classes(support, learner.task.input_shape)
     for fault in faults:
         click.echo(f"left out: {fault}", err=True)
+    for pair in sorted(_same_images(split, classes)):
+        words = f"{' and '.join(pair)} have an image in common, and cannot be told apart by it"
+        click.echo(f"warning: {words}", err=True)
     adapted = adapt(learner, split.images, split.labels, plugins, classes)
     shown = learner.normalise(split.images)
     left_out = judge_left_out(learner, shown, split.labels, plugins, classes)
@@ -87,3 +95,11 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
             f"accuracy on left-out examples: {left_out.accuracy:.1%}, 95 % interval {low} to {high} % ({of})"
         )
     click.echo(f"name images with: learnforge predict {target} IMAGES")
+
+
+def _same_images(split: MemorySplit, classes: Sequence[str]) -> set[tuple[str, ...]]:
+    """Return the groups of classes that share an image."""
+    owners: dict[bytes, set[int]] = {}
+    for image, label in zip(split.images, split.labels.tolist(), strict=True):
+        owners.setdefault(image.numpy().tobytes(), set()).add(label)
+    return {tuple(classes[label] for label in sorted(own)) for own in owners.values() if len(own) > 1}

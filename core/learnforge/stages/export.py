@@ -344,14 +344,14 @@ def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
     }
 
 
-SCRIPT = '''"""Tell what is in an image: python run_model.py IMAGE"""
+SCRIPT = '''"""Tell what is in images: python run_model.py IMAGE ..."""
 
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 MANUAL = json.loads(Path(__file__).with_name("model.json").read_text("utf-8"))
 FILE = str(Path(__file__).with_name(MANUAL["file"]))
@@ -360,30 +360,40 @@ FILE = str(Path(__file__).with_name(MANUAL["file"]))
 $runner
 
 
-if len(sys.argv) != 2:
-    sys.exit("usage: python run_model.py IMAGE")
-channels, height, width = MANUAL["input"]["shape"]
-try:
-    image = Image.open(sys.argv[1])
-    image.load()
-except (OSError, SyntaxError) as error:
-    sys.exit(f"{sys.argv[1]} cannot be read as an image: {error}")
-if image.mode.startswith("I") or image.mode == "F":
-    values = np.asarray(image).astype(np.float64)
-    is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)
-    top = 65535 if is_wide else 1 if image.mode == "F" and values.max() <= 1 else 255
-    image = Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
-if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-image = image.convert("L" if channels == 1 else "RGB")
-scale = max(height / image.height, width / image.width)
-size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-image = image.resize(size, Image.Resampling.BILINEAR)
-left, top = (image.width - width) // 2, (image.height - height) // 2
-pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
-scores = score(pixels.reshape(height, width, channels).transpose(2, 0, 1)[None].copy()).astype(np.float64)
-chances = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
-print(f"{MANUAL['classes'][int(chances.argmax())]} {chances.max():.4f}")
+def read(path):
+    channels, height, width = MANUAL["input"]["shape"]
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)
+        top = 65535 if is_wide else 1 if image.mode == "F" and values.max() <= 1 else 255
+        image = Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("L" if channels == 1 else "RGB")
+    scale = max(height / image.height, width / image.width)
+    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)[None].copy()
+
+
+if len(sys.argv) < 2:
+    sys.exit("usage: python run_model.py IMAGE ...")
+is_all = True
+for path in sys.argv[1:]:
+    try:
+        pixels = read(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        print(f"{path} cannot be read as an image: {error}", file=sys.stderr)
+        is_all = False
+        continue
+    scores = score(pixels).astype(np.float64)
+    chances = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    name = path + " " if len(sys.argv) > 2 else ""
+    print(f"{name}{MANUAL['classes'][int(chances.argmax())]} {chances.max():.4f}")
+sys.exit(not is_all)
 '''
 
 

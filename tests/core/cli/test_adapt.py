@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,32 @@ def test_outputs_of_other_ways(learner: Path) -> None:
         with_ways(artifact, ["a"], plugins)
 
 
+def test_what_archives_bring_along_is_no_class(learner: Path, tmp_path: Path) -> None:
+    """`__MACOSX` and hidden folders are passed over; an image that two classes share is warned of."""
+    support = examples(tmp_path / "two", [4, 7], 2)
+    (four, _) = sorted(path for path in support.iterdir())
+    for name in ("__MACOSX", ".ipynb_checkpoints"):
+        shutil.copytree(four, support / name)
+    command = ["adapt", str(learner), "--support", str(support), "--to", str(tmp_path / "new")]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert "learnt 2 classes from 4 examples" in done.output
+    assert "in common" not in done.output
+    shutil.copytree(four, support / "same")
+    done = CliRunner().invoke(cli, [*command, "--overwrite"], catch_exceptions=False)
+    assert f"warning: {four.name} and same have an image in common" in done.output
+
+
+def test_labels_in_python_may_be_a_list(learner: Path) -> None:
+    """Names instead of numbers, and an artifact that learns nothing, are refused in words."""
+    artifact, images = lf.load(learner), torch.rand(2, 1, 8, 8)
+    taught = lf.adapt(artifact, images, [0, 1])
+    assert torch.equal(taught.predict(images), lf.adapt(artifact, images, torch.arange(2)).predict(images))
+    with pytest.raises(ArtifactError, match=r"labels must be numbers, .*; names go into `classes`"):
+        lf.adapt(artifact, images, ["four", "seven"])  # type: ignore[list-item]
+    with pytest.raises(ArtifactError, match="only what a `meta` stage made can adapt"):
+        lf.adapt(taught, images, [0, 1, 2])
+
+
 def test_what_cannot_be_done_is_said(learner: Path, tmp_path: Path) -> None:
     """One class alone, a class without images, a folder that is taken, a run that has no learner."""
 
@@ -168,7 +195,9 @@ def test_what_cannot_be_done_is_said(learner: Path, tmp_path: Path) -> None:
     one = examples(tmp_path / "one", [4], 2)
     assert "a folder for each of two classes at least, it holds 1" in words(learner, "--support", one)
     (one / "empty").mkdir()
-    assert "class empty: there is no image in" in words(learner, "--support", one)
+    empty = words(learner, "--support", one)
+    assert "class empty: there is no image in" in empty
+    assert "Put examples there, or take the folder away" in empty
     two = examples(tmp_path / "two", [4, 7], 1)
     lf.load(learner).save(tmp_path / "full")
     there = words(learner, "--support", two, "--to", tmp_path / "full")

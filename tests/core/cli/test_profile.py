@@ -57,6 +57,11 @@ def test_the_network_and_its_layers_are_timed(profiled: tuple[dict[str, Any], Pa
     assert set(found["layers"]) == set(own)
     assert all(cost >= 0 for cost in found["layers"].values())
     assert found["overhead"] > 0
+    assert 0 < found["scale"] < 2
+    # one network fixes the scale, so its layers and a call come to what it takes
+    whole = found["overhead"] + sum(found["layers"][name] for name in own)
+    assert whole == pytest.approx(network["latency_ms"]["1"], abs=1e-4)
+    assert found["error_percent"] == 0.0
     assert "onnxruntime" in found["runtime"]
     assert found["unit"] == "ms"
 
@@ -82,6 +87,21 @@ def test_a_file_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     assert not done.stdout
 
 
+def test_a_file_that_is_there_is_kept(profiled: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    """A table of another device is not lost by a second call; `--overwrite` replaces it."""
+    _, file = profiled
+    script, target = file.parent / "new" / "clock.py", tmp_path / "phone.json"
+    target.write_text("{}")
+    command = [sys.executable, str(script), "--to", str(target)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "phone.json is there already; give another --to, or --overwrite it" in done.stderr
+    assert target.read_text() == "{}"
+    done = subprocess.run([*command, "--overwrite"], check=True, capture_output=True, text=True, timeout=100)
+    assert "1 networks take within 0.0 % on average" in done.stdout
+    assert json.loads(target.read_text())["layers"]
+
+
 def test_layers_of_a_space_price_its_search(tmp_path: Path) -> None:
     """With the layers of random designs, a search is limited by the device's milliseconds."""
     script = tmp_path / "clock.py"
@@ -91,6 +111,7 @@ def test_layers_of_a_space_price_its_search(tmp_path: Path) -> None:
     assert "0 networks and" in done.output
     found = device(script, tmp_path / "phone.json")
     assert found["networks"] == {}
+    assert found["error_percent"] >= 0  # of the three designs, which are timed whole
     assert any(name.startswith("Linear 64") for name in found["layers"])
     run = lf.run(
         {

@@ -223,6 +223,8 @@ def test_a_devices_profile_is_a_section(tmp_path: Path) -> None:
     assert section.words.endswith("All in all the script took 40 MiB at its peak.")
     assert section.columns == ("network", "1 image", "8 images", "64 images")
     assert section.rows == (("a", "0.25 ms", "", "12.5 ms"), ("b", "", "1,234 ms", ""))
+    file.write_text(json.dumps(found | {"error_percent": 2.5}))
+    assert read_profile(file).words.endswith(" As a table of layers it is off by 2.5 % on average.")
     for text in ("{}", "[]", "{", json.dumps(found | {"networks": ["a"]})):
         file.write_text(text)
         with pytest.raises(lf.RunError, match=r"profile.json must be the JSON that a script of"):

@@ -227,6 +227,22 @@ def test_the_file_is_annotated_and_has_a_script(
             check=True,
         )
         assert done.stdout == f"{task.info.classes[1]} {share:.4f}\n", name
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright
+    Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "photo.png", exif=turned)
+    assert torch.equal(decode_image(tmp_path / "photo.png", 8, 1)[0], torch.from_numpy(pixels))
+    names = ["photo.png", "missing.png", "grey.png"]
+    done = subprocess.run(
+        [sys.executable, "-I", "run_model.py", *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    answer = f"{task.info.classes[1]} {share:.4f}"
+    assert done.stdout.splitlines() == [f"photo.png {answer}", f"grey.png {answer}"]
+    assert done.stderr.startswith("missing.png cannot be read as an image: ")
 
 
 def test_the_script_says_how_it_is_used(
@@ -237,7 +253,7 @@ def test_the_script_says_how_it_is_used(
     script = [sys.executable, "-I", tmp_path / "run_model.py"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "usage: python run_model.py IMAGE\n"
+    assert done.stderr == "usage: python run_model.py IMAGE ...\n"
     (tmp_path / "bad.png").write_bytes(b"no image")
     for name in ("bad.png", "missing.png"):
         command = [*script, tmp_path / name]

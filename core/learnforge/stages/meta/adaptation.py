@@ -68,6 +68,7 @@ def adapt_artifact(
     Raises:
         ArtifactError: It is not meta-learnt, or images and labels do not fit it.
     """
+    _adapter(artifact, plugins)
     if classes is not None:
         artifact = with_ways(artifact, classes, plugins)
     ways, shape = artifact.task.outputs, artifact.task.input_shape
