@@ -42,7 +42,7 @@ from learnforge.plugins.identity import FROM_FILE, core_version
 from learnforge.randomness import derive, preserved
 from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage
 from learnforge.report import Section, read_summary
-from learnforge.runlog import EventLog, lock
+from learnforge.runlog import EVENTS, EventLog, lock
 from learnforge.stages.stage import Stage
 from learnforge.stages.tuning import carry_out
 from learnforge.task import describe_task
@@ -57,7 +57,7 @@ class StageRecord:
         kind: Its kind.
         method: Its method as a recipe would write it.
         fingerprint: What its result depends on.
-        state: `waiting`, `running`, `finished` or `kept`.
+        state: `waiting`, `running`, `finished`, `kept` or `failed`, also where it was cut off.
         seconds: Time that its last attempt took.
         task: Facts about its task.
         parts: Its settings, tasks and models with all their options, and whose code they are.
@@ -131,6 +131,7 @@ class Run:
             "seed": self.seed,
             "device": self.device,
             "threads": torch.get_num_threads(),
+            "processor": processor(),
             "versions": versions(),
             "plugins": self.plugins.record(),
             "stages": [attrs.asdict(stage) for stage in self.stages],
@@ -174,7 +175,7 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
         if options.folder is not None:
             _check_folder(options.folder, recipe)
             stack.enter_context(lock(options.folder))
-            log = stack.enter_context(EventLog(options.folder / "events.jsonl"))
+            log = stack.enter_context(EventLog(options.folder / EVENTS))
         stack.enter_context(_deterministic(recipe.run.deterministic))
         run = Run(options.folder, recipe, recipe.run.seed, str(device), plugins)
         return _Runner(run, tasks, options, device, log).run()
@@ -205,6 +206,8 @@ class _Runner:
             run.state = "finished"
         except BaseException as error:
             run.state = "failed"
+            for record in run.stages:
+                record.state = "failed" if record.state == "running" else record.state
             with suppress(RunError, PluginError):  # a full disk, or a strict plugin, must not hide the error
                 self.emit("run_failed", run=run, error=error)
             with suppress(RunError):
@@ -372,7 +375,7 @@ def _check_folder(folder: Path, recipe: Recipe) -> None:
         is_recipes = False
     if is_recipes and "stage" not in recipe.data:
         raise RunError(f"{folder} is the folder of a recipe's run, which would be lost; choose a new folder")
-    if held and not set(held) & {".lock", "events.jsonl", "run.json"}:
+    if held and not set(held) & {".lock", EVENTS, "run.json"}:
         what = "a network" if "artifact.json" in held else f"{held[0]!r}"
         raise RunError(
             f"{folder} must be new, empty or the folder of an earlier run, but it holds {what} that no run "
@@ -392,6 +395,15 @@ def versions() -> dict[str, str]:
     names = ("learnforge", "torch", "torchvision", "optuna", "numpy")
     found = {"python": platform.python_version(), "machine": platform.machine()}
     return found | {name: version(name) for name in names} | {"learnforge": core_version()}
+
+
+def processor() -> str:
+    """Return the name of this machine's processor, and how many cores it has."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):  # Linux says more
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _place(stage: Stage) -> str:

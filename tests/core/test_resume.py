@@ -14,7 +14,13 @@ from typing import Any
 from tests.core.recipes import ROAD
 
 KILLS = 4
-LATENCIES = {"latency_ms", "network_latency_ms", "latency_64_ms", "network_latency_64_ms"}
+LATENCIES = {
+    "latency_ms",
+    "teacher_latency_ms",
+    "network_latency_ms",
+    "latency_64_ms",
+    "network_latency_64_ms",
+}
 MEASURED = {"seconds", "time"} | LATENCIES
 ALWAYS_CHECKPOINT = """
 import learnforge.context

@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import learnforge as lf
 from learnforge import PluginChoice, files
 from learnforge.report import read_summary
 from learnforge.runlog import lock, read_events
-from learnforge.runner import Run
+from learnforge.runner import Run, processor
 from tests.core.recipes import DISTILL
 
 
@@ -177,7 +178,13 @@ def test_a_diverging_stage_names_epoch_and_step(tmp_path: Path) -> None:
     with pytest.raises(lf.StageError, match=r"stage 'second': .*epoch \d+, step \d+ of \d+"):
         lf.run(data, tmp_path)
     assert lf.load(tmp_path / "first").metrics
-    assert json.loads((tmp_path / "run.json").read_text())["state"] == "failed"
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert found["state"] == "failed"
+    assert [stage["state"] for stage in found["stages"]] == ["finished", "failed"]
+    summary = read_summary(tmp_path)
+    assert datetime.now(UTC) - datetime.fromisoformat(f"{summary.day}T00:00+00:00") < timedelta(days=2)
+    assert summary.processor == processor()
+    assert "cores" in processor()
 
 
 HOOKS = """

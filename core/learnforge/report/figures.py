@@ -108,7 +108,7 @@ def importance(search: Mapping[str, Any]) -> Any:
     shares = [float(part.sum()) for part in np.split(forest.feature_importances_, ends[:-1])]
     order = sorted(range(len(paths)), key=lambda i: shares[i])[-12:]
     figure = _figure(f"Importance of choices for {name}", "share of the explained variance", "")
-    x, y = [shares[i] for i in order], [paths[i] for i in order]
+    x, y = [shares[i] for i in order], [_short(paths[i]) for i in order]
     figure.add_bar(x=x, y=y, orientation="h", marker_color=_COLOURS[0])
     figure.update_xaxes(tickformat=_SHARE)
     figure.update_layout(margin={"l": 180})
@@ -131,21 +131,31 @@ def parallel(search: Mapping[str, Any]) -> Any:
     axes = [_axis(path, [design.get(path) for design in designs]) for path in paths]
     axes.append({"label": name, "values": values})
     figure = _figure("Designs, choice by choice", "", "")
-    line = {"color": values, "colorscale": "Viridis"}
+    line = {
+        "color": values,
+        "colorscale": "Viridis",
+        "showscale": True,
+        "colorbar": {"title": {"text": name}},
+    }
     figure.add_trace(go.Parcoords(dimensions=axes, line=line, labelangle=-20))
     # narrower, labels would cover each other: on a phone the figure is scrolled
-    figure.update_layout(width=max(320, 84 * len(axes)), margin={"l": 70, "r": 70, "t": 110})
+    figure.update_layout(width=max(400, 74 * len(axes) + 90), margin={"l": 70, "r": 150, "t": 110})
     return figure
 
 
 def _axis(path: str, values: Sequence[Any]) -> dict[str, Any]:
     """Return an axis of parallel coordinates: numbers as they are, categories one above the other."""
-    label = path.replace("stages.", "").replace("blocks.", "")
+    label = _short(path)
     if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
         return {"label": label, "values": list(values)}
-    words = sorted({str(v) if v is not None else "–" for v in values})
-    places = [words.index(str(v) if v is not None else "–") for v in values]
+    words = sorted({str(v) if v is not None else "none" for v in values})
+    places = [words.index(str(v) if v is not None else "none") for v in values]
     return {"label": label, "values": places, "tickvals": list(range(len(words))), "ticktext": words}
+
+
+def _short(path: str) -> str:
+    """Return a choice's name as pictures have room for it."""
+    return path.replace("stages.", "").replace("blocks.", "")
 
 
 def _varies(designs: Sequence[Mapping[str, Any]], path: str) -> bool:
@@ -172,7 +182,7 @@ def _as_share(figure: Any, name: str) -> Any:
 
 def curves(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Draw the training loss, and the accuracy where it was measured, of each training in a stage."""
-    figure = _figure("Training", "epoch", "loss")
+    figure = _figure("Training", "outer step" if "meta" in history else "epoch", "loss")
     for colour, (name, entries) in zip(_COLOURS, history.items(), strict=False):
         epochs = list(range(1, len(entries) + 1)) if name != "meta" else [e["epoch"] for e in entries]
         figure.add_scatter(

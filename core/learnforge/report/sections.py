@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from attrs import evolve
+
 from learnforge.report import figures
 from learnforge.report.section import Picture, Section
 from learnforge.report.summary import RunSummary, StageSummary
 
 MOST_WORST = 3
 """Classes that the report names as the worst."""
+MOST_NAMES = 6
+"""Classes that the verdict names."""
 
 
 def make_sections(run: RunSummary) -> list[Section]:
@@ -21,7 +25,7 @@ def make_sections(run: RunSummary) -> list[Section]:
         section
         for stage in finished
         for section in (
-            *([_STAGES[stage.kind](stage)] if stage.kind in _STAGES else ()),
+            *([_with_data(_STAGES[stage.kind](stage), stage)] if stage.kind in _STAGES else ()),
             *_tuned_sections(stage),
             *_searched_sections(stage),
         )
@@ -33,6 +37,16 @@ def make_sections(run: RunSummary) -> list[Section]:
     table = Section("Stages", words, columns, [stage_row(stage) for stage in run.stages])
     verdict = Section("What came out", _verdict(run, finished))
     return [verdict, table, *own, *_open_sections(run), *_costs(finished), _provenance(run)]
+
+
+def _with_data(section: Section, stage: StageSummary) -> Section:
+    """Begin a stage's section with what it learnt from and was judged on."""
+    sizes = [
+        f"{stage.task[split]:,} {split}" for split in ("train", "validation", "test") if stage.task[split]
+    ]
+    if not sizes:
+        return section
+    return evolve(section, words=f"{stage.task['name']}: {', '.join(sizes)} images. {section.words}")
 
 
 def stage_columns(stages: Iterable[StageSummary]) -> tuple[str, ...]:
@@ -81,7 +95,7 @@ def _comparison(m: Mapping[str, Any]) -> str:
         name = "without teacher" if "teacher_test_accuracy" in m else _baseline_name(m)
         return f"{m['baseline_test_accuracy']:.1%} {name}"
     if "agreement" in m:
-        return f"{m['agreement']:.1%} as the network"
+        return f"same class as the network for {m['agreement']:.1%}"
     return ""
 
 
@@ -105,14 +119,15 @@ def _episode(m: Mapping[str, Any]) -> str:
 
 
 def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
-    sentences = [_VERDICTS[stage.kind](stage.metrics) for stage in finished if stage.kind in _VERDICTS]
+    sentences = [_VERDICTS[stage.kind](stage) for stage in finished if stage.kind in _VERDICTS]
     open_ones = [stage.name for stage in run.stages if not stage.is_finished]
     if open_ones:
         sentences.append(f"Not finished: {', '.join(open_ones)}.")
     return "\n\n".join(sentences) or "Nothing is finished yet."
 
 
-def _search_verdict(m: Mapping[str, Any]) -> str:
+def _search_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
     return (
         f"The search trained {m['trials']} different designs and handed on one with {m['parameters']:,} "
         "parameters that gets "
@@ -120,26 +135,35 @@ def _search_verdict(m: Mapping[str, Any]) -> str:
     )
 
 
-def _distill_verdict(m: Mapping[str, Any]) -> str:
-    factor = m["teacher_parameters"] / m["parameters"]
+def _distill_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
     words = (
-        f"It taught a student of {m['parameters']:,} parameters ({factor:.1f} times fewer), which gets "
-        f"{m['test_accuracy']:.1%} "
-        f"right where its teacher gets {m['teacher_test_accuracy']:.1%}"
+        f"It taught a student of {m['parameters']:,} parameters on {stage.task['train']:,} images, which "
+        f"gets {m['test_accuracy']:.1%} right where its teacher gets {m['teacher_test_accuracy']:.1%}"
     )
     if "baseline_test_accuracy" in m:
         words += f"; without its teacher the same student gets {m['baseline_test_accuracy']:.1%}"
-    return words + "."
+    parameters, macs, time = (
+        f"{m[name] / m[f'teacher_{name}']:.2g}" for name in ("parameters", "macs", "latency_ms")
+    )
+    return (
+        f"{words}. It has {parameters} times the teacher's parameters and {macs} times its multiply-adds, and "
+        f"takes {time} times as long for one image in torch."
+    )
 
 
-def _transfer_verdict(m: Mapping[str, Any]) -> str:
-    words = f"Carried to the new task it gets {m['test_accuracy']:.1%}"
+def _transfer_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
+    words = (
+        f"Carried to {stage.task['name']}, {stage.task['train']:,} images, it gets {m['test_accuracy']:.1%}"
+    )
     if "baseline_test_accuracy" in m:
         words += f", {_baseline_name(m)} {m['baseline_test_accuracy']:.1%}"
     return words + "."
 
 
-def _meta_verdict(m: Mapping[str, Any]) -> str:
+def _meta_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
     if m["measure"] == "loss":
         return (
             f"From {m['ways'] * m['shots']} examples it learns a new task to a loss of "
@@ -151,18 +175,28 @@ def _meta_verdict(m: Mapping[str, Any]) -> str:
             f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
         )
     seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
+    is_fresh = stage.told.get("settings", {}).get("fresh")
+    who = "the same network, from fresh weights," if is_fresh else "it"
     return (
-        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each it learns {m['ways']} new classes to "
-        f"an accuracy of {_adapted(m, 'test', 'after')}{seen}, from {_adapted(m, 'test', 'before')} before."
+        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each {who} learns {m['ways']} new "
+        f"classes to an accuracy of {_adapted(m, 'test', 'after')}{seen}, from "
+        f"{_adapted(m, 'test', 'before')} before."
     )
 
 
-def _export_verdict(m: Mapping[str, Any]) -> str:
+def _export_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
     return (
-        f"The exported file has {m['bytes'] / 1024:.0f} KiB, takes {m['latency_ms']:.2f} ms an image on one "
-        "thread, and names the same "
-        f"class as the network for {m['agreement']:.1%} of {m['images']} images."
+        f"The exported file has {m['bytes'] / 1024:.0f} KiB and takes {m['latency_ms']:.2f} ms an image on "
+        f"one thread. It gets {m['test_accuracy']:.1%} of {m['images']:,} images of "
+        f"{_list(m['classes'])} right, and names the same class as the network for {m['agreement']:.1%}."
     )
+
+
+def _list(names: Sequence[str]) -> str:
+    """Spell names, the first few of many."""
+    few = ", ".join(names[:MOST_NAMES])
+    return few if len(names) <= MOST_NAMES else f"{few} and {len(names) - MOST_NAMES} others"
 
 
 def _search_section(stage: StageSummary) -> Section:
@@ -234,9 +268,11 @@ def _costs(finished: Sequence[StageSummary]) -> list[Section]:
         peak = stage.peak_mebibytes
         memory = "" if peak is None else f"{peak:,.0f} MiB"
         rows.append((stage.name, f"{stage.seconds:,.1f}", memory, *(str(n) if n else "" for n in counts)))
+    total = sum(stage.seconds for stage in finished)
     words = (
-        "Seconds are those of the attempt that finished the stage. Peak memory is of the process without its "
-        "workers, on a GPU of its tensors. A design that is proposed again is not trained again."
+        f"All in all {total:,.0f} seconds. They are those of the attempts that finished the stages. Peak "
+        "memory is of the process without its workers, on a GPU of its tensors. A design that is proposed "
+        "again is not trained again."
     )
     columns = ("stage", "seconds", "peak memory", "trials", "repeats saved")
     return [Section("What it took", words, columns, rows)] if rows else []
@@ -390,6 +426,10 @@ def _meta_section(stage: StageSummary) -> Section:
         f"episodes, batch statistics: {m['normalisation']}, engine: {m['engine']}. Test classes that an "
         f"earlier stage was trained on: {seen or 'none'}."
     )
+    if m["validation_is_seen"]:
+        words += (
+            " Validation episodes are of classes that were trained on, by other images, so they are easier."
+        )
     return Section(
         f"{stage.name}: meta-learning by {stage.method['use']}",
         words,
@@ -434,6 +474,7 @@ def _provenance(run: RunSummary) -> Section:
         ("seed", str(run.seed)),
         ("device", f"{run.device}, {run.threads} thread{'s' if run.threads > 1 else ''}"),
     ]
+    rows += [(name, value) for name, value in (("processor", run.processor), ("day", run.day)) if value]
     rows += [(name, value) for name, value in run.versions.items()]
     loaded = run.plugins.get("loaded", ())
     owners = sorted({(entry["distribution"], entry["version"]) for entry in loaded})
@@ -454,7 +495,7 @@ _STAGES: dict[str, Callable[[StageSummary], Section]] = {
     "meta": _meta_section,
     "export": _export_section,
 }
-_VERDICTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+_VERDICTS: dict[str, Callable[[StageSummary], str]] = {
     "search": _search_verdict,
     "distill": _distill_verdict,
     "transfer": _transfer_verdict,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
 from learnforge.errors import RunError
+from learnforge.runlog import EVENTS, read_events
 from learnforge.trials import count_states, read_objectives, read_records
 
 
@@ -21,7 +23,7 @@ class StageSummary:
         name: Name in the recipe.
         kind: Kind of stage.
         method: Its method, `{"use": name, **options}`; empty if it has none.
-        state: `waiting`, `running`, `finished` or `kept`.
+        state: `waiting`, `running`, `finished`, `kept` or `failed`, also where it was cut off.
         seconds: Time it took.
         task: Facts about its task: name, classes, shape, sizes of the splits.
         metrics: What it measured; empty if it is not finished.
@@ -63,6 +65,8 @@ class RunSummary:
         versions: Versions of Python and libraries.
         stages: Its stages, in order.
         plugins: What it was told of plugins (`wishes`), its `files`, and all that were `loaded`.
+        processor: The processor of the machine that ran it last; "" if it is not known.
+        day: When something last happened in it, `2026-11-28`; "" if it is not known.
     """
 
     folder: Path
@@ -74,6 +78,8 @@ class RunSummary:
     versions: Mapping[str, str]
     stages: tuple[StageSummary, ...]
     plugins: Mapping[str, Any] = field(factory=dict)
+    processor: str = ""
+    day: str = ""
 
 
 def read_summary(folder: Path) -> RunSummary:
@@ -93,7 +99,10 @@ def read_summary(folder: Path) -> RunSummary:
         raise RunError(f"{folder}/run.json is damaged: {error}; run the recipe again") from error
     stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
     keys = ("name", "state", "seed", "device", "threads", "versions", "plugins")
-    return RunSummary(folder=folder, stages=stages, **{key: data[key] for key in keys})
+    events = read_events(folder / EVENTS)
+    day = datetime.fromtimestamp(events[-1]["time"], UTC).strftime("%Y-%m-%d") if events else ""
+    more = {"processor": data.get("processor", ""), "day": day}
+    return RunSummary(folder=folder, stages=stages, **more, **{key: data[key] for key in keys})
 
 
 def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:

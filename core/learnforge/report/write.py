@@ -26,6 +26,10 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 p { overflow-wrap: anywhere; }
 .table, figure { overflow-x: auto; }
+.table { background: linear-gradient(90deg, var(--page) 40%, transparent) 0 0 / 3rem 100% local no-repeat,
+  linear-gradient(270deg, var(--page) 40%, transparent) 100% 0 / 3rem 100% local no-repeat,
+  linear-gradient(90deg, #7779, transparent) 0 0 / 1rem 100% scroll no-repeat,
+  linear-gradient(270deg, #7779, transparent) 100% 0 / 1rem 100% scroll no-repeat; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); }
 th { background: var(--soft); }
@@ -62,7 +66,8 @@ def write_report(folder: Path, more: Sequence[Section] = ()) -> RunSummary:
 
 def to_html(run: RunSummary, sections: Sequence[Section]) -> str:
     """Return a run's report as a page."""
-    return page_html(run.name, f"learnforge report, run {run.state}", sections)
+    words = [f"learnforge report, run {run.state}", run.day, run.processor]
+    return page_html(run.name, ", ".join(part for part in words if part), sections)
 
 
 def to_markdown(run: RunSummary, sections: Sequence[Section]) -> str:
@@ -113,7 +118,7 @@ def _section_html(section: Section) -> str:
 
 
 def _figure_html(figure: Any, title: str) -> str:
-    config = {"responsive": True, "displaylogo": False}
+    config = {"responsive": True, "displayModeBar": False}
     plot = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
     name = re.sub("<[^>]*>", "", figure.layout.title.text or "")
     label = escape(f"{title}: {name}" if name else title)

@@ -98,7 +98,7 @@ class HooksSuite(Suite):
 
 def _bits(run: Run) -> str:
     """Hash what a run made: weights, and whatever was measured but for times."""
-    timed = ("seconds", "latency_ms", "history")
+    timed = ("seconds", "latency_ms", "teacher_latency_ms", "history")
     made = {
         name: [artifact.weights, {k: v for k, v in artifact.metrics.items() if k not in timed}]
         for name, artifact in run.artifacts.items()

@@ -42,6 +42,7 @@ META = {
     "shots": 1,
     "normalisation": "support",
     "seen_upstream": [],
+    "validation_is_seen": False,
     "measure": "accuracy",
     "engine": "vmap",
     "test": {
@@ -63,7 +64,8 @@ def summary(*stages: StageSummary) -> RunSummary:
 
 
 def stage(kind: str, metrics: dict[str, object]) -> StageSummary:
-    return StageSummary(kind, kind, {"use": "method"}, "finished", 1.25, {"classes": ["a", "b"]}, metrics)
+    task = {"name": "shapes", "classes": ["a", "b"], "train": 1200, "validation": 0, "test": 30}
+    return StageSummary(kind, kind, {"use": "method"}, "finished", 1.25, task, metrics)
 
 
 TRANSFER = {

@@ -58,9 +58,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "reliability": [[0.5, 0.4, 10], [0.95, 0.9, 30]],
         "most_wrong": [{"true": 0, "predicted": 1, "confidence": 0.9, "image": image}] * 12,
     }
-    transfer = evolve(
-        stage("transfer", compared), task={"classes": ["a", "b", "c", "a class of a very long name"]}
-    )
+    plain_transfer = stage("transfer", compared)
+    classes = ["a", "b", "c", "a class of a very long name"]
+    transfer = evolve(plain_transfer, task={**plain_transfer.task, "classes": classes})
     by_shots = {"by_shots": [[1, 0.8, 0.01], [5, 0.9, 0.01]]}
     plain = Section("a plugin's", figures=[go.Figure(layout={"title": "plain"})])
     run = summary(

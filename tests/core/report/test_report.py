@@ -18,7 +18,7 @@ from learnforge.report import RunSummary, figures, read_summary
 from learnforge.report.compare import compare_runs
 from learnforge.report.device import read_profile
 from learnforge.report.figures import adaptation, confusion, curves, pareto, search_history
-from learnforge.report.sections import make_sections, stage_columns, stage_row
+from learnforge.report.sections import _VERDICTS, make_sections, stage_columns, stage_row
 from learnforge.report.summary import StageSummary
 from learnforge.report.write import to_html, to_markdown, write_report
 from learnforge.runner import report_sections
@@ -49,6 +49,36 @@ def test_the_meta_verdict_gives_intervals() -> None:
     )
     seen = make_sections(summary(stage("meta", META | {"seen_upstream": ["digits:4"]})))[0].words
     assert "(test classes were seen upstream)" in seen
+    fresh = evolve(stage("meta", META), told={"settings": {"fresh": True}})
+    assert "each the same network, from fresh weights, learns 5" in make_sections(summary(fresh))[0].words
+    easy = make_sections(summary(stage("meta", META | {"validation_is_seen": True})))
+    assert "so they are easier" in easy[2].words
+    assert "so they are easier" not in make_sections(summary(fresh))[2].words
+
+
+def test_the_distill_verdict_weighs_the_student() -> None:
+    """What it learnt from, and its share of the teacher's parameters, multiply-adds and time, be it above
+    one.
+    """
+    metrics = {"parameters": 500, "macs": 300, "latency_ms": 1.25, "test_accuracy": 0.9}
+    metrics |= {"teacher_parameters": 1000, "teacher_macs": 1200, "teacher_latency_ms": 0.5}
+    metrics |= {"teacher_test_accuracy": 0.95, "baseline_test_accuracy": 0.875}
+    words = _VERDICTS["distill"](stage("distill", metrics))
+    assert words == (
+        "It taught a student of 500 parameters on 1,200 images, which gets 90.0% right where its teacher "
+        "gets 95.0%; without its teacher the same student gets 87.5%. It has 0.5 times the teacher's "
+        "parameters and 0.25 times its multiply-adds, and takes 2.5 times as long for one image in torch."
+    )
+
+
+def test_the_export_verdict_says_what_the_file_gets_right() -> None:
+    """Accuracy on these classes, the first few of many, beside the agreement with the network."""
+    metrics = {"bytes": 2048, "latency_ms": 0.5, "test_accuracy": 0.625, "images": 1000, "agreement": 1.0}
+    words = _VERDICTS["export"](stage("export", metrics | {"classes": list("abcdefgh")}))
+    assert words == (
+        "The exported file has 2 KiB and takes 0.50 ms an image on one thread. It gets 62.5% of 1,000 images "
+        "of a, b, c, d, e, f and 2 others right, and names the same class as the network for 100.0%."
+    )
 
 
 def test_a_score_that_is_no_accuracy_is_not_called_one() -> None:
@@ -72,9 +102,11 @@ def test_a_transfers_baseline_has_its_name() -> None:
 
 def test_the_transfer_section_says_what_was_changed_and_what_it_does_badly() -> None:
     """Changes, pairs of classes with other names, and the worst classes with what they are taken for."""
-    carried = evolve(stage("transfer", TRANSFER), task={"classes": ["a", "b", "c", "d"]})
+    plain = stage("transfer", TRANSFER)
+    carried = evolve(plain, task={**plain.task, "classes": ["a", "b", "c", "d"]})
     words = make_sections(summary(carried))[2].words
     assert words == (
+        "shapes: 1,200 train, 30 test images. "
         "Changed for the new task: 1 → 3 channels: first convolution averaged; 5 → 4 classes: new head. "
         "On validation images of the labelled task it gets 95.0%. Classes are paired in their order: "
         "0 - zero = 0. Classes that it does worst on: b 25.0% (taken for d), d 50.0% (taken for b), a 90.0%."
@@ -181,7 +213,7 @@ def test_parallel_coordinates_have_an_axis_for_each_choice() -> None:
     axes = figures.parallel(make_search()).data[0].dimensions
     assert [axis.label for axis in axes] == ["width", "op", "0.kernel", "accuracy"]
     assert list(axes[1].ticktext) == ["a", "b"]
-    assert list(axes[2].ticktext) == ["3", "–"]
+    assert list(axes[2].ticktext) == ["3", "none"]
     assert len(axes[0].values) == 11  # a stopped trial is none of them
 
 

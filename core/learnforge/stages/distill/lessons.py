@@ -215,6 +215,9 @@ class Lessons:
             judge(student, task) | weigh(student, task) | judge(teacher, task, "teacher_")
         )
         metrics["teacher_parameters"] = sum(map(count_parameters, teachers))
+        costs = [weigh(own, task) for own in teachers]
+        for name in ("macs", "latency_ms"):
+            metrics[f"teacher_{name}"] = sum(own[name] for own in costs)
         metrics["capacity_ratio"] = metrics["teacher_parameters"] / metrics["parameters"]
         metrics["accuracy_gap"] = metrics["teacher_validation_accuracy"] - metrics["validation_accuracy"]
         metrics["agreement"] = _agreement(student, teacher, task)
