@@ -207,7 +207,7 @@ class Artifact:
         """Show the artifact in a notebook."""
         made = self.provenance
         rows = {
-            "network": self.spec.kind if self.module is None else type(self.module).__name__,
+            "network": str(self.spec.table["use"]),
             "made by": " ".join(str(part) for part in (made.stage, made.method.get("use", "")) if part),
             "task": f"{self.task.name} ({self.task.form})",
             "classes": ", ".join(self.task.classes[:12]) + (", …" if len(self.task.classes) > 12 else ""),
@@ -216,10 +216,20 @@ class Artifact:
         for name in ("test_accuracy", "parameters", "macs", "latency_ms"):
             value = self.metrics.get(name)
             if isinstance(value, (int, float)):
-                rows[name.replace("_", " ")] = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+                rows[name.replace("_", " ")] = _spell_number(name, value)
         if "test" in self.metrics:
-            rows[self.metrics["measure"]] = f"{self.metrics['test']['after']:.4g} after adaptation"
+            measure = self.metrics["measure"]
+            rows[measure] = f"{_spell_number(measure, self.metrics['test']['after'])} after adaptation"
         return html_table(rows)
+
+    def __repr__(self) -> str:
+        made = " ".join(
+            part for part in (self.provenance.stage, self.provenance.method.get("use", "")) if part
+        )
+        network = f"{self.spec.table['use']} for {self.task.name}"
+        score = self.metrics.get("test_accuracy")
+        found = [network, made and f"made by {made}", "" if score is None else f"test accuracy {score:.1%}"]
+        return f"Artifact({', '.join(part for part in found if part)})"
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn images into what the network takes: float, each channel with mean 0 and deviation 1 over the
@@ -290,6 +300,12 @@ def _check_unit_range(images: Tensor) -> None:
         )
 
 
+def _spell_number(name: str, value: float) -> str:
+    if name.endswith("accuracy"):
+        return f"{value:.1%}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
 def html_table(rows: Mapping[str, str]) -> str:
     """Return facts as a table for notebooks."""
     cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
@@ -309,7 +325,11 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        what = "is a file; exported ones run by `learnforge predict`" if folder.exists() else "is not there"
+        what = (
+            "is a file; `learnforge predict` and `learnforge.prediction.open_predictor` run exported ones"
+            if folder.exists()
+            else "is not there"
+        )
         raise ArtifactError(f"an artifact is a folder, {folder} {what}")
     try:
         data = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))

@@ -174,11 +174,13 @@ class Context:
                 raise refusal(self.folder, error) from error
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device that a recipe asks for.
+def choose_device(name: str, path: str = "run.device", source: str = "recipe") -> torch.device:
+    """Return the device that somebody asks for.
 
     Args:
         name: `auto` (CUDA, else MPS, else the CPU) or a torch device, `cpu`, `cuda`, `cuda:1`, `mps`.
+        path: Where it is asked for, for the error.
+        source: Recipe or command, for the error.
 
     Raises:
         RecipeError: There is no such device here.
@@ -191,5 +193,5 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         message = f"must be `auto` or a device of this machine, got {name!r}: {reason}"
-        raise RecipeError([Problem("run.device", message)]) from error
+        raise RecipeError([Problem(path, message)], source) from error
     return device

@@ -98,6 +98,9 @@ class Split(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} images)"
+
     @property
     @abstractmethod
     def content(self) -> str:
@@ -121,7 +124,7 @@ class Split(ABC):
         """
 
 
-@frozen(eq=False, slots=False)
+@frozen(eq=False, slots=False, repr=False)
 class MemorySplit(Split):
     """A split that is held as tensors.
 
@@ -173,7 +176,7 @@ class _Decoded(Dataset[Tensor]):
         return self.decode(self.files[index])
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class StreamSplit(Split):
     """A split whose images are read from files by DataLoader workers, batch by batch.
 
@@ -226,7 +229,7 @@ class StreamSplit(Split):
             )
 
 
-@frozen(eq=False, slots=False)
+@frozen(eq=False, slots=False, repr=False)
 class Task:
     """A classification task: what it is, and its images in three splits. The test split is read once, at the
     end.
@@ -245,6 +248,11 @@ class Task:
     validation: Split
     test: Split
     episodes: Callable[[str, EpisodeShape, torch.device], EpisodeSource] | None = None
+
+    def __repr__(self) -> str:
+        sizes = {"train": self.train, "validation": self.validation, "test": self.test}
+        images = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if len(split))
+        return f"Task({self.info.name}, {self.info.form}{f': {images} images' if images else ''})"
 
     @cached_property
     def content(self) -> str:

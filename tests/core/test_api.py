@@ -98,6 +98,8 @@ def test_errors_say_what_is_wrong(digits: lf.Task) -> None:
         lf.load_task("digits", clases=[1])
     with pytest.raises(lf.PluginError, match="did you mean 'kd'"):
         lf.load_method("distiller.kdd")
+    with pytest.raises(lf.PluginError, match="no kind of plugin 'distiler'; did you mean 'distiller'"):
+        lf.load_method("distiler.kd")
     with pytest.raises(lf.RecipeError, match="pass task="):
         lf.distill(Own(), student=Own())
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

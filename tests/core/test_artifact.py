@@ -254,10 +254,18 @@ def test_own_module_must_be_brought_again(task, tmp_path, plugins):
         load_artifact(tmp_path, Mine(5))
 
 
+def test_others_can_read_its_files(artifact, tmp_path):
+    """Every file has the mode that a new file has."""
+    artifact.save(tmp_path / "net")
+    (tmp_path / "new").touch()
+    modes = {path.stat().st_mode for path in (tmp_path / "net").iterdir()}
+    assert modes == {(tmp_path / "new").stat().st_mode}
+
+
 def test_what_is_no_folder_is_said(tmp_path):
     """A file, such as an exported one, and a path that is not there."""
     (tmp_path / "model.onnx").write_bytes(b"")
-    with pytest.raises(ArtifactError, match=r"model.onnx is a file; exported ones run by `learnforge pred"):
+    with pytest.raises(ArtifactError, match=r"model.onnx is a file; `learnforge predict` and"):
         lf.load(tmp_path / "model.onnx")
     with pytest.raises(ArtifactError, match=r"an artifact is a folder, .*nope is not there"):
         lf.load(tmp_path / "nope")

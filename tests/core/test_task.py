@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -213,3 +214,11 @@ def test_describe_task(task):
         "validation": 60,
         "test": 60,
     }
+
+
+def test_a_task_is_shown_in_a_line(task):
+    """Without its tensors."""
+    assert re.fullmatch(
+        r"Task\(\w+, classification: [\d,]+ train, [\d,]+ validation, 60 test images\)", repr(task)
+    )
+    assert repr(task.test) == "MemorySplit(60 images)"

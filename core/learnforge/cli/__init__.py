@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         if is_debugging:
             raise
-        words = "stopped, finished work is kept; run the same command again to go on"
+        words = "stopped; `run` and `bench` keep finished work, and go on when they are called again"
         print(f"learnforge: {words}", file=sys.stderr)  # noqa: T201
         sys.exit(130)
 

@@ -40,6 +40,7 @@ def command(
     this too, has settings, and teaches a few-shot learner the classes of a test episode.
     """
     from learnforge.api import export
+    from learnforge.artifact import load_artifact
     from learnforge.errors import ArtifactError
     from learnforge.plugins import Plugins
     from learnforge.prediction import load_classifier
@@ -47,7 +48,10 @@ def command(
     plugins = Plugins(choice)
     folder, artifact = load_classifier(source.resolve())
     if artifact.provenance.kind == "export" and images is None:
-        raise ArtifactError(f"{folder} is an export already; name the stage that made its network")
+        there = sorted(path.parent for path in folder.parent.glob("*/artifact.json"))
+        stages = [str(path) for path in there if load_artifact(path).provenance.kind != "export"]
+        there_are = f": {', '.join(stages)}" if stages else ""
+        raise ArtifactError(f"{folder} is an export already; name the stage that made its network{there_are}")
     task = _task_of_run(folder, choice) if images is None else _task_of_images(artifact, images)
     name = f"{folder.parent.name}-{folder.name}" if (folder.parent / "run.json").is_file() else folder.name
     target = target or Path("runs") / f"{name}-{use}"

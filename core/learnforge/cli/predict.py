@@ -54,7 +54,8 @@ def command(
     paths = [path for path in images if str(path) != "-"]
     if len(paths) < len(images):
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
-    predictor = open_predictor(source, Plugins(choice), choose_device(device), calibrated)
+    where = choose_device(device, "--device", "predict")
+    predictor = open_predictor(source, Plugins(choice), where, calibrated)
     click.echo(f"named by {predictor.source}", err=True)
     if source.is_file() and source.name.startswith(REJECTED):
         click.echo(f"warning: {source.name} failed its proof; it may not answer as the network", err=True)

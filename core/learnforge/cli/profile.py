@@ -65,5 +65,6 @@ def command(
     target.parent.mkdir(parents=True, exist_ok=True)
     layers = write_profiler(target, whole, others, plugins, tell)
     size = target.stat().st_size / 2**20
-    click.echo(f"{target}: {len(whole)} networks and {layers} layers, {size:.1f} MiB")
+    networks = f"{len(whole)} network{'' if len(whole) == 1 else 's'}"
+    click.echo(f"{target}: {networks} and {layers} layers, {size:.1f} MiB")
     click.echo(f"on the device: python {target.name} --to profile.json")

@@ -126,6 +126,9 @@ class Plugins:
         for standing in survey(self.found, self.choice):
             if is_meant(standing.plugin):
                 raise PluginError(str(standing))
+        kinds = {*KINDS, "stage", *(plugin.kind for plugin in self.found)}
+        if kind not in kinds and not self.names(kind):
+            raise PluginError(f"there is no kind of plugin {kind!r}; {nearest(kind, kinds)}")
         hint = nearest(name, self.names(kind))
         own = (
             ""

@@ -147,8 +147,8 @@ def _distill_verdict(stage: StageSummary) -> str:
         f"{m[name] / m[f'teacher_{name}']:.2g}" for name in ("parameters", "macs", "latency_ms")
     )
     return (
-        f"{words}. It has {parameters} times the teacher's parameters and {macs} times its multiply-adds, and "
-        f"takes {time} times as long for one image in torch."
+        f"{words}. It has {parameters} times the teacher's parameters and {macs} times its multiply-adds, "
+        f"and takes {time} times as long for one image in torch."
     )
 
 

@@ -339,7 +339,8 @@ def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
             "meaning": "class scores before the softmax",
         },
         "classes": list(task.classes),
-        "preprocessing": "bilinear resize of the shorter side to the input's, the middle cut out",
+        "preprocessing": "turned upright as EXIF says, bilinear resize of the shorter side to the input's, "
+        "the middle cut out",
         "normalisation": "inside the graph",
     }
 

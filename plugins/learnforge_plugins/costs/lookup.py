@@ -71,7 +71,10 @@ def _state(file: Path) -> tuple[int, int]:
     try:
         found = file.stat()
     except OSError as error:
-        raise ValueError(f"{file} must be a JSON file with layers, but {error.strerror}") from error
+        raise ValueError(
+            f"{file.absolute()} must be a JSON file with layers, but {error.strerror}; a path is relative to "
+            "the folder that learnforge is called in"
+        ) from error
     return found.st_mtime_ns, found.st_size
 
 

@@ -51,7 +51,7 @@ class _OnnxFile(Exporter):
             import onnxruntime  # noqa: F401
             import onnxscript  # noqa: F401
         except ImportError as error:
-            words = f"ONNX needs {error.name}: pip install learnforge[onnx]"
+            words = f"ONNX needs {error.name}: pip install 'learnforge[onnx]'"
             raise StageError(words) from error
 
     def load(self, path: Path) -> Runtime:

@@ -92,7 +92,7 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise ArtifactError("timm's models need timm: pip install learnforge[timm]") from error
+        raise ArtifactError("timm's models need timm: pip install 'learnforge[timm]'") from error
     return timm
 
 

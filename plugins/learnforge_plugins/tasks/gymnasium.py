@@ -227,7 +227,7 @@ def _gymnasium() -> Any:
     try:
         import gymnasium
     except ImportError as error:
-        raise TaskError("gymnasium's environments need it: pip install learnforge[rl]") from error
+        raise TaskError("gymnasium's environments need it: pip install 'learnforge[rl]'") from error
     return gymnasium
 
 

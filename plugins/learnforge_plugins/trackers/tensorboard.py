@@ -47,7 +47,7 @@ def learnforge_missing() -> list[str]:
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
-        return [f"tensorboard cannot be imported ({error}): pip install learnforge[tensorboard]"]
+        return [f"tensorboard cannot be imported ({error}): pip install 'learnforge[tensorboard]'"]
     return []
 
 

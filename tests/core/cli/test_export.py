@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,14 @@ def test_a_stage_is_proved_on_its_task(tmp_path: Path, monkeypatch: pytest.Monke
         done = call("runs/small", "--use", "torch-export", "--to", "runs/small", *more)
         assert "is the folder of a recipe's run, which would be lost" in str(done.exception)
     assert Path("runs/small/run.json").read_text() == before
+    (tmp_path / "runs" / "copy").mkdir()
+    for name in ("first", "second"):
+        shutil.copytree(f"runs/small/{name}", f"runs/copy/{name}")
+    shutil.copytree(f"runs/small-{last}-torch-export/export", "runs/copy/export")
+    done = call("runs/copy/export")
+    words = "runs/copy/export is an export already; name the stage that made its network: "
+    assert words in str(done.exception)
+    assert str(done.exception).endswith("runs/copy/first, " + str(tmp_path / "runs/copy/second"))
     done = call(f"runs/small-{last}-torch-export")
     assert "is an export already; name the stage" in str(done.exception)
     monkeypatch.chdir(tmp_path / "runs" / "small" / "first")

@@ -125,7 +125,10 @@ def test_notebooks_show_runs_and_artifacts(runs: list[Path]) -> None:
     """As tables of HTML."""
     artifact = lf.load(runs[0])
     shown = artifact._repr_html_()
-    assert f"{artifact.metrics['test_accuracy']:.4g}" in shown
+    assert f"<th>test accuracy</th><td>{artifact.metrics['test_accuracy']:.1%}</td>" in shown
+    assert f"test accuracy {artifact.metrics['test_accuracy']:.1%}" in repr(artifact)
+    assert "made by transfer fine-tune" in repr(artifact)
+    assert len(repr(artifact)) < 200
     assert "<th>made by</th><td>transfer fine-tune</td>" in shown
     assert "digits 012" in shown
     recipe = tomllib.loads((runs[0] / "recipe.toml").read_text("utf-8"))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from attrs import evolve, field, frozen
 from attrs.validators import deep_mapping, ge, gt, instance_of, min_len, optional
+from torch import nn
 
 from learnforge.artifact import Artifact, NetworkSpec, Provenance, trained_on
 from learnforge.context import Context, Executor
@@ -21,6 +22,7 @@ from learnforge.randomness import seeded
 from learnforge.space import COSTS, Space
 from learnforge.stages.measures import judge, weigh
 from learnforge.stages.search.admission import Admission
+from learnforge.stages.search.describe import random_networks
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.networks import NetworkEvaluator, label_of
 from learnforge.stages.search.pareto import best_first, non_dominated_rank, to_losses
@@ -33,6 +35,9 @@ from learnforge.stages.stage import Stage
 from learnforge.task import Task
 from learnforge.training import Train, Trainee, cross_entropy, fit
 from learnforge.trials import count_states, read_records
+
+TRIED = 10
+"""Random designs that a check asks costs about."""
 
 
 @frozen(kw_only=True)
@@ -150,9 +155,25 @@ class SearchStage(Stage):
                 )
             )
         if not problems:
+            problems += self._check_costs(task)
             problems += check_sampler(
                 self.method, self.goal.directions, self.space, map(label_of, self.scores)
             )
+        return problems
+
+    def _check_costs(self, task: Task) -> list[Problem]:
+        """Find costs that know none of a few random designs, such as a table of another space's layers."""
+        meters = [(place, meter) for place, meter in enumerate(self.costs) if not meter.needs_weights]
+        if not meters:
+            return []
+        with torch.device("meta"):
+            networks = list(random_networks(self.space, task.info, TRIED, 0))
+        problems = []
+        for place, meter in meters:
+            faults = [fault for network in networks if (fault := _fault(meter, network.eval(), task))]
+            if len(faults) == TRIED:
+                words = f"refuses each of {TRIED} random designs of the space, the first since: {faults[0]}"
+                problems.append(Problem(f"costs[{place}]", words))
         return problems
 
     def _check_rungs(self) -> list[Problem]:
@@ -308,6 +329,15 @@ def check_sampler(
     except (ValueError, TypeError) as error:
         return [Problem("options", str(error))]
     return []
+
+
+def _fault(meter: CostMeter, network: nn.Module, task: Task) -> str:
+    """Return why a cost cannot be said of a network, or ""."""
+    try:
+        meter.measure(network, task.info)
+    except Exception as error:  # a search refuses a design whatever its cost raises
+        return str(error)
+    return ""
 
 
 def _no_score(design: Any) -> float:
