@@ -283,7 +283,31 @@ def test_a_cost_file_counts_in_the_fingerprint(plugins: Plugins, task: Task, tmp
     assert stage.fingerprint_data() != before
     file.unlink()
     problems = {problem.path: problem.message for problem in stage.check(task, {})}
-    assert problems["costs[0]"].endswith("must be a JSON file with layers, but No such file or directory")
+    assert f"{file} must be a JSON file with layers, but No such file or directory" in problems["costs[0]"]
+
+
+@frozen
+class Nothing(CostMeter):
+    """Knows no network, and does not say why."""
+
+    def measure(self, network: nn.Module, task: TaskInfo) -> float:
+        raise KeyError
+
+
+def test_a_cost_that_knows_no_design_is_found_by_the_check(toy_plugins: Plugins, task: Task) -> None:
+    """What the search would refuse design by design is said before it; designs that cannot be built are left
+    to the search.
+    """
+    make, method = toy_plugins.load("space", "toy"), toy_plugins.load("searcher", "random")()
+
+    def check(faults: dict[int, str], *costs: CostMeter) -> list[str]:
+        stage = SearchStage(name="stage", space=make(faults), method=method, costs=costs)
+        return [str(problem) for problem in stage.check(task, {})]
+
+    words = "costs[1]: refuses each of 10 random designs of the space, the first since: KeyError"
+    assert check({}, Units(), Nothing()) == [words]
+    assert check({}, Units()) == []
+    assert check(dict.fromkeys(range(1, 5), "unbuildable"), Nothing()) == []
 
 
 def test_what_a_searcher_refuses_is_known_beforehand(plugins: Plugins, task: Task) -> None:

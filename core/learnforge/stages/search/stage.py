@@ -166,8 +166,11 @@ class SearchStage(Stage):
         meters = [(place, meter) for place, meter in enumerate(self.costs) if not meter.needs_weights]
         if not meters:
             return []
-        with torch.device("meta"):
-            networks = list(random_networks(self.space, task.info, TRIED, 0))
+        try:
+            with torch.device("meta"):
+                networks = list(random_networks(self.space, task.info, TRIED, 0))
+        except Exception:  # a search counts a design that cannot be built as failed
+            return []
         problems = []
         for place, meter in meters:
             faults = [fault for network in networks if (fault := _fault(meter, network.eval(), task))]
@@ -336,7 +339,7 @@ def _fault(meter: CostMeter, network: nn.Module, task: Task) -> str:
     try:
         meter.measure(network, task.info)
     except Exception as error:  # a search refuses a design whatever its cost raises
-        return str(error)
+        return str(error) or type(error).__name__
     return ""
 
 
