@@ -144,5 +144,5 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra that brings it."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for name in ("onnx", "int8"):
-        with pytest.raises(StageError, match=r"ONNX needs onnxruntime: pip install learnforge\[onnx\]"):
+        with pytest.raises(StageError, match=r"ONNX needs onnxruntime: pip install 'learnforge\[onnx\]'"):
             lf.load_method(f"exporter.{name}")().require()

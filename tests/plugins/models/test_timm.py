@@ -57,5 +57,5 @@ def test_without_timm_the_extra_is_named(plugins: Plugins, monkeypatch: pytest.M
         return load(name, *given, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ArtifactError, match=r"pip install learnforge\[timm\]"):
+    with pytest.raises(ArtifactError, match=r"pip install 'learnforge\[timm\]'"):
         plugins.load("model", "timm")(name="resnet18").build(INFO)

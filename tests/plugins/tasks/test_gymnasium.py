@@ -138,5 +138,5 @@ def test_what_does_not_fit_is_refused(make: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RecipeError, match="horizon"):
         make(id="Pendulum-v1", horizon=0)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(TaskError, match=r"pip install learnforge\[rl\]"):
+    with pytest.raises(TaskError, match=r"pip install 'learnforge\[rl\]'"):
         make(id="Pendulum-v1").load()

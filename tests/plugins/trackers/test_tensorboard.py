@@ -45,7 +45,7 @@ def test_a_run_that_is_finished_leaves_no_file(tmp_path: Path) -> None:
 def test_a_missing_library_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run does not begin; `check` says it, and `doctor` without calling it a fault."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    words = r"plugins: tensorboard cannot be imported .*: pip install learnforge\[tensorboard\]"
+    words = r"plugins: tensorboard cannot be imported .*: pip install 'learnforge\[tensorboard\]'"
     with pytest.raises(lf.RecipeError, match=words):
         lf.run({**RECIPE, "plugins": {"enable": ["tensorboard"]}}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
