@@ -205,10 +205,9 @@ class Artifact:
 
     def _repr_html_(self) -> str:
         """Show the artifact in a notebook."""
-        made = self.provenance
         rows = {
             "network": str(self.spec.table["use"]),
-            "made by": " ".join(str(part) for part in (made.stage, made.method.get("use", "")) if part),
+            "made by": self._maker(),
             "task": f"{self.task.name} ({self.task.form})",
             "classes": ", ".join(self.task.classes[:12]) + (", …" if len(self.task.classes) > 12 else ""),
             "input": " × ".join(map(str, self.task.input_shape)),
@@ -222,10 +221,12 @@ class Artifact:
             rows[measure] = f"{_spell_number(measure, self.metrics['test']['after'])} after adaptation"
         return html_table(rows)
 
+    def _maker(self) -> str:
+        parts = self.provenance.stage, self.provenance.method.get("use", "")
+        return " ".join(str(part) for part in parts if part)
+
     def __repr__(self) -> str:
-        made = " ".join(
-            part for part in (self.provenance.stage, self.provenance.method.get("use", "")) if part
-        )
+        made = self._maker()
         network = f"{self.spec.table['use']} for {self.task.name}"
         score = self.metrics.get("test_accuracy")
         found = [network, made and f"made by {made}", "" if score is None else f"test accuracy {score:.1%}"]

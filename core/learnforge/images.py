@@ -7,6 +7,7 @@ import inspect
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", "
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """List image files: those named, and those in named folders at any depth, sorted by name in each.
+    """List image files: those named, and those in named folders, see `images_inside`.
 
     Raises:
         TaskError: A path is not there, or there is no image at all.
@@ -32,8 +33,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = (Path(top) / file for top, _, names in os.walk(path) for file in names)
-            found += sorted(file for file in inside if file.suffix.lower() in ENDINGS)
+            found += images_inside(path)
         elif path.exists():
             found.append(path)
         else:
@@ -43,6 +43,21 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             f"there is no image in {', '.join(map(str, paths))}; endings: {', '.join(sorted(ENDINGS))}"
         )
     return list(dict.fromkeys(found))
+
+
+def images_inside(folder: Path) -> list[Path]:
+    """List the image files in a folder at any depth, sorted by name; a system's own files are passed over."""
+    inside = (Path(top) / file for top, _, names in os.walk(folder) for file in names)
+    return sorted(
+        file
+        for file in inside
+        if file.suffix.lower() in ENDINGS and not any(map(_is_litter, file.relative_to(folder).parts))
+    )
+
+
+def class_folders(root: Path) -> list[Path]:
+    """List the folders in a folder, sorted by name; a system's own folders are no classes."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_litter(path.name))
 
 
 def decode_image(file: Path, size: int, channels: int) -> Tensor:
@@ -81,10 +96,9 @@ def as_png(image: Tensor, longest: int = 96) -> str:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn a photo as its EXIF orientation says; as it is where that cannot be read."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises whatever its parser meets in damaged metadata
-        return image
+    with suppress(Exception):  # Pillow raises whatever its parser meets in damaged metadata
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -170,7 +184,7 @@ def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], Me
     Raises:
         TaskError: There are fewer than two classes, a class has no readable image, or the shape is no square.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not _is_litter(path.name))
+    folders = class_folders(root)
     if len(folders) < 2:
         raise TaskError(
             f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"

@@ -15,9 +15,6 @@ from typing import Any
 from learnforge.errors import RunLockedError
 from learnforge.files import refusal, take_lock
 
-EVENTS = "events.jsonl"
-"""Name of the log in a run's folder."""
-
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:

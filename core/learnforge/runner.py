@@ -13,6 +13,7 @@ and unfinished: continued. Different: run again, after asking if it was finished
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -22,6 +23,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from copy import deepcopy
+from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +44,7 @@ from learnforge.plugins.identity import FROM_FILE, core_version
 from learnforge.randomness import derive, preserved
 from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage
 from learnforge.report import Section, read_summary
-from learnforge.runlog import EVENTS, EventLog, lock
+from learnforge.runlog import EventLog, lock
 from learnforge.stages.stage import Stage
 from learnforge.stages.tuning import carry_out
 from learnforge.task import describe_task
@@ -132,6 +134,7 @@ class Run:
             "device": self.device,
             "threads": torch.get_num_threads(),
             "processor": processor(),
+            "day": datetime.now(UTC).strftime("%Y-%m-%d"),
             "versions": versions(),
             "plugins": self.plugins.record(),
             "stages": [attrs.asdict(stage) for stage in self.stages],
@@ -175,7 +178,7 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
         if options.folder is not None:
             _check_folder(options.folder, recipe)
             stack.enter_context(lock(options.folder))
-            log = stack.enter_context(EventLog(options.folder / EVENTS))
+            log = stack.enter_context(EventLog(options.folder / "events.jsonl"))
         stack.enter_context(_deterministic(recipe.run.deterministic))
         run = Run(options.folder, recipe, recipe.run.seed, str(device), plugins)
         return _Runner(run, tasks, options, device, log).run()
@@ -375,7 +378,7 @@ def _check_folder(folder: Path, recipe: Recipe) -> None:
         is_recipes = False
     if is_recipes and "stage" not in recipe.data:
         raise RunError(f"{folder} is the folder of a recipe's run, which would be lost; choose a new folder")
-    if held and not set(held) & {".lock", EVENTS, "run.json"}:
+    if held and not set(held) & {".lock", "events.jsonl", "run.json"}:
         what = "a network" if "artifact.json" in held else f"{held[0]!r}"
         raise RunError(
             f"{folder} must be new, empty or the folder of an earlier run, but it holds {what} that no run "
@@ -397,6 +400,7 @@ def versions() -> dict[str, str]:
     return found | {name: version(name) for name in names} | {"learnforge": core_version()}
 
 
+@functools.cache
 def processor() -> str:
     """Return the name of this machine's processor, and how many cores it has."""
     name = platform.processor() or platform.machine()

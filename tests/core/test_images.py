@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from learnforge import TaskError
-from learnforge.images import decode_image, find_images, read_images
+from learnforge.images import class_folders, decode_image, find_images, read_images
 
 
 @pytest.fixture
@@ -56,6 +56,15 @@ def test_photos_are_turned_upright(tmp_path: Path) -> None:
     assert decode_image(tmp_path / "held.png", 4, 1)[0].tolist() == pixels.tolist()
     Image.fromarray(pixels).save(tmp_path / "damaged.png", exif=b"Exif\x00\x00no metadata")
     assert decode_image(tmp_path / "damaged.png", 4, 1)[0].tolist() == pixels.tolist()
+
+
+def test_what_a_system_leaves_is_passed_over(tmp_path: Path) -> None:
+    """Files and folders of archives made on macOS are neither images nor classes."""
+    for name in ("a/1.png", "a/._1.png", "a/.cache/2.png", "__MACOSX/a/1.png", ".git/1.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [str(path.relative_to(tmp_path)) for path in find_images([tmp_path])] == ["a/1.png", "b/1.png"]
+    assert [path.name for path in class_folders(tmp_path)] == ["a", "b"]
 
 
 def test_files_that_cannot_be_read_are_left_out(folder: Path) -> None:

@@ -46,7 +46,7 @@ def _with_data(section: Section, stage: StageSummary) -> Section:
     ]
     if not sizes:
         return section
-    return evolve(section, words=f"{stage.task['name']}: {', '.join(sizes)} images. {section.words}")
+    return evolve(section, words=f"{stage.task['name']}: {', '.join(sizes)} images. {section.words}".strip())
 
 
 def stage_columns(stages: Iterable[StageSummary]) -> tuple[str, ...]:
@@ -426,7 +426,7 @@ def _meta_section(stage: StageSummary) -> Section:
         f"episodes, batch statistics: {m['normalisation']}, engine: {m['engine']}. Test classes that an "
         f"earlier stage was trained on: {seen or 'none'}."
     )
-    if m["validation_is_seen"]:
+    if m.get("validation_is_seen"):
         words += (
             " Validation episodes are of classes that were trained on, by other images, so they are easier."
         )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
 from learnforge.errors import RunError
-from learnforge.runlog import EVENTS, read_events
 from learnforge.trials import count_states, read_objectives, read_records
 
 
@@ -66,7 +64,7 @@ class RunSummary:
         stages: Its stages, in order.
         plugins: What it was told of plugins (`wishes`), its `files`, and all that were `loaded`.
         processor: The processor of the machine that ran it last; "" if it is not known.
-        day: When something last happened in it, `2026-11-28`; "" if it is not known.
+        day: When its record was last written, `2026-11-28`, UTC; "" if it is not known.
     """
 
     folder: Path
@@ -98,11 +96,8 @@ def read_summary(folder: Path) -> RunSummary:
     except ValueError as error:
         raise RunError(f"{folder}/run.json is damaged: {error}; run the recipe again") from error
     stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
-    keys = ("name", "state", "seed", "device", "threads", "versions", "plugins")
-    events = read_events(folder / EVENTS)
-    day = datetime.fromtimestamp(events[-1]["time"], UTC).strftime("%Y-%m-%d") if events else ""
-    more = {"processor": data.get("processor", ""), "day": day}
-    return RunSummary(folder=folder, stages=stages, **more, **{key: data[key] for key in keys})
+    keys = ("name", "state", "seed", "device", "threads", "versions", "plugins", "processor", "day")
+    return RunSummary(folder=folder, stages=stages, **{key: data[key] for key in keys})
 
 
 def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:

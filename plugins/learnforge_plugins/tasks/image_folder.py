@@ -12,7 +12,6 @@ Reference:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,7 +26,7 @@ from torch import Tensor
 from learnforge import MemorySplit, Split, StreamSplit, Task, TaskError, TaskInfo, TaskSource, hookimpl
 from learnforge.errors import nearest
 from learnforge.files import fingerprint
-from learnforge.images import ENDINGS, decode_image
+from learnforge.images import class_folders, decode_image, images_inside
 from learnforge.randomness import permutation
 from learnforge.task import measure_channels, stratified
 
@@ -103,7 +102,7 @@ class ImageFolder(TaskSource):
                 f"task.root: {self.root} holds `{held_out[0]}`, but no `train`; put the training classes "
                 f"into {self.root / 'train'}"
             )
-        there = sorted(f.name for f in train.iterdir() if f.is_dir() and not f.name.startswith("."))
+        there = [folder.name for folder in class_folders(train)]
         classes = self._choose(there, train)
         folders["train"] = train
         found = {
@@ -209,21 +208,18 @@ def _head(file: Path) -> tuple[int, int, bool] | str:
 
 def _has_folders(folder: Path) -> bool:
     """Tell a split's folder, which holds class folders, from a class that has a split's name."""
-    return folder.is_dir() and any(inside.is_dir() for inside in folder.iterdir())
+    return folder.is_dir() and bool(class_folders(folder))
 
 
 def _list(folder: Path, classes: Sequence[str], known: Sequence[str]) -> tuple[list[Path], Tensor]:
     """List the image files of classes, sorted by name; a folder that the training images lack is refused."""
-    extra = sorted(
-        f.name for f in folder.iterdir() if f.is_dir() and f.name not in known and not f.name.startswith(".")
-    )
+    extra = [own.name for own in class_folders(folder) if own.name not in known]
     if extra:
         raise TaskError(f"{folder} holds classes that the training folder has not: {', '.join(extra)}")
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        inside = (Path(top) / file for top, _, names in os.walk(folder / name) for file in names)
-        own = sorted(file for file in inside if file.suffix.lower() in ENDINGS)
+        own = images_inside(folder / name)
         files += own
         labels += [label] * len(own)
     if not files:

@@ -104,6 +104,7 @@ def test_the_report_is_readable_everywhere(browser: Browser, report: Path, schem
     assert page.evaluate(undrawn) == 0
     assert page.evaluate("[...document.images].map(i => i.naturalWidth)") == [8] * 12
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".modebar-btn").count() == 0  # they would cover the titles
     found = Axe().run(page).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
     parts = (".xtick text", ".gtitle", ".legendtext", ".axis-title", ".axis-extent-text")

@@ -214,9 +214,8 @@ class Lessons:
         metrics: dict[str, Any] = (
             judge(student, task) | weigh(student, task) | judge(teacher, task, "teacher_")
         )
-        metrics["teacher_parameters"] = sum(map(count_parameters, teachers))
         costs = [weigh(own, task) for own in teachers]
-        for name in ("macs", "latency_ms"):
+        for name in ("parameters", "macs", "latency_ms"):
             metrics[f"teacher_{name}"] = sum(own[name] for own in costs)
         metrics["capacity_ratio"] = metrics["teacher_parameters"] / metrics["parameters"]
         metrics["accuracy_gap"] = metrics["teacher_validation_accuracy"] - metrics["validation_accuracy"]

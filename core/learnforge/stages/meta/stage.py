@@ -250,10 +250,10 @@ class MetaStage(Stage):
         metrics: dict[str, Any] = {"ways": self.episodes.ways, "shots": self.episodes.shots}
         metrics |= {"normalisation": self.normalisation, "seen_upstream": sorted(seen)}
         metrics["engine"] = engine_name
-        known = set(task.origins_of(task.train)) & set(task.origins_of(task.validation))
-        metrics["validation_is_seen"] = bool(known)
         metrics["measure"] = MEASURES[task.info.form]
         if self.validation_episodes:
+            known = set(task.origins_of(task.train)) & set(task.origins_of(task.validation))
+            metrics["validation_is_seen"] = bool(known)
             metrics["validation"] = self._evaluate(engine, meta, here, context, "validation", self.episodes)
         metrics["test"] = self._evaluate(engine, meta, here, context, "test", self.episodes)
         if self.test_shots:

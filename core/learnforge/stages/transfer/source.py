@@ -31,10 +31,10 @@ def check_source(source: Artifact, task: TaskInfo) -> list[Problem]:
     with torch.device("meta"):
         try:
             if source.module is not None:
-                network, weights = source.network().to("meta"), {}
+                network, weights = source.skeleton(Plugins()), {}
             else:
                 network = source.spec.build(_seen_as(source.task, task), Plugins(), False)
-                weights = source.spec.build(source.task, Plugins(), False).state_dict()
+                weights = source.skeleton(Plugins()).state_dict()
         except Exception:  # what cannot be built here is reported where models are checked, or by the run
             return []
         reason = _refusal(network, weights, task)
