@@ -347,6 +347,7 @@ def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
 
 SCRIPT = '''"""Tell what is in images: python run_model.py IMAGE ..."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -363,7 +364,9 @@ $runner
 
 def read(path):
     channels, height, width = MANUAL["input"]["shape"]
-    image = ImageOps.exif_transpose(Image.open(path))
+    image = Image.open(path)
+    with contextlib.suppress(Exception):  # damaged metadata leave it as it is
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
         is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)

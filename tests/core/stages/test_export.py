@@ -231,7 +231,8 @@ def test_the_file_is_annotated_and_has_a_script(
     turned[0x0112] = 6  # the camera was held upright
     Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "photo.png", exif=turned)
     assert torch.equal(decode_image(tmp_path / "photo.png", 8, 1)[0], torch.from_numpy(pixels))
-    names = ["photo.png", "missing.png", "grey.png"]
+    Image.fromarray(pixels).save(tmp_path / "damaged.png", exif=b"Exif\x00\x00no metadata")
+    names = ["photo.png", "missing.png", "damaged.png"]
     done = subprocess.run(
         [sys.executable, "-I", "run_model.py", *names],
         capture_output=True,
@@ -241,7 +242,7 @@ def test_the_file_is_annotated_and_has_a_script(
     )
     assert done.returncode == 1
     answer = f"{task.info.classes[1]} {share:.4f}"
-    assert done.stdout.splitlines() == [f"photo.png {answer}", f"grey.png {answer}"]
+    assert done.stdout.splitlines() == [f"photo.png {answer}", f"damaged.png {answer}"]
     assert done.stderr.startswith("missing.png cannot be read as an image: ")
 
 

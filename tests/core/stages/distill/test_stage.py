@@ -308,6 +308,8 @@ def test_the_student_is_handed_on_with_its_scores(
     agreement = float((scores.argmax(1) == known.argmax(1)).double().mean())
     assert with_baseline.metrics["agreement"] == agreement
     assert with_baseline.metrics["teacher_parameters"] == 8 * 9 + 8 + 16 + 1 + 72 * 3 + 3
+    assert with_baseline.metrics["teacher_macs"] > with_baseline.metrics["macs"]
+    assert with_baseline.metrics["teacher_latency_ms"] > 0
     assert "baseline_test_accuracy" not in without.metrics
     assert with_baseline.provenance.origins == set(task.info.origins)
 
