@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learnforge.cut import cut_network
-from learnforge.errors import ArtifactError
+from learnforge.errors import ArtifactError, LearnforgeError
 from learnforge.files import fingerprint, hash_file, write_atomically, write_json
 from learnforge.plugins import Plugins, spell
 from learnforge.randomness import seeded
@@ -177,12 +177,27 @@ class Artifact:
         """Whether it says which network it stands for; a stand-in for what a stage will make may not."""
         return self.module is not None or self.spec.kind == "model" or self.spec.design is not None
 
-    def skeleton(self, plugins: Plugins) -> nn.Module:
-        """Return the network on torch's device `meta`, with shapes and no weights."""
+    def skeleton(self, plugins: Plugins, task: TaskInfo | None = None) -> nn.Module:
+        """Return the network on torch's device `meta`, with shapes and no weights.
+
+        Args:
+            plugins: Where the model or space is looked up.
+            task: Build for this task instead; a caller's own module is the same for all.
+
+        Raises:
+            ArtifactError: The network cannot be built.
+        """
         with torch.device("meta"):
             if self.module is not None:
                 return copy.deepcopy(self.module).to("meta")
-            return self.spec.build(self.task, plugins, False)
+            try:
+                return self.spec.build(task or self.task, plugins, False)
+            except LearnforgeError:
+                raise
+            except Exception as error:  # whatever a plugin's own code raises
+                raise ArtifactError(
+                    f"{self.spec.table['use']} cannot be built: {type(error).__name__}: {error}"
+                ) from error
 
     def with_state(self, module: nn.Module, **changes: Any) -> Artifact:
         """Return this artifact with a module's weights, copied to the CPU, and other changes."""

@@ -145,10 +145,9 @@ def fit_temperature(logits: Tensor, labels: Tensor, most: int = 10_000) -> float
     is_all_right = bool((scores.argmax(1) == labels).all())  # then the less, the better, to rounding
     if is_all_right or not scores.isfinite().all() or slope(low) > 0 or slope(high) < 0:
         return None
-    for _ in range(25):  # to 1e-7; the loss is convex in 1 / T
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return math.exp((low + high) / 2)
+    from scipy.optimize import brentq  # slow to import
+
+    return math.exp(brentq(slope, low, high, xtol=1e-7))  # the loss is convex in 1 / T
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from learnforge.errors import RunError
 
@@ -82,53 +82,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def take_lock(stream: IO[bytes], wait: bool) -> bool:
-    """Lock an open file for this process and tell whether that worked; the system unlocks it when it is
-    closed.
-
-    Args:
-        stream: The file, opened for writing.
-        wait: Wait for whoever holds the lock.
-    """
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            stream.seek(0)
-            mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # type: ignore[attr-defined]
-            msvcrt.locking(stream.fileno(), mode, 1)  # type: ignore[attr-defined]
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        return False
-    return True
-
-
-def share_lock(stream: IO[bytes]) -> None:
-    """Lock an open file beside others who share it: nobody can take it meanwhile. Windows has no such
-    lock.
-    """
-    if os.name != "nt":
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_SH)
-
-
-def release_lock(stream: IO[bytes]) -> None:
-    """Unlock a file before it is closed."""
-    if os.name == "nt":
-        import msvcrt
-
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
-    else:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_UN)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import tomli_w
 import torch
 from attrs import evolve, field, frozen
 from attrs.validators import ge
@@ -28,7 +29,7 @@ from learnforge.errors import (
     nearest,
 )
 from learnforge.options import option_key, structure
-from learnforge.plugins import PluginChoice, Plugins, identify
+from learnforge.plugins import PluginChoice, Plugins, identify, spell
 from learnforge.space import Model, measure_cost
 from learnforge.stages.ranges import check_ranges, take_ranges
 from learnforge.stages.stage import Reference, Stage
@@ -150,6 +151,15 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     return data
 
 
+def write_recipe(data: Mapping[str, Any]) -> str:
+    """Return a recipe's data as TOML, which `read_recipe` reads back.
+
+    Objects that a call from Python put there are written as a recipe would name them; keys without a value
+    are left out, since TOML has none.
+    """
+    return tomli_w.dumps(_as_toml(data))
+
+
 def plugin_choice(
     data: Mapping[str, Any], more: PluginChoice | None = None, source: str = "recipe"
 ) -> PluginChoice:
@@ -222,7 +232,7 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
             continue
         except KeyError:
             continue  # an input's stage is itself at fault, and reported
-        faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs)
+        faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs, plugins)
         faults += check_tuning(stage)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
         stand_ins[stage.name] = with_lineage(stage.output(task, inputs), task, inputs)
@@ -291,6 +301,16 @@ def _resolve(
     if isinstance(reference, Model):
         return from_model(reference, task.info)
     return from_module(reference, task.info)
+
+
+def _as_toml(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _as_toml(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_as_toml(item) for item in value]
+    if attrs.has(type(value)):
+        return _as_toml(spell(value))
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _override(data: dict[str, Any], text: str) -> Problem | None:

@@ -5,15 +5,16 @@ opening.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from learnforge.errors import RunLockedError
-from learnforge.files import refusal, take_lock
+from learnforge.files import refusal
 
 
 @contextmanager
@@ -24,21 +25,20 @@ def lock(folder: Path) -> Iterator[None]:
         RunLockedError: Another process holds it.
         RunError: The folder cannot be created or written.
     """
-    path = folder / ".lock"
+    held = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a+b")
+        held.acquire(blocking=False)
+    except Timeout as error:
+        raise RunLockedError(
+            f"{folder}: another process is running here; wait for it, or choose another folder with `--run`"
+        ) from error
     except OSError as error:
         raise refusal(folder, error) from error
-    if hasattr(os, "register_at_fork"):  # a child that outlives this process must not keep the lock
-        os.register_at_fork(after_in_child=stream.close)
-    with stream:
-        if not take_lock(stream, wait=False):
-            raise RunLockedError(
-                f"{folder}: another process is running here; wait for it, or choose another folder with "
-                "`--run`"
-            )
+    try:
         yield
+    finally:
+        held.release()
 
 
 class EventLog:

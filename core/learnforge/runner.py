@@ -42,7 +42,7 @@ from learnforge.memory import PeakMemory
 from learnforge.plugins import Plugins, identify, spell
 from learnforge.plugins.identity import FROM_FILE, core_version
 from learnforge.randomness import derive, preserved
-from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage
+from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage, write_recipe
 from learnforge.report import Section, read_summary
 from learnforge.runlog import EventLog, lock
 from learnforge.stages.stage import Stage
@@ -199,7 +199,7 @@ class _Runner:
         self._keep_or_clear(prints)
         run.write()
         if self.folder is not None:
-            write_text(self.folder / "recipe.toml", _as_toml(self.recipe.data))
+            write_text(self.folder / "recipe.toml", write_recipe(self.recipe.data))
         self.emit("run_started", run=run)
         try:
             for position, stage in enumerate(self.recipe.stages):
@@ -452,26 +452,3 @@ def _loggable(value: Any) -> Any:
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {value}"
     return value
-
-
-def _as_toml(data: Mapping[str, Any]) -> str:
-    """Write a recipe's data as TOML: tables, arrays of tables, and inline values."""
-    lines: list[str] = []
-    for name, table in data.items():
-        for one in table if isinstance(table, list) else [table]:
-            lines.append(f"[[{name}]]" if isinstance(table, list) else f"[{name}]")
-            lines += [f"{key} = {_inline(value)}" for key, value in one.items()]
-            lines.append("")
-    return "\n".join(lines)
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_inline, value)) + "]"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-    return repr(value)

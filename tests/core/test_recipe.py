@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ from attrs import evolve
 
 import learnforge as lf
 from learnforge.plugins import Plugins
-from learnforge.recipe import Tasks, check_recipe, find_recipe, parse_recipe, plugin_choice, read_recipe
-from learnforge.runner import _as_toml
+from learnforge.recipe import (
+    Tasks,
+    check_recipe,
+    find_recipe,
+    parse_recipe,
+    plugin_choice,
+    read_recipe,
+    write_recipe,
+)
 from tests.core.recipes import DISTILL, ROAD
 
 
@@ -186,11 +194,22 @@ def test_finding_recipes(tmp_path: Path) -> None:
         read_recipe(tmp_path / "bad.toml")
 
 
+def test_objects_are_written_as_a_recipe_names_them() -> None:
+    """Paths, tuples, methods and missing values of a call from Python make valid TOML."""
+    method = lf.load_method("distiller.kd")(temperature=2.0)
+    data = {"task": {"root": Path("photos"), "classes": (1, 2), "size": None}, "stage": [{"use": method}]}
+    written = tomllib.loads(write_recipe(data))
+    assert written["task"] == {"root": "photos", "classes": [1, 2]}
+    assert written["stage"][0]["use"]["use"] == "kd"
+    assert written["stage"][0]["use"]["temperature"] == 2.0
+
+
 def test_the_written_recipe_reads_back(tmp_path: Path) -> None:
     """What a run writes as recipe.toml is the recipe again."""
     data = copy.deepcopy(DISTILL)
     data["run"]["name"] = 'quotes " and \\ and\nlines'
-    (tmp_path / "recipe.toml").write_text(_as_toml(data))
+    data["stage"][0]["options"] = {"pairs": {"stage 1": "stage 2", 'a "key"': "b"}, "empty": {}}
+    (tmp_path / "recipe.toml").write_text(write_recipe(data))
     assert read_recipe(tmp_path / "recipe.toml") == data
 
 

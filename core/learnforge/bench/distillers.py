@@ -207,7 +207,7 @@ def parse_entries(texts: Sequence[str], plugins: Plugins) -> tuple[list[Entry], 
 
 
 def check_entries(
-    entries: Sequence[Entry], setting: Setting, is_strict: bool
+    entries: Sequence[Entry], setting: Setting, is_strict: bool, plugins: Plugins
 ) -> tuple[list[Entry], dict[str, str]]:
     """Find the methods that cannot be wired to teacher and student, before anything trains.
 
@@ -215,6 +215,7 @@ def check_entries(
         entries: What is to be compared.
         setting: Teacher and student.
         is_strict: Raise an error for them, where they were asked for by name.
+        plugins: The plugins in use.
 
     Returns:
         The entries that can, and {name: why not} of the others.
@@ -227,7 +228,7 @@ def check_entries(
         entry.name: str(problem)
         for entry in entries
         if entry.method is not None
-        for problem in evolve(setting.stage, method=entry.method).check(task, inputs)
+        for problem in evolve(setting.stage, method=entry.method).check(task, inputs, plugins)
     }
     if faults and is_strict:
         raise RecipeError([Problem(name, words) for name, words in faults.items()], "bench")

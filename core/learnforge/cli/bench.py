@@ -164,7 +164,7 @@ def distillers_command(
     data = read_recipe(find_recipe(recipe)) if recipe else {}
     setting = read_setting(data, changes, folder, plugins)
     entries, left_out = parse_entries(distillers, plugins)
-    entries, faults = check_entries(entries, setting, bool(distillers))
+    entries, faults = check_entries(entries, setting, bool(distillers), plugins)
     reasons = {**dict.fromkeys(left_out, "it needs options"), **faults}
     for name, reason in reasons.items():
         click.echo(f"{name} is left out: {reason}")

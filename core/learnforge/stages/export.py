@@ -26,7 +26,7 @@ from learnforge.files import refusal, remove, write_json, write_text
 from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
-from learnforge.plugins import spell
+from learnforge.plugins import Plugins, spell
 from learnforge.randomness import permutation
 from learnforge.space import time_call
 from learnforge.stages.meta import adapt_artifact
@@ -183,7 +183,7 @@ class ExportStage(Stage):
     method_kind: ClassVar[str] = "exporter"
     method_base: ClassVar[type] = Exporter
 
-    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         source = inputs["source"]
         try:
             self.method.require()

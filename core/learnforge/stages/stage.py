@@ -12,9 +12,9 @@ from torch import nn
 
 from learnforge.artifact import Artifact
 from learnforge.context import Context
-from learnforge.errors import Problem
+from learnforge.errors import LearnforgeError, Problem
 from learnforge.options import option_key, plain, plugin_field
-from learnforge.plugins import identify, spell
+from learnforge.plugins import Plugins, identify, spell
 from learnforge.space import COSTS, Model
 from learnforge.stages.ranges import Range, Tune
 from learnforge.task import Task, TaskInfo, TaskSource
@@ -59,15 +59,28 @@ class Stage(ABC):
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         """Do the work and return the artifact, its provenance left to the runner except for `trained_on`."""
 
-    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         """Find what is wrong before anything is computed; paths are relative to the stage.
+
+        Models that the stage itself names are built and shown an image by the core: a stage need not report
+        again that one of them fails.
 
         Args:
             task: The stage's task.
             inputs: As for `run`, but the outputs of earlier stages are stand-ins without weights: what they
                 were trained on is known, and their network may not be built.
+            plugins: The run's plugins, those from files among them.
         """
         return []
+
+    def build_failure(self, role: str, error: Exception) -> list[Problem]:
+        """Report that the network of an input fails; nothing for a model that the stage itself names, which
+        the core reports.
+        """
+        if isinstance(self.describe_inputs().get(role), Model):
+            return []
+        reason = str(error) if isinstance(error, LearnforgeError) else f"{type(error).__name__}: {error}"
+        return [Problem(self.input_path(role), f"the network must take the task's images, but: {reason}")]
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         """Return a stand-in, without weights, for what `run` will give; later stages are checked with it."""

@@ -117,11 +117,11 @@ def test_methods_that_cannot_be_wired_are_left_out(plugins: Plugins, tmp_path: P
     flat = {**CHANGES, "teacher": {"use": "mlp", "hidden": [8]}}
     setting = read_setting({}, flat, tmp_path, plugins)
     entries, _ = parse_entries([], plugins)
-    left, faults = check_entries(entries, setting, False)
+    left, faults = check_entries(entries, setting, False, Plugins())
     assert set(faults) == {"attention", "fitnet"}
     assert {"baseline", "kd", "rkd", "crd"} <= {entry.name for entry in left}
     with pytest.raises(RecipeError, match="has no stages"):
-        check_entries(entries, setting, True)
+        check_entries(entries, setting, True, Plugins())
 
 
 def _never(*arguments: Any) -> Any:

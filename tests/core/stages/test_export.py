@@ -265,7 +265,7 @@ def test_the_script_says_how_it_is_used(
 
 def test_what_an_exporter_lacks_is_said_beforehand(task: Task, artifact: Artifact) -> None:
     """`check` has the words of `require`."""
-    (problem,) = export(Missing()).check(task, {"source": artifact})
+    (problem,) = export(Missing()).check(task, {"source": artifact}, Plugins())
     assert str(problem) == "use: needs a tool chain: pip install tool-chain"
 
 
@@ -314,14 +314,14 @@ def test_check_wants_the_networks_classes(task: Task, artifact: Artifact) -> Non
     """A task with another number of classes is refused before anything is computed."""
     other = evolve(artifact, task=evolve(task.info, classes=("a", "b"), origins=("d:0", "d:1")))
     stage = export(Pickled())
-    assert stage.check(task, {"source": artifact}) == []
-    assert [str(problem) for problem in stage.check(task, {"source": other})] == [
+    assert stage.check(task, {"source": artifact}, Plugins()) == []
+    assert [str(problem) for problem in stage.check(task, {"source": other}, Plugins())] == [
         "from: must tell apart the task's classes stripe 0, stripe 1, stripe 2; it knows a, b"
     ]
     options = {"meta_learner": {"use": "maml"}, "episodes": {"ways": 3, "shots": 1, "queries": 5}}
-    assert stage.check(task, {"source": evolve(other, adapter_options=options)}) == []
+    assert stage.check(task, {"source": evolve(other, adapter_options=options)}, Plugins()) == []
     options["episodes"] = {"ways": 5, "shots": 1, "queries": 5}
-    (problem,) = stage.check(task, {"source": evolve(other, adapter_options=options)})
+    (problem,) = stage.check(task, {"source": evolve(other, adapter_options=options)}, Plugins())
     assert "the test split must have at least ways = 5 classes, it has 3" in str(problem)
 
 

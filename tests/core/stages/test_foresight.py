@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_a_recipe_names_scores_and_costs(plugins: Plugins, task: Task) -> None:
     assert isinstance(stage.warm_start, WarmStart)
     assert isinstance(stage.filter, Filter)
     assert stage.metrics[-3:] == ["a_ms", "naswot", "logsynflow"]
-    assert stage.check(task, {}) == []
+    assert stage.check(task, {}, Plugins()) == []
     print_ = stage.fingerprint_data()
     assert print_["settings"]["scores"] == [{"use": "naswot"}, {"use": "logsynflow"}]
     assert print_["settings"]["warm_start"] == {"score": {"use": "snip"}, "candidates": 5, "keep": 2}
@@ -243,7 +244,7 @@ def test_what_is_wrong_with_scores_is_said(plugins: Plugins, task: Task) -> None
     (stage,) = parse_recipe({"task": {"use": "digits"}, "stage": [SEARCH]}, plugins).stages
     assert isinstance(stage, SearchStage)
     bad = evolve(stage, objectives=("accuracy", "snip"), costs=stage.costs * 2)
-    found = {problem.path: problem.message for problem in bad.check(task, {})}
+    found = {problem.path: problem.message for problem in bad.check(task, {}, Plugins())}
     assert found["objectives"].startswith("unknown metric 'snip'")
     assert found["costs"] == "names must differ, a_ms comes twice; give a cost a `label`"
 
@@ -282,7 +283,7 @@ def test_a_cost_file_counts_in_the_fingerprint(plugins: Plugins, task: Task, tmp
     file.write_text('{"layers": {"ReLU": 2.5}}')
     assert stage.fingerprint_data() != before
     file.unlink()
-    problems = {problem.path: problem.message for problem in stage.check(task, {})}
+    problems = {problem.path: problem.message for problem in stage.check(task, {}, Plugins())}
     assert f"{file} must be a JSON file with layers, but No such file or directory" in problems["costs[0]"]
 
 
@@ -295,19 +296,23 @@ class Nothing(CostMeter):
 
 
 def test_a_cost_that_knows_no_design_is_found_by_the_check(toy_plugins: Plugins, task: Task) -> None:
-    """What the search would refuse design by design is said before it; designs that cannot be built are left
-    to the search.
+    """What the search would refuse design by design is said before it, and so is a space none of whose
+    designs can be built; single ones that cannot are left to the search.
     """
     make, method = toy_plugins.load("space", "toy"), toy_plugins.load("searcher", "random")()
 
     def check(faults: dict[int, str], *costs: CostMeter) -> list[str]:
         stage = SearchStage(name="stage", space=make(faults), method=method, costs=costs)
-        return [str(problem) for problem in stage.check(task, {})]
+        return [str(problem) for problem in stage.check(task, {}, Plugins())]
 
     words = "costs[1]: refuses each of 10 random designs of the space, the first since: KeyError"
     assert check({}, Units(), Nothing()) == [words]
     assert check({}, Units()) == []
-    assert check(dict.fromkeys(range(1, 5), "unbuildable"), Nothing()) == []
+    some = check(dict.fromkeys(range(1, 4), "unbuildable"), Nothing())
+    assert len(some) == 1
+    assert re.fullmatch(r"costs\[0\]: refuses each of \d random designs .*: KeyError", some[0])
+    (none,) = check(dict.fromkeys(range(1, 5), "unbuildable"), Units())
+    assert none.startswith("space: none of 10 random designs can be built, the first since: ")
 
 
 def test_what_a_searcher_refuses_is_known_beforehand(plugins: Plugins, task: Task) -> None:
@@ -319,6 +324,6 @@ def test_what_a_searcher_refuses_is_known_beforehand(plugins: Plugins, task: Tas
     ):
         table = {**SEARCH, "use": use, "options": options, "objectives": ["accuracy"]}
         (stage,) = parse_recipe({"task": {"use": "digits"}, "stage": [table]}, plugins).stages
-        (problem,) = stage.check(task, {})
+        (problem,) = stage.check(task, {}, Plugins())
         assert problem.path == "options"
         assert words in problem.message

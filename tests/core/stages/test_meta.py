@@ -534,7 +534,7 @@ def test_meta_training_may_have_other_shots_and_queries(
         method=method, episodes=EpisodeShape(2, 1, 3), train_ways=3, train_shots=2, train_queries=1
     )
     assert stage._train_shape == EpisodeShape(3, 2, 1)
-    assert stage.check(few, source) == []
+    assert stage.check(few, source, Plugins()) == []
     metrics = stage.run(few, source, make_context(None)).metrics
     assert (metrics["ways"], metrics["shots"], metrics["measure"]) == (2, 1, "accuracy")
     assert 0.3 < metrics["test"]["before"] < 0.7  # of two ways
@@ -549,27 +549,27 @@ def test_a_head_that_cannot_adapt_alone_is_found_by_the_check(
     """
     convolution = nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     stage = make_stage(method=plugins.load("meta-learner", name)())
-    (problem,) = stage.check(few, {"source": from_module(convolution, few.info)})
+    (problem,) = stage.check(few, {"source": from_module(convolution, few.info)}, Plugins())
     assert problem.path == "from"
     assert "must end in a linear layer with a bias" in problem.message
     squeezenet = plugins.load("model", "torchvision")(name="squeezenet1_1")
     photos = evolve(few, info=evolve(few.info, input_shape=(1, 64, 64)))
-    (problem,) = stage.check(photos, {"source": from_model(squeezenet, photos.info)})
+    (problem,) = stage.check(photos, {"source": from_model(squeezenet, photos.info)}, Plugins())
     assert "the last layer of SqueezeNet is 'classifier.1', Conv2d" in problem.message
     conv4 = plugins.load("model", "conv4")(width=4)
-    assert stage.check(few, {"source": from_model(conv4, few.info)}) == []
-    assert make_stage().check(few, {"source": from_module(convolution, few.info)}) == []
+    assert stage.check(few, {"source": from_model(conv4, few.info)}, Plugins()) == []
+    assert make_stage().check(few, {"source": from_module(convolution, few.info)}, Plugins()) == []
 
 
 def test_other_ways_are_for_methods_that_compute_their_head(
     few: Task, source: dict[str, Artifact], make_stage: Any
 ) -> None:
     """A head with an output for each way cannot be trained on other ways; one way is no classification."""
-    (problem,) = make_stage(train_ways=2).check(few, source)
+    (problem,) = make_stage(train_ways=2).check(few, source, Plugins())
     assert str(problem) == (
         "train_ways: must be the episodes' 3 for maml, whose head has an output for each way, got 2"
     )
-    (problem,) = make_stage(episodes=EpisodeShape(1, 2, 3)).check(few, source)
+    (problem,) = make_stage(episodes=EpisodeShape(1, 2, 3)).check(few, source, Plugins())
     assert str(problem) == "episodes.ways: must be at least 2 to tell classes apart, got 1"
 
 
@@ -637,7 +637,7 @@ def test_numbers_are_judged_by_their_loss(make_context: Any, make_stage: Any, pl
     shape = {"episodes": EpisodeShape(1, 5, 10), "tasks": 10, "engine": "vmap", "test_episodes": 100}
     method = plugins.load("meta-learner", "maml")(inner_rate=0.01)
     stage = make_stage(method=method, iterations=150, learning_rate=1e-2, fresh=True, **shape)
-    assert stage.check(task, {"source": model}) == []
+    assert stage.check(task, {"source": model}, Plugins()) == []
     metrics = stage.run(task, {"source": model}, make_context(None)).metrics
     assert metrics["measure"] == "loss"
     assert "accuracy" not in metrics["history"]["meta"][-1]
@@ -665,7 +665,7 @@ def test_methods_for_classes_refuse_numbers(make_stage: Any, plugins: Plugins) -
     task = plugins.load("task", "sine")().load()
     model = from_model(plugins.load("model", "mlp")(), task.info)
     stage = make_stage(method=plugins.load("meta-learner", "protonet")(), fresh=True)
-    (problem,) = stage.check(task, {"source": model})
+    (problem,) = stage.check(task, {"source": model}, Plugins())
     assert str(problem) == (
         "use: protonet learns tasks of the form classification, sine waves is regression; choose another "
         "meta-learner"
@@ -789,14 +789,14 @@ def test_seen_test_classes_are_refused_or_marked(
     learnt = ({"task": "old", "origins": ["rows:4", "rows:0"], "samples": 1, "content": ""},)
     seen = {"source": evolve(source["source"], provenance=Provenance(trained_on=learnt))}
     words = "test classes must be unseen, but rows:4 were trained on upstream"
-    assert [p.path for p in make_stage().check(few, seen)] == ["task"]
-    assert words in make_stage().check(few, seen)[0].message
+    assert [p.path for p in make_stage().check(few, seen, Plugins())] == ["task"]
+    assert words in make_stage().check(few, seen, Plugins())[0].message
     with pytest.raises(StageError, match=words):
         make_stage().run(few, seen, make_context(None))
     told = make_stage(allow_seen=True, iterations=1)
-    assert told.check(few, seen) == []
+    assert told.check(few, seen, Plugins()) == []
     assert told.run(few, seen, make_context(None)).metrics["seen_upstream"] == ["rows:4"]
-    assert make_stage().check(few, source) == []
+    assert make_stage().check(few, source, Plugins()) == []
 
 
 def test_test_classes_that_are_trained_on_here_are_refused_or_marked(
@@ -804,7 +804,7 @@ def test_test_classes_that_are_trained_on_here_are_refused_or_marked(
 ) -> None:
     """Classes in both the training and the test split are refused as well, and marked when allowed."""
     source = {"source": from_module(make_network("batch").float(), task.info)}
-    problems = make_stage().check(task, source)
+    problems = make_stage().check(task, source, Plugins())
     assert [p.path for p in problems] == ["task"]
     assert "but stripes:0, stripes:1, stripes:2 are in both" in problems[0].message
     with pytest.raises(StageError, match="the test classes must be unseen"):
@@ -816,7 +816,7 @@ def test_test_classes_that_are_trained_on_here_are_refused_or_marked(
 def test_check_wants_equal_shapes(few: Task, source: dict[str, Artifact], make_stage: Any) -> None:
     """A source for other images is refused with both shapes."""
     wide = {"source": evolve(source["source"], task=evolve(few.info, input_shape=(3, 8, 8)))}
-    assert [str(p) for p in make_stage().check(few, wide)] == [
+    assert [str(p) for p in make_stage().check(few, wide, Plugins())] == [
         "from: must take images of shape [1, 8, 8] as the task has, it takes [3, 8, 8]"
     ]
 
@@ -950,14 +950,14 @@ def test_further_shots_are_reported(
     more shots than there are images are refused.
     """
     both = make_stage(validation_episodes=0, test_shots=(1, 2, 4), train_shots=2)
-    assert both.check(few, source) == []
+    assert both.check(few, source, Plugins()) == []
     found = both.run(few, source, make_context(None)).metrics
     one = make_stage(validation_episodes=0, episodes=EpisodeShape(3, 1, 3), train_shots=2)
     alone = one.run(few, source, make_context(None)).metrics["test"]
     assert [row[0] for row in found["by_shots"]] == [1, 2, 4]
     assert found["by_shots"][0][1:] == [alone["after"], alone["after_interval"]]
     assert found["by_shots"][1][1:] == [found["test"]["after"], found["test"]["after_interval"]]
-    (problem,) = make_stage(validation_episodes=0, test_shots=(100,)).check(few, source)
+    (problem,) = make_stage(validation_episodes=0, test_shots=(100,)).check(few, source, Plugins())
     assert "needs shots + queries = 103 images" in problem.message
 
 

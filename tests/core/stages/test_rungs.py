@@ -239,7 +239,7 @@ def test_check_refuses_rungs_that_cannot_be(
         train=evolve(QUICK, epochs=3),
         rungs=Rungs("halving", first=3, by="los"),
     )
-    found = {problem.path: problem.message for problem in stage.check(task, {})}
+    found = {problem.path: problem.message for problem in stage.check(task, {}, Plugins())}
     assert set(found) == {"batch", "rungs.first", "rungs.by"}
     assert found["rungs.first"] == "must be below train.epochs = 3, got 3"
 

@@ -495,7 +495,7 @@ def test_front_and_picks_by_hand(make_stage: Callable[..., SearchStage]) -> None
 def test_check_names_what_is_unknown(make_stage: Callable[..., SearchStage], task: Task) -> None:
     """Unknown objectives, limits and picks are all reported, each with its path and the nearest name."""
     stage = make_stage(objectives=("acuracy", "-parameters"), limits={"parameter": 10}, pick="macs")
-    problems = {p.path: p.message for p in stage.check(task, {})}
+    problems = {p.path: p.message for p in stage.check(task, {}, Plugins())}
     assert set(problems) == {"objectives", "limits.parameter", "pick"}
     assert problems["objectives"].startswith("unknown metric 'acuracy'; did you mean 'accuracy'?")
     assert problems["limits.parameter"].startswith("unknown cost; did you mean 'parameters'?")
@@ -518,9 +518,9 @@ def test_check_holds_objectives_against_the_searcher(
 ) -> None:
     """A searcher of one objective is refused two of them before anything is trained."""
     stage = evolve(make_stage(objectives=("accuracy", "-parameters")), method=OneObjective())
-    (problem,) = stage.check(task, {})
+    (problem,) = stage.check(task, {}, Plugins())
     assert str(problem) == "objectives: OneObjective takes one objective, got 2; choose another searcher"
-    assert evolve(stage, objectives=("accuracy",)).check(task, {}) == []
+    assert evolve(stage, objectives=("accuracy",)).check(task, {}, Plugins()) == []
 
 
 def test_the_best_designs_are_trained_again(

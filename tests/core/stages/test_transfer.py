@@ -41,7 +41,7 @@ from learnforge.stages.transfer import TransferStage, freeze, set_training
 from learnforge.stages.transfer import journey as journey_module
 from learnforge.stages.transfer import stage as stage_module
 from learnforge.stages.transfer.journey import share_epochs
-from learnforge.stages.transfer.source import check_source, load_source
+from learnforge.stages.transfer.source import load_source, source_refusal
 
 MakeContext = Callable[..., Context]
 MLP = NetworkSpec("model", {"use": "mlp", "hidden": [64]})
@@ -445,7 +445,7 @@ def test_a_domain_adaptation_gets_unlabelled_companions(
     labelled = Task(info, task.validation, task.test, task.train)
     seen: list[Any] = []
     stage = carry(Adapting(watch=seen.append), source_task=Labelled(labelled), baseline=False)
-    assert stage.check(task, {"source": source}) == []
+    assert stage.check(task, {"source": source}, Plugins()) == []
     artifact = stage.run(task, {"source": source}, context)
     assert len(seen) == 6
     for outputs, batch, other, other_batch in seen:
@@ -460,7 +460,7 @@ def test_a_domain_adaptation_gets_unlabelled_companions(
 
 def test_a_domain_adaptation_without_a_labelled_task_is_refused(task: Task, source: Artifact) -> None:
     """`source_task` is missed before anything is computed."""
-    assert [str(p) for p in carry(Adapting()).check(task, {"source": source})] == [
+    assert [str(p) for p in carry(Adapting()).check(task, {"source": source}, Plugins())] == [
         "source_task: is missing; this method adapts from a labelled source task"
     ]
 
@@ -470,7 +470,7 @@ def test_a_domain_adaptation_wants_the_same_classes_and_shapes(task: Task, sourc
     info = evolve(task.info, classes=("x", "y"), origins=("x", "y"), input_shape=(3, 8, 8))
     labelled = evolve(task, info=info)
     stage = carry(Adapting(), source_task=Labelled(labelled))
-    assert [str(p) for p in stage.check(task, {"source": source})] == [
+    assert [str(p) for p in stage.check(task, {"source": source}, Plugins())] == [
         "source_task: must have the new task's 3 classes, in their order, it has 2: x, y",
         "source_task: must show images of shape [1, 8, 8] as the new task does, it shows [3, 8, 8]",
     ]
@@ -479,7 +479,7 @@ def test_a_domain_adaptation_wants_the_same_classes_and_shapes(task: Task, sourc
 def test_settings_of_domain_adaptation_are_refused_without_one(task: Task, source: Artifact) -> None:
     """A method that does not adapt a domain would ignore them."""
     stage = carry(Phased(), source_task=Labelled(task), validator=Confidence())
-    assert [str(p) for p in stage.check(task, {"source": source})] == [
+    assert [str(p) for p in stage.check(task, {"source": source}, Plugins())] == [
         "source_task: is for methods that need no label of the new task, which Phased does",
         "validator: is for methods that need no label of the new task, which Phased does",
     ]
@@ -595,7 +595,7 @@ def test_without_labels_options_are_chosen_without_them(
 def test_ranges_without_labels_need_a_labelled_task(task: Task, source: Artifact, plugins: Plugins) -> None:
     """There would be nothing to choose by."""
     stage = evolve(carry(plugins.load("transfer", "adabn")()), ranges={"options.batch_size": None})
-    assert [str(p) for p in stage.check(task, {"source": source})] == [
+    assert [str(p) for p in stage.check(task, {"source": source}, Plugins())] == [
         "options.batch_size: needs a `source_task`: without labels of the new task it is judged by that one's"
     ]
 
@@ -669,7 +669,7 @@ def test_another_number_of_channels_is_averaged(
     artifact = model.with_state(model.network(plugins))
     shown = evolve(task.info, input_shape=(channels, 8, 8))
     for source in (artifact, from_module(artifact.network(plugins), given)):
-        assert check_source(source, shown) == []
+        assert source_refusal(source, shown, Plugins()) == ""
         network, changes = load_source(source, shown, make_context(None))
         before, after = artifact.weights, network.state_dict()
         assert before is not None
@@ -686,7 +686,7 @@ def test_weights_that_depend_on_the_extent_are_refused(
     """A head behind a flattened map takes no larger image; the check says which tensor, before training."""
     large = evolve(task.info, input_shape=(1, 12, 12))
     enlarged = evolve(task, info=large)
-    (problem,) = carry(Phased()).check(enlarged, {"source": evolve(source, spec=MLP)})
+    (problem,) = carry(Phased()).check(enlarged, {"source": evolve(source, spec=MLP)}, Plugins())
     assert str(problem) == (
         "from: must take images of shape [1, 12, 12] as the task has; it was made for [1, 8, 8] and cannot "
         "be carried over: weights depend on height and width: 1.weight is [64, 64], the network wants "
@@ -701,7 +701,7 @@ def test_larger_images_are_taken_by_networks_that_average(
     resnet = from_model(plugins.load("model", "resnet")(depth=8), task.info)
     resnet = resnet.with_state(resnet.network(plugins))
     large = evolve(task.info, input_shape=(1, 12, 12))
-    assert check_source(resnet, large) == []
+    assert source_refusal(resnet, large, Plugins()) == ""
     network, changes = load_source(resnet, large, make_context(None))
     assert changes == ["images 8 × 8 → 12 × 12"]
     assert resnet.weights is not None

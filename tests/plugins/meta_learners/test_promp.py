@@ -144,7 +144,7 @@ def policy() -> Artifact:
     """Meta-train a small policy."""
     plugins = Plugins()
     task, source, stage = road(plugins, 20)
-    assert stage.check(task, source) == []
+    assert stage.check(task, source, Plugins()) == []
     context = Context("meta", 0, torch.device("cpu"), plugins, None)
     return stage.run(task, source, context)
 
@@ -246,12 +246,12 @@ def test_learned_rates_have_their_gradient(make: Any, name: str) -> None:
 def test_what_does_not_suit_rollouts_is_refused(plugins: Plugins, make_context: Any) -> None:
     """Ways, outer steps of a method that does not correct for them, and normalisation by batches."""
     task, source, stage = road(plugins, 4, episodes=EpisodeShape(ways=5, shots=2, queries=2))
-    (problem,) = stage.check(task, source)
+    (problem,) = stage.check(task, source, Plugins())
     assert str(problem) == "episodes.ways: must be 1 for environments, which have no classes, got 5"
     plain = evolve(road(plugins, 4)[2], method=plugins.load("meta-learner", "maml-pg")())
-    (problem,) = plain.check(task, source)
+    (problem,) = plain.check(task, source, Plugins())
     assert "outer_steps: must be 1 for maml-pg" in str(problem)
-    assert evolve(plain, outer_steps=1).check(task, source) == []
+    assert evolve(plain, outer_steps=1).check(task, source, Plugins()) == []
     layers = [nn.Flatten(), nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4)]
     normalised = {"source": from_module(nn.Sequential(*layers), task.info)}
     with pytest.raises(StageError, match="a policy must not normalise by batches"):

@@ -13,20 +13,20 @@ point, or a lost page, costs a forward pass and never gives a wrong score.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from learnforge.errors import StageError
-from learnforge.files import fingerprint, release_lock, share_lock, take_lock, write_json
+from learnforge.files import fingerprint, write_json
 
 GIB = 1 << 30
 
@@ -78,13 +78,13 @@ class ViewCache:
                 f'views it holds, `cache_gib` allows {limit / GIB:.2f}; raise it, or set `cache = "off"`'
             )
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("wb") as gate, _locked(gate):  # who opens and who makes place take turns
+        with FileLock(folder / "lock"):  # who opens and who makes place take turns
             others = _make_place(folder, self.path, limit - slots)
             self._prepare(whole, slots, images * views * self._row.itemsize)
             self._file = (self.path / "rows.bin").open("r+b", buffering=0)
-            self._lock = (self.path / "lock").open("wb")
+            self._lock = FileLock(self.path / "lock")
             self._presence = (self.path / "presence").open("wb")
-            share_lock(self._presence)
+            _share(self._presence)
         self._slots = np.memmap(self.path / "slots.bin", np.int32, "r+")
         self._rows = np.memmap(self.path / "rows.bin", self._row, "r")
         self.capacity = min(images * views, max(0, limit - slots - others) // self._row.itemsize)
@@ -111,7 +111,7 @@ class ViewCache:
         """Keep the scores float [batch, outputs] of views, as far as there is place."""
         keys = self._keys(indices, views)
         values = scores.detach().float().cpu().numpy().astype(self._type)
-        with _locked(self._lock):
+        with self._lock:
             fresh = ~self.read(indices, views)[1].numpy()
             used = int(self._slots[0])
             room = max(0, self.capacity - used)
@@ -142,7 +142,7 @@ class ViewCache:
 
     def close(self) -> None:
         """Let go of the files."""
-        for file in (self._file, self._lock, self._presence):
+        for file in (self._file, self._presence):
             file.close()
 
     def _keys(self, indices: Tensor, views: Tensor) -> NDArray[np.int64]:
@@ -159,13 +159,14 @@ class ViewCache:
         os.utime(self.path)  # the least recently used make place
 
 
-@contextlib.contextmanager
-def _locked(file: IO[bytes]) -> Iterator[None]:
-    take_lock(file, wait=True)
-    try:
-        yield
-    finally:
-        release_lock(file)
+def _share(file: IO[bytes]) -> None:
+    """Lock a file beside others who share it, so that nobody can take it for itself meanwhile. filelock has
+    no such lock on a file, and Windows none at all.
+    """
+    if os.name != "nt":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def _check(scores: NDArray[Any], keys: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -197,5 +198,8 @@ def _make_place(folder: Path, own: Path, place: int) -> int:
 
 def _is_idle(path: Path) -> bool:
     """Tell whether nobody has a cache open."""
-    with (path / "presence").open("ab") as file:
-        return take_lock(file, wait=False)
+    try:
+        with FileLock(path / "presence", blocking=False):
+            return True
+    except Timeout:
+        return False

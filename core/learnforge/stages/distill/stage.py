@@ -19,6 +19,7 @@ from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
 from learnforge.layers import Layers, read_layers
 from learnforge.options import plugin_field
+from learnforge.plugins import Plugins
 from learnforge.space import Design, Model, Space
 from learnforge.stages.distill.distiller import Distiller
 from learnforge.stages.distill.gap import choose_assistants, count_assistants
@@ -131,7 +132,7 @@ class DistillStage(Stage):
         """How the teacher is asked."""
         return Manner(self.ensemble, self.teacher_weights, self.teacher_precision)
 
-    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         problems = [
             fault for role, artifact in inputs.items() for fault in check_fit(role, artifact.task, task.info)
         ]
@@ -146,7 +147,7 @@ class DistillStage(Stage):
             problems.append(Problem("train", words))
         if isinstance(self.student, StudentSearch):
             problems += check_settings(self.student.tune, "student.search", self.student.space)
-        return problems or self._check_wiring(task, inputs)
+        return problems or self._check_wiring(task, inputs, plugins)
 
     def _check_teachers(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         problems = []
@@ -183,21 +184,19 @@ class DistillStage(Stage):
             ]
         return problems
 
-    def _check_wiring(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+    def _check_wiring(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         """Let the method name its layers, where teacher and student can be built already."""
-        from learnforge.plugins import Plugins
-
         roles = [*teacher_roles(inputs), "student"]
         if any(role not in inputs or not inputs[role].is_buildable for role in roles):
             return []
-        try:
-            found = []
-            with torch.device("meta"):
-                for role in roles:
-                    network = inputs[role].spec.build(task.info, Plugins(), False).eval()
+        found = []
+        for role in roles:
+            try:
+                network = inputs[role].skeleton(plugins, task.info).eval()
+                with torch.device("meta"):
                     found.append(read_layers(network, torch.zeros(2, *task.info.input_shape)))
-        except Exception:  # what cannot be built or run is reported where models are checked
-            return []
+            except Exception as error:  # whatever the network's own code raises
+                return self.build_failure(role, error)
         try:
             self._wire(found[-1], found[:-1])
         except StageError as error:
@@ -206,7 +205,7 @@ class DistillStage(Stage):
             student, *teachers = (count_parameters(layers.network) for layers in reversed(found))
             count = count_assistants(self.assistants, sum(teachers) / student)
             specs = [inputs[role].spec for role in reversed(roles)]
-            choose_assistants(count, sum(teachers), student, specs, task.info, Plugins())
+            choose_assistants(count, sum(teachers), student, specs, task.info, plugins)
         except StageError as error:
             return [Problem("assistants", str(error))]
         return []

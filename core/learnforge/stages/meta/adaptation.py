@@ -121,12 +121,12 @@ class LeftOut:
         """95 % interval of the accuracy, taken as that of independent images (Wilson, Probable inference,
         1927); None where none could be left out.
         """
-        if self.accuracy is None:
+        if not self.judged:
             return None
-        weight = 1.96**2 / self.judged
-        middle = (self.accuracy + weight / 2) / (1 + weight)
-        spread = (self.accuracy * (1 - self.accuracy) * weight + weight**2 / 4) ** 0.5 / (1 + weight)
-        return max(0.0, middle - spread), min(1.0, middle + spread)
+        from scipy.stats import binomtest  # slow to import
+
+        found = binomtest(self.right, self.judged).proportion_ci(0.95, "wilson")
+        return float(found.low), float(found.high)
 
 
 def judge_left_out(

@@ -110,7 +110,7 @@ class MetaStage(Stage):
     method_kind: ClassVar[str] = "meta-learner"
     method_base: ClassVar[type] = MetaLearner
 
-    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         problems = []
         shared = set(task.origins_of(task.train)) & set(task.origins_of(task.test))
         if shared and not self.allow_seen:
@@ -135,22 +135,22 @@ class MetaStage(Stage):
         seen = source.provenance.origins & set(task.origins_of(task.test))
         if seen and not self.allow_seen:
             problems.append(Problem("task", _seen_words(seen)))
-        return problems + self._check_head(source, task) + self._check_episodes(task)
+        return problems or self._check_head(source, task, plugins) + self._check_episodes(task)
 
-    def _check_head(self, source: Artifact, task: Task) -> list[Problem]:
+    def _check_head(self, source: Artifact, task: Task, plugins: Plugins) -> list[Problem]:
         """Find a network without a head that the method could adapt, where it can be built already."""
         if not self.method.adapts_head_alone or not source.is_buildable:
             return []
         with torch.device("meta"):
             try:
-                network = source.skeleton(Plugins())
+                network = source.skeleton(plugins)
                 network = self.method.prepare(network, source.task.outputs, self._info(task.info).outputs)
                 engine = ENGINES["loop"](network, self.normalisation, self.method)
                 engine.embed(dict(network.named_parameters()), torch.zeros(2, *task.info.input_shape))
             except StageError as error:
                 return [Problem("from", str(error))]
-            except Exception:  # what cannot be built or run is reported where models are checked
-                return []
+            except Exception as error:  # whatever the network's own code raises
+                return self.build_failure("source", error)
         return []
 
     def _check_episodes(self, task: Task) -> list[Problem]:

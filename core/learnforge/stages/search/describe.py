@@ -19,7 +19,7 @@ from learnforge.meters import time_layers
 from learnforge.options import read_table
 from learnforge.plugins import Plugins
 from learnforge.randomness import seeded
-from learnforge.space import Choice, Space, design_key, measure_cost
+from learnforge.space import Choice, Design, Space, design_key, measure_cost
 from learnforge.stages.search.sampler import generator
 from learnforge.stages.search.view import Candidate, SpaceView
 from learnforge.task import TaskInfo
@@ -209,10 +209,16 @@ def time_space(space: Space, info: TaskInfo, file: Path, samples: int, seed: int
     return len(known) - before, len(known)
 
 
-def random_networks(space: Space, info: TaskInfo, samples: int, seed: int) -> Iterator[nn.Module]:
-    """Yield the networks of random designs, with fresh weights."""
+def random_designs(space: Space, samples: int, seed: int) -> Iterator[Design]:
+    """Yield random designs of a space."""
     view, rng = SpaceView(space), generator(seed, "describe")
     for _ in range(samples):
+        yield view.random(rng).design
+
+
+def random_networks(space: Space, info: TaskInfo, samples: int, seed: int) -> Iterator[nn.Module]:
+    """Yield the networks of random designs, with fresh weights."""
+    for design in random_designs(space, samples, seed):
         with seeded(seed):
-            network = space.build(view.random(rng).design, info)
+            network = space.build(design, info)
         yield network

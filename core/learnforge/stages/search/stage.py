@@ -18,11 +18,12 @@ from learnforge.evaluation import Scores, evaluate
 from learnforge.hookspecs import hookimpl
 from learnforge.meters import CostMeter, Score
 from learnforge.options import plugin_field
+from learnforge.plugins import Plugins
 from learnforge.randomness import seeded
 from learnforge.space import COSTS, Space
 from learnforge.stages.measures import judge, weigh
 from learnforge.stages.search.admission import Admission
-from learnforge.stages.search.describe import random_networks
+from learnforge.stages.search.describe import random_designs
 from learnforge.stages.search.driver import Driver
 from learnforge.stages.search.networks import NetworkEvaluator, label_of
 from learnforge.stages.search.pareto import best_first, non_dominated_rank, to_losses
@@ -118,7 +119,7 @@ class SearchStage(Stage):
         """How the best designs are trained."""
         return self.retrain or evolve(self.train, epochs=3 * self.train.epochs)
 
-    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         metrics, costs = self.metrics, self.costs_known
         problems = [
             Problem("objectives", f"unknown metric {name!r}; {nearest(name, metrics)}")
@@ -166,16 +167,25 @@ class SearchStage(Stage):
         meters = [(place, meter) for place, meter in enumerate(self.costs) if not meter.needs_weights]
         if not meters:
             return []
-        try:
-            with torch.device("meta"):
-                networks = list(random_networks(self.space, task.info, TRIED, 0))
-        except Exception:  # a search counts a design that cannot be built as failed
-            return []
+        networks: list[nn.Module] = []
+        failures: list[str] = []
+        for design in random_designs(self.space, TRIED, 0):
+            try:
+                with torch.device("meta"):
+                    networks.append(self.space.build(design, task.info).eval())
+            except Exception as error:  # of one design, which the search counts as failed
+                failures.append(f"{type(error).__name__}: {error}")
+        if not networks:
+            words = f"none of {TRIED} random designs can be built, the first since: {failures[0]}"
+            return [Problem("space", words)]
         problems = []
         for place, meter in meters:
-            faults = [fault for network in networks if (fault := _fault(meter, network.eval(), task))]
-            if len(faults) == TRIED:
-                words = f"refuses each of {TRIED} random designs of the space, the first since: {faults[0]}"
+            faults = [fault for network in networks if (fault := _fault(meter, network, task))]
+            if len(faults) == len(networks):
+                words = (
+                    f"refuses each of {len(networks)} random designs of the space, the first since: "
+                    f"{faults[0]}"
+                )
                 problems.append(Problem(f"costs[{place}]", words))
         return problems
 

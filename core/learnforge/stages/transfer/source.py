@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, find_mismatches, join_faults
 from learnforge.context import Context
-from learnforge.errors import ArtifactError, LearnforgeError, Problem
+from learnforge.errors import ArtifactError, LearnforgeError
 from learnforge.heads import describe_changes, find_head, find_stem, replace_stem
 from learnforge.plugins import Plugins, spell
 from learnforge.space import Model
@@ -19,33 +19,31 @@ from learnforge.stages.transfer.strategy import DirectTransfer, Transfer
 from learnforge.task import TaskInfo
 
 
-def check_source(source: Artifact, task: TaskInfo) -> list[Problem]:
-    """Find out, computing nothing, why a source cannot take a task's images.
+def source_refusal(source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
+    """Say, computing nothing, why a source cannot take a task's images, or "".
 
     Args:
-        source: The source, perhaps a stand-in without weights.
+        source: The source, whose network is known; perhaps a stand-in without weights.
         task: The new task.
+        plugins: Where its model or space is looked up.
+
+    Raises:
+        ArtifactError: The source cannot be built for its own task.
     """
     if source.task.input_shape == task.input_shape:
-        return []
-    with torch.device("meta"):
-        try:
-            if source.module is not None:
-                network, weights = source.skeleton(Plugins()), {}
-            else:
-                network = source.spec.build(_seen_as(source.task, task), Plugins(), False)
-                weights = source.skeleton(Plugins()).state_dict()
-        except Exception:  # what cannot be built here is reported where models are checked, or by the run
-            return []
-        reason = _refusal(network, weights, task)
-    if not reason:
-        return []
+        return ""
+    weights = source.skeleton(plugins).state_dict() if source.module is None else {}
+    try:
+        network = source.skeleton(plugins, _seen_as(source.task, task))
+        with torch.device("meta"):
+            reason = _refusal(network, weights, task)
+    except ArtifactError as error:
+        reason = str(error)
     want, got = list(task.input_shape), list(source.task.input_shape)
-    words = (
+    return reason and (
         f"must take images of shape {want} as the task has; it was made for {got} and cannot be carried "
         f"over: {reason}"
     )
-    return [Problem("from", words)]
 
 
 def untrained_words(method: Transfer, source: Any, task: TaskInfo) -> str:

@@ -16,11 +16,12 @@ from learnforge.evaluation import evaluate
 from learnforge.heads import count_parameters
 from learnforge.hookspecs import hookimpl
 from learnforge.options import plugin_field
+from learnforge.plugins import Plugins
 from learnforge.randomness import seeded
 from learnforge.stages.measures import judge, weigh
 from learnforge.stages.stage import Reference, Stage
 from learnforge.stages.transfer.journey import Journey, share_epochs
-from learnforge.stages.transfer.source import check_source, head_weight, load_source, untrained_words
+from learnforge.stages.transfer.source import head_weight, load_source, source_refusal, untrained_words
 from learnforge.stages.transfer.strategy import DirectTransfer, PhasedTransfer, Transfer
 from learnforge.stages.transfer.validator import Validator, judge_without_labels
 from learnforge.task import Task, TaskInfo, TaskSource
@@ -58,10 +59,20 @@ class TransferStage(Stage):
         """Tell whether the method needs the labelled source task beside the new one."""
         return isinstance(self.method, PhasedTransfer) and self.method.adapts_domain
 
-    def check(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
-        problems = [*self._check_domains(task), *check_source(inputs["source"], task.info)]
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
+        faults = self._check_source(inputs["source"], task.info, plugins)
+        problems = [*self._check_domains(task), *faults]
         words = untrained_words(self.method, self.source, task.info)
         return [*problems, *([Problem("from", words)] if words else [])]
+
+    def _check_source(self, source: Artifact, task: TaskInfo, plugins: Plugins) -> list[Problem]:
+        if not source.is_buildable:
+            return []
+        try:
+            reason = source_refusal(source, task, plugins)
+        except Exception as error:  # whatever the source's own code raises
+            return self.build_failure("source", error)
+        return [Problem("from", reason)] if reason else []
 
     def _check_domains(self, task: Task) -> list[Problem]:
         problems = []

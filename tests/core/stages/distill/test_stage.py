@@ -21,6 +21,7 @@ from learnforge import (
     Outputs,
     PluginChoice,
     Plugins,
+    RecipeError,
     StageError,
     Task,
     Train,
@@ -29,6 +30,7 @@ from learnforge import (
 from learnforge import context as context_module
 from learnforge.artifact import NetworkSpec, copy_weights, from_module
 from learnforge.errors import GapWarning
+from learnforge.recipe import Tasks, check_recipe, parse_recipe
 from learnforge.stages.distill import DistillStage, StudentSearch
 from learnforge.stages.distill import lessons as distill_module
 from learnforge.testing.toys import make_task
@@ -319,16 +321,16 @@ def test_check_wants_the_tasks_classes(task: Task, inputs: dict[str, Artifact]) 
     other = evolve(task.info, classes=("a", "b"), origins=("d:0", "d:1"))
     wrong = {role: Artifact(NetworkSpec("model", {"use": "conv4"}), other) for role in ("teacher", "student")}
     stage = distil(Soft())
-    assert stage.check(task, inputs) == []
-    assert [str(problem) for problem in stage.check(task, wrong)] == [
+    assert stage.check(task, inputs, Plugins()) == []
+    assert [str(problem) for problem in stage.check(task, wrong, Plugins())] == [
         f"{role}: must tell apart the task's classes stripe 0, stripe 1, stripe 2; it knows a, b"
         for role in ("teacher", "student")
     ]
     turned = evolve(task.info, classes=task.info.classes[::-1])
     backwards = {role: evolve(artifact, task=turned) for role, artifact in inputs.items()}
-    assert len(stage.check(task, backwards)) == 2
+    assert len(stage.check(task, backwards, Plugins())) == 2
     larger = {role: evolve(a, task=evolve(task.info, input_shape=(1, 9, 9))) for role, a in inputs.items()}
-    assert "must take images of shape [1, 8, 8]" in str(stage.check(task, larger)[0])
+    assert "must take images of shape [1, 8, 8]" in str(stage.check(task, larger, Plugins())[0])
 
 
 # Chains, caches and several teachers
@@ -352,16 +354,16 @@ def weights_of(artifact: Artifact) -> dict[str, bytes]:
 def test_mixed_images_are_refused_where_they_make_no_sense(task: Task, inputs: dict[str, Artifact]) -> None:
     """Mixtures are shown once, so no cache holds them; and methods that ask for an image's class get none."""
     mixed = evolve(QUICK, mixup=0.2)
-    faults = distil(Soft(), train=mixed, cache="views").check(task, inputs)
+    faults = distil(Soft(), train=mixed, cache="views").check(task, inputs, Plugins())
     assert [str(f) for f in faults] == [
         "cache: must be off where `train` mixes images (mixup, cutmix): mixtures are shown only once"
     ]
     dkd = load_method("distiller.dkd")()
     both = load_method("distiller.sum")(methods=(Soft(), dkd))
     for method in (dkd, both):
-        faults = distil(method, train=mixed).check(task, inputs)
+        faults = distil(method, train=mixed).check(task, inputs, Plugins())
         assert [f.path for f in faults] == ["train"]
-    assert distil(Soft(), train=mixed).check(task, inputs) == []
+    assert distil(Soft(), train=mixed).check(task, inputs, Plugins()) == []
 
 
 LONGER = Train(epochs=4, batch_size=16, crop=1, flip=True)
@@ -459,11 +461,11 @@ def test_a_teacher_without_weights_is_trained_first(
     stage = distil(
         Soft(), teacher=conv4(width=16, blocks=2), student=conv4(width=3, blocks=2), baseline=False
     )
-    (problem,) = stage.check(task, models)
+    (problem,) = stage.check(task, models, Plugins())
     assert problem.path == "teacher"
     assert "a model without weights for the task's classes, which knows nothing yet" in problem.message
     trained = evolve(stage, teacher_train=Train(epochs=8, batch_size=20, learning_rate=1e-2))
-    assert trained.check(task, models) == []
+    assert trained.check(task, models, Plugins()) == []
     artifact = trained.run(task, models, make_context(None))
     assert len(artifact.metrics["history"]["teacher"]) == 8
     assert artifact.metrics["teacher_test_accuracy"] > 0.8
@@ -478,7 +480,7 @@ def test_several_teachers_teach_as_one(
     pair = {"teacher[0]": inputs["teacher"], "teacher[1]": second, "student": inputs["student"]}
     method = Soft()
     stage = distil(method, teacher=("a", "b"), teacher_weights=(1.0, 3.0), baseline=False)
-    assert stage.check(task, pair) == []
+    assert stage.check(task, pair, Plugins()) == []
     artifact = stage.run(task, pair, make_context(None))
     batch = method.seen[0][2]
     own = [a.network().eval()(batch.images) for a in (inputs["teacher"], second)]
@@ -487,7 +489,7 @@ def test_several_teachers_teach_as_one(
     assert artifact.metrics["teacher_parameters"] == sum(parts)
     with pytest.raises(StageError, match="there are 2 teachers; give it one"):
         evolve(stage, method=Soft(layers=([], ["features"]))).run(task, pair, make_context(None))
-    (problem,) = evolve(stage, teacher_weights=(1.0,)).check(task, pair)
+    (problem,) = evolve(stage, teacher_weights=(1.0,)).check(task, pair, Plugins())
     assert str(problem) == "teacher_weights: must be one number for each of 2 teachers, got [1.0]"
 
 
@@ -531,7 +533,7 @@ def test_assistants_stand_in_between(
     own = load_method("model.conv4")(width=5, blocks=2)
     named = evolve(stage, assistants=0, assistant_models=(own,)).run(task, models, make_context(None))
     assert [model["width"] for model in named.metrics["assistants"]] == [5]
-    (problem,) = evolve(stage, assistant_models=(own,)).check(task, models)
+    (problem,) = evolve(stage, assistant_models=(own,)).check(task, models, Plugins())
     assert problem.path == "assistants"
 
 
@@ -584,7 +586,10 @@ def test_a_fresh_student_forgets_what_it_came_with(
     again = stage.run(task, {**models, "student": taught}, make_context(None))
     assert weights_of(again) == weights_of(bare)
     own = {**models, "student": from_module(Convolutional(4), task.info)}
-    assert [p.path for p in evolve(stage, generations=2).check(task, own)] == ["fresh", "generations"]
+    assert [p.path for p in evolve(stage, generations=2).check(task, own, Plugins())] == [
+        "fresh",
+        "generations",
+    ]
 
 
 def test_a_rounded_cache_is_another_stage() -> None:
@@ -600,7 +605,7 @@ def test_too_few_sizes_are_found_before_training(task: Task, models: dict[str, A
     """Assistants that cannot be had are a problem of the recipe."""
     near = Artifact(NetworkSpec("model", {"use": "conv4", "width": 4, "blocks": 2}), task.info)
     stage = distil(Soft(), assistants=1, teacher_train=Train(epochs=1))
-    (problem,) = stage.check(task, {**models, "teacher": near})
+    (problem,) = stage.check(task, {**models, "teacher": near}, Plugins())
     assert problem.path == "assistants"
     assert "there are not 1 sizes between" in problem.message
 
@@ -609,10 +614,46 @@ def test_wrong_wiring_is_found_before_training(task: Task, models: dict[str, Art
     """Where both networks are known, a layer that does not exist is a problem of the recipe."""
     fitnet = load_method("distiller.fitnet")
     stage = distil(fitnet(pairs={"stage 1": "stage 9"}), teacher_train=Train(epochs=0))
-    (problem,) = stage.check(task, models)
+    (problem,) = stage.check(task, models, Plugins())
     assert problem.path == "options"
     assert "Sequential has no 'stage 9': it has 3. Stages: stage 1 = 2 [16, 8, 8]" in problem.message
-    assert distil(fitnet(), teacher_train=Train(epochs=0)).check(task, models) == []
+    assert distil(fitnet(), teacher_train=Train(epochs=0)).check(task, models, Plugins()) == []
+
+
+def test_wrong_wiring_is_found_for_models_from_files(tmp_path: Path) -> None:
+    """A layer that does not exist is refused whether the student is built in or comes from `--plugin FILE`,
+    before the teacher is trained.
+    """
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from attrs import frozen\n"
+        "from learnforge import Model, hookimpl, load_method\n"
+        "@frozen\n"
+        "class Mine(Model):\n"
+        "    def build(self, task):\n"
+        "        return load_method('model.conv4')(width=4, blocks=2).build(task)\n"
+        "@hookimpl\n"
+        "def learnforge_models():\n"
+        "    return {'mine': Mine}\n"
+    )
+    conv4 = {"use": "conv4", "width": 4, "blocks": 2}
+    messages = []
+    for student in (conv4, {"use": "mine"}):
+        stage = {
+            "kind": "distill",
+            "use": "fitnet",
+            "options": {"pairs": {"stage 1": "stage 9"}},
+            "teacher": conv4,
+            "teacher_train": {"epochs": 1},
+            "student": student,
+        }
+        plugins = Plugins(PluginChoice(files=[file]))
+        recipe = parse_recipe({"task": {"use": "digits", "classes": [0, 1]}, "stage": [stage]}, plugins)
+        with pytest.raises(RecipeError) as caught:
+            check_recipe(recipe, plugins, Tasks())
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "stage.distill.options: Sequential has no 'stage 9': it has 3." in messages[0]
 
 
 @pytest.mark.parametrize("compile_", [lambda n: torch.compile(n, backend="aot_eager"), lambda n: n])
@@ -666,7 +707,7 @@ def test_a_searcher_picks_the_student(
         cache="views",
     )
     known = {"teacher": models["teacher"]}
-    assert stage.check(task, known) == []
+    assert stage.check(task, known, Plugins()) == []
     heard: list[Any] = []
 
     def listen(event: str, metrics: Any = None, **data: Any) -> None:
@@ -701,5 +742,5 @@ def test_what_is_wrong_with_a_student_search_is_told(
         objectives=("speed",),
         limits={"weight": 3.0},
     )
-    problems = distil(Soft(), student=search).check(task, {"teacher": models["teacher"]})
+    problems = distil(Soft(), student=search).check(task, {"teacher": models["teacher"]}, Plugins())
     assert [p.path for p in problems] == ["student.search.objectives", "student.search.limits.weight"]
