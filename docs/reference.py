@@ -14,16 +14,17 @@ from typing import Any
 import attrs
 import hook_examples  # docs/hook_examples.py
 
-from learnforge import Plugins, Stage, Train, hookspecs
-from learnforge.discovery import GROUP
-from learnforge.options import OptionDescription, describe
+from learnforge import Plugins, Stage, hookspecs
+from learnforge.kinds.episodes import EpisodeShape
+from learnforge.options.description import OptionDescription, describe
+from learnforge.options.ranges import Range, Tune
+from learnforge.plugins.kinds import GROUP
 from learnforge.recipe import PluginSettings, RunSettings
-from learnforge.scaffold import write_package
-from learnforge.stages.distill import StudentSearch
-from learnforge.stages.meta.stage import EpisodeShape
-from learnforge.stages.ranges import Range, Tune
-from learnforge.stages.search.record import Filter, WarmStart
-from learnforge.stages.search.rungs import Rungs
+from learnforge_kit import Train
+from learnforge_plugins.stages.distill.stage import StudentSearch
+from learnforge_plugins.stages.search.record import Filter, WarmStart
+from learnforge_plugins.stages.search.rungs import Rungs
+from learnforge_testing.scaffold.package import write_package
 
 STAGE_KEYS = (
     ("`name`", "a string", "", "its kind", "Name of the stage, and of its folder in the run."),

@@ -8,6 +8,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import ge, lt
 
 import learnforge as lf
+import learnforge_kit as kit
 
 
 @frozen(kw_only=True)
@@ -29,7 +30,7 @@ class PruneStage(lf.Stage):
             for weight in (p for p in network.parameters() if p.dim() > 1):
                 smallest = weight.abs().flatten().topk(int(self.sparsity * weight.numel()), largest=False)
                 weight.view(-1)[smallest.indices] = 0
-        accuracy = lf.evaluate(network, task.test, task.info).accuracy
+        accuracy = kit.evaluate(network, task.test, task.info).accuracy
         return evolve(inputs["source"], metrics={"test_accuracy": accuracy}).with_state(network)
 
 

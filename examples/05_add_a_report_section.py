@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 import learnforge as lf
-from learnforge.report.write import write_report
-from learnforge.runner import report_sections
+from learnforge_plugins.reports.plugin import report_sections
+from learnforge_plugins.reports.write import write_report
 
 
 @lf.hookimpl

@@ -7,7 +7,9 @@ import pluggy
 from attrs import field, frozen
 
 import learnforge as lf
-from learnforge.evaluation import predict
+from learnforge_kit import (
+    predict,
+)
 
 
 class Specs:

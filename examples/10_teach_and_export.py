@@ -8,8 +8,12 @@ from pathlib import Path
 import torch
 
 import learnforge as lf
-from learnforge.plugins import Plugins
-from learnforge.prediction import open_predictor
+from learnforge import (
+    Plugins,
+)
+from learnforge_kit import (
+    open_predictor,
+)
 
 
 def main() -> float:

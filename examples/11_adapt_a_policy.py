@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 import learnforge as lf
+import learnforge_kit as kit
 
 
 def main() -> tuple[float, float]:
@@ -16,7 +17,7 @@ def main() -> tuple[float, float]:
         policy, method, point.load(), ways=1, shots=20, queries=20, test_episodes=400, **settings
     )
     goal = torch.tensor([[2.0, -1.5]])
-    adapted, before = lf.adapt_policy(learner, point.goals(goal))
+    adapted, before = kit.adapt_policy(learner, point.goals(goal))
     network = adapted.network()
 
     def act(parameters: object, observed: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from learnforge import Context, Plugins, Task
-from learnforge.testing.toys import make_task
+from learnforge_testing.toys import make_task
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ import pytest
 
 import learnforge
 from learnforge import Plugins
-from learnforge.discovery import GROUP, KINDS
-from learnforge.testing.conformance import make_suite
+from learnforge.plugins.kinds import GROUP, KINDS
+from learnforge_testing.conformance import make_suite
 
 POINTS = [p for p in importlib.metadata.distribution("learnforge").entry_points if p.group == GROUP]
 NAMES = sorted(point.name for point in POINTS)

@@ -13,12 +13,13 @@ import attrs
 import pytest
 
 import learnforge as lf
-from learnforge import Plugins, Train, hookspecs
-from learnforge.discovery import GROUP
-from learnforge.options import describe
-from learnforge.runner import report_sections
-from learnforge.scaffold import TEMPLATES
-from learnforge.testing.hooks import RECIPE
+from learnforge import Plugins, hookspecs
+from learnforge.options.description import describe
+from learnforge.plugins.kinds import GROUP
+from learnforge_kit import Train
+from learnforge_plugins.reports.plugin import report_sections
+from learnforge_testing.scaffold.package import TEMPLATES
+from learnforge_testing.suites.hooks import RECIPE
 
 WITH_ADAM = {**RECIPE["stage"][0], "train": {"epochs": 1, "optimizer": "adam"}}
 DIVERGING = {
@@ -125,11 +126,11 @@ def test_every_method_is_documented(pages: dict[str, str], plugins: Plugins, nam
 
 def test_every_setting_of_a_recipe_is_documented(pages: dict[str, str], plugins: Plugins) -> None:
     """The page of recipes has every key of every kind of stage, of `train` and of the tables around them."""
+    from learnforge.options.ranges import Range, Tune
     from learnforge.recipe import _STAGE_KEYS, PluginSettings, RunSettings
-    from learnforge.stages.distill import StudentSearch
-    from learnforge.stages.ranges import Range, Tune
-    from learnforge.stages.search.record import Filter, WarmStart
-    from learnforge.stages.search.rungs import Rungs
+    from learnforge_plugins.stages.distill.stage import StudentSearch
+    from learnforge_plugins.stages.search.record import Filter, WarmStart
+    from learnforge_plugins.stages.search.rungs import Rungs
 
     classes = [plugins.load("stage", kind) for kind in plugins.names("stage")]
     tables = (Train, RunSettings, PluginSettings, Rungs, WarmStart, Filter, Range, Tune, StudentSearch)

@@ -14,15 +14,24 @@ from torch import Tensor, nn
 from learnforge.artifact import Artifact, find_artifact, load_artifact
 from learnforge.context import Progress, Silence
 from learnforge.errors import ArtifactError, Problem, RecipeError
-from learnforge.options import option_key, structure
-from learnforge.plugins import PluginChoice, Plugins
+from learnforge.kinds.model import Model
+from learnforge.kinds.space import Space
+from learnforge.kinds.stage import Stage
+from learnforge.kinds.task import GivenTask, Task, TaskSource
+from learnforge.options.structure import option_key, structure
+from learnforge.plugins.choice import PluginChoice
+from learnforge.plugins.registry import Plugins
 from learnforge.progress import Notebook, is_notebook
-from learnforge.recipe import Recipe, RunSettings, find_recipe, parse_recipe, plugin_choice, read_recipe
-from learnforge.runner import Options, Run, run_recipe
-from learnforge.space import Model, Space
-from learnforge.stages.meta import adapt_artifact
-from learnforge.stages.stage import Stage
-from learnforge.task import GivenTask, Task, TaskSource
+from learnforge.recipe import (
+    Recipe,
+    RunSettings,
+    find_recipe,
+    parse_recipe,
+    plugin_choice,
+    read_recipe,
+)
+from learnforge.record import Run
+from learnforge.runner import Options, run_recipe
 
 
 def load_task(name: str, /, plugins: Plugins | None = None, **options: Any) -> Task:
@@ -186,7 +195,10 @@ def adapt(
         raise ArtifactError(
             f"labels must be numbers, int64 [image] in [0, ways), but {error}; names go into `classes`"
         ) from error
-    return adapt_artifact(artifact, artifact.normalise(images), targets, plugins or Plugins(), classes)
+    plugins = plugins or Plugins()
+    stage = plugins.load("stage", artifact.provenance.kind or "meta", Stage)
+    made: Artifact = stage.adapt(artifact, artifact.normalise(images), targets, plugins, classes)
+    return made
 
 
 def run_stage(

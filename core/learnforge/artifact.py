@@ -1,17 +1,16 @@
-"""Artifacts: what every stage takes and gives. A folder holds one as JSON and safetensors, never as pickled
-code.
+"""Artifacts: what every stage takes and gives. A folder holds one as JSON and safetensors, never as
+pickled code.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from attrs import asdict, evolve, field, frozen
@@ -19,67 +18,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from learnforge.cut import cut_network
 from learnforge.errors import ArtifactError, LearnforgeError
 from learnforge.files import fingerprint, hash_file, write_atomically, write_json
-from learnforge.plugins import Plugins, spell
+from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
-from learnforge.space import Model, Space
-from learnforge.task import Task, TaskInfo
+from learnforge.spec import NetworkSpec, TaskInfo, copy_weights, hash_tensor, load_weights
+
+if TYPE_CHECKING:
+    from learnforge.kinds.model import Model
+    from learnforge.kinds.task import Task
 
 FORMAT = 1
-
-
-@frozen
-class NetworkSpec:
-    """How to build a network: plain data that names a model, or a space and a design in it.
-
-    Args:
-        kind: `model`, `space`, or `module` for a module that the caller brought and must bring again.
-        table: What a recipe would say, `{"use": name, **options}`; for a module its class's name.
-        design: The design, for a space.
-        cut: The layer at which the network ends, with a linear head on its features; None for all of it.
-    """
-
-    kind: str
-    table: Mapping[str, Any]
-    design: Mapping[str, Any] | None = None
-    cut: str | None = None
-
-    @classmethod
-    def of(cls, source: Model | Space, design: Mapping[str, Any] | None = None) -> NetworkSpec:
-        """Describe a model, or a design of a space."""
-        return cls("space" if isinstance(source, Space) else "model", spell(source), design)
-
-    def build(self, task: TaskInfo, plugins: Plugins, pretrained: bool = True) -> nn.Module:
-        """Build the network for a task, initialised from torch's global generator.
-
-        Args:
-            task: Gives the input shape and the number of outputs.
-            plugins: Where the model or space is looked up.
-            pretrained: Let a model load the pretrained weights that its options name.
-
-        Raises:
-            ArtifactError: The network was a caller's own module, or its plugin cannot build it any more.
-        """
-        if self.kind == "module":
-            raise ArtifactError(
-                f"this artifact holds the weights of the module {self.table['use']!r}, which only its "
-                "author's code can "
-                f"build; pass it, `learnforge.load(path, module=...)`"
-            )
-        problems: list[Any] = []
-        source = plugins.resolve(self.kind, self.table, self.kind, problems)
-        if source is None:
-            raise ArtifactError(
-                f"the {self.kind} of this artifact cannot be built: " + "; ".join(map(str, problems))
-            )
-        if self.design is not None:
-            module = source.build(dict(self.design), task)
-        else:
-            module = (source if pretrained else source.without_pretrained()).build(task)
-        assert isinstance(module, nn.Module)
-        return module if self.cut is None else cut_network(module, self.cut, task.input_shape, task.outputs)
 
 
 @frozen
@@ -155,8 +104,8 @@ class Artifact:
         Args:
             plugins: Where the model or space is looked up; all that is installed, if None.
             seed: Seeds the initialisation where there are no weights.
-            task: Build for this task instead, with fresh weights; for models whose number of outputs must
-                differ.
+            task: Build for this task instead, with fresh weights; for models whose number of outputs
+                must differ.
 
         Raises:
             ArtifactError: The network cannot be built, or the weights do not fit it.
@@ -336,16 +285,12 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         module: The network, for an artifact made from a module of the caller's.
 
     Raises:
-        ArtifactError: There is none, it was written by a newer learnforge, or its files do not belong
-            together.
+        ArtifactError: There is none, it was written by a newer learnforge, or its files do not
+            belong together.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        what = (
-            "is a file; `learnforge predict` and `learnforge.prediction.open_predictor` run exported ones"
-            if folder.exists()
-            else "is not there"
-        )
+        what = "is a file; `learnforge predict` runs exported ones" if folder.exists() else "is not there"
         raise ArtifactError(f"an artifact is a folder, {folder} {what}")
     try:
         data = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
@@ -421,49 +366,6 @@ def from_module(module: nn.Module, task: TaskInfo) -> Artifact:
 def from_model(model: Model, task: TaskInfo) -> Artifact:
     """Wrap a model that nobody has trained here; its own pretrained weights come when it is built."""
     return Artifact(NetworkSpec.of(model), task)
-
-
-def hash_tensor(tensor: Tensor) -> str:
-    """Return the SHA-256 (hex) of a tensor's type, shape and bytes."""
-    plain = tensor.detach().cpu().contiguous()
-    digest = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)}".encode())
-    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def copy_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Return a detached copy of a module's state dict on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load a state dict, or say tensor by tensor why it does not fit.
-
-    Raises:
-        ArtifactError: A tensor is missing, unexpected, or of another shape.
-    """
-    faults = find_mismatches(module, weights)
-    if faults:
-        raise ArtifactError(f"the weights do not fit {type(module).__name__}: {join_faults(faults)}")
-    module.load_state_dict(dict(weights))
-
-
-def find_mismatches(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Say tensor by tensor why a state dict does not fit: missing, unexpected, or of another shape."""
-    own = module.state_dict()
-    faults = [f"missing {name}" for name in own if name not in weights]
-    faults += [f"unexpected {name}" for name in weights if name not in own]
-    faults += [
-        f"{name} is {list(weights[name].shape)}, the network wants {list(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    return faults
-
-
-def join_faults(faults: Sequence[str]) -> str:
-    """Spell the first few faults, and how many more there are."""
-    return "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
 
 
 def trained_on(task_name: str, origins: Sequence[str], batch_source: Any) -> dict[str, Any]:

@@ -1,63 +1,28 @@
-"""What a stage is handed: seed, device, executor, hooks, progress and folder. There are no globals to reach
-for.
+"""What a stage is handed: seed, device, executor, hooks, progress and folder. There are no globals to
+reach for.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from attrs import evolve, field, frozen
 
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import refusal, remove, write_atomically
-from learnforge.plugins import Plugins
+from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive
+
+if TYPE_CHECKING:
+    from learnforge.kinds.executor import Executor
 
 CHECKPOINT_SECONDS = 2.0
 """Training states are written at most this often, so that epochs of milliseconds don't wait for the disk."""
-
-
-@frozen
-class Slot:
-    """One place where work can run.
-
-    Args:
-        threads: CPU threads that torch may use there.
-        device: Device for the work, as torch spells it.
-    """
-
-    threads: int = 1
-    device: str = "cpu"
-
-
-class Executor(ABC):
-    """A method of the kind `executor`: opens places to work.
-
-    The search driver calls `open` at its start, and again with one slot after a worker was lost. A lost
-    worker shows as a future that raises `concurrent.futures.BrokenExecutor`; the trial is run once more.
-    """
-
-    isolates: ClassVar[bool] = False
-    """Whether a job that kills its process leaves the driver and the other slots alive."""
-
-    @abstractmethod
-    def open(
-        self, slots: Sequence[Slot], setup: Callable[..., None], arguments: tuple[Any, ...]
-    ) -> list[concurrent.futures.Executor]:
-        """Open one executor for each slot; each runs one job at a time, with the slot's threads.
-
-        Args:
-            slots: What each executor may use.
-            setup: Called once as `setup(slot, *arguments)` where the jobs run, before the first; picklable.
-            arguments: Picklable values for `setup`.
-        """
 
 
 class Tracker(Protocol):
@@ -137,8 +102,8 @@ class Context:
         workers: Trials at a time.
         deterministic: Ask CUDA for reproducible kernels.
         progress: Shows what is going on.
-        emit: Fires a hook of the kind "what happened" and writes it to the event log: `emit("epoch_finished",
-            …)`.
+        emit: Fires a hook of the kind "what happened" and writes it to the event log:
+            `emit("epoch_finished", …)`.
     """
 
     stage: str

@@ -9,13 +9,15 @@ from typing import Any
 import attrs
 
 from learnforge.artifact import Artifact, from_module, load_artifact
+from learnforge.check import Tasks
 from learnforge.files import fingerprint
-from learnforge.plugins import Plugins, identify, spell
+from learnforge.kinds.model import Model
+from learnforge.kinds.stage import Reference, Stage
+from learnforge.kinds.task import Task, TaskSource
+from learnforge.plugins.identity import identify, spell
+from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive
-from learnforge.recipe import Recipe, Tasks
-from learnforge.space import Model
-from learnforge.stages.stage import Reference, Stage
-from learnforge.task import Task, TaskSource
+from learnforge.recipe import Recipe
 
 
 def fingerprints(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> dict[str, str]:

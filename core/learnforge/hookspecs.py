@@ -1,18 +1,17 @@
 """Every hook of learnforge, in the order data flows: the framework's table of contents.
 
 A plugin implements a hook by a function of the same name, marked with `@hookimpl`, in the module that its
-entry point
-names; it may leave out arguments that it does not need. Four sorts of hooks:
+entry point names; it may leave out arguments that it does not need. Four sorts of hooks:
 
 - *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`,
-  `_validators`, `_meta_learners`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`, `_stages`.
-  Each returns `{method name: class}`.
+  `_validators`, `_meta_learners`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`, `_stages`,
+  `_tuners`. Each returns `{method name: class}`.
 - *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work
   runs, also in worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
   that drives the run. A fault in one is reported with the plugin's name, and nothing else changes.
-- *what is needed, what is shown, and growing*: `learnforge_missing`, `_report_sections`, `_add_hooks`,
-  `_commands`.
+- *what is needed, what is shown, and growing*: `learnforge_missing`, `_report_sections`, `_show_run`,
+  `_add_hooks`, `_commands`.
 """
 
 from __future__ import annotations
@@ -22,29 +21,33 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from learnforge.discovery.found import GROUP, KINDS
+from learnforge.plugins.kinds import GROUP
 
 if TYPE_CHECKING:
     import click
     import torch
 
     from learnforge.artifact import Artifact
-    from learnforge.context import Executor
-    from learnforge.meters import CostMeter, Score
-    from learnforge.report.section import Section
-    from learnforge.report.summary import RunSummary
-    from learnforge.runner import Run
-    from learnforge.space import Cost, Space
-    from learnforge.stages.distill import Distiller
-    from learnforge.stages.export import Exporter
-    from learnforge.stages.meta.learner import MetaLearner
-    from learnforge.stages.search.searcher import Searcher
-    from learnforge.stages.search.table import Table
-    from learnforge.stages.stage import Stage
-    from learnforge.stages.transfer import Transfer, Validator
-    from learnforge.task import Batch, TaskSource
+    from learnforge.kinds.cost import Cost, CostMeter
+    from learnforge.kinds.distiller import Distiller
+    from learnforge.kinds.executor import Executor
+    from learnforge.kinds.exporter import Exporter
+    from learnforge.kinds.meta_learner import MetaLearner
+    from learnforge.kinds.score import Score
+    from learnforge.kinds.searcher import Searcher
+    from learnforge.kinds.space import Space
+    from learnforge.kinds.stage import Stage
+    from learnforge.kinds.table import Table
+    from learnforge.kinds.task import Batch, TaskSource
+    from learnforge.kinds.transfer import Transfer
+    from learnforge.kinds.tuner import Tuner
+    from learnforge.kinds.validator import Validator
+    from learnforge.record import Run
+    from learnforge.report import RunSummary, Section
 
 hookspec = pluggy.HookspecMarker(GROUP)
+
+
 hookimpl = pluggy.HookimplMarker(GROUP)
 
 
@@ -53,8 +56,8 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def learnforge_tasks() -> Mapping[str, type[TaskSource]]:  # type: ignore[empty-body]
-    """Offer task sources (entry point `task.NAME`). Called once, when a recipe or a call uses one of this
-    plugin's.
+    """Offer task sources (entry point `task.NAME`). Called once, when a recipe or a call uses one of
+    this plugin's.
     """
 
 
@@ -123,6 +126,11 @@ def learnforge_stages() -> Mapping[str, type[Stage]]:  # type: ignore[empty-body
     """Offer kinds of stage (entry point `stage.KIND`). Called when a recipe has a stage of that kind."""
 
 
+@hookspec
+def learnforge_tuners() -> Mapping[str, type[Tuner]]:  # type: ignore[empty-body]
+    """Offer tuners (entry point `tuner.NAME`). Called when a stage has ranges in the place of options."""
+
+
 # What may be changed or refused
 
 
@@ -140,9 +148,9 @@ def learnforge_optimizer(
 ) -> torch.optim.Optimizer | None:
     """Build the optimizer of a training, or return None to leave it to others and to the core.
 
-    Called once at the start of each training, where it runs. `parameters` are torch parameter groups, each
-    with its `lr`; `options` are the settings of `train` (optimizer, learning_rate, weight_decay, momentum,
-    …).
+    Called once at the start of each training, where it runs. `parameters` are torch parameter groups,
+    each with its `lr`; `options` are the settings of `train` (optimizer, learning_rate, weight_decay,
+    momentum, …).
     """
 
 
@@ -200,8 +208,8 @@ def learnforge_run_failed(run: Run, error: BaseException) -> None:
 def learnforge_missing() -> Iterable[str]:  # type: ignore[empty-body]
     """Say what the plugin needs and does not find here, such as a package, and how to install it.
 
-    Called by `learnforge check`, `learnforge doctor`, and before a run, which does not begin if anything is
-    missing.
+    Called by `learnforge check`, `learnforge doctor`, and before a run, which does not begin if anything
+    is missing.
     """
 
 
@@ -211,9 +219,16 @@ def learnforge_report_sections(run: RunSummary) -> Iterable[Section]:  # type: i
 
 
 @hookspec
+def learnforge_show_run(run: Run) -> None:
+    """Show a run that has ended to whoever started it. Called by `learnforge run` at its end; the plugin
+    `report` writes the report and prints the table of stages.
+    """
+
+
+@hookspec
 def learnforge_add_hooks(manager: pluggy.PluginManager) -> None:
-    """Add hook specifications that other plugins implement: `manager.add_hookspecs(module)`. Called on
-    loading.
+    """Add hook specifications that other plugins implement: `manager.add_hookspecs(module)`. Called
+    on loading.
     """
 
 
@@ -222,19 +237,13 @@ def learnforge_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-
     """Offer subcommands (entry point `command.NAME`). Called when the command line is asked for one."""
 
 
-def hook_of(kind: str) -> str:
-    """Return the name of the hook that collects what plugins bring of a kind."""
-    return f"{GROUP}_{kind.replace('-', '_')}s"
-
-
-COLLECTING = {kind: hook_of(kind) for kind in KINDS}
-"""learnforge's own kinds of things that plugins bring, each with the hook that collects them."""
-
 CHANGING = ("learnforge_vet_design", "learnforge_optimizer", "learnforge_batch")
 """Hooks that change a result: the plugins that implement one belong to a stage's fingerprint."""
 
+
 REMOTE = ("learnforge_optimizer", "learnforge_batch")
 """Hooks that act where the work runs, also in worker processes."""
+
 
 NOTIFYING = (
     "learnforge_run_started",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from learnforge.context import Progress, Tracker
 
 SECONDS_BETWEEN_LINES = 5.0
+
+
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
 

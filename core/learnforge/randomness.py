@@ -1,5 +1,5 @@
-"""Randomness as a pure function of a seed and names or counters, so that nothing depends on what was drawn
-before.
+"""Randomness as a pure function of a seed and names or counters, so that nothing depends on what was
+drawn before.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 
 
 def derive(seed: int, *parts: str | int) -> int:
-    """Return a seed in [0, 2**63) for one use, such as `derive(seed, "epoch", 3)`; equal arguments, equal
-    seed.
+    """Return a seed in [0, 2**63) for one use, such as `derive(seed, "epoch", 3)`; equal arguments,
+    equal seed.
     """
     text = "/".join([str(seed), *(f"{type(part).__name__}:{part}" for part in parts)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
@@ -45,8 +45,8 @@ def hashed(seed: int, *counters: Tensor) -> Tensor:
 
 
 def uniform(seed: int, *counters: Tensor) -> Tensor:
-    """Return numbers in [0, 1) that are a pure function of the arguments: float32, of the counters' common
-    shape.
+    """Return numbers in [0, 1) that are a pure function of the arguments: float32, of the counters'
+    common shape.
     """
     return (hashed(seed, *counters) >> 38).to(torch.float32) / 2**24
 

@@ -8,33 +8,24 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import attrs
 import tomli_w
-import torch
 from attrs import evolve, field, frozen
 from attrs.validators import ge
 
-from learnforge.artifact import Artifact, from_model, from_module, load_artifact, trained_on
-from learnforge.errors import (
-    ArtifactError,
-    LearnforgeError,
-    PluginError,
-    Problem,
-    RecipeError,
-    TaskError,
-    nearest,
-)
-from learnforge.options import option_key, structure
-from learnforge.plugins import PluginChoice, Plugins, identify, spell
-from learnforge.space import Model, measure_cost
-from learnforge.stages.ranges import check_ranges, take_ranges
-from learnforge.stages.stage import Reference, Stage
-from learnforge.stages.tuning import check_tuning
-from learnforge.task import Task, TaskSource, check_task
+from learnforge.errors import PluginError, Problem, RecipeError, nearest
+from learnforge.kinds.stage import Stage
+from learnforge.kinds.task import TaskSource
+from learnforge.options.ranges import check_ranges, take_ranges
+from learnforge.options.structure import option_key, structure
+from learnforge.plugins.choice import PluginChoice
+from learnforge.plugins.found import installed, locate
+from learnforge.plugins.identity import spell
+from learnforge.plugins.kinds import RECIPE
+from learnforge.plugins.registry import Plugins
 
 _FOLDER = r"\w[\w .-]*"
 
@@ -52,8 +43,8 @@ class RunSettings:
     """The table `[run]`.
 
     Args:
-        name: Name of the run, and of its folder under `runs/`; a recipe's file name without its ending by
-            default.
+        name: Name of the run, and of its folder under `runs/`; a recipe's file name without its ending
+            by default.
         seed: Seed of everything random, from 0.
         device: `auto`, or a device as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`.
         deterministic: Ask CUDA for reproducible kernels.
@@ -115,11 +106,7 @@ def find_recipe(name: str | Path) -> Path:
         if path.is_file():
             return path
         raise RecipeError([Problem("", "there is no such file")], str(path))
-    built_in = {
-        Path(r.name).stem: Path(str(r))
-        for r in resources.files("learnforge.recipes").iterdir()
-        if r.name.endswith(".toml")
-    }
+    built_in = _packaged_recipes()
     if str(name) not in built_in and path.is_dir():
         words = "is a folder; a recipe is a TOML file, and the folder of a run has a run.json"
         raise RecipeError([Problem("", words)], str(path))
@@ -128,6 +115,18 @@ def find_recipe(name: str | Path) -> Path:
             [Problem("", f"no such file or built-in recipe; {nearest(str(name), built_in)}")], str(name)
         )
     return built_in[str(name)]
+
+
+def _packaged_recipes() -> dict[str, Path]:
+    """Find the recipes that installed distributions bring, by entry points `recipe.NAME` which name the
+    package that `NAME.toml` lies in.
+    """
+    found = {}
+    for plugin in installed():
+        folder = locate(plugin) if plugin.kind == RECIPE else None
+        if folder is not None:
+            found[plugin.method] = folder / f"{plugin.method}.toml"
+    return found
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -211,96 +210,6 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
     if problems or run is None:
         raise RecipeError(problems, source)
     return Recipe(run, task, tuple(complete), data, source)
-
-
-def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
-    """Find what only shows with the data: tasks that cannot be read, networks that do not fit them, stages'
-    own rules.
-
-    Raises:
-        RecipeError: Anything is wrong; all of it is listed. Nothing has been trained.
-    """
-    problems = [Problem("plugins", text) for text in plugins.gather("learnforge_missing", str)]
-    stand_ins: dict[str, Artifact] = {}
-    for position, stage in enumerate(recipe.stages):
-        path = f"stage.{stage.name}"
-        try:
-            task = tasks.load(recipe.task_of(stage))
-            inputs = resolve_inputs(stage, position, recipe, task, stand_ins)
-        except (TaskError, ArtifactError) as error:
-            problems.append(Problem(path, str(error)))
-            continue
-        except KeyError:
-            continue  # an input's stage is itself at fault, and reported
-        faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs, plugins)
-        faults += check_tuning(stage)
-        problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
-        stand_ins[stage.name] = with_lineage(stage.output(task, inputs), task, inputs)
-    if problems:
-        raise RecipeError(problems, recipe.source)
-
-
-class Tasks:
-    """The tasks of a run, each read once."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[TaskSource, Task] = {}
-
-    def load(self, source: TaskSource) -> Task:
-        """Return a source's task.
-
-        Raises:
-            TaskError: The data are missing or unusable.
-        """
-        if source not in self._loaded:
-            try:
-                task = source.load()
-            except Exception as error:
-                error.add_note(f"in the task {identify(source)}")
-                raise
-            check_task(task, task.info.name)
-            self._loaded[source] = task
-        return self._loaded[source]
-
-
-def resolve_inputs(
-    stage: Stage, position: int, recipe: Recipe, task: Task, finished: Mapping[str, Artifact]
-) -> dict[str, Artifact]:
-    """Turn a stage's references into artifacts.
-
-    Raises:
-        ArtifactError: A path holds no artifact.
-        KeyError: A named stage is not in `finished`.
-    """
-    return {
-        role: _resolve(reference, position, recipe, task, finished)
-        for role, reference in stage.describe_inputs().items()
-    }
-
-
-def with_lineage(artifact: Artifact, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
-    """Return an artifact that knows what it and its ancestors were trained on."""
-    own = artifact.provenance.trained_on or (
-        trained_on(task.info.name, task.origins_of(task.train), task.train),
-    )
-    entries = [entry for parent in inputs.values() for entry in parent.provenance.trained_on] + list(own)
-    unique = {entry["content"]: entry for entry in entries}
-    return evolve(artifact, provenance=evolve(artifact.provenance, trained_on=tuple(unique.values())))
-
-
-def _resolve(
-    reference: Reference, position: int, recipe: Recipe, task: Task, finished: Mapping[str, Artifact]
-) -> Artifact:
-    if reference is None:
-        return finished[recipe.stages[position - 1].name]
-    if isinstance(reference, str):
-        names = [stage.name for stage in recipe.stages[:position]]
-        return finished[reference] if reference in names else load_artifact(Path(reference))
-    if isinstance(reference, Artifact):
-        return reference
-    if isinstance(reference, Model):
-        return from_model(reference, task.info)
-    return from_module(reference, task.info)
 
 
 def _as_toml(value: Any) -> Any:
@@ -469,44 +378,3 @@ def _check_references(stages: Sequence[Stage], models: Sequence[str], problems: 
                 stages_words = nearest(reference, earlier) if earlier else "no stage comes before"
                 words = f"{reference!r} is no earlier stage and no folder; {stages_words}{model}"
                 problems.append(Problem(path, words))
-
-
-def _check_form(stage: Stage, task: Task) -> list[Problem]:
-    if task.info.form in stage.forms:
-        return []
-    accepted = ", ".join(sorted(stage.forms))
-    return [
-        Problem(
-            "task",
-            f"a {stage.kind} stage takes tasks of the form {accepted}, {task.info.name} is {task.info.form}",
-        )
-    ]
-
-
-def _check_models(stage: Stage, task: Task) -> list[Problem]:
-    """Build every model that the stage names on the meta device and show it one image of its task."""
-    problems = []
-    for role, reference in stage.describe_inputs().items():
-        if not isinstance(reference, Model):
-            continue
-        if task.info.form not in reference.forms:
-            known = ", ".join(sorted(reference.forms))
-            words = f"{type(reference).__name__} is for tasks of the form {known}, {task.info.name} is "
-            problems.append(Problem(stage.input_path(role), words + task.info.form))
-            continue
-        try:
-            reference.require()
-            with torch.device("meta"):
-                measure_cost(reference.without_pretrained().build(task.info), task.info)
-        except LearnforgeError as error:
-            problems.append(Problem(stage.input_path(role), str(error)))
-        except Exception as error:
-            shape = list(task.info.input_shape)
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            problems.append(
-                Problem(
-                    stage.input_path(role),
-                    f"the model must take images of shape {shape}, but it fails with {reason}",
-                )
-            )
-    return problems

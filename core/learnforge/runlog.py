@@ -1,5 +1,5 @@
-"""A run's lock and its event log: one line of JSON for each event, appended, a torn last line cut off on
-opening.
+"""A run's lock and its event log: one line of JSON for each event, appended, a torn last line cut off
+on opening.
 """
 
 from __future__ import annotations

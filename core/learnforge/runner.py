@@ -6,140 +6,42 @@
       distill/  artifact.json  weights.safetensors  metrics.json  stage.json  checkpoint/ (while it trains)
 
 A stage's fingerprint covers all that its result depends on: settings, methods' code, data, the fingerprints
-of its inputs, the
-plugins that change batches, optimizers or designs, and the seed. Equal fingerprint and finished: kept. Equal
-and unfinished: continued. Different: run again, after asking if it was finished.
+of its inputs, the plugins that change batches, optimizers or designs, and the seed. Equal fingerprint and
+finished: kept. Equal and unfinished: continued. Different: run again, after asking if it was finished.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import os
-import platform
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from copy import deepcopy
-from datetime import UTC, datetime
-from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field, frozen
 
-from learnforge.artifact import Artifact, html_table, load_artifact
+from learnforge.artifact import Artifact, load_artifact
+from learnforge.check import Tasks, check_recipe, resolve_inputs, with_lineage
 from learnforge.context import Context, Progress, Silence, choose_device
 from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
 from learnforge.files import refusal, remove, write_json, write_text
 from learnforge.fingerprints import describe_stage, fingerprints
+from learnforge.kinds.stage import Stage
+from learnforge.kinds.task import describe_task
+from learnforge.kinds.tuner import load_tuner
 from learnforge.memory import PeakMemory
-from learnforge.plugins import Plugins, identify, spell
-from learnforge.plugins.identity import FROM_FILE, core_version
+from learnforge.plugins.identity import FROM_FILE, identify, spell
+from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved
-from learnforge.recipe import Recipe, Tasks, check_recipe, resolve_inputs, with_lineage, write_recipe
-from learnforge.report import Section, read_summary
+from learnforge.recipe import Recipe, write_recipe
+from learnforge.record import Run, StageRecord, _copied, _loggable, versions
 from learnforge.runlog import EventLog, lock
-from learnforge.stages.stage import Stage
-from learnforge.stages.tuning import carry_out
-from learnforge.task import describe_task
-
-
-@define(eq=False)
-class StageRecord:
-    """How a stage stands in a run.
-
-    Args:
-        name: Name in the recipe.
-        kind: Its kind.
-        method: Its method as a recipe would write it.
-        fingerprint: What its result depends on.
-        state: `waiting`, `running`, `finished`, `kept` or `failed`, also where it was cut off.
-        seconds: Time that its last attempt took.
-        task: Facts about its task.
-        parts: Its settings, tasks and models with all their options, and whose code they are.
-        made_with: Versions, threads, device, workers and plugins of the attempt that finished it.
-        peak_mebibytes: Memory at its peak in that attempt, see `PeakMemory`; None if it is not known.
-    """
-
-    name: str
-    kind: str
-    method: Mapping[str, Any] | None
-    fingerprint: str
-    state: str = "waiting"
-    seconds: float = 0.0
-    task: Mapping[str, Any] = field(factory=dict)
-    parts: Mapping[str, Any] = field(factory=dict)
-    made_with: Mapping[str, Any] = field(factory=dict)
-    peak_mebibytes: float | None = None
-
-
-@define(eq=False)
-class Run:
-    """A run: where it is, what it is to do, and what it has made.
-
-    Args:
-        folder: Its folder; None if nothing is kept.
-        recipe: What it runs.
-        seed: The run's seed.
-        device: Where it trains.
-        plugins: Its plugins.
-        stages: How each stage stands, in order.
-        artifacts: What finished stages made, by name.
-        state: `running`, `finished` or `failed`.
-    """
-
-    folder: Path | None
-    recipe: Recipe
-    seed: int
-    device: str
-    plugins: Plugins
-    stages: list[StageRecord] = field(factory=list)
-    artifacts: dict[str, Artifact] = field(factory=dict)
-    state: str = "running"
-
-    @property
-    def name(self) -> str:
-        """Name of the run."""
-        return self.recipe.run.name
-
-    def _repr_html_(self) -> str:
-        """Show the run in a notebook: its report's table of stages."""
-        if self.folder is None or not (self.folder / "run.json").exists():
-            stages = {name: repr(artifact) for name, artifact in self.artifacts.items()}
-            return html_table({"run": self.name, "state": self.state, **stages})
-        from learnforge.report.sections import stage_columns, stage_row
-        from learnforge.report.summary import read_summary
-        from learnforge.report.write import table_html
-
-        summary = read_summary(self.folder)
-        table = table_html(
-            "Stages", stage_columns(summary.stages), [stage_row(stage) for stage in summary.stages]
-        )
-        return f"<p>{escape(self.name)}: {escape(self.state)}, {escape(str(self.folder))}</p>{table}"
-
-    def write(self) -> None:
-        """Write `run.json`."""
-        if self.folder is None:
-            return
-        data = {
-            "name": self.name,
-            "state": self.state,
-            "seed": self.seed,
-            "device": self.device,
-            "threads": torch.get_num_threads(),
-            "processor": processor(),
-            "day": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "versions": versions(),
-            "plugins": self.plugins.record(),
-            "stages": [attrs.asdict(stage) for stage in self.stages],
-        }
-        write_json(self.folder / "run.json", data)
 
 
 @frozen(eq=False)
@@ -149,8 +51,8 @@ class Options:
     Args:
         folder: Where the run is kept; None keeps nothing.
         workers: Trials at a time in a search.
-        cache_folder: Folder for what runs share and can compute again; `.cache` beside the run's folder by
-            default.
+        cache_folder: Folder for what runs share and can compute again; `.cache` beside the run's folder
+            by default.
         progress: Shows what is going on.
         may_overwrite: Asked with the names of finished stages that would be run anew; False refuses.
     """
@@ -313,7 +215,11 @@ class _Runner:
         self.emit("stage_started", stage=stage.name, kind=stage.kind)
         start, memory = time.perf_counter(), PeakMemory(self.device)
         try:
-            artifact = carry_out(stage, task, inputs, context)
+            artifact = (
+                stage.run(task, inputs, context)
+                if stage.tune is None
+                else load_tuner(self.plugins).run(stage, task, inputs, context)
+            )
         except DivergedError as error:
             raise StageError(f"stage {stage.name!r}: {error}") from error
         except Exception as error:
@@ -386,30 +292,6 @@ def _check_folder(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def report_sections(run: Run) -> list[Section]:
-    """Ask the run's plugins for sections of its report; a plugin at fault is named and left out."""
-    if run.folder is None:
-        return []
-    return run.plugins.gather("learnforge_report_sections", Section, run=read_summary(run.folder))
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result can depend on."""
-    names = ("learnforge", "torch", "torchvision", "optuna", "numpy")
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    return found | {name: version(name) for name in names} | {"learnforge": core_version()}
-
-
-@functools.cache
-def processor() -> str:
-    """Return the name of this machine's processor, and how many cores it has."""
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):  # Linux says more
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores"
-
-
 def _place(stage: Stage) -> str:
     """Say where an error arose: the stage, and whose method it uses."""
     if stage.method is None:
@@ -428,27 +310,3 @@ def _deterministic(wanted: bool) -> Any:
         torch.use_deterministic_algorithms(True)
         stack.callback(torch.use_deterministic_algorithms, before)
     return stack
-
-
-def _copied(value: Any) -> Any:
-    """Return what a listener may do with as it likes."""
-    if isinstance(value, Artifact):
-        weights = {n: t.clone() for n, t in value.weights.items()} if value.weights is not None else None
-        adapter = {name: tensor.clone() for name, tensor in value.adapter.items()}
-        metrics, options = deepcopy(dict(value.metrics)), deepcopy(dict(value.adapter_options))
-        return evolve(value, weights=weights, adapter=adapter, metrics=metrics, adapter_options=options)
-    if isinstance(value, Run):
-        artifacts = {name: _copied(artifact) for name, artifact in value.artifacts.items()}
-        return evolve(value, artifacts=artifacts, stages=[evolve(stage) for stage in value.stages])
-    return deepcopy(value) if isinstance(value, Mapping) else value
-
-
-def _loggable(value: Any) -> Any:
-    if isinstance(value, Artifact):
-        small = {k: v for k, v in value.metrics.items() if isinstance(v, (int, float, str))}
-        return {"fingerprint": value.provenance.fingerprint, "metrics": small}
-    if isinstance(value, Run):
-        return {"name": value.name, "state": value.state}
-    if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"
-    return value

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 import learnforge as lf
+import learnforge_kit as kit
 from learnforge.randomness import derive, permutation
 
 WAYS, SHOTS = (2, 3, 5, 8), 5
@@ -38,7 +39,7 @@ def draw(labels: Tensor, ways: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat([rows[:SHOTS] for rows in shuffled]), torch.cat([rows[SHOTS:] for rows in shuffled])
 
 
-def accuracy(learner: lf.Artifact, test: lf.MemorySplit, ways: int, seed: int) -> float:
+def accuracy(learner: lf.Artifact, test: kit.MemorySplit, ways: int, seed: int) -> float:
     """Teach classes and return the share of other images that is named rightly."""
     support, query = draw(test.labels, ways, seed)
     names, places = test.labels[support].unique(return_inverse=True)
@@ -53,7 +54,7 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - start
 
 
-def time_command(run: Path, test: lf.MemorySplit, rounds: int) -> None:
+def time_command(run: Path, test: kit.MemorySplit, rounds: int) -> None:
     """Print what the command takes, and what importing torch does."""
     with tempfile.TemporaryDirectory() as folder:
         support, _ = draw(test.labels, 5, 0)
@@ -78,7 +79,7 @@ def main() -> None:
     args = parser.parse_args()
     learner = lf.load(args.run / "meta")
     test = lf.load_task("digits", rotations=4, test_classes=[4, 7]).test
-    assert isinstance(test, lf.MemorySplit)
+    assert isinstance(test, kit.MemorySplit)
     print(f"{SHOTS} examples of each class, {args.draws} draws: mean ± standard error, in per cent")
     for ways in WAYS:
         found = [100 * accuracy(learner, test, ways, seed) for seed in range(args.draws)]

@@ -21,8 +21,9 @@ import learnforge as lf
 from learnforge.progress import choose_progress
 from learnforge.randomness import seeded
 from learnforge.recipe import read_recipe
-from learnforge.stages.measures import judge, weigh
-from learnforge.training import Trainee, cross_entropy, fit
+from learnforge_kit.training.loop import Trainee, fit
+from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.measures import judge, weigh
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "cifar10-search.toml"
 

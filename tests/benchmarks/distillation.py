@@ -35,11 +35,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import learnforge as lf
-from learnforge import Artifact, Context, MemorySplit, Plugins, Task, TaskInfo, Train
-from learnforge.artifact import NetworkSpec
+import learnforge_kit as kit
+from learnforge import Artifact, Context, Plugins, Task, TaskInfo
 from learnforge.randomness import derive, permutation
-from learnforge.stages.distill import DistillStage
-from learnforge.training import Trainee, cross_entropy, fit
+from learnforge.spec import NetworkSpec
+from learnforge_kit import MemorySplit, Train
+from learnforge_kit.training.loop import Trainee, fit
+from learnforge_kit.training.losses import cross_entropy
+from learnforge_plugins.stages.distill.stage import DistillStage
 
 IMAGES, BATCH = 1280, 64
 AUGMENTED = {"crop": 4, "flip": True}
@@ -118,7 +121,7 @@ def plain_epochs(student: nn.Module, task: Task, plugins: Plugins) -> float:
     settings = Train(epochs=2, batch_size=BATCH, schedule="constant", **AUGMENTED)
     clock, network = Clock(), copy.deepcopy(student)
     context = Context("plain", 0, torch.device("cpu"), plugins, emit=clock.emit)
-    judge = lambda: lf.evaluate(network, task.validation, task.info).accuracy  # noqa: E731
+    judge = lambda: kit.evaluate(network, task.validation, task.info).accuracy  # noqa: E731
     alone = Trainee(network, cross_entropy(network, settings))
     fit(alone, task.train, task.info, settings, context, "", judge)
     return clock.last

@@ -22,13 +22,18 @@ import torch
 from attrs import frozen
 
 from learnforge import Context, Plugins
-from learnforge.stages.search.admission import Admission
-from learnforge.stages.search.driver import Driver
-from learnforge.stages.search.evaluator import Evaluator, Place, TrialJob, TrialResult
-from learnforge.stages.search.record import Goal
-from learnforge.stages.search.sampler import draw, generator
-from learnforge.stages.search.storage import open_study
-from learnforge.testing.landscapes import Letters
+from learnforge_kit.search.sampler import draw, generator
+from learnforge_plugins.stages.search.admission import Admission
+from learnforge_plugins.stages.search.driver import Driver
+from learnforge_plugins.stages.search.evaluator import (
+    Evaluator,
+    Place,
+    TrialJob,
+    TrialResult,
+)
+from learnforge_plugins.stages.search.record import Goal
+from learnforge_plugins.stages.search.storage import open_study
+from learnforge_testing.landscapes import Letters
 
 CHOICES = 20
 

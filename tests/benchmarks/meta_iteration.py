@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from learnforge import ImageEpisodes, Labelled, MetaLearner, Plugins, StageError, TaskInfo
-from learnforge.stages.meta.roads import ENGINES, time_engines
+from learnforge import Labelled, MetaLearner, Plugins, StageError, TaskInfo
+from learnforge_kit import ImageEpisodes
+from learnforge_kit.engines.choice import ENGINES, time_engines
 
 WAYS, RATE = 5, 0.4
 CASES: list[tuple[str, str, int, int, dict[str, Any]]] = [

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 import learnforge as lf
-from learnforge.environments import RolloutEpisodes
-from learnforge.plugins import Plugins
+from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, seeded
-from learnforge.stages.meta import ENGINES
-from learnforge.stages.meta.adaptation import begin
+from learnforge_kit.data.environments import RolloutEpisodes
+from learnforge_kit.engines.adaptation import begin
+from learnforge_kit.engines.choice import ENGINES
 
 EVALUATED = 1000
 """Seed of the goals and the noise that all policies are judged with."""
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("runs/promp"))
     asked = parser.parse_args()
     recipe: dict[str, Any] = tomllib.loads(
-        resources.files("learnforge.recipes").joinpath("point.toml").read_text("utf-8")
+        resources.files("learnforge_plugins.recipes").joinpath("point.toml").read_text("utf-8")
     )
     recipe["task"]["world"] = asked.world
     model = lf.load_method("model.gaussian-policy")()

@@ -21,7 +21,7 @@ from pathlib import Path
 import pluggy
 
 from learnforge import Plugins, hookimpl
-from learnforge.hookspecs import GROUP
+from learnforge.plugins.kinds import GROUP
 
 PAIRS = 25
 PLUGINS = 20

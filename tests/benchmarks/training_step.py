@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learnforge import Context, MemorySplit, Plugins, TaskInfo, Train
+from learnforge import Context, Plugins, TaskInfo
 from learnforge.randomness import derive, permutation
-from learnforge.training import Trainee, cross_entropy, fit
+from learnforge_kit import MemorySplit, Train
+from learnforge_kit.training.loop import Trainee, fit
+from learnforge_kit.training.losses import cross_entropy
 
 
 def make_data(size: int, channels: int, images: int) -> tuple[TaskInfo, MemorySplit]:

@@ -22,10 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learnforge import MemorySplit, Phase, Plugins, Task, TaskInfo, Train, extract_features, find_head
+from learnforge import Phase, Plugins, Task, TaskInfo
 from learnforge.context import Context
-from learnforge.stages.transfer import freeze, set_training
-from learnforge.training import Trainee, cross_entropy, fit
+from learnforge_kit import MemorySplit, Train, extract_features, find_head
+from learnforge_kit.training.loop import Trainee, fit
+from learnforge_kit.training.losses import cross_entropy
+from learnforge_plugins.stages.transfer.freezing import freeze, set_training
 
 IMAGES, BATCH = 1280, 64
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import learnforge as lf
+import learnforge_kit as kit
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def digits() -> lf.Task:
 def test_the_whole_road(digits: lf.Task, tmp_path: Path) -> None:
     """Search, distil, transfer, meta-learn, adapt and export, each from what the call before returned."""
     space = lf.load_method("space.residual")(stages=1, blocks=1, max_width=8)
-    found = lf.search(digits, space=space, method="random", trials=2, train=lf.Train(epochs=1))
+    found = lf.search(digits, space=space, method="random", trials=2, train=kit.Train(epochs=1))
     small = lf.distill(found, student="conv4", train={"epochs": 1}, baseline=False)
     tuned = lf.transfer(small, lf.load_task("digits", classes=[6, 8]), train={"epochs": 1}, baseline=False)
     known = lf.load_task("digits", classes=[0, 1, 2, 3], test_classes=[4, 7], rotations=2)

@@ -14,17 +14,15 @@ import learnforge as lf
 from learnforge.artifact import (
     FORMAT,
     Artifact,
-    NetworkSpec,
     Provenance,
-    copy_weights,
     from_model,
     from_module,
     load_artifact,
-    load_weights,
     trained_on,
 )
 from learnforge.errors import ArtifactError
-from learnforge.heads import count_parameters, find_head, replace_head
+from learnforge.spec import NetworkSpec, copy_weights, load_weights
+from learnforge_kit.networks.heads import count_parameters, find_head, replace_head
 
 
 class Mine(nn.Module):

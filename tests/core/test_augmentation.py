@@ -6,7 +6,7 @@ import pytest
 import torch
 from attrs import evolve
 
-from learnforge.augmentation import Augmentation
+from learnforge_kit.training.augmentation import Augmentation
 
 BOTH = Augmentation(crop=4, flip=True)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from learnforge import find_blocks
+from learnforge_kit import find_blocks
 
 
 def test_containers_are_opened_and_layers_without_weights_passed_over() -> None:

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import learnforge as lf
-from learnforge.citations import Citation, read_citations, write_bibtex
 from learnforge.cli.group import cli
+from learnforge_plugins.commands.citations import Citation, read_citations, write_bibtex
 
 DOC = """Some method.
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from learnforge import Connector, StageError, match_extent, pair_stages, pool
-from learnforge.layers import Layers
+from learnforge import StageError, pool
+from learnforge.kinds.network import Layers
+from learnforge_kit import Connector, match_extent, pair_stages
 
 
 @pytest.mark.parametrize(

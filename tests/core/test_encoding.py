@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from learnforge import encode
-from learnforge.encoding import flatten
+from learnforge_kit import encode
+from learnforge_kit.search.encoding import flatten
 
 
 def distance(one: dict[str, object], other: dict[str, object], *others: dict[str, object]) -> float:

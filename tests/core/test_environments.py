@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from learnforge import Estimation, Experience, RolloutEpisodes, StageError, World
+from learnforge import StageError
+from learnforge_kit import Estimation, Experience, RolloutEpisodes, World
 
 TASKS, ROLLOUTS, STEPS = 3, 4, 5
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from learnforge.episodes import EpisodeShape, ImageEpisodeSource
 from learnforge.errors import TaskError
-from learnforge.task import MemorySplit
+from learnforge.kinds.episodes import EpisodeShape
+from learnforge_kit.data.episodes import ImageEpisodeSource
+from learnforge_kit.data.splits import MemorySplit
 
 SHAPE = EpisodeShape(ways=3, shots=2, queries=4)
 

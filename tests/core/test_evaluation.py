@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learnforge.evaluation import calibration, fit_temperature
+from learnforge_kit.training.evaluation import calibration, fit_temperature
 
 
 def scores(count: int, sharpness: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learnforge import ArtifactError, StageError, Task, cut_at, extract_features
-from learnforge import features as features_module
-from learnforge.evaluation import Normaliser
+from learnforge import ArtifactError, StageError, Task
+from learnforge.spec import Normaliser
+from learnforge_kit import cut_at, extract_features
+from learnforge_kit.networks import features as features_module
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from learnforge import TaskError
-from learnforge.images import class_folders, decode_image, find_images, read_images
+from learnforge_kit.data.images import class_folders, decode_image, find_images, read_images
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 from learnforge import Plugins, StageError
-from learnforge.layers import read_layers
-from learnforge.taps import Tapped
-from learnforge.testing.network import make_info
+from learnforge_kit.networks.layers import read_layers
+from learnforge_kit.networks.taps import Tapped
+from learnforge_testing.network import make_info
 
 
 def _shapes(network: nn.Module, side: int = 32, channels: int = 3) -> list[tuple[str, list[int]]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from learnforge import TaskInfo, layer_signatures
-from learnforge.meters import time_layers
+from learnforge import TaskInfo
+from learnforge_kit import layer_signatures
+from learnforge_kit.costs.layers import time_layers
 
 INFO = TaskInfo("task", ("a", "b"), ("a", "b"), (3, 8, 8), (0.5,) * 3, (0.25,) * 3)
 

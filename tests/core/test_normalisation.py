@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from learnforge import StageError
-from learnforge.normalisation import find_normalisations, measure_statistics
+from learnforge_kit.networks.normalisation import find_normalisations, measure_statistics
 
 
 def test_only_layers_with_running_statistics_are_found() -> None:

@@ -11,7 +11,9 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 
 from learnforge.errors import Problem, RecipeError
-from learnforge.options import build, describe, plain, plugin_field, read_value, structure
+from learnforge.options.description import describe
+from learnforge.options.structure import build, plain, plugin_field, structure
+from learnforge.options.tables import read_value
 
 
 @frozen

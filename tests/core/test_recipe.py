@@ -11,10 +11,9 @@ import pytest
 from attrs import evolve
 
 import learnforge as lf
-from learnforge.plugins import Plugins
+from learnforge.check import Tasks, check_recipe
+from learnforge.plugins.registry import Plugins
 from learnforge.recipe import (
-    Tasks,
-    check_recipe,
     find_recipe,
     parse_recipe,
     plugin_choice,

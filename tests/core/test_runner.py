@@ -17,9 +17,9 @@ from PIL import Image
 
 import learnforge as lf
 from learnforge import PluginChoice, files
+from learnforge.record import Run, processor
 from learnforge.report import read_summary
 from learnforge.runlog import lock, read_events
-from learnforge.runner import Run, processor
 from tests.core.recipes import DISTILL
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from learnforge import PluginError
 from learnforge.cli import main
-from learnforge.discovery import KINDS
-from learnforge.scaffold import TEMPLATES, write_package
-from learnforge.testing.conformance import SUITES
+from learnforge.plugins.kinds import KINDS
+from learnforge_testing.conformance import SUITES
+from learnforge_testing.scaffold.package import TEMPLATES, write_package
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,9 @@ import torch
 from attrs import evolve
 from torch import nn
 
-from learnforge.space import COSTS, Cost, design_key, measure_cost, measure_latency, time_call
+from learnforge.kinds.cost import COSTS, Cost
+from learnforge.kinds.space import design_key
+from learnforge_kit.costs.measuring import measure_cost, measure_latency, time_call
 
 
 def cost_of(make, task, shape=(1, 8, 8)):

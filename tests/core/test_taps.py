@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from learnforge.errors import StageError
-from learnforge.layers import read_layers
-from learnforge.taps import Outputs, Tapped
+from learnforge.kinds.network import Outputs
+from learnforge_kit.networks.layers import read_layers
+from learnforge_kit.networks.taps import Tapped
 
 
 def listen(network, names=(), images=None):

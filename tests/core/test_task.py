@@ -10,16 +10,13 @@ import torch
 from attrs import evolve
 
 from learnforge.errors import TaskError
-from learnforge.task import (
-    MemorySplit,
-    StreamSplit,
+from learnforge.kinds.task import (
     Task,
-    TaskInfo,
     check_task,
     describe_task,
-    measure_channels,
-    stratified,
 )
+from learnforge.spec import TaskInfo
+from learnforge_kit.data.splits import MemorySplit, StreamSplit, measure_channels, stratified
 
 CPU = torch.device("cpu")
 

@@ -14,19 +14,21 @@ from attrs import evolve
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from learnforge import Batch, Context, DivergedError, MemorySplit, PluginChoice, Plugins, Task, Train
+from learnforge import Batch, Context, DivergedError, PluginChoice, Plugins, Task
 from learnforge import context as context_module
-from learnforge.evaluation import Normaliser, Scores, confusion, evaluate, predict, score
-from learnforge.training import (
-    Companion,
-    Trainee,
-    _Training,
-    balance,
-    cross_entropy,
-    fit,
-    make_mixer,
-    make_optimizer,
+from learnforge.spec import Normaliser
+from learnforge_kit import MemorySplit, Train
+from learnforge_kit.training.batches import balance, make_mixer
+from learnforge_kit.training.evaluation import (
+    Scores,
+    confusion,
+    evaluate,
+    predict,
+    score,
 )
+from learnforge_kit.training.loop import Companion, Trainee, _Training, fit
+from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.optimization import make_optimizer
 
 MakeContext = Callable[..., Context]
 

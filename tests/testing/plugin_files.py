@@ -36,7 +36,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import ge, lt
 
 from learnforge import Artifact, Stage, hookimpl
-from learnforge.options import plugin_field
+from learnforge.options.structure import plugin_field
 
 @frozen(kw_only=True)
 class PruneStage(Stage):

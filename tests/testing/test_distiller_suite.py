@@ -16,8 +16,8 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from learnforge import Batch, Distiller, Layers, Outputs, StageError, Task
-from learnforge.stages.distill import Criterion
-from learnforge.testing.distiller import DistillerSuite
+from learnforge.kinds.distiller import Criterion
+from learnforge_testing.suites.distiller import DistillerSuite
 
 
 def soft(student: Tensor, teacher: Tensor) -> Tensor:

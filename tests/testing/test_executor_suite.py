@@ -15,7 +15,7 @@ import torch
 from attrs import evolve, frozen
 
 from learnforge import Executor, Plugins, Slot
-from learnforge.testing.executor import ExecutorSuite, Sight, fail
+from learnforge_testing.suites.executor import ExecutorSuite, Sight, fail
 
 SetUp = Callable[..., None]
 

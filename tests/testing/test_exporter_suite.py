@@ -15,7 +15,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from learnforge import Exporter, Runtime
-from learnforge.testing.exporter import ExporterSuite
+from learnforge_testing.suites.exporter import ExporterSuite
 
 
 @frozen

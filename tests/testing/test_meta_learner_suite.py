@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from attrs import evolve, frozen
-from torch import Tensor, nn
+from torch import Tensor
 
 from learnforge import Engine, Episodes, FastWeights, Labelled, MetaGradient, MetaLearner
-from learnforge.stages.meta.engine import LoopEngine, Parameters
-from learnforge.testing.meta_learner import MetaLearnerSuite
+from learnforge.kinds.engine import Parameters
+from learnforge_kit.engines.loop import LoopEngine
+from learnforge_testing.suites.meta_learner import MetaLearnerSuite
 
 RATE = 0.4
 
@@ -66,8 +67,7 @@ class Comparing(MetaLearner):
 class OldHead(Descent):
     """Keeps the head of the old classes."""
 
-    def prepare(self, network: nn.Module, outputs: int, ways: int) -> nn.Module:
-        return network
+    keeps_head: ClassVar[bool] = True
 
 
 @frozen

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from learnforge import Model, TaskInfo
 from learnforge.randomness import seeded
-from learnforge.testing.model import ModelSuite
+from learnforge_testing.suites.model import ModelSuite
 
 
 @frozen

@@ -16,8 +16,10 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from learnforge import CostMeter, Published, Score, Space, Table, TaskInfo, Trained
-from learnforge.testing import CostSuite, ScoreSuite, TableSuite
-from learnforge.testing.landscapes import Letters
+from learnforge_testing.landscapes import Letters
+from learnforge_testing.suites.cost import CostSuite
+from learnforge_testing.suites.score import ScoreSuite
+from learnforge_testing.suites.table import TableSuite
 
 CALLS = itertools.count(1_000_000 * os.getpid())  # in another process they are others
 LINEAR = "network_of_linear_layers_is_scored"

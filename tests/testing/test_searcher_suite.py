@@ -19,12 +19,12 @@ from attrs import frozen
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from learnforge import HistorySampler, Searcher, SpaceView
-from learnforge.stages.search import draw, generator
-from learnforge.stages.search.sampler import contains
-from learnforge.testing.landscapes import Landscape, Letters, Mixed, UniformSampler
-from learnforge.testing.optuna_cases import cases
-from learnforge.testing.searcher import SearcherSuite
+from learnforge import Searcher, View
+from learnforge_kit import HistorySampler, SpaceView
+from learnforge_kit.search.sampler import contains, draw, generator
+from learnforge_testing.landscapes import Landscape, Letters, Mixed, UniformSampler
+from learnforge_testing.optuna_cases import cases
+from learnforge_testing.suites.searcher import SearcherSuite
 
 FINISHED = (TrialState.COMPLETE, TrialState.FAIL)
 
@@ -43,7 +43,7 @@ class Toy(Searcher):
     made_by: ClassVar[type[HistorySampler]] = UniformSampler
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return self.made_by(seed)
 
@@ -71,7 +71,7 @@ class Seedless(Toy):
     """Ignores its seed."""
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return UniformSampler(0)
 
@@ -225,13 +225,13 @@ class Lopsided(Toy):
     """Makes other choices where it minimises."""
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return UniformSampler(seed + (directions[0] == "minimize"))
 
 
 class DrawsUnseen(HistorySampler):
-    def __init__(self, seed: int, view: SpaceView | None):
+    def __init__(self, seed: int, view: View | None):
         super().__init__(seed)
         self.view = view
 
@@ -253,7 +253,7 @@ class Insatiable(Toy):
     """Fails where there is no unseen design."""
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return DrawsUnseen(seed, view)
 
@@ -295,7 +295,7 @@ class NoBetter(Toy):
     is_baseline = False
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return UniformSampler(seed + 1000)
 
@@ -416,8 +416,8 @@ def test_optuna_cases_are_pytest_tests_too(tmp_path: Path) -> None:
             import optuna
             from attrs import frozen
             from learnforge import Searcher
-            from learnforge.testing.landscapes import UniformSampler
-            from learnforge.testing.optuna_cases import OptunaSamplerCases
+            from learnforge_testing.landscapes import UniformSampler
+            from learnforge_testing.optuna_cases import OptunaSamplerCases
 
             @frozen
             class Mine(Searcher):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from learnforge import Pick, Space, TaskInfo
 from learnforge.randomness import seeded
-from learnforge.testing.space import SpaceSuite
+from learnforge_testing.suites.space import SpaceSuite
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 

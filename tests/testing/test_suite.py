@@ -14,9 +14,9 @@ import torch
 from attrs import field, frozen
 from attrs.validators import ge
 
-from learnforge.testing.elsewhere import digest, digest_elsewhere
-from learnforge.testing.method import MethodSuite
-from learnforge.testing.suite import Outcome, Report, Suite, needs, require
+from learnforge_testing.elsewhere import digest, digest_elsewhere
+from learnforge_testing.method import MethodSuite
+from learnforge_testing.suite import Outcome, Report, Suite, needs, require
 
 
 @frozen
@@ -132,7 +132,7 @@ def test_pytest_sees_what_the_runner_sees(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(
         textwrap.dedent(
             """
-            from learnforge.testing.suite import Suite, needs
+            from learnforge_testing.suite import Suite, needs
 
             class AnySuite(Suite):
                 def test_good(self): pass
@@ -274,7 +274,7 @@ def test_the_other_process_ends_with_this_one() -> None:
     """Whatever ends the process that started it, the other one is not left behind."""
     script = (
         "import os\n"
-        "from learnforge.testing.elsewhere import call_elsewhere\n"
+        "from learnforge_testing.elsewhere import call_elsewhere\n"
         "if __name__ == '__main__':\n"
         "    print(call_elsewhere(os.getpid), flush=True)\n"
         "    os._exit(1)\n"

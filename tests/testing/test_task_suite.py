@@ -17,12 +17,14 @@ from attrs import evolve, field, frozen
 from PIL import Image
 from torch import Tensor
 
-from learnforge import EpisodeShape, MemorySplit, Plugins, Task, TaskError, TaskSource
-from learnforge.episodes import EpisodeSource, ImageEpisodeSource
-from learnforge.evaluation import Normaliser
-from learnforge.testing.suite import Report
-from learnforge.testing.task import TaskSuite
-from learnforge.testing.toys import make_task
+from learnforge import EpisodeShape, Plugins, Task, TaskError, TaskSource
+from learnforge.kinds.episodes import EpisodeSource
+from learnforge.spec import Normaliser
+from learnforge_kit import MemorySplit
+from learnforge_kit.data.episodes import ImageEpisodeSource
+from learnforge_testing.suite import Report
+from learnforge_testing.suites.task import TaskSuite
+from learnforge_testing.toys import make_task
 
 
 @frozen

@@ -29,11 +29,11 @@ from learnforge import (
     Task,
     TaskInfo,
     Transfer,
-    replace_head,
 )
-from learnforge.evaluation import Normaliser
-from learnforge.stages.transfer import Criterion
-from learnforge.testing.transfer import TransferSuite
+from learnforge.kinds.transfer import TransferCriterion
+from learnforge.spec import Normaliser
+from learnforge_kit import replace_head
+from learnforge_testing.suites.transfer import TransferSuite
 
 FEATURES, HEAD = "7", "8"
 
@@ -160,7 +160,7 @@ class Adversarial(PhasedTransfer):
     def taps(self, layers: Layers) -> Sequence[str]:
         return [FEATURES]
 
-    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> TransferCriterion:
         return Discriminator(outputs.taps[FEATURES].shape[1])
 
 
@@ -271,7 +271,7 @@ class PerCompanion(Adversarial):
 
     is_baseline: ClassVar[bool] = True
 
-    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> TransferCriterion:
         return self.loss
 
     def taps(self, layers: Layers) -> Sequence[str]:
@@ -299,7 +299,7 @@ class Loose(nn.Module):
 class Wasting(Plain):
     """Has a part that nothing goes through."""
 
-    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> TransferCriterion:
         return Loose()
 
 
@@ -319,7 +319,7 @@ class Spying(Adversarial):
 
     is_baseline: ClassVar[bool] = True
 
-    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> TransferCriterion:
         return self.loss
 
     def loss(
@@ -379,7 +379,7 @@ class Counter(nn.Module):
 class Forgetful(Plain):
     """Counts steps where no checkpoint sees it."""
 
-    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> TransferCriterion:
         return Counter()
 
 

@@ -1,5 +1,5 @@
-"""The command line. Each command is a file that is imported when it is called, so that `--help` costs no
-torch.
+"""The command line. Each command is a file that is imported when it is called, so that `--help` costs
+no torch.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from learnforge.cli.options import recipe_options
-from learnforge.discovery import PluginChoice
 from learnforge.errors import Problem, RecipeError
+from learnforge.plugins.choice import PluginChoice
 
 
 @click.command(
@@ -31,8 +31,9 @@ def command(recipe: str, overrides: Sequence[str], choice: PluginChoice) -> None
 
 
 def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -> None:
-    from learnforge.plugins import Plugins
-    from learnforge.recipe import Tasks, check_recipe, find_recipe, parse_recipe, plugin_choice, read_recipe
+    from learnforge.check import Tasks, check_recipe
+    from learnforge.plugins.registry import Plugins
+    from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
 
     data = read_recipe(find_recipe(recipe), overrides)
     plugins = Plugins(plugin_choice(data, choice, recipe))
@@ -43,7 +44,7 @@ def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -
 
 
 def _check_run(folder: Path, choice: PluginChoice) -> None:
-    from learnforge.reproduction import compare
+    from learnforge.cli.reproduction import compare
 
     differences = compare(folder, choice)
     for difference in differences:

@@ -12,9 +12,8 @@ from pathlib import Path
 import click
 
 from learnforge.cli.options import plugin_options
-from learnforge.discovery import PluginChoice
-from learnforge.discovery.choice import ENVIRONMENT
 from learnforge.errors import PluginError
+from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
 
 DEPENDENCIES = (
     "torch", "torchvision", "numpy", "optuna", "pluggy", "attrs", "click", "rich", "plotly", "safetensors",
@@ -29,7 +28,7 @@ def command(choice: PluginChoice) -> None:
 
     The exit status is 1 if anything is wrong.
     """
-    from learnforge.plugins import Plugins
+    from learnforge.plugins.registry import Plugins
 
     for title, lines in (("environment", _environment()), ("versions", _versions()), ("devices", _devices())):
         click.secho(title, bold=True)

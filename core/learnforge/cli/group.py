@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from typing import Any
 
 import click
 
 from learnforge.cli.options import add_plugin_options, read_choice
-from learnforge.discovery import PluginChoice
+from learnforge.plugins.choice import PluginChoice, survey
+from learnforge.plugins.found import installed, locate
 
 BUILT_IN = {
     "run": "Run a recipe, or go on with it.",
     "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
-    "cite": "Write the papers behind a run's methods as BibTeX.",
-    "report": "Write a run's report anew.",
-    "predict": "Name what is in images, by a run's network or an exported file.",
-    "adapt": "Teach a meta-learnt network new classes from a folder of examples.",
-    "export": "Write a network to a file for a device, and prove the file.",
-    "profile": "Write a script that times a network on the device where it is to run.",
-    "embed": "Write what a network's layer puts out for images.",
-    "describe": "Show what a space holds: its size, its choices, and samples with their costs.",
-    "bench": "Compare methods on a benchmark.",
     "plugins": "List the plugins that are installed, without importing them.",
+    "hooks": "List the hooks that plugins may implement.",
     "doctor": "Look for what is wrong with this installation.",
-    "new": "Write a package for a plugin of one's own.",
-    "conformance": "Hold a method to the duties of its kind.",
 }
+FROM_PLUGIN = "(from a plugin)"
 
 
 class LazyGroup(click.Group):
@@ -44,7 +37,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self._from_plugins(ctx, is_usable=False):
             return None
         from learnforge.errors import PluginError
-        from learnforge.plugins import Plugins
+        from learnforge.plugins.registry import Plugins
 
         offered: Any = Plugins(_choice(ctx)).load("command", cmd_name)
         if not isinstance(offered, click.Command):
@@ -68,21 +61,35 @@ class LazyGroup(click.Group):
         """Show the commands with their words, importing none."""
         with formatter.section("Commands"):
             formatter.write_dl(
-                [*BUILT_IN.items(), *((name, "(from a plugin)") for name in self._from_plugins(ctx))]
+                [*BUILT_IN.items(), *((name, _words_of(name)) for name in self._from_plugins(ctx))]
             )
 
     def _from_plugins(self, ctx: click.Context, is_usable: bool = True) -> list[str]:
         """List the commands of plugins: those that can be used, or all that are known by name."""
         choice = _choice(ctx)
         if choice.files:
-            from learnforge.plugins import Plugins
+            from learnforge.plugins.registry import Plugins
 
             return [name for name in Plugins(choice).names("command") if name not in BUILT_IN]
-        from learnforge.discovery import installed, survey
 
         standings = survey(installed(), choice)
         known = [s for s in standings if s.plugin.kind == "command" and s.plugin.method not in BUILT_IN]
         return sorted({s.plugin.method for s in known if s.status == "available" or not is_usable})
+
+
+def _words_of(name: str) -> str:
+    """Return the short help of a plugin's command, read from its source: importing it may take seconds."""
+    files = [locate(plugin) for plugin in installed() if plugin.name == f"command.{name}"]
+    if len(files) != 1 or files[0] is None or not files[0].is_file():
+        return FROM_PLUGIN
+    for node in ast.walk(ast.parse(files[0].read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.keyword)
+            and node.arg == "short_help"
+            and isinstance(node.value, ast.Constant)
+        ):
+            return str(node.value.value)
+    return FROM_PLUGIN
 
 
 def _choice(ctx: click.Context) -> PluginChoice:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from learnforge.discovery import PluginChoice
+from learnforge.plugins.choice import PluginChoice
 
 PLACE = "the command line"
 
@@ -51,6 +51,8 @@ def add_plugin_options(function: Callable[..., Any], prefix: str = "", **setting
 
 
 _METAVAR = {"--plugin": "FILE|NAME", "--no-plugin": "NAME"}
+
+
 _PLUGIN_OPTIONS = (
     ("--plugin", "plugin_words", "Load a Python file as a plugin, or enable an installed one."),
     ("--no-plugin", "no_plugin", "Refuse a plugin or distribution."),

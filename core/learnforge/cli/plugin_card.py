@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from learnforge.discovery import Plugin
-from learnforge.options import describe
-from learnforge.plugins import Plugins
+from learnforge.options.description import describe
+from learnforge.plugins.found import Plugin
+from learnforge.plugins.registry import Plugins
 
 
 def describe_plugin(plugin: Plugin, plugins: Plugins) -> dict[str, Any]:

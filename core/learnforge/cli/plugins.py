@@ -10,10 +10,14 @@ from typing import Any
 import click
 
 from learnforge.cli.options import plugin_options
-from learnforge.discovery import KINDS, Plugin, PluginChoice, Standing, installed, survey
 from learnforge.errors import PluginError, nearest
+from learnforge.plugins.choice import PluginChoice, Standing, survey
+from learnforge.plugins.found import Plugin, installed
+from learnforge.plugins.kinds import KINDS
 
 COLUMNS = ("kind", "name", "distribution", "version", "status", "reason")
+
+
 _COLOURS = {"available": "green", "loaded": "green", "disabled": "yellow"}
 
 
@@ -41,7 +45,7 @@ def command(choice: PluginChoice, name: str | None, kind: str | None, as_json: b
 def list_standings(choice: PluginChoice) -> tuple[Standing, ...]:
     """Read the metadata; only files that the command line names are run."""
     if choice.files or choice.enable:
-        from learnforge.plugins import Plugins
+        from learnforge.plugins.registry import Plugins
 
         return Plugins(choice).standings()
     choice = choice.with_environment(os.environ)
@@ -89,7 +93,7 @@ def find_plugin(name: str, kind: str | None, standings: Sequence[Standing]) -> P
 
 def _show(plugin: Plugin, choice: PluginChoice, as_json: bool) -> None:
     from learnforge.cli.plugin_card import describe_plugin, print_card
-    from learnforge.plugins import Plugins
+    from learnforge.plugins.registry import Plugins
 
     card = describe_plugin(plugin, Plugins(choice))
     if as_json:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from learnforge.cli.options import recipe_options
-from learnforge.discovery import PluginChoice
+from learnforge.plugins.choice import PluginChoice
 
 
 @click.command("run", short_help="Run a recipe, or go on with it.")
@@ -42,13 +42,11 @@ def command(
 
     A run that exists goes on where it stopped; what is finished and unchanged is kept.
     """
-    from learnforge.cli.table import show_run
     from learnforge.hookspecs import NOTIFYING
-    from learnforge.plugins import Plugins
+    from learnforge.plugins.registry import Plugins
     from learnforge.progress import choose_progress
     from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
-    from learnforge.report.write import write_report
-    from learnforge.runner import Options, report_sections, run_recipe
+    from learnforge.runner import Options, run_recipe
 
     path = find_recipe(recipe)
     data = read_recipe(path, overrides)
@@ -59,10 +57,11 @@ def command(
         folder, workers, cache_folder, choose_progress(), lambda names: overwrite or _ask(folder, names)
     )
     run = run_recipe(parsed, plugins, options)
-    summary = write_report(folder, report_sections(run))
-    show_run(summary)
+    loaded = plugins.record()["loaded"]
+    plugins.load_hooks("report")
+    plugins.hook.learnforge_show_run(run=run)
     of_work = {name for name in NOTIFYING if "_run_" not in name}  # silent where nothing is left to run
-    deaf = [plugin["name"] for plugin in plugins.record()["loaded"] if of_work & set(plugin["hooks"])]
+    deaf = [plugin["name"] for plugin in loaded if of_work & set(plugin["hooks"])]
     if deaf and all(stage.state == "kept" for stage in run.stages):
         click.echo(
             f"all stages are kept from an earlier run, so {', '.join(deaf)} had nothing to hear of; choose a "

@@ -13,9 +13,10 @@ from typing import Any
 
 from attrs import frozen
 
-from learnforge.discovery import GROUP, Plugin
 from learnforge.errors import PluginError
-from learnforge.options import plain
+from learnforge.options.structure import plain
+from learnforge.plugins.found import Plugin
+from learnforge.plugins.kinds import GROUP
 
 FROM_FILE = "(file)"
 """Stands for the distribution of a plugin file, which counts by its content, wherever it lies."""
@@ -91,15 +92,22 @@ def pin_source(plugin: Plugin, module: ModuleType | None) -> str:
 
 
 def core_version() -> str:
-    """Return learnforge's version, with a hash of its core where the install is editable."""
+    """Return learnforge's version, with a hash of its packages' code where the install is editable."""
     distribution = importlib.metadata.distribution(GROUP)
     if not _says_editable(distribution):
         return distribution.version
-    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    for root in _editable_roots(distribution):
+        for file in sorted(root.rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
     return f"{distribution.version}+source.{digest.hexdigest()[:12]}"
+
+
+def _editable_roots(distribution: importlib.metadata.Distribution) -> list[Path]:
+    """List the folders that an editable install puts on the path; the core's alone where it names none."""
+    files = [Path(str(file.locate())) for file in distribution.files or () if file.suffix == ".pth"]
+    lines = [Path(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line.is_dir()] or [Path(__file__).parents[1]]
 
 
 def _is_editable(point: importlib.metadata.EntryPoint) -> bool:

@@ -1,5 +1,5 @@
-"""Keeps a plugin's faults in notifications from the host: each is reported once with its owner, and goes no
-further.
+"""Keeps a plugin's faults in notifications from the host: each is reported once with its owner, and goes
+no further.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from learnforge.discovery import Plugin
+from learnforge.plugins.found import Plugin
 
 Complain = Callable[[str, BaseException], None]
 """Reports a fault in words; raises it instead where plugins are held strictly."""

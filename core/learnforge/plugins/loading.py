@@ -14,10 +14,11 @@ from typing import Any
 import pluggy
 
 from learnforge import hookspecs
-from learnforge.discovery import GROUP, Plugin, PluginChoice, PluginFile
-from learnforge.discovery.choice import ENVIRONMENT
 from learnforge.errors import PluginError, PluginWarning, nearest
+from learnforge.plugins.choice import ENVIRONMENT, PluginChoice, PluginFile
+from learnforge.plugins.found import Plugin
 from learnforge.plugins.isolation import guard, name_owner, words
+from learnforge.plugins.kinds import GROUP
 
 
 class Loader:

@@ -15,17 +15,18 @@ import pluggy
 from attrs import asdict, evolve
 
 from learnforge import hookspecs
-from learnforge.discovery import KINDS, Plugin, PluginChoice, Standing, installed, survey
-from learnforge.discovery.choice import is_usable
 from learnforge.errors import PluginError, PluginWarning, Problem, nearest
 from learnforge.files import fingerprint
-from learnforge.options import structure
+from learnforge.options.structure import structure
+from learnforge.plugins.choice import PluginChoice, Standing, is_usable, survey
+from learnforge.plugins.found import Plugin, installed
 from learnforge.plugins.identity import Identity, hash_source, owner_of, pin_source, remember
 from learnforge.plugins.isolation import words
+from learnforge.plugins.kinds import KINDS, hook_of
 from learnforge.plugins.loading import Loader
 
 if TYPE_CHECKING:
-    from learnforge.task import Batch
+    from learnforge.kinds.task import Batch
 
 ADDED = "(added in Python)"
 """Stands for the distribution of hooks that the caller added."""
@@ -47,7 +48,7 @@ class Plugins:
         self.choice.check(self.found)
         self._loader = Loader(self.choice, self.found)
         self._files: dict[str, list[tuple[Plugin, type]]] = {}
-        for kind in hookspecs.COLLECTING:
+        for kind in KINDS:
             self._in_files(kind)  # a file at fault is found now, not when its method is used
 
     def __reduce__(self) -> tuple[Callable[..., Plugins], tuple[PluginChoice, list[tuple[str, str]]]]:
@@ -126,7 +127,7 @@ class Plugins:
         for standing in survey(self.found, self.choice):
             if is_meant(standing.plugin):
                 raise PluginError(str(standing))
-        kinds = {*KINDS, "stage", *(plugin.kind for plugin in self.found)}
+        kinds = {*KINDS, *(plugin.kind for plugin in self.found)}
         if kind not in kinds and not self.names(kind):
             raise PluginError(f"there is no kind of plugin {kind!r}; {nearest(kind, kinds)}")
         hint = nearest(name, self.names(kind))
@@ -204,8 +205,8 @@ class Plugins:
         return structure(cls, options, path, problems, self.resolve)
 
     def batch_transforms(self, stage: str) -> list[Callable[[Batch], Batch]]:
-        """Return the `learnforge_batch` implementations, in pluggy's order of calls; empty costs a step
-        nothing.
+        """Return the `learnforge_batch` implementations, in pluggy's order of calls; empty costs a
+        step nothing.
         """
         implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
         return [_batch_transform(impl, stage) for impl in implementations]
@@ -288,6 +289,19 @@ class Plugins:
         module: ModuleType = self._loader.load(plugin)
         return module
 
+    def load_hooks(self, name: str) -> bool:
+        """Let an installed hooks-only plugin take part from now on, and tell whether it may: one that is
+        disabled stays away.
+
+        Raises:
+            PluginError: It cannot be imported.
+        """
+        for plugin in self.found:
+            if plugin.name == name and is_usable(plugin, self.choice):
+                self._loader.load(plugin)
+                return True
+        return False
+
     def hooks_of(self, plugin: Plugin) -> list[str]:
         """List the hooks that a loaded plugin implements."""
         return self._loader.hooks_of(self._loader.modules[plugin.key][1])
@@ -305,7 +319,7 @@ class Plugins:
 
     def _in_files(self, kind: str) -> list[tuple[Plugin, type]]:
         """List the methods of a kind that plugin files bring."""
-        hook_name = hookspecs.hook_of(kind)
+        hook_name = hook_of(kind)
         if kind not in self._files and self._loader.has_hook(hook_name):
             self._files[kind] = []
             for file, module in self._loader.registered:
@@ -322,11 +336,11 @@ class Plugins:
     def _method(self, plugin: Plugin) -> Any:
         """Return what a plugin's collecting hook offers under the plugin's own name."""
         module = self._loader.load(plugin)
-        hook_name = hookspecs.hook_of(plugin.kind)
+        hook_name = hook_of(plugin.kind)
         if not self._loader.has_hook(hook_name):
             raise PluginError(
                 f"{plugin}: unknown kind {plugin.kind!r}, no loaded plugin brings a hook `{hook_name}`; "
-                f"{nearest(plugin.kind, hookspecs.COLLECTING)}"
+                f"{nearest(plugin.kind, KINDS)}"
             )
         offered = self._loader.offers(module, hook_name, plugin)
         if plugin.method not in offered:

@@ -1,9 +1,11 @@
 """All plugins of the distribution keep the duties of their kinds."""
 
 from learnforge import Plugins
-from learnforge.testing import DistillerSuite, HooksSuite, SearcherSuite
 from learnforge_outside.anneal import Anneal
 from learnforge_outside.standard import Standard
+from learnforge_testing.suites.distiller import DistillerSuite
+from learnforge_testing.suites.hooks import HooksSuite
+from learnforge_testing.suites.searcher import SearcherSuite
 
 
 class TestAnneal(SearcherSuite):

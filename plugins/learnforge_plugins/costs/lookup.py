@@ -24,8 +24,13 @@ from typing import Any
 from attrs import field, frozen
 from torch import nn
 
-from learnforge import CostMeter, TaskInfo, hookimpl, layer_signatures
-from learnforge.files import fingerprint
+from learnforge import (
+    CostMeter,
+    TaskInfo,
+    fingerprint,
+    hookimpl,
+)
+from learnforge_kit import layer_signatures
 
 
 @frozen

@@ -3,8 +3,8 @@
     loss = labels * CE(s, y) + weight * sum over pairs of |Q^s / |Q^s| - Q^t / |Q^t||^2 / pixels (equation 2)
     Q = mean over channels of |f|^p, flattened: where in the image a layer is active
 
-Channels may differ between student and teacher; the larger of two feature maps is averaged down to the
-smaller.
+Channels may differ between student and teacher; the larger of two feature maps is averaged down to
+the smaller.
 
 Reference:
     Zagoruyko & Komodakis, Paying more attention to attention: improving the performance of convolutional
@@ -24,18 +24,8 @@ from attrs import field, frozen
 from attrs.validators import ge
 from torch import Tensor
 
-from learnforge import (
-    Batch,
-    Distiller,
-    Layers,
-    Outputs,
-    Pairs,
-    StageError,
-    hookimpl,
-    label_loss,
-    match_extent,
-    pair_stages,
-)
+from learnforge import Batch, Distiller, Layers, Outputs, StageError, hookimpl
+from learnforge_kit import Pairs, label_loss, match_extent, pair_stages
 
 
 @frozen
@@ -43,8 +33,8 @@ class Attention(Distiller):
     """Attention transfer of Zagoruyko & Komodakis.
 
     Args:
-        pairs: {student layer: teacher layer}, by name or as `stage 2`; all stages, paired from the last, by
-            default.
+        pairs: {student layer: teacher layer}, by name or as `stage 2`; all stages, paired from the last,
+            by default.
         weight: Weight of the attention maps, from 0.
         power: p, from 1; the higher, the more the most active place counts.
         labels: Weight of the cross-entropy with the labels, from 0.

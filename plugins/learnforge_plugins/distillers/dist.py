@@ -21,7 +21,8 @@ from attrs import field, frozen
 from attrs.validators import ge, gt
 from torch import Tensor
 
-from learnforge import Batch, Distiller, Outputs, hookimpl, label_loss
+from learnforge import Batch, Distiller, Outputs, hookimpl
+from learnforge_kit import label_loss
 
 
 @frozen

@@ -22,18 +22,8 @@ from attrs import field, frozen
 from attrs.validators import ge
 from torch import Tensor, nn
 
-from learnforge import (
-    Batch,
-    Connector,
-    Distiller,
-    Layers,
-    Outputs,
-    Pairs,
-    Task,
-    hookimpl,
-    label_loss,
-    pair_stages,
-)
+from learnforge import Batch, Distiller, Layers, Outputs, Task, hookimpl
+from learnforge_kit import Connector, Pairs, label_loss, pair_stages
 
 
 @frozen

@@ -19,7 +19,9 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from learnforge import Executor, Slot, hookimpl
-from learnforge.workers import end_with_parent
+from learnforge_kit import (
+    end_with_parent,
+)
 
 
 @frozen

@@ -7,9 +7,9 @@ The outer gradient goes through the inner steps: with v_K = grad L_query(theta_K
 support loss at theta_k, v_k = v_{k+1} - alpha * H_k v_{k+1}, and v_0 is the meta-gradient. `first_order`
 leaves the Hessians out (section 5.2).
 
-MAML++ learns a rate alpha_{k,l} for each step k and tensor l of parameters, dL/dalpha_{k,l} = - v_{k+1,l} ·
-grad_l L_support(theta_k), and its outer loss is sum over steps of w_k L_query(theta_k) at first
-(`multi_step`).
+MAML++ learns a rate alpha_{k,l} for each step k and tensor l of parameters, dL/dalpha_{k,l} = -
+v_{k+1,l} · grad_l L_support(theta_k), and its outer loss is sum over steps of w_k L_query(theta_k) at
+first (`multi_step`).
 
 The authors' code sums the cross-entropy of n ways over a batch and divides it by the shots, so their inner
 rate is n times smaller for the same step: their 0.4 on Omniglot is 2.0 here, their 0.01 on miniImageNet 0.05.

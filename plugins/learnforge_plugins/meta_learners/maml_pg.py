@@ -20,12 +20,11 @@ from typing import Any, ClassVar
 
 from attrs import field, frozen
 from attrs.validators import gt
-from torch import Tensor, nn
+from torch import Tensor
 
 from learnforge import (
     Engine,
     Episodes,
-    Experience,
     FastWeights,
     Labelled,
     MetaGradient,
@@ -33,6 +32,7 @@ from learnforge import (
     Parameters,
     hookimpl,
 )
+from learnforge_kit import Experience
 
 
 @frozen
@@ -46,6 +46,7 @@ class PolicyMAML(MetaLearner):
     inner_rate: float = field(default=0.1, validator=gt(0.0))
 
     forms: ClassVar[frozenset[str]] = frozenset({"environment"})
+    keeps_head: ClassVar[bool] = True  # its actions are those of all tasks
     exact_gradient: ClassVar[Mapping[str, Any]] = {}
 
     def support_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -66,9 +67,6 @@ class PolicyMAML(MetaLearner):
     def adapt(self, engine: Engine, parameters: Parameters, support: Labelled) -> list[FastWeights]:
         theta = FastWeights(parameters, is_shared=True)
         return [theta, theta.moved(engine.step(theta, support).gradients, self.inner_rate)]
-
-    def prepare(self, network: nn.Module, outputs: int, ways: int) -> nn.Module:
-        return network  # its actions are those of all tasks
 
 
 @hookimpl

@@ -25,12 +25,11 @@ from typing import Any, ClassVar
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, lt
-from torch import Tensor, nn
+from torch import Tensor
 
 from learnforge import (
     Engine,
     Episodes,
-    Experience,
     FastWeights,
     Labelled,
     MetaGradient,
@@ -38,6 +37,7 @@ from learnforge import (
     Parameters,
     hookimpl,
 )
+from learnforge_kit import Experience
 
 _RATE = "inner_rate:"
 
@@ -59,6 +59,7 @@ class ProMP(MetaLearner):
     learned_rates: bool = False
 
     forms: ClassVar[frozenset[str]] = frozenset({"environment"})
+    keeps_head: ClassVar[bool] = True  # its actions are those of all tasks
     reuses_rollouts: ClassVar[bool] = True
     exact_gradient: ClassVar[Mapping[str, Any]] = {"divergence": 0.0}
 
@@ -101,9 +102,6 @@ class ProMP(MetaLearner):
         if not self.learned_rates:
             return self.inner_rate
         return {name: parameters[_RATE + name] for name in engine.names}
-
-    def prepare(self, network: nn.Module, outputs: int, ways: int) -> nn.Module:
-        return network  # its actions are those of all tasks
 
 
 def _shared(engine: Engine, parameters: Parameters) -> FastWeights:

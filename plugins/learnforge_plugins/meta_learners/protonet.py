@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 from attrs import frozen
 from torch import Tensor
 
-from learnforge import HeadLearner, MetaLearner, Parameters, hookimpl
+from learnforge import MetaLearner, Parameters, hookimpl
+from learnforge_kit import HeadLearner
 
 
 @frozen

@@ -24,7 +24,8 @@ from attrs import field, frozen
 from attrs.validators import gt
 from torch import Tensor
 
-from learnforge import HeadLearner, MetaLearner, Parameters, hookimpl
+from learnforge import MetaLearner, Parameters, hookimpl
+from learnforge_kit import HeadLearner
 
 _LOG_RIDGE, _SCALE, _OFFSET = "ridge:log_lambda", "ridge:alpha", "ridge:beta"
 

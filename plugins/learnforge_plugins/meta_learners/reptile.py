@@ -5,11 +5,11 @@
 
 The meta-gradient that the outer optimizer follows is theta - phi, so the paper's outer step is `optimizer =
 "sgd"`, `momentum = 0.0`, `learning_rate = 1.0` (epsilon) and `schedule = "linear"`; `clip_norm` must be above
-the length of the way, which grows with the network. The inner optimizer is
-Adam with beta1 = 0, on mini-batches (section 6.1); give meta-training more labelled images of each class than
-adaptation has, `train_shots`, since every mini-batch should be another one. Adam's second moments go on from
-task to task, as in the authors' code, and to adaptation: with fresh ones its first steps would move every
-weight by the whole rate, however small its gradient.
+the length of the way, which grows with the network. The inner optimizer is Adam with beta1 = 0, on
+mini-batches (section 6.1); give meta-training more labelled images of each class than adaptation has,
+`train_shots`, since every mini-batch should be another one. Adam's second moments go on from task to task, as
+in the authors' code, and to adaptation: with fresh ones its first steps would move every weight by the whole
+rate, however small its gradient.
 
 Reference:
     Nichol, Achiam & Schulman, On first-order meta-learning algorithms, 2018. arXiv:1803.02999
@@ -35,9 +35,10 @@ from learnforge import (
     MetaGradient,
     MetaLearner,
     Parameters,
+    derive,
     hookimpl,
+    permutation,
 )
-from learnforge.randomness import derive, permutation
 
 _BETA2, _EPSILON = 0.999, 1e-8
 _SQUARES, _STEPS = "adam_square:", "adam_steps"
@@ -78,7 +79,7 @@ class Reptile(MetaLearner):
         pairs = zip(outputs, query.labels, strict=True)
         return MetaGradient(
             {name: (parameters[name] - t).mean(0) for name, t in phi.tensors.items()},
-            torch.stack([engine.rules.query_loss(own, labels) for own, labels in pairs]),
+            torch.stack([self.query_loss(own, labels) for own, labels in pairs]),
             engine.accuracies(outputs, query.labels),
             {_STEPS: parameters[_STEPS] + self.inner_steps, **carried},
         )

@@ -15,9 +15,16 @@ from attrs import evolve, field, frozen
 from attrs.validators import min_len
 from torch import nn
 
-from learnforge import ArtifactError, Model, TaskInfo, hookimpl
-from learnforge.errors import nearest
-from learnforge.heads import describe_changes
+from learnforge import (
+    ArtifactError,
+    Model,
+    TaskInfo,
+    hookimpl,
+    nearest,
+)
+from learnforge_kit import (
+    describe_changes,
+)
 
 
 @frozen

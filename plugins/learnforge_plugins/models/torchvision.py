@@ -21,9 +21,18 @@ from attrs import evolve, field, frozen
 from attrs.validators import min_len
 from torch import nn
 
-from learnforge import ArtifactError, Model, TaskInfo, hookimpl, replace_head, replace_stem
-from learnforge.errors import nearest
-from learnforge.heads import describe_changes
+from learnforge import (
+    ArtifactError,
+    Model,
+    TaskInfo,
+    hookimpl,
+    nearest,
+)
+from learnforge_kit import (
+    describe_changes,
+    replace_head,
+    replace_stem,
+)
 
 
 @frozen
@@ -122,8 +131,8 @@ def _load_weights(model: nn.Module, file: Path) -> None:
 
 
 def _drop_auxiliary_heads(model: nn.Module) -> None:
-    """Leave one tensor of scores in training to the networks that have further heads there (GoogLeNet and
-    Inception).
+    """Leave one tensor of scores in training to the networks that have further heads there (GoogLeNet
+    and Inception).
     """
     if getattr(model, "aux_logits", False):
         for name in ("aux1", "aux2", "AuxLogits"):

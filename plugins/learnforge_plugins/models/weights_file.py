@@ -31,15 +31,20 @@ from learnforge import (
     LearnforgeWarning,
     Model,
     TaskInfo,
-    find_head,
+    find_mismatches,
+    hash_file,
     hookimpl,
+    join_faults,
+    load_weights,
     plugin_field,
+)
+from learnforge_kit import (
+    describe_changes,
+    find_head,
+    find_stem,
     replace_head,
     replace_stem,
 )
-from learnforge.artifact import find_mismatches, join_faults, load_weights
-from learnforge.files import hash_file
-from learnforge.heads import describe_changes, find_stem
 
 _INNER = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")

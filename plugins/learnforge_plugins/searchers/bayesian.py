@@ -27,7 +27,8 @@ import optuna
 from attrs import field, frozen
 from attrs.validators import ge, in_
 
-from learnforge import FreshSampler, Searcher, SpaceView, hookimpl
+from learnforge import Searcher, View, hookimpl
+from learnforge_kit import FreshSampler
 
 SAMPLERS = ("tpe", "gp", "nsga2", "nsga3")
 
@@ -51,7 +52,7 @@ class Bayesian(Searcher):
     initial: int = field(default=20, validator=ge(1))
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return FreshSampler(seed, self._make)
 

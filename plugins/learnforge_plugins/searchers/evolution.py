@@ -29,7 +29,8 @@ import optuna
 from attrs import field, frozen
 from attrs.validators import ge
 
-from learnforge import HistorySampler, Searcher, SpaceView, best_first, hookimpl, mutate
+from learnforge import Searcher, View, hookimpl
+from learnforge_kit import HistorySampler, best_first, mutate
 
 ATTEMPTS = 20
 """Times that a child is made anew because it breaks a limit."""
@@ -50,13 +51,13 @@ class Evolution(Searcher):
     tournament: int = field(default=5, validator=ge(1))
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return _AgingSampler(seed, self.population, self.tournament, view)
 
 
 class _AgingSampler(HistorySampler):
-    def __init__(self, seed: int, population: int, tournament: int, view: SpaceView | None):
+    def __init__(self, seed: int, population: int, tournament: int, view: View | None):
         super().__init__(seed)
         self.population, self.tournament, self._view = population, tournament, view
 
@@ -72,8 +73,8 @@ class _AgingSampler(HistorySampler):
         return self._child(parent, rng)
 
     def _child(self, parent: optuna.trial.FrozenTrial, rng: np.random.Generator) -> Mapping[str, Any]:
-        """Return the parent's choices with one of them changed; where the space is known, one that keeps the
-        limits.
+        """Return the parent's choices with one of them changed; where the space is known, one that keeps
+        the limits.
         """
         if self._view is None:
             return mutate(parent.params, parent.distributions, rng)

@@ -29,7 +29,8 @@ from attrs import field, frozen
 from attrs.validators import ge
 from optuna.trial import FrozenTrial
 
-from learnforge import HistorySampler, HistoryView, Searcher, SpaceView, best_first, hookimpl
+from learnforge import Searcher, View, hookimpl
+from learnforge_kit import HistorySampler, HistoryView, best_first
 
 
 @frozen
@@ -45,13 +46,13 @@ class Local(Searcher):
     initial: int = field(default=10, validator=ge(1))
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return _LocalSampler(seed, self.initial, view)
 
 
 class _LocalSampler(HistorySampler):
-    def __init__(self, seed: int, initial: int, view: SpaceView | None):
+    def __init__(self, seed: int, initial: int, view: View | None):
         super().__init__(seed)
         self._initial, self._view = initial, view
 

@@ -33,7 +33,8 @@ from attrs import field, frozen
 from attrs.validators import ge
 from optuna.trial import FrozenTrial
 
-from learnforge import HistorySampler, HistoryView, Searcher, SpaceView, best_first, hookimpl, mutate
+from learnforge import Searcher, View, hookimpl
+from learnforge_kit import HistorySampler, HistoryView, best_first, mutate
 
 ATTEMPTS = 20
 """Times that a child is made anew because its design is known or breaks a limit."""
@@ -52,13 +53,13 @@ class NSGA2(Searcher):
     population: int = field(default=20, validator=ge(2))
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return _GenerationSampler(seed, self.population, view)
 
 
 class _GenerationSampler(HistorySampler):
-    def __init__(self, seed: int, size: int, view: SpaceView | None):
+    def __init__(self, seed: int, size: int, view: View | None):
         super().__init__(seed)
         self._size, self._view = size, view
         self._merged: tuple[list[int], list[FrozenTrial]] = ([], [])
@@ -84,7 +85,7 @@ class _GenerationSampler(HistorySampler):
         return members[int(rng.integers(len(members), size=2).min())]
 
     def _population(
-        self, trials: Sequence[FrozenTrial], directions: Sequence[str], view: SpaceView | HistoryView
+        self, trials: Sequence[FrozenTrial], directions: Sequence[str], view: View
     ) -> list[FrozenTrial]:
         """Merge the children, generation by generation, going on from the last call where it fits."""
         numbers = [trial.number for trial in trials]
@@ -99,7 +100,7 @@ class _GenerationSampler(HistorySampler):
         return members
 
     def _select(
-        self, candidates: Sequence[FrozenTrial], directions: Sequence[str], view: SpaceView | HistoryView
+        self, candidates: Sequence[FrozenTrial], directions: Sequence[str], view: View
     ) -> list[FrozenTrial]:
         """Return the best, of equal designs the oldest."""
         rng = np.random.default_rng(0)  # a trial has all of its choices, so nothing is drawn

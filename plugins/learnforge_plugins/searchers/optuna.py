@@ -1,5 +1,5 @@
-"""Any of Optuna's samplers, by name: those of optuna.samplers, and those of installed packages from
-OptunaHub.
+"""Any of Optuna's samplers, by name: those of optuna.samplers, and those of installed packages
+from OptunaHub.
 
 Reference:
     Akiba, Sano, Yanase, Ohta & Koyama, Optuna: a next-generation hyperparameter optimization framework, 2019.
@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import optuna
 from attrs import field, frozen
 
-from learnforge import FreshSampler, Searcher, SpaceView, hookimpl
+from learnforge import Searcher, View, hookimpl
+from learnforge_kit import FreshSampler
 
 STATELESS = ("RandomSampler", "TPESampler", "NSGAIISampler", "NSGAIIISampler")
 """Samplers whose only state is the study."""
@@ -44,7 +45,7 @@ class OptunaSampler(Searcher):
     exact: bool | None = None
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         cls = self._find()
         takes_seed = "seed" in inspect.signature(cls).parameters

@@ -1,5 +1,5 @@
-"""Search by a predictor: a Gaussian process foretells what random designs and relatives of the best are
-worth.
+"""Search by a predictor: a Gaussian process foretells what random designs and relatives of the best
+are worth.
 
     1. The first `initial` designs are random.
     2. A Gaussian process is fitted to the designs evaluated so far: Euclidean distance d of their encodings,
@@ -43,16 +43,8 @@ from attrs.validators import ge
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri
 
-from learnforge import (
-    Candidate,
-    HistorySampler,
-    HistoryView,
-    Searcher,
-    SpaceView,
-    encode,
-    generator,
-    hookimpl,
-)
+from learnforge import Candidate, Searcher, View, hookimpl
+from learnforge_kit import HistorySampler, HistoryView, encode, generator
 
 Array = npt.NDArray[np.float64]
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -88,7 +80,7 @@ class Predictor(Searcher):
     parents: int = field(default=6, validator=ge(0))
     scores: tuple[str, ...] = ()
 
-    def sampler(self, seed: int, directions: Sequence[str], view: SpaceView | None = None) -> HistorySampler:
+    def sampler(self, seed: int, directions: Sequence[str], view: View | None = None) -> HistorySampler:
         missing = [name for name in self.scores if view is None or name not in view.scores]
         if missing:
             known = ", ".join(view.scores) if view is not None and view.scores else "none"
@@ -100,7 +92,7 @@ class Predictor(Searcher):
 
 
 class _PredictorSampler(HistorySampler):
-    def __init__(self, seed: int, settings: Predictor, view: SpaceView | None):
+    def __init__(self, seed: int, settings: Predictor, view: View | None):
         super().__init__(seed)
         self._settings, self._view = settings, view
         self._drawn: dict[int, list[Candidate]] = {}
@@ -130,7 +122,7 @@ class _PredictorSampler(HistorySampler):
 
     def _pool(
         self,
-        view: SpaceView | HistoryView,
+        view: View,
         evaluated: Sequence[tuple[Candidate, float]],
         number: int,
         rng: np.random.Generator,
@@ -147,7 +139,7 @@ class _PredictorSampler(HistorySampler):
                 pool.setdefault(candidate.key, candidate)
         return pool
 
-    def _block(self, view: SpaceView | HistoryView, block: int, size: int) -> list[Candidate]:
+    def _block(self, view: View, block: int, size: int) -> list[Candidate]:
         """Draw random designs, a function of (seed, block): most serve several trials."""
         if self._view is None:
             return [view.random(generator(self.seed, "block", block, i)) for i in range(size)]
@@ -179,8 +171,8 @@ class _PredictorSampler(HistorySampler):
 
 
 class _Process:
-    """A Gaussian process with its length scale, noise and amplitude, by the eigenvectors of its kernel
-    matrix.
+    """A Gaussian process with its length scale, noise and amplitude, by the eigenvectors of its
+    kernel matrix.
     """
 
     def __init__(
@@ -200,8 +192,8 @@ class _Process:
 
 
 def _fit(features: Array, targets: Array) -> _Process:
-    """Maximise the marginal likelihood (equation 5.8) over length scale and noise, the amplitude in closed
-    form.
+    """Maximise the marginal likelihood (equation 5.8) over length scale and noise, the amplitude in
+    closed form.
     """
     distances, fits = _distances(features, features), []
     for scale in SCALES:
@@ -222,8 +214,8 @@ def _distances(one: Array, other: Array) -> Array:
 
 
 def _targets(trials: Sequence[FrozenTrial], directions: Sequence[str], rng: np.random.Generator) -> Array:
-    """Return what is to be foretold, more is better: the objective by rank, or a random weighting of
-    several.
+    """Return what is to be foretold, more is better: the objective by rank, or
+    a random weighting of several.
     """
     signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
     ranks = np.stack(

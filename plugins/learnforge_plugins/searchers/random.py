@@ -17,7 +17,8 @@ import numpy as np
 import optuna
 from attrs import frozen
 
-from learnforge import HistorySampler, Searcher, SpaceView, hookimpl
+from learnforge import Searcher, View, hookimpl
+from learnforge_kit import HistorySampler
 
 
 @frozen
@@ -28,7 +29,7 @@ class Random(Searcher):
     repeat_rate: ClassVar[float] = 0.1
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return _RandomSampler(seed)
 

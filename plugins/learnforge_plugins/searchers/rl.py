@@ -44,7 +44,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
-from learnforge import IndependentSampler, Searcher, SpaceView, best_first, generator, hookimpl
+from learnforge import Searcher, View, hookimpl
+from learnforge_kit import IndependentSampler, best_first, generator
 
 PARTS = 24
 """Parts of a range that has more values than this."""
@@ -78,13 +79,13 @@ class RL(Searcher):
     epochs: int = field(default=4, validator=ge(1))
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return _PolicySampler(seed, self, directions, view)
 
 
 class _PolicySampler(IndependentSampler):
-    def __init__(self, seed: int, settings: RL, directions: Sequence[str], view: SpaceView | None):
+    def __init__(self, seed: int, settings: RL, directions: Sequence[str], view: View | None):
         self.seed, self._settings, self._directions, self._view = seed, settings, directions, view
         self._keys: dict[int, str] = {}
         self._learner = _Learner(seed, settings, directions)
@@ -248,8 +249,8 @@ class _Learner:
             self._step(-(torch.stack(worths).mean() + settings.entropy * entropy))
 
     def _replay(self, trial: FrozenTrial) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each of a trial's choices, float [choice], and their entropy,
-        summed.
+        """Return the log-probability of each of a trial's choices, float
+        [choice], and their entropy, summed.
         """
         walk = _Walk(self.policy)
         taken = [walk.take(name, trial.distributions[name], value) for name, value in trial.params.items()]
@@ -320,8 +321,8 @@ def value_in(distribution: BaseDistribution, part: int, rng: np.random.Generator
 
 @functools.lru_cache(maxsize=256)
 def _steps(distribution: BaseDistribution) -> tuple[Any, Any]:
-    """Return the values of a range of steps, and the part that each is in; parts without a value are left
-    out.
+    """Return the values of a range of steps, and the part that each is in; parts without a value are
+    left out.
     """
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
     step = distribution.step or 1

@@ -1,11 +1,11 @@
 """The cell space of NAS-Bench-201: five operations on the six edges of a cell, stacked into a network.
 
 A cell has four nodes; its input is node 0, its output node 3, and an edge from each node to each later one
-carries an operation. A node's value is the sum of what its edges bring. Cells that compute the same are one
-design: an edge without operation and everything that depends on nothing else is left out, a skip connection
-stands for what it copies, and the order of sums and the names of nodes do not count. The 15,625 strings of
-operations are 5,260 distinct computations. Each is written as the first of its strings, in the order of
-`OPERATIONS`.
+carries an operation. A node's value is the sum of what its edges bring. Cells that compute the same are
+one design: an edge without operation and everything that depends on nothing else is left out, a skip
+connection stands for what it copies, and the order of sums and the names of nodes do not count. The 15,625
+strings of operations are 5,260 distinct computations. Each is written as the first of its strings, in the
+order of `OPERATIONS`.
 
 Reference:
     Dong & Yang, NAS-Bench-201: extending the scope of reproducible neural architecture search, 2020.

@@ -1,8 +1,8 @@
-"""Handwritten digits, 8 × 8 grey pixels, 1,797 images of 43 people, as scikit-learn brings them: real and
-offline.
+"""Handwritten digits, 8 × 8 grey pixels, 1,797 images of 43 people, as scikit-learn brings them: real
+and offline.
 
-Every class is split 60 : 20 : 20 into training, validation and test images, the same for every choice of
-classes.
+Every class is split 60 : 20 : 20 into training, validation and test images, the same for every choice
+of classes.
 
 Reference:
     Alpaydin & Kaynak, Optical recognition of handwritten digits, UCI Machine Learning Repository, 1998.
@@ -18,8 +18,12 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, in_, optional
 from torch import Tensor
 
-from learnforge import MemorySplit, Task, TaskInfo, TaskSource, hookimpl
-from learnforge.task import measure_channels, stratified
+from learnforge import Task, TaskInfo, TaskSource, hookimpl
+from learnforge_kit import (
+    MemorySplit,
+    measure_channels,
+    stratified,
+)
 
 _DIGITS = tuple(range(10))
 
@@ -38,13 +42,13 @@ class Digits(TaskSource):
 
     Args:
         classes: Digits to learn, 0 to 9; all but the test classes by default.
-        labels_per_class: Training images to keep of each class; all by default. A class is a digit in one
-            rotation.
-        rotations: 1, 2 or 4: each digit turned by multiples of 360°, 180° or 90°, every turn a class of its
-            own.
+        labels_per_class: Training images to keep of each class; all by default. A class is a digit in
+            one rotation.
+        rotations: 1, 2 or 4: each digit turned by multiples of 360°, 180° or 90°, every turn a class of
+            its own.
         validation_classes: Digits that only the validation split shows; by default it shows `classes`.
-        test_classes: Digits that only the test split shows, all of their images; by default it shows
-            `classes`.
+        test_classes: Digits that only the test split shows, all of their images; by default it
+            shows `classes`.
         split_seed: Which random split into training, validation and test images, from 0.
     """
 

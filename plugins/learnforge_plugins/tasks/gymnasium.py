@@ -1,5 +1,5 @@
-"""Environments of gymnasium with real observations and actions, whose physics differ from task to task (extra
-`rl`).
+"""Environments of gymnasium with real observations and actions, whose physics differ from task to task
+(extra `rl`).
 
     task = { use = "gymnasium", id = "Pendulum-v1", vary = { g = [6.0, 14.0] } }
 
@@ -28,17 +28,15 @@ from torch import Tensor
 from learnforge import (
     EpisodeShape,
     EpisodeSource,
-    Estimation,
-    MemorySplit,
-    RolloutEpisodes,
     Task,
     TaskError,
     TaskInfo,
     TaskSource,
-    World,
+    derive,
     hookimpl,
+    uniform,
 )
-from learnforge.randomness import derive, uniform
+from learnforge_kit import Estimation, MemorySplit, RolloutEpisodes, World
 
 
 @frozen
@@ -46,8 +44,8 @@ class Gymnasium(TaskSource):
     """An environment of gymnasium.
 
     Args:
-        id: Its name, such as `Pendulum-v1`, or `my_package:My-v0` for one that a package registers when it is
-            imported.
+        id: Its name, such as `Pendulum-v1`, or `my_package:My-v0` for one that a package registers when it
+            is imported.
         vary: {argument: [lowest, highest]} of the environment, drawn for each task.
         horizon: Steps of a rollout at most, from 1; the environment's own by default.
         discount: Discount of later rewards in the estimation of advantages, in [0, 1].

@@ -23,12 +23,26 @@ from attrs.validators import ge, gt, in_, lt, optional
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from learnforge import MemorySplit, Split, StreamSplit, Task, TaskError, TaskInfo, TaskSource, hookimpl
-from learnforge.errors import nearest
-from learnforge.files import fingerprint
-from learnforge.images import class_folders, decode_image, images_inside
-from learnforge.randomness import permutation
-from learnforge.task import measure_channels, stratified
+from learnforge import (
+    Split,
+    Task,
+    TaskError,
+    TaskInfo,
+    TaskSource,
+    fingerprint,
+    hookimpl,
+    nearest,
+    permutation,
+)
+from learnforge_kit import (
+    MemorySplit,
+    StreamSplit,
+    class_folders,
+    decode_image,
+    images_inside,
+    measure_channels,
+    stratified,
+)
 
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _SAMPLE = 1000
@@ -52,8 +66,8 @@ class ImageFolder(TaskSource):
         validation: Share of the training images to validate with, where there is no folder for it.
         test: Share to test with, where there is no folder for it.
         split_seed: Which random split, from 0.
-        memory_mib: Hold the images in memory if they need at most so many MiB; read them as they are needed
-            otherwise.
+        memory_mib: Hold the images in memory if they need at most so many MiB; read them as they are
+            needed otherwise.
         workers: Reading processes for images that are not held in memory.
     """
 

@@ -8,8 +8,8 @@
 A task is a goal near one of the corners (±2, ±2). The point starts within 0.2 of the origin on each axis,
 does not observe the goal, and is told how it does by the rewards of its rollouts alone: `dense` is the
 negative distance to the goal, `sparse` how much nearer than 2 it is, if it is. An episode's shots are
-rollouts before adaptation, its queries rollouts after it: `episodes = { ways = 1, shots = 20, queries = 20
-}`.
+rollouts before adaptation, its queries rollouts after it: `episodes = { ways = 1, shots = 20, queries =
+20 }`.
 
 Reference:
     Rothfuss, Lee, Clavera, Asfour & Abbeel, ProMP: proximal meta-policy search, 2019. arXiv:1810.06784
@@ -35,16 +35,15 @@ from torch import Tensor
 from learnforge import (
     EpisodeShape,
     EpisodeSource,
-    Estimation,
-    MemorySplit,
-    RolloutEpisodes,
     Task,
     TaskInfo,
     TaskSource,
-    World,
+    derive,
+    hashed,
     hookimpl,
+    uniform,
 )
-from learnforge.randomness import derive, hashed, uniform
+from learnforge_kit import Estimation, MemorySplit, RolloutEpisodes, World
 
 CORNER, REACH, PUSH, START, GAP = 2.0, 0.2, 0.1, 0.2, 1.0
 """Goals' distance on each axis, longest step on each axis, largest change of speed, spread of the start, and

@@ -24,15 +24,15 @@ from torch import Tensor
 from learnforge import (
     EpisodeShape,
     EpisodeSource,
-    ImageEpisodes,
     Labelled,
-    MemorySplit,
     Task,
     TaskInfo,
     TaskSource,
+    derive,
     hookimpl,
+    uniform,
 )
-from learnforge.randomness import derive, uniform
+from learnforge_kit import ImageEpisodes, MemorySplit
 
 
 @frozen

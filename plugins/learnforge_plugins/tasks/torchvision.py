@@ -18,9 +18,14 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor
 
-from learnforge import MemorySplit, Task, TaskError, TaskInfo, TaskSource, hookimpl
-from learnforge.images import open_dataset, resize_images
-from learnforge.task import measure_channels, stratified
+from learnforge import Task, TaskError, TaskInfo, TaskSource, hookimpl
+from learnforge_kit import (
+    MemorySplit,
+    measure_channels,
+    open_dataset,
+    resize_images,
+    stratified,
+)
 
 _SPLIT: dict[str, Callable[[bool], dict[str, Any]]] = {
     "MNIST": lambda is_train: {"train": is_train},

@@ -15,9 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learnforge import Artifact, Run, hookimpl
-from learnforge.files import write_text
-from learnforge.runlog import cut_torn_line, scalars
+from learnforge import (
+    Artifact,
+    Run,
+    cut_torn_line,
+    hookimpl,
+    scalars,
+    write_text,
+)
 
 COLUMNS = ("stage", "part", "step", "name", "value")
 Key = tuple[str, str, str, str]

@@ -14,8 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from learnforge import Artifact, Run, hookimpl
-from learnforge.runlog import scalars
+from learnforge import (
+    Artifact,
+    Run,
+    hookimpl,
+    scalars,
+)
 
 _LOGS: list[_Log] = []
 

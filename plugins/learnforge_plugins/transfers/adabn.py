@@ -21,10 +21,21 @@ from attrs import field, frozen
 from attrs.validators import ge
 from torch import nn
 
-from learnforge import Context, DirectTransfer, StageError, Task, TaskInfo, Transfer, hookimpl
-from learnforge.evaluation import Normaliser
-from learnforge.normalisation import find_normalisations, measure_statistics
-from learnforge.randomness import permutation
+from learnforge import (
+    Context,
+    DirectTransfer,
+    Normaliser,
+    StageError,
+    Task,
+    TaskInfo,
+    Transfer,
+    hookimpl,
+    permutation,
+)
+from learnforge_kit import (
+    find_normalisations,
+    measure_statistics,
+)
 
 
 @frozen

@@ -35,12 +35,10 @@ from learnforge import (
     StageError,
     TaskInfo,
     Transfer,
-    find_blocks,
-    find_head,
+    TransferCriterion,
     hookimpl,
-    replace_head,
 )
-from learnforge.stages.transfer import Criterion
+from learnforge_kit import find_blocks, find_head, replace_head
 
 
 @frozen
@@ -53,8 +51,8 @@ class FineTune(PhasedTransfer):
             freezes them.
         head_rate: Learning rate of the head as a factor, above 0.
         layer_decay: Factor on the rate from each block to the one before it, in (0, 1].
-        unfreeze: Steps in which the blocks are unfrozen after the head, last ones first; 0 trains all at
-            once.
+        unfreeze: Steps in which the blocks are unfrozen after the head, last ones first; 0 trains all
+            at once.
         freeze: Names of parts that stay as they are: a block, a layer or a parameter.
         freeze_blocks: Blocks from the input that stay as they are, from 0.
         train_share: Train the last blocks alone, with at most this share of all parameters, in (0, 1].
@@ -148,7 +146,7 @@ class FineTune(PhasedTransfer):
                 f"blocks: {', '.join(blocks)}"
             )
 
-    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> Criterion:
+    def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> TransferCriterion:
         if not self.l2_sp:
             return self.loss
         return _StartingPoint(self, network, find_head(network, task.outputs))

@@ -32,12 +32,9 @@ from learnforge import (
     Task,
     TaskInfo,
     Transfer,
-    cut_at,
-    extract_features,
-    find_head,
     hookimpl,
-    replace_head,
 )
+from learnforge_kit import cut_at, extract_features, find_head, replace_head
 
 _STRENGTHS = tuple(10.0**power for power in range(-6, 1))
 _EMBEDDING = "embedding"

@@ -25,16 +25,8 @@ from attrs.validators import ge, gt
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from learnforge import (
-    Phase,
-    PhasedTransfer,
-    StageError,
-    TaskInfo,
-    Transfer,
-    find_head,
-    hookimpl,
-    replace_head,
-)
+from learnforge import Phase, PhasedTransfer, StageError, TaskInfo, Transfer, hookimpl
+from learnforge_kit import find_head, replace_head
 
 
 @frozen
@@ -44,8 +36,8 @@ class LoRA(PhasedTransfer):
     Args:
         rank: Rank of the change of each weight, from 1; a smaller matrix is changed in full rank.
         alpha: Size of the change, above 0; it is scaled by alpha / rank.
-        layers: Names of the parts whose linear layers, convolutions and attention are adapted; all by
-            default.
+        layers: Names of the parts whose linear layers, convolutions and attention are adapted; all
+            by default.
         head_rate: Learning rate of the head as a factor, above 0.
     """
 

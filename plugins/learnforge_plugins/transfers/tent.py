@@ -23,10 +23,22 @@ from attrs import field, frozen
 from attrs.validators import ge, gt
 from torch import Tensor, nn
 
-from learnforge import Context, DirectTransfer, StageError, Task, TaskInfo, Transfer, hookimpl
-from learnforge.evaluation import Normaliser
-from learnforge.normalisation import find_normalisations, measure_statistics
-from learnforge.randomness import derive, permutation
+from learnforge import (
+    Context,
+    DirectTransfer,
+    Normaliser,
+    StageError,
+    Task,
+    TaskInfo,
+    Transfer,
+    derive,
+    hookimpl,
+    permutation,
+)
+from learnforge_kit import (
+    find_normalisations,
+    measure_statistics,
+)
 
 
 @frozen

@@ -10,9 +10,12 @@ import pytest
 from attrs import evolve
 from click.testing import CliRunner
 
-from learnforge import Plugins, RecipeError, Train
-from learnforge.bench import distillers as bench
-from learnforge.bench.distillers import (
+from learnforge import Plugins, RecipeError
+from learnforge.cli.group import cli
+from learnforge.context import Silence
+from learnforge_kit import Train
+from learnforge_plugins.commands.bench import distillers as bench
+from learnforge_plugins.commands.bench.distillers import (
     BASELINE,
     Result,
     as_rows,
@@ -23,10 +26,8 @@ from learnforge.bench.distillers import (
     ready_teacher,
     summarise,
 )
-from learnforge.bench.entries import Entry
-from learnforge.bench.published import Published, published_for
-from learnforge.cli.group import cli
-from learnforge.context import Silence
+from learnforge_plugins.commands.bench.entries import Entry
+from learnforge_plugins.commands.bench.published import Published, published_for
 
 CHANGES: dict[str, Any] = {
     "task": {"use": "digits", "classes": [0, 1, 2], "labels_per_class": 10},

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from learnforge import Plugins
-from learnforge.bench.jobs import Ledger, deviation, mean, run_jobs
+from learnforge_plugins.commands.bench.jobs import Ledger, deviation, mean, run_jobs
 
 
 def _look(plugins: Plugins, word: str) -> dict[str, Any]:

@@ -10,11 +10,17 @@ from attrs import evolve
 from click.testing import CliRunner
 
 from learnforge import EpisodeShape, Plugins, RecipeError
-from learnforge.bench import meta_learners as bench
-from learnforge.bench.meta_learners import Result, as_rows, compare, parse_entries, read_setting
-from learnforge.bench.published import published_few_shot
 from learnforge.cli.group import cli
 from learnforge.context import Silence
+from learnforge_plugins.commands.bench import meta_learners as bench
+from learnforge_plugins.commands.bench.meta_learners import (
+    Result,
+    as_rows,
+    compare,
+    parse_entries,
+    read_setting,
+)
+from learnforge_plugins.commands.bench.published import published_few_shot
 
 CHANGES: dict[str, Any] = {
     "task": {

@@ -11,7 +11,10 @@ from attrs import evolve, frozen
 from click.testing import CliRunner
 
 from learnforge import PluginChoice, Plugins, RecipeError, Space, Table, Trained
-from learnforge.bench.searchers import (
+from learnforge.cli.group import cli
+from learnforge.context import Silence
+from learnforge.kinds.table import Published
+from learnforge_plugins.commands.bench.searchers import (
     Search,
     as_rows,
     compare,
@@ -20,16 +23,13 @@ from learnforge.bench.searchers import (
     summarise,
     write_results,
 )
-from learnforge.cli.group import cli
-from learnforge.context import Silence
-from learnforge.stages.search.table import Published
-from learnforge.testing.landscapes import Letters
+from learnforge_testing.landscapes import Letters
 
 SMALL = '''
 """A table of 81 words; each letter's place in the alphabet is worth a point, a training takes ten seconds."""
 from attrs import frozen
 from learnforge import Published, Table, Trained, hookimpl
-from learnforge.testing.landscapes import Letters
+from learnforge_testing.landscapes import Letters
 
 def worth(design):
     return float(sum("abc".index(letter) for letter in design.values()))

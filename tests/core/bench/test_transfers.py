@@ -11,10 +11,13 @@ import torch
 from attrs import evolve
 from click.testing import CliRunner
 
-from learnforge import Plugins, RecipeError, Task, Train
+from learnforge import Plugins, RecipeError, Task
 from learnforge.artifact import load_artifact
-from learnforge.bench import transfers as bench
-from learnforge.bench.transfers import (
+from learnforge.cli.group import cli
+from learnforge.context import Silence
+from learnforge_kit import Train
+from learnforge_plugins.commands.bench import transfers as bench
+from learnforge_plugins.commands.bench.transfers import (
     SCRATCH,
     SOURCE_ONLY,
     Result,
@@ -27,8 +30,6 @@ from learnforge.bench.transfers import (
     read_setting,
     train_source,
 )
-from learnforge.cli.group import cli
-from learnforge.context import Silence
 
 LABELS = [0, 5]
 NEW = {"use": "digits", "classes": [5, 6, 7]}

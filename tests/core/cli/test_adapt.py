@@ -14,8 +14,7 @@ from PIL import Image
 import learnforge as lf
 from learnforge import Artifact, ArtifactError, Plugins, Task
 from learnforge.cli.group import cli
-from learnforge.stages.meta import judge_left_out, with_ways
-from learnforge.stages.meta.adaptation import LeftOut
+from learnforge_kit.engines.adaptation import LeftOut, judge_left_out, with_ways
 
 NAMES = {4: "four", 7: "seven", 8: "eight", 9: "nine"}
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from learnforge import Plugins, RecipeError, SpaceView
+from learnforge import Plugins, RecipeError
 from learnforge.cli.group import cli
-from learnforge.stages.search.describe import count_words, make_info, parse_space
-from learnforge.testing.landscapes import Letters, Mixed
+from learnforge_kit import SpaceView
+from learnforge_plugins.stages.search.describe import count_words, make_info, parse_space
+from learnforge_testing.landscapes import Letters, Mixed
 
 
 def words_of(space: object) -> str:

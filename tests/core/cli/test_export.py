@@ -16,8 +16,8 @@ import learnforge as lf
 from learnforge import Plugins
 from learnforge.artifact import Provenance, from_model, trained_on
 from learnforge.cli.group import cli
-from learnforge.images import read_classes
-from learnforge.prediction import open_predictor
+from learnforge_kit.data.images import read_classes
+from learnforge_kit.prediction import open_predictor
 from tests.core.recipes import DISTILL
 
 CLASSES = ("one", "zero", "five")

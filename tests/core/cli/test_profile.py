@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import learnforge as lf
+import learnforge_kit as kit
 from learnforge import Plugins, TaskInfo
 from learnforge.artifact import from_model
 from learnforge.cli.group import cli
@@ -53,7 +54,7 @@ def test_the_network_and_its_layers_are_timed(profiled: tuple[dict[str, Any], Pa
     (network,) = found["networks"].values()
     assert set(network["latency_ms"]) == {"1", "8", "64"}
     assert 0 < network["latency_ms"]["1"] < network["latency_ms"]["64"]
-    own = lf.layer_signatures(Plugins().load("model", "conv4")(width=4, blocks=2).build(INFO), INFO)
+    own = kit.layer_signatures(Plugins().load("model", "conv4")(width=4, blocks=2).build(INFO), INFO)
     assert set(found["layers"]) == set(own)
     assert all(cost >= 0 for cost in found["layers"].values())
     assert found["overhead"] > 0
@@ -71,7 +72,7 @@ def test_what_it_wrote_is_a_cost_table(profiled: tuple[dict[str, Any], Path]) ->
     found, file = profiled
     meter = lf.load_method("cost.lookup")(file=file)
     network = Plugins().load("model", "conv4")(width=4, blocks=2).build(INFO)
-    expected = sum(found["layers"][name] for name in lf.layer_signatures(network, INFO))
+    expected = sum(found["layers"][name] for name in kit.layer_signatures(network, INFO))
     assert meter.measure(network, INFO) == pytest.approx(found["overhead"] + expected)
 
 

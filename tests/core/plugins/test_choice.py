@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from learnforge import PluginChoice, PluginError, Plugins, PluginWarning
-from learnforge.discovery import installed, survey
-from learnforge.discovery.choice import ENVIRONMENT, PluginFile
+from learnforge.plugins.choice import ENVIRONMENT, PluginFile, survey
+from learnforge.plugins.found import installed
 
 TRACKER = """
 from learnforge import hookimpl

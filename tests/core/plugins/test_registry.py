@@ -11,7 +11,10 @@ from attrs import frozen
 
 from learnforge import PluginError, PluginWarning
 from learnforge.errors import InstallError
-from learnforge.plugins import PluginChoice, Plugins, identify, installed, spell
+from learnforge.plugins.choice import PluginChoice
+from learnforge.plugins.found import installed
+from learnforge.plugins.identity import identify, spell
+from learnforge.plugins.registry import Plugins
 
 DISTILLER = """
 from attrs import frozen

@@ -18,10 +18,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from learnforge import Section
-from learnforge.images import as_png
-from learnforge.report.device import read_profile
-from learnforge.report.sections import make_sections
-from learnforge.report.write import to_html
+from learnforge_kit.data.images import as_png
+from learnforge_plugins.reports.device import read_profile
+from learnforge_plugins.reports.sections import make_sections
+from learnforge_plugins.reports.write import to_html
 from tests.core.report.samples import META, SEARCH, TRANSFER, make_search, stage, summary
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import learnforge as lf
 from learnforge.cli.group import cli
 from learnforge.report import read_summary
-from learnforge.report.compare import compare_runs
+from learnforge_plugins.reports.compare import compare_runs
 
 
 @pytest.fixture(scope="module")

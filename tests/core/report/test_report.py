@@ -14,14 +14,25 @@ from click.testing import CliRunner
 import learnforge as lf
 from learnforge import PluginChoice
 from learnforge.cli.group import cli
-from learnforge.report import RunSummary, figures, read_summary
-from learnforge.report.compare import compare_runs
-from learnforge.report.device import read_profile
-from learnforge.report.figures import adaptation, confusion, curves, pareto, search_history
-from learnforge.report.sections import _VERDICTS, make_sections, stage_columns, stage_row
-from learnforge.report.summary import StageSummary
-from learnforge.report.write import to_html, to_markdown, write_report
-from learnforge.runner import report_sections
+from learnforge.report import RunSummary, StageSummary, read_summary
+from learnforge_plugins.reports import figures
+from learnforge_plugins.reports.compare import compare_runs
+from learnforge_plugins.reports.device import read_profile
+from learnforge_plugins.reports.figures import (
+    adaptation,
+    confusion,
+    curves,
+    pareto,
+    search_history,
+)
+from learnforge_plugins.reports.plugin import report_sections
+from learnforge_plugins.reports.sections import (
+    _VERDICTS,
+    make_sections,
+    stage_columns,
+    stage_row,
+)
+from learnforge_plugins.reports.write import to_html, to_markdown, write_report
 from tests.core.recipes import DISTILL
 from tests.core.report.samples import META, SEARCH, TRANSFER, make_search, stage, summary
 

@@ -10,13 +10,14 @@ import optuna
 import pytest
 from attrs import evolve
 
-from learnforge import Context, PluginChoice, Plugins, SpaceView, Task, Train
-from learnforge.stages.search.admission import Admission
-from learnforge.stages.search.driver import Driver
-from learnforge.stages.search.networks import NetworkEvaluator
-from learnforge.stages.search.record import Goal, Record
-from learnforge.stages.search.storage import open_study
-from learnforge.trials import read_records
+from learnforge import Context, PluginChoice, Plugins, Task
+from learnforge_kit import SpaceView, Train
+from learnforge_kit.search.trials import read_records
+from learnforge_plugins.stages.search.admission import Admission
+from learnforge_plugins.stages.search.driver import Driver
+from learnforge_plugins.stages.search.networks import NetworkEvaluator
+from learnforge_plugins.stages.search.record import Goal, Record
+from learnforge_plugins.stages.search.storage import open_study
 
 MakeContext = Callable[..., Context]
 QUICK = Train(epochs=1, batch_size=60, learning_rate=1e-2)

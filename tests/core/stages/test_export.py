@@ -23,7 +23,6 @@ from learnforge import (
     Context,
     EpisodeShape,
     Exporter,
-    MemorySplit,
     Plugins,
     RunError,
     Runtime,
@@ -33,9 +32,11 @@ from learnforge import (
 )
 from learnforge.artifact import from_module
 from learnforge.errors import ExportMismatchError
-from learnforge.images import decode_image
-from learnforge.stages.export import BATCH, Deployed, ExportStage
-from learnforge.stages.meta import MetaStage, adapt_artifact
+from learnforge_kit import MemorySplit
+from learnforge_kit.data.images import decode_image
+from learnforge_kit.engines.adaptation import adapt_artifact
+from learnforge_plugins.stages.export import BATCH, Deployed, ExportStage
+from learnforge_plugins.stages.meta.stage import MetaStage
 
 MakeContext = Callable[..., Context]
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from learnforge import CostMeter, Plugins, RecipeError, Score, StageError, Task, TaskInfo
 from learnforge.recipe import parse_recipe
-from learnforge.stages.search import SearchStage, networks, pool
-from learnforge.stages.search.record import Filter, Ranking, WarmStart
+from learnforge_plugins.stages.search import networks, pool
+from learnforge_plugins.stages.search.record import Filter, Ranking, WarmStart
+from learnforge_plugins.stages.search.stage import SearchStage
 from tests.core.stages.conftest import QUICK, MakeContext
 
 

@@ -32,10 +32,13 @@ from learnforge import (
 )
 from learnforge import context as context_module
 from learnforge.artifact import Provenance, from_model, from_module
-from learnforge.episodes import ImageEpisodes
-from learnforge.stages.meta import POLICIES, MetaStage, adapt_artifact, roads
-from learnforge.stages.meta.engine import LoopEngine
-from learnforge.stages.meta.roads import ENGINES
+from learnforge_kit.data.episodes import ImageEpisodes
+from learnforge_kit.engines import choice as roads
+from learnforge_kit.engines.adaptation import adapt_artifact
+from learnforge_kit.engines.choice import ENGINES
+from learnforge_kit.engines.loop import LoopEngine
+from learnforge_kit.engines.normalisation import POLICIES
+from learnforge_plugins.stages.meta.stage import MetaStage
 
 MakeContext = Callable[..., Context]
 Parameters = Mapping[str, Tensor]

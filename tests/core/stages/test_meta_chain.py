@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learnforge import FastWeights, ImageEpisodes, Labelled, Plugins, StageError, TaskInfo
-from learnforge.stages.meta import links
-from learnforge.stages.meta.chain import ChainEngine, read_chain
-from learnforge.stages.meta.engine import LoopEngine, Rules
+from learnforge import FastWeights, Labelled, Plugins, StageError, TaskInfo
+from learnforge.kinds.meta_learner import Rules
+from learnforge_kit import ImageEpisodes
+from learnforge_kit.engines import links
+from learnforge_kit.engines.chain import ChainEngine, read_chain
+from learnforge_kit.engines.loop import LoopEngine
 
 TASKS, WAYS = 10, 3
 

@@ -12,10 +12,11 @@ import pytest
 from attrs import evolve
 
 from learnforge import Plugins, Task
-from learnforge.stages.search import SearchStage, networks, pool
-from learnforge.stages.search.evaluator import TrialResult
-from learnforge.stages.search.ladder import Ladder
-from learnforge.stages.search.rungs import Rungs, bracket_sizes
+from learnforge_plugins.stages.search import networks, pool
+from learnforge_plugins.stages.search.evaluator import TrialResult
+from learnforge_plugins.stages.search.ladder import Ladder
+from learnforge_plugins.stages.search.rungs import Rungs, bracket_sizes
+from learnforge_plugins.stages.search.stage import SearchStage
 from tests.core.stages.conftest import QUICK, MakeContext
 
 NINE = evolve(QUICK, epochs=9)

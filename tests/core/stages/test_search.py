@@ -26,26 +26,24 @@ import learnforge as lf
 from learnforge import (
     Context,
     DivergedError,
-    HistorySampler,
     PluginChoice,
     Plugins,
     Searcher,
-    SpaceView,
     StageError,
     Task,
-    Train,
-    best_first,
+    View,
     hookimpl,
-    mutate,
 )
-from learnforge.report.write import write_report
-from learnforge.stages.search import SearchStage, draw, generator, networks, non_dominated_rank, pool
-from learnforge.stages.search import stage as stage_module
-from learnforge.stages.search.evaluator import TrialResult
-from learnforge.stages.search.pareto import crowding_distance, to_losses
-from learnforge.stages.search.record import Record
-from learnforge.stages.search.sampler import contains
-from learnforge.stages.search.storage import open_study
+from learnforge_kit import HistorySampler, SpaceView, Train, best_first, mutate
+from learnforge_kit.search.pareto import crowding_distance, non_dominated_rank, to_losses
+from learnforge_kit.search.sampler import contains, draw, generator
+from learnforge_plugins.reports.write import write_report
+from learnforge_plugins.stages.search import networks, pool
+from learnforge_plugins.stages.search import stage as stage_module
+from learnforge_plugins.stages.search.evaluator import TrialResult
+from learnforge_plugins.stages.search.record import Record
+from learnforge_plugins.stages.search.stage import SearchStage
+from learnforge_plugins.stages.search.storage import open_study
 from tests.core.stages.conftest import QUICK, MakeContext, timeless
 
 
@@ -508,7 +506,7 @@ class OneObjective(Searcher):
     supports_many_objectives: ClassVar[bool] = False
 
     def sampler(
-        self, seed: int, directions: Sequence[str], view: SpaceView | None = None
+        self, seed: int, directions: Sequence[str], view: View | None = None
     ) -> optuna.samplers.BaseSampler:
         return optuna.samplers.RandomSampler(seed)
 

@@ -20,7 +20,6 @@ from learnforge import (
     DirectTransfer,
     Evidence,
     Layers,
-    MemorySplit,
     Outputs,
     Phase,
     PhasedTransfer,
@@ -30,18 +29,18 @@ from learnforge import (
     Task,
     TaskInfo,
     TaskSource,
-    Train,
     Validator,
-    find_head,
-    replace_head,
 )
 from learnforge import context as context_module
-from learnforge.artifact import NetworkSpec, copy_weights, from_model, from_module, load_artifact
-from learnforge.stages.transfer import TransferStage, freeze, set_training
-from learnforge.stages.transfer import journey as journey_module
-from learnforge.stages.transfer import stage as stage_module
-from learnforge.stages.transfer.journey import share_epochs
-from learnforge.stages.transfer.source import load_source, source_refusal
+from learnforge.artifact import from_model, from_module, load_artifact
+from learnforge.spec import NetworkSpec, copy_weights
+from learnforge_kit import MemorySplit, Train, find_head, replace_head
+from learnforge_plugins.stages.transfer import journey as journey_module
+from learnforge_plugins.stages.transfer import stage as stage_module
+from learnforge_plugins.stages.transfer.freezing import freeze, set_training
+from learnforge_plugins.stages.transfer.journey import share_epochs
+from learnforge_plugins.stages.transfer.source import load_source, source_refusal
+from learnforge_plugins.stages.transfer.stage import TransferStage
 
 MakeContext = Callable[..., Context]
 MLP = NetworkSpec("model", {"use": "mlp", "hidden": [64]})

@@ -11,12 +11,13 @@ from attrs import evolve
 
 import learnforge as lf
 from learnforge import Plugins, RecipeError, Task
-from learnforge.recipe import Tasks as LoadedTasks
-from learnforge.recipe import check_recipe, parse_recipe
-from learnforge.stages import tuning
-from learnforge.stages.ranges import Range, set_options
-from learnforge.stages.search import pool
-from learnforge.training import Train
+from learnforge.check import Tasks as LoadedTasks
+from learnforge.check import check_recipe
+from learnforge.options.ranges import Range, set_options
+from learnforge.recipe import parse_recipe
+from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages import tuning
+from learnforge_plugins.stages.search import pool
 
 TEACH: dict[str, Any] = {
     "kind": "distill",

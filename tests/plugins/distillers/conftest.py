@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from learnforge import Batch, Outputs, Plugins
-from learnforge.options import build
+from learnforge.options.structure import build
 
 Compute = Callable[..., Tensor]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import StageError
-from learnforge.layers import read_layers
+from learnforge_kit.networks.layers import read_layers
 
 LEVEL = torch.zeros(1, 2)
 PAIRS = {"a": "b"}

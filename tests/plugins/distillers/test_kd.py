@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learnforge import Batch, Outputs, Plugins, RecipeError
-from learnforge.options import build
+from learnforge.options.structure import build
 
 
 def _batch(labels: list[int]) -> Batch:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from learnforge import Outputs, RecipeError
-from learnforge.layers import read_layers
-from learnforge.testing.toys import make_network, make_task
+from learnforge_kit.networks.layers import read_layers
+from learnforge_testing.toys import make_network, make_task
 
 
 def test_losses_are_weighed_and_added(make: Any, batch_of: Any) -> None:

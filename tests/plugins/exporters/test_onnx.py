@@ -15,7 +15,7 @@ from PIL import Image
 
 import learnforge as lf
 from learnforge import Artifact, ArtifactError, Plugins, StageError, Task
-from learnforge.prediction import open_predictor
+from learnforge_kit.prediction import open_predictor
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from learnforge import Plugins, TaskInfo
-from learnforge.options import build
-from learnforge.stages.export import Deployed
+from learnforge.options.structure import build
+from learnforge_plugins.stages.export import Deployed
 
 INFO = TaskInfo("shapes", ("a", "b", "c"), ("s:a", "s:b", "s:c"), (1, 8, 8), (0.4,), (0.2,))
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learnforge import ImageEpisodes, Labelled, MetaGradient
-from learnforge.stages.meta.engine import Engine, Rules
-from learnforge.stages.meta.roads import ENGINES
+from learnforge import Labelled, MetaGradient
+from learnforge.kinds.engine import Engine
+from learnforge.kinds.meta_learner import Rules
+from learnforge_kit import ImageEpisodes
+from learnforge_kit.engines.choice import ENGINES
 
 
 class Slope(nn.Module):

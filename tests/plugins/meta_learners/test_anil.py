@@ -9,9 +9,10 @@ import torch
 from tests.plugins.meta_learners.conftest import Slope, Squares, points
 from torch import nn
 
-from learnforge import ImageEpisodes, Labelled, Plugins, RecipeError, StageError
-from learnforge.options import build
-from learnforge.stages.meta.roads import ENGINES
+from learnforge import Labelled, Plugins, RecipeError, StageError
+from learnforge.options.structure import build
+from learnforge_kit import ImageEpisodes
+from learnforge_kit.engines.choice import ENGINES
 
 NAMES = ["chain", "loop", "vmap"]
 

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from tests.plugins.meta_learners.conftest import gradient_of, points
 from torch import nn
 
-from learnforge import ImageEpisodes, Labelled, Plugins, RecipeError
-from learnforge.options import build
-from learnforge.stages.meta.engine import Engine
-from learnforge.stages.meta.roads import ENGINES
+from learnforge import Labelled, Plugins, RecipeError
+from learnforge.kinds.engine import Engine
+from learnforge.options.structure import build
+from learnforge_kit import ImageEpisodes
+from learnforge_kit.engines.choice import ENGINES
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import torch
 from tests.plugins.meta_learners.test_promp import Line, rollouts
 from torch import Tensor
 
-from learnforge import ImageEpisodes, Plugins, Trajectories
-from learnforge.options import build
-from learnforge.stages.meta.roads import ENGINES
+from learnforge import Plugins
+from learnforge.options.structure import build
+from learnforge_kit import ImageEpisodes, Trajectories
+from learnforge_kit.engines.choice import ENGINES
 
 
 def objective(theta: dict[str, Tensor], data: Trajectories, task: int) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from tests.plugins.meta_learners.conftest import gradient_of, points
 
 from learnforge import Plugins, RecipeError
-from learnforge.options import build
-from learnforge.stages.meta.engine import Engine
+from learnforge.kinds.engine import Engine
+from learnforge.options.structure import build
 
 
 @pytest.fixture

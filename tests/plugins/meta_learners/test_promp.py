@@ -16,18 +16,17 @@ from learnforge import (
     Context,
     EpisodeShape,
     FastWeights,
-    ImageEpisodes,
     Plugins,
     StageError,
     Task,
-    Trajectories,
-    adapt_policy,
 )
 from learnforge import context as context_module
 from learnforge.artifact import from_model, from_module
-from learnforge.options import build
-from learnforge.stages.meta import MetaStage
-from learnforge.stages.meta.roads import ENGINES
+from learnforge.options.structure import build
+from learnforge_kit import ImageEpisodes, Trajectories, adapt_policy
+from learnforge_kit.engines.adaptation import prepare_network
+from learnforge_kit.engines.choice import ENGINES
+from learnforge_plugins.stages.meta.stage import MetaStage
 
 NAMES = ["loop", "vmap"]
 
@@ -213,7 +212,7 @@ def test_a_policy_learns_to_adapt_and_does(policy: Artifact, plugins: Plugins) -
 def test_other_outputs_are_refused(make: Any, plugins: Plugins) -> None:
     """The prepared network is the one given: actions are the same in all tasks."""
     network = Line()
-    assert make().prepare(network, 2, 2) is network
+    assert prepare_network(make(), network, 2, 2) is network
     assert FastWeights({"w": torch.zeros(3)}).expanded(3)["w"].shape == (3,)
 
 

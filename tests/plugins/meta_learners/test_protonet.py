@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learnforge import FastWeights, ImageEpisodes, Labelled, Plugins, StageError
-from learnforge.stages.meta.roads import ENGINES
+from learnforge import FastWeights, Labelled, Plugins, StageError
+from learnforge_kit import ImageEpisodes
+from learnforge_kit.engines.choice import ENGINES
 
 NAMES = sorted(ENGINES)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import Labelled, Plugins, RecipeError
-from learnforge.options import build
-from learnforge.stages.meta.roads import ENGINES
+from learnforge.options.structure import build
+from learnforge_kit.engines.choice import ENGINES
 
 NAMES = sorted(ENGINES)
 

@@ -10,8 +10,8 @@ import torch
 from tests.plugins.meta_learners.conftest import Slope, Squares, gradient_of, points
 
 from learnforge import Engine, FastWeights, Labelled, Plugins, RecipeError
-from learnforge.options import build
-from learnforge.stages.meta.engine import LoopEngine
+from learnforge.options.structure import build
+from learnforge_kit.engines.loop import LoopEngine
 
 
 @pytest.fixture

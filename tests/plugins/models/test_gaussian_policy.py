@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from learnforge import Plugins, RecipeError, TaskInfo
-from learnforge.options import build
+from learnforge.options.structure import build
 
 NAMES = ("a", "b", "c")
 ORIGINS = ("noise:a", "noise:b", "noise:c")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from learnforge import Plugins, RecipeError, TaskInfo
-from learnforge.options import build
+from learnforge.options.structure import build
 
 
 def _info(shape: tuple[int, int, int], classes: int = 10) -> TaskInfo:

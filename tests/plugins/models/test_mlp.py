@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from learnforge import Plugins, RecipeError
-from learnforge.heads import count_parameters
-from learnforge.options import build
-from learnforge.testing.network import make_info
+from learnforge.options.structure import build
+from learnforge_kit.networks.heads import count_parameters
+from learnforge_testing.network import make_info
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from learnforge import Plugins, RecipeError, TaskInfo
-from learnforge.options import build
-from learnforge.space import measure_cost
+from learnforge.options.structure import build
+from learnforge_kit.costs.measuring import measure_cost
 
 
 def _info(shape: tuple[int, int, int] = (3, 224, 224), classes: int = 1000) -> TaskInfo:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from learnforge import ArtifactError, LearnforgeWarning, Model, Plugins, TaskInfo
-from learnforge.options import build
+from learnforge.options.structure import build
 
 NAMES = tuple("abcde")
 INFO = TaskInfo("colours", NAMES, NAMES, (3, 32, 32), (0.5,) * 3, (0.25,) * 3)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from learnforge import Plugins
-from learnforge.testing.toys import make_network, make_task
+from learnforge_testing.toys import make_network, make_task
 
 
 def linear(*rows: list[float], bias: float = 0.0) -> nn.Linear:

@@ -8,8 +8,9 @@ from typing import Any
 import optuna
 import pytest
 
-from learnforge import FreshSampler, Plugins, RecipeError
-from learnforge.options import build
+from learnforge import Plugins, RecipeError
+from learnforge.options.structure import build
+from learnforge_kit import FreshSampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -14,7 +14,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from optuna.trial import FrozenTrial, create_trial
 
 from learnforge import Plugins, RecipeError
-from learnforge.options import build
+from learnforge.options.structure import build
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

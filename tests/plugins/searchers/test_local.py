@@ -8,8 +8,9 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from learnforge import Plugins, SpaceView
-from learnforge.testing.landscapes import Letters
+from learnforge import Plugins
+from learnforge_kit import SpaceView
+from learnforge_testing.landscapes import Letters
 
 SPACE = Letters((2, 3))
 

@@ -10,10 +10,11 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from learnforge import Plugins, RecipeError, SpaceView
-from learnforge.options import build
-from learnforge.testing.landscapes import Letters
+from learnforge import Plugins, RecipeError
+from learnforge.options.structure import build
+from learnforge_kit import SpaceView
 from learnforge_plugins.searchers import nsga2 as module
+from learnforge_testing.landscapes import Letters
 
 SPACE = Letters((3,) * 6)
 BOTH = ("maximize", "minimize")

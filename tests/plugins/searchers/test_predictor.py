@@ -10,10 +10,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from learnforge import Plugins, RecipeError, SpaceView
-from learnforge.options import build
-from learnforge.testing.landscapes import Letters
+from learnforge import Plugins, RecipeError
+from learnforge.options.structure import build
+from learnforge_kit import SpaceView
 from learnforge_plugins.searchers import predictor as module
+from learnforge_testing.landscapes import Letters
 
 SPACE = Letters((4, 4, 4))
 LETTERS = CategoricalDistribution("abcd")

@@ -15,8 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from learnforge import Plugins, RecipeError
-from learnforge.options import build
-from learnforge.stages.search import generator
+from learnforge.options.structure import build
+from learnforge_kit.search.sampler import generator
 from learnforge_plugins.searchers import rl as module
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from learnforge import Plugins, RecipeError, TaskInfo
-from learnforge.options import build
+from learnforge.options.structure import build
 
 INFO = TaskInfo("task", ("a", "b"), ("a", "b"), (1, 4, 4), (0.5,), (0.25,))
 

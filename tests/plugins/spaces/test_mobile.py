@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from learnforge import Plugins, RecipeError, TaskInfo
-from learnforge.options import build
+from learnforge.options.structure import build
 
 INFO = TaskInfo("task", ("a", "b"), ("a", "b"), (3, 16, 16), (0.5,) * 3, (0.25,) * 3)
 STAGE = {"width": 8, "depth": 1, "kernel": 3, "expansion": 3, "squeeze": False, "activation": "relu"}

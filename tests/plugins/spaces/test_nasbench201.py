@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from learnforge import Plugins, TaskInfo
-from learnforge.space import measure_cost
+from learnforge_kit.costs.measuring import measure_cost
 from learnforge_plugins.spaces.nasbench201 import EDGES, OPERATIONS, describe_computation, normal_forms
 from learnforge_plugins.tables import nasbench201 as table
 

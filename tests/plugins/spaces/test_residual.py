@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learnforge import Plugins, RecipeError, Space, SpaceView, Task, TaskInfo
-from learnforge.options import build
-from learnforge.space import measure_cost
+from learnforge import Plugins, RecipeError, Space, Task, TaskInfo
+from learnforge.options.structure import build
+from learnforge_kit import SpaceView
+from learnforge_kit.costs.measuring import measure_cost
 
 INFO = TaskInfo("task", ("a", "b", "c"), ("a", "b", "c"), (1, 8, 8), (0.5,), (0.25,))
 

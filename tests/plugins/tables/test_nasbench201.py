@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from learnforge import Plugins, SpaceView, TaskInfo
-from learnforge.space import measure_cost
+from learnforge import Plugins, TaskInfo
+from learnforge_kit import SpaceView
+from learnforge_kit.costs.measuring import measure_cost
 from learnforge_plugins.tables import nasbench201 as module
 
 INFO = TaskInfo("task", tuple("abcdefghij"), tuple("abcdefghij"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from learnforge import MemorySplit, Plugins, RecipeError, Task
-from learnforge.options import build
+from learnforge import Plugins, RecipeError, Task
+from learnforge.options.structure import build
+from learnforge_kit import MemorySplit
 
 
 @pytest.fixture(scope="module")

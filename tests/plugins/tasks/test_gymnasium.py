@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from learnforge import EpisodeShape, Experience, Plugins, RecipeError, TaskError
-from learnforge.options import build
+from learnforge import EpisodeShape, Plugins, RecipeError, TaskError
+from learnforge.options.structure import build
+from learnforge_kit import Experience
 
 CPU = torch.device("cpu")
 

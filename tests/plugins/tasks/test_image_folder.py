@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from learnforge import MemorySplit, Plugins, StreamSplit, Task, TaskError
-from learnforge.options import build
+from learnforge import Plugins, Task, TaskError
+from learnforge.options.structure import build
+from learnforge_kit import MemorySplit, StreamSplit
 
 
 @pytest.fixture

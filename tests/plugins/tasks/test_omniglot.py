@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from learnforge import Plugins, RecipeError, Task, TaskError
-from learnforge.options import build
+from learnforge.options.structure import build
 
 CHARACTERS = {
     "images_background": [("Latin", 3), ("Greek", 2)],

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from learnforge import EpisodeShape, Experience, Plugins, RecipeError
-from learnforge.options import build
+from learnforge import EpisodeShape, Plugins, RecipeError
+from learnforge.options.structure import build
+from learnforge_kit import Experience
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from learnforge import EpisodeShape, EpisodeSource, Plugins, RecipeError
-from learnforge.options import build
+from learnforge.options.structure import build
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from learnforge import Plugins, RecipeError, Task, TaskError
-from learnforge.options import build
+from learnforge.options.structure import build
 
 
 @pytest.fixture

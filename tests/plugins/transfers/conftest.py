@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import Plugins
-from learnforge.options import build
+from learnforge.options.structure import build
 
 
 class Net(nn.Module):

@@ -9,8 +9,7 @@ import torch
 from attrs import evolve
 
 from learnforge import StageError, Task
-from learnforge.artifact import copy_weights
-from learnforge.evaluation import Normaliser
+from learnforge.spec import Normaliser, copy_weights
 
 
 def test_statistics_are_those_of_the_new_task(make: Any, net: Any, task: Task, make_context: Any) -> None:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learnforge import Outputs, adversarial_strength
+from learnforge import Outputs
+from learnforge_kit import adversarial_strength
 
 
 def criterion_of(make: Any, features: int = 2, classes: int = 2, **options: Any) -> Any:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learnforge import Outputs, adversarial_strength, reverse_gradient
+from learnforge import Outputs
+from learnforge_kit import adversarial_strength, reverse_gradient
 
 
 def test_strength_follows_the_paper() -> None:

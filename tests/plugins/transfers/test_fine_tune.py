@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learnforge import Artifact, Context, Outputs, Plugins, RecipeError, StageError, Task, Train
+from learnforge import Artifact, Context, Outputs, Plugins, RecipeError, StageError, Task
 from learnforge import context as context_module
 from learnforge.artifact import from_module
-from learnforge.options import build
-from learnforge.stages.transfer import TransferStage, freeze, set_training
+from learnforge.options.structure import build
+from learnforge_kit import Train
+from learnforge_plugins.stages.transfer.freezing import freeze, set_training
+from learnforge_plugins.stages.transfer.stage import TransferStage
 
 
 @pytest.fixture

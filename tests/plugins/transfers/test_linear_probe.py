@@ -11,9 +11,12 @@ from attrs import evolve
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 
-from learnforge import MemorySplit, StageError, Task
-from learnforge.artifact import copy_weights
-from learnforge.evaluation import Normaliser, predict
+from learnforge import StageError, Task
+from learnforge.spec import Normaliser, copy_weights
+from learnforge_kit import MemorySplit
+from learnforge_kit.training.evaluation import (
+    predict,
+)
 from learnforge_plugins.transfers.linear_probe import _logistic, _ridge
 
 CLASSIFIERS = ["logistic", "ridge", "nearest-mean"]

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from learnforge import StageError, Task, Train
+from learnforge import StageError, Task
 from learnforge.artifact import from_module
-from learnforge.stages.transfer import TransferStage, freeze
+from learnforge_kit import Train
+from learnforge_plugins.stages.transfer.freezing import freeze
+from learnforge_plugins.stages.transfer.stage import TransferStage
 
 
 def test_it_begins_with_the_old_network(make: Any, net: Any, task: Task) -> None:

@@ -10,8 +10,8 @@ from attrs import evolve
 from torch import nn
 
 from learnforge import StageError, Task
-from learnforge.artifact import copy_weights
-from learnforge.evaluation import predict
+from learnforge.spec import copy_weights
+from learnforge_kit.training.evaluation import predict
 
 
 def entropy_of(network: nn.Module, task: Task) -> float:

@@ -22,7 +22,8 @@ from attrs import field, frozen
 from attrs.validators import gt, le
 from optuna.trial import FrozenTrial
 
-from learnforge import HistorySampler, Searcher, SpaceView, hookimpl, mutate
+from learnforge import Searcher, View, hookimpl
+from learnforge_kit import HistorySampler, mutate
 
 
 @frozen
@@ -39,7 +40,7 @@ class Anneal(Searcher):
 
     supports_many_objectives: ClassVar[bool] = False
 
-    def sampler(self, seed: int, directions: Sequence[str], view: SpaceView | None = None) -> HistorySampler:
+    def sampler(self, seed: int, directions: Sequence[str], view: View | None = None) -> HistorySampler:
         """Make the sampler; the study is its only state."""
         return _Sampler(seed, self)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from learnforge import StageError
-from learnforge.stages.distill.cache import ViewCache
+from learnforge_plugins.stages.distill.cache import ViewCache
 
 INDICES, VIEWS = torch.tensor([0, 3, 3, 9]), torch.tensor([0, 1, 0, 4])
 OPENED: list[ViewCache] = []

@@ -24,16 +24,18 @@ from learnforge import (
     RecipeError,
     StageError,
     Task,
-    Train,
     load_method,
 )
 from learnforge import context as context_module
-from learnforge.artifact import NetworkSpec, copy_weights, from_module
+from learnforge.artifact import from_module
+from learnforge.check import Tasks, check_recipe
 from learnforge.errors import GapWarning
-from learnforge.recipe import Tasks, check_recipe, parse_recipe
-from learnforge.stages.distill import DistillStage, StudentSearch
-from learnforge.stages.distill import lessons as distill_module
-from learnforge.testing.toys import make_task
+from learnforge.recipe import parse_recipe
+from learnforge.spec import NetworkSpec, copy_weights
+from learnforge_kit import Train
+from learnforge_plugins.stages.distill import lessons as distill_module
+from learnforge_plugins.stages.distill.stage import DistillStage, StudentSearch
+from learnforge_testing.toys import make_task
 
 MakeContext = Callable[..., Context]
 QUICK = Train(epochs=2, batch_size=20)

@@ -9,10 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learnforge import StageError, Task, Train
+from learnforge import StageError, Task
 from learnforge.errors import PlaceError
-from learnforge.stages.distill.teacher import Manner, Teacher, describe_scores, probe_scores
-from learnforge.testing.toys import make_network
+from learnforge_kit import Train
+from learnforge_plugins.stages.distill.teacher import (
+    Manner,
+    Teacher,
+    describe_scores,
+    probe_scores,
+)
+from learnforge_testing.toys import make_network
 
 
 class Fixed(nn.Module):

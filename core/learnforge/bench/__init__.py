@@ -1,1 +1,0 @@
-"""Benchmarks of methods: what `learnforge bench` measures and shows."""

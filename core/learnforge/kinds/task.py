@@ -1,0 +1,200 @@
+"""The kind `task`: what is learnt, with its splits and the batches they are handed out in.
+
+Images are kept as unsigned bytes; a batch holds them as normalised floats. Axes are written [batch, channel,
+height, width] throughout.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor
+
+from learnforge.errors import TaskError
+from learnforge.files import fingerprint
+from learnforge.kinds.episodes import EpisodeShape, EpisodeSource
+from learnforge.spec import TaskInfo
+
+
+@frozen(eq=False)
+class Batch:
+    """One training batch, on the device.
+
+    Args:
+        images: float [batch, channel, height, width], normalised.
+        labels: int64 [batch]; -1 where the label is withheld.
+        indices: int64 [batch], positions in the split.
+        views: int64 [batch], which of the finitely many augmented views each image is; 0
+            without augmentation.
+        progress: Share of the training that is done, in [0, 1).
+        label_smoothing: Share of the target that a loss on labels is to spread evenly, in [0, 1).
+        soft_labels: Where images were mixed (mixup, cutmix) the share of each class, float [batch, class];
+            `labels` are then those of the first image of each mix.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    views: Tensor
+    progress: float = 0.0
+    label_smoothing: float = 0.0
+    soft_labels: Tensor | None = None
+
+    @property
+    def targets(self) -> Tensor:
+        """What a cross-entropy takes: `soft_labels` of mixed images, else `labels`."""
+        return self.labels if self.soft_labels is None else self.soft_labels
+
+
+class Split(ABC):
+    """Labelled images in a fixed order. `MemorySplit` holds them; `StreamSplit` reads them as they
+    are needed.
+    """
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} images)"
+
+    @property
+    @abstractmethod
+    def content(self) -> str:
+        """Hash (hex) of the images and labels: what a fingerprint says about the data."""
+
+    @abstractmethod
+    def select(self, indices: Tensor) -> Split:
+        """Return the images at `indices` (int64 [count]) as a split of its own."""
+
+    @abstractmethod
+    def load(self, device: torch.device) -> Split:
+        """Return a split whose batches come out on `device`, holding the images there where they are held
+        at all.
+        """
+
+    @abstractmethod
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (images uint8, labels, indices) for `order` (int64 [count], CPU), `batch_size` at a time.
+
+        An empty order yields nothing.
+        """
+
+
+@frozen(eq=False, slots=False, repr=False)
+class Task:
+    """A classification task: what it is, and its images in three splits. The test split is read once, at
+    the end.
+
+    Args:
+        info: Names, shapes and normalisation.
+        train: Images to learn from.
+        validation: Images to choose by.
+        test: Images to report on. For meta-learning its classes may be others than those of `train`.
+        episodes: For tasks whose episodes are not drawn from the splits: makes a source of episodes from the
+            split's name, the size of an episode and the device.
+    """
+
+    info: TaskInfo
+    train: Split
+    validation: Split
+    test: Split
+    episodes: Callable[[str, EpisodeShape, torch.device], EpisodeSource] | None = None
+
+    def __repr__(self) -> str:
+        sizes = {"train": self.train, "validation": self.validation, "test": self.test}
+        images = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if len(split))
+        return f"Task({self.info.name}, {self.info.form}{f': {images} images' if images else ''})"
+
+    @cached_property
+    def content(self) -> str:
+        """Hash (hex) of everything that a result can depend on."""
+        info = {
+            name: getattr(self.info, name)
+            for name in ("classes", "origins", "input_shape", "mean", "std", "form")
+        }
+        return fingerprint([info, self.train.content, self.validation.content, self.test.content])
+
+    def origins_of(self, split: Split) -> list[str]:
+        """List the original labels that a split shows, sorted."""
+        return sorted({self.info.origins[label] for label in split.labels.unique().tolist()})
+
+    def load(self, device: torch.device) -> Task:
+        """Return the task with its splits on a device."""
+        return evolve(
+            self,
+            train=self.train.load(device),
+            validation=self.validation.load(device),
+            test=self.test.load(device),
+        )
+
+
+class TaskSource(ABC):
+    """A method of the kind `task`: a frozen attrs class whose fields are the options in `task = { use = …,
+    … }`.
+
+    The core calls `load` once in a run for each different source, before the first stage that needs it;
+    what it returns is hashed into fingerprints, so it must be a pure function of the options and the files
+    they name.
+    """
+
+    has_episodes: ClassVar[bool] = False
+    """Whether the task brings its own source of episodes, and may lack images in its splits."""
+
+    @abstractmethod
+    def load(self) -> Task:
+        """Read the data and return the task.
+
+        Raises:
+            TaskError: Files are missing or unusable; the text names them.
+        """
+
+
+@frozen(eq=False)
+class GivenTask(TaskSource):
+    """A task that is there already.
+
+    Args:
+        task: The task.
+    """
+
+    task: Task = field(repr=False)
+
+    def load(self) -> Task:
+        return self.task
+
+
+def check_task(task: Task, source: str) -> None:
+    """Refuse a task that no stage could use.
+
+    Raises:
+        TaskError: A split is empty, or there is only one class.
+    """
+    info = task.info
+    if task.episodes is not None:
+        return
+    for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test)):
+        if len(split) == 0:
+            raise TaskError(f"{source}: the {name} split must hold at least one image, it is empty")
+    if info.outputs < 2:
+        raise TaskError(
+            f"{source}: a classification task needs at least two classes, got {list(info.classes)}"
+        )
+
+
+def describe_task(task: Task) -> dict[str, Any]:
+    """Return the facts about a task that a report prints."""
+    return {
+        "name": task.info.name,
+        "classes": list(task.info.classes),
+        "shape": list(task.info.input_shape),
+        "train": len(task.train),
+        "validation": len(task.validation),
+        "test": len(task.test),
+    }

@@ -1,0 +1,1 @@
+"""Options: plain data in, frozen objects out, every error at once."""

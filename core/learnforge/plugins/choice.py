@@ -1,0 +1,255 @@
+"""Which plugins a run enables and refuses, and how every plugin stands by that choice.
+
+There is one vocabulary: a plugin's name (`searcher.rl`, `tensorboard`), a distribution's, or both joined by a
+colon (`my-package:searcher.rl`). There are four places to say it, each overruling those before it: the
+recipe's `[plugins]` table, a `PluginChoice` in Python, the command line's `--plugin` and `--no-plugin`, and
+the environment's LEARNFORGE_DISABLE_PLUGINS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import evolve, field, frozen
+
+from learnforge.errors import PluginError, nearest
+from learnforge.plugins.found import Plugin, missing_module
+from learnforge.plugins.kinds import KINDS
+
+ENVIRONMENT = "LEARNFORGE_DISABLE_PLUGINS"
+"""Environment variable with names to disable, separated by commas."""
+
+
+Status = Literal["available", "loaded", "disabled", "failed", "duplicate", "incompatible"]
+
+
+@frozen
+class PluginFile:
+    """A Python file that is loaded as a plugin, read once: what was hashed is what runs, in every process.
+
+    Args:
+        path: Where it was read.
+        source: What it says.
+    """
+
+    path: str
+    source: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path | PluginFile) -> PluginFile:
+        """Read a file; one that was read already is returned as it is.
+
+        Raises:
+            PluginError: It cannot be read, or its name does not end in .py.
+        """
+        if isinstance(path, PluginFile):
+            return path
+        file = Path(path).resolve()
+        if file.suffix != ".py":
+            raise PluginError(f"the plugin file {path} must be a Python file that ends in .py")
+        try:
+            return cls(str(file), file.read_bytes())
+        except OSError as error:
+            raise PluginError(f"the plugin file {path} cannot be read: {error.strerror}") from error
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder."""
+        return Path(self.path).name
+
+    @property
+    def sha256(self) -> str:
+        """Hash (hex) of its content."""
+        import hashlib  # a tenth of the time that a listing takes
+
+        return hashlib.sha256(self.source).hexdigest()
+
+
+@frozen
+class Wish:
+    """What one place says.
+
+    Args:
+        where: The place, as messages name it.
+        enable: Names to enable.
+        disable: Names to disable.
+    """
+
+    where: str
+    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+
+
+def _as_tuple(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(names)
+
+
+def _read_files(files: Iterable[str | Path | PluginFile]) -> tuple[PluginFile, ...]:
+    return tuple(PluginFile.read(file) for file in files)
+
+
+@frozen
+class PluginChoice:
+    """Which plugins a run enables, refuses and loads from files: plain data, sent to worker processes.
+
+    Args:
+        enable: Names of plugins to load at the start. Methods load by themselves when a stage uses them.
+        disable: Names of plugins or distributions that are refused before they are imported.
+        files: Python files to load as plugins; only the command line and the API can name them.
+        strict: Make every fault of a plugin that would be a warning an error.
+        overrules: What later places say; each counts more than what stands before it.
+        where: The place of `enable` and `disable`, as messages name it.
+        has_environment: Whether the environment has been read into `overrules`, as in a worker's choice.
+
+    Raises:
+        PluginError: A file cannot be read, or two files have the same name.
+    """
+
+    enable: tuple[str, ...] = field(default=(), converter=_as_tuple)
+    disable: tuple[str, ...] = field(default=(), converter=_as_tuple)
+    files: tuple[PluginFile, ...] = field(default=(), converter=_read_files)
+    strict: bool = False
+    overrules: tuple[Wish, ...] = ()
+    where: str = "PluginChoice"
+    has_environment: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        names = [file.name for file in self.files]
+        for name in names:
+            if names.count(name) > 1:
+                paths = " and ".join(file.path for file in self.files if file.name == name)
+                raise PluginError(f"plugin files must have different names, got {paths}; rename one")
+
+    def overruled(self, where: str, enable: Sequence[str] = (), disable: Sequence[str] = ()) -> PluginChoice:
+        """Return the choice with what a later place says; the place is named in messages."""
+        if not enable and not disable:
+            return self
+        return evolve(self, overrules=(*self.overrules, Wish(where, tuple(enable), tuple(disable))))
+
+    def with_environment(self, environment: Mapping[str, str]) -> PluginChoice:
+        """Return the choice with what LEARNFORGE_DISABLE_PLUGINS disables; asked twice, it is noted once."""
+        if self.has_environment:
+            return self
+        names = [name.strip() for name in environment.get(ENVIRONMENT, "").split(",")]
+        read = self.overruled(ENVIRONMENT, disable=[name for name in names if name])
+        return evolve(read, has_environment=True)
+
+    @property
+    def wishes(self) -> tuple[Wish, ...]:
+        """All that is said, the last overruling."""
+        return (Wish(self.where, self.enable, self.disable), *self.overrules)
+
+    def verdict(self, plugin: Plugin) -> tuple[Literal["enable", "disable"], str] | None:
+        """Return what the last place that names an installed plugin says of it, and which place that is."""
+        for wish in reversed(self.wishes):
+            if any(plugin.is_named(word) for word in wish.disable):
+                return "disable", wish.where
+            if any(plugin.is_named(word) for word in wish.enable):
+                return "enable", wish.where
+        return None
+
+    def overruled_by_environment(self, found: Sequence[Plugin]) -> list[tuple[Plugin, str]]:
+        """List plugins that a run enables and the environment disables, with the place that enables them."""
+        last = self.wishes[-1]
+        if last.where != ENVIRONMENT:
+            return []
+        before = evolve(self, overrules=self.overrules[:-1])
+        refused = [p for p in found if any(p.is_named(word) for word in last.disable)]
+        verdicts = [(plugin, before.verdict(plugin)) for plugin in refused]
+        return [(plugin, verdict[1]) for plugin, verdict in verdicts if verdict and verdict[0] == "enable"]
+
+    def names_wholly(self, plugin: Plugin) -> bool:
+        """Tell whether a place enables a plugin by `distribution:name`, which chooses among equal names."""
+        words = [word for wish in self.wishes for word in wish.enable]
+        return any(":" in word and plugin.is_named(word) for word in words)
+
+    def check(self, found: Sequence[Plugin]) -> None:
+        """Refuse names that mean nothing that is installed, and places that contradict themselves.
+
+        Raises:
+            PluginError: Naming the place, and the nearest match.
+        """
+        known = {word for p in found for word in (p.name, p.distribution, p.key)}
+        for wish in self.wishes:
+            for word in (*wish.enable, *wish.disable):
+                if not any(plugin.is_named(word) for plugin in found):
+                    methods = sorted({p.name for p in found if p.method == word})
+                    alike = get_close_matches(word, {k for k in known if (":" in k) == (":" in word)}, n=1)
+                    hint = f"did you mean {alike[0]!r}? " if alike else ""
+                    hint += "`learnforge plugins` lists all"
+                    hint = f"did you mean {' or '.join(map(repr, methods))}?" if methods else hint
+                    raise PluginError(
+                        f"{wish.where}: {word!r} is no installed plugin or distribution; {hint}"
+                    )
+            for word in wish.enable:
+                meant = [plugin for plugin in found if plugin.is_named(word)]
+                if all(any(plugin.is_named(w) for w in wish.disable) for plugin in meant):
+                    raise PluginError(
+                        f"{wish.where}: {word!r} is both enabled and disabled; take it out of one list"
+                    )
+
+
+@frozen
+class Standing:
+    """How a plugin stands.
+
+    Args:
+        plugin: The plugin.
+        status: Its status.
+        reason: Why, where it cannot be used.
+    """
+
+    plugin: Plugin
+    status: Status
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Say it in words, such as `plugin 'searcher.rl' of mine 1.0 is disabled by the command line`."""
+        join = " " if self.status == "disabled" else ": "
+        return f"{self.plugin} is {self.status}{join}{self.reason}"
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
+        plugin = self.plugin
+        return {
+            "kind": plugin.kind,
+            "name": plugin.method,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "status": self.status,
+            "reason": self.reason,
+        }
+
+
+def survey(found: Sequence[Plugin], choice: PluginChoice) -> tuple[Standing, ...]:
+    """Tell how every installed plugin stands, from metadata alone: none is imported."""
+    usable = [plugin for plugin in found if is_usable(plugin, choice)]
+    return tuple(_standing(plugin, choice, usable) for plugin in found)
+
+
+def is_usable(plugin: Plugin, choice: PluginChoice) -> bool:
+    """Tell whether a plugin is neither disabled nor incompatible."""
+    verdict = choice.verdict(plugin)
+    return not plugin.incompatible and (verdict is None or verdict[0] == "enable")
+
+
+def _standing(plugin: Plugin, choice: PluginChoice, usable: Sequence[Plugin]) -> Standing:
+    verdict = choice.verdict(plugin)
+    if verdict is not None and verdict[0] == "disable":
+        return Standing(plugin, "disabled", f"by {verdict[1]}")
+    if plugin.incompatible:
+        return Standing(plugin, "incompatible", plugin.incompatible)
+    others = [p for p in usable if p.name == plugin.name and p is not plugin]
+    if others:
+        words = f'{others[0].distribution} brings it too; choose with "{plugin.distribution}:{plugin.method}"'
+        return Standing(plugin, "duplicate", words)
+    missing = missing_module(plugin)
+    if missing:
+        return Standing(plugin, "failed", missing)
+    if plugin.kind in (*KINDS, "hooks"):
+        return Standing(plugin, "available")
+    hint = nearest(plugin.kind, KINDS)
+    return Standing(plugin, "available", f"{plugin.kind!r} must be a kind that another plugin brings; {hint}")

@@ -1,1 +1,0 @@
-"""Built-in recipes, run by name: `learnforge run digits`."""

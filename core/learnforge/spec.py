@@ -1,0 +1,168 @@
+"""How to build a network, and the weights that fit it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from learnforge.cut import cut_network
+from learnforge.errors import ArtifactError
+from learnforge.plugins.identity import spell
+from learnforge.plugins.registry import Plugins
+
+if TYPE_CHECKING:
+    from learnforge.kinds.model import Model
+    from learnforge.kinds.space import Space
+
+Form = Literal["classification", "regression", "environment"]
+
+
+@frozen
+class TaskInfo:
+    """What a network must know of a task: plain data, kept with every artifact.
+
+    Args:
+        name: Name for people.
+        classes: Class names; a label is an index into them. Names of numbers for regression, of actions
+            for environments.
+        origins: For each class the original label that it was made from, as `data set:label`. A rotated 4 and
+            an upright 4 have one origin, so no split of labels can tear them apart.
+        input_shape: Channels, height and width of an image.
+        mean: Mean of each channel of the training images, in [0, 1].
+        std: Standard deviation of each channel, in (0, 1].
+        form: What sort of task it is.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    origins: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    form: Form = "classification"
+
+    @property
+    def outputs(self) -> int:
+        """Number of a network's outputs: the classes; for environments the means of all actions and the
+        logarithms of their deviations.
+        """
+        return len(self.classes) * (2 if self.form == "environment" else 1)
+
+
+@frozen
+class NetworkSpec:
+    """How to build a network: plain data that names a model, or a space and a design in it.
+
+    Args:
+        kind: `model`, `space`, or `module` for a module that the caller brought and must bring again.
+        table: What a recipe would say, `{"use": name, **options}`; for a module its class's name.
+        design: The design, for a space.
+        cut: The layer at which the network ends, with a linear head on its features; None for all of it.
+    """
+
+    kind: str
+    table: Mapping[str, Any]
+    design: Mapping[str, Any] | None = None
+    cut: str | None = None
+
+    @classmethod
+    def of(cls, source: Model | Space, design: Mapping[str, Any] | None = None) -> NetworkSpec:
+        """Describe a model, or a design of a space."""
+        is_space = hasattr(source, "design")  # models make no choices
+        return cls("space" if is_space else "model", spell(source), design)
+
+    def build(self, task: TaskInfo, plugins: Plugins, pretrained: bool = True) -> nn.Module:
+        """Build the network for a task, initialised from torch's global generator.
+
+        Args:
+            task: Gives the input shape and the number of outputs.
+            plugins: Where the model or space is looked up.
+            pretrained: Let a model load the pretrained weights that its options name.
+
+        Raises:
+            ArtifactError: The network was a caller's own module, or its plugin cannot build it any more.
+        """
+        if self.kind == "module":
+            raise ArtifactError(
+                f"this artifact holds the weights of the module {self.table['use']!r}, which only its "
+                "author's code can "
+                f"build; pass it, `learnforge.load(path, module=...)`"
+            )
+        problems: list[Any] = []
+        source = plugins.resolve(self.kind, self.table, self.kind, problems)
+        if source is None:
+            raise ArtifactError(
+                f"the {self.kind} of this artifact cannot be built: " + "; ".join(map(str, problems))
+            )
+        if self.design is not None:
+            module = source.build(dict(self.design), task)
+        else:
+            module = (source if pretrained else source.without_pretrained()).build(task)
+        assert isinstance(module, nn.Module)
+        return module if self.cut is None else cut_network(module, self.cut, task.input_shape, task.outputs)
+
+
+def hash_tensor(tensor: Tensor) -> str:
+    """Return the SHA-256 (hex) of a tensor's type, shape and bytes."""
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)}".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def copy_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Return a detached copy of a module's state dict on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load a state dict, or say tensor by tensor why it does not fit.
+
+    Raises:
+        ArtifactError: A tensor is missing, unexpected, or of another shape.
+    """
+    faults = find_mismatches(module, weights)
+    if faults:
+        raise ArtifactError(f"the weights do not fit {type(module).__name__}: {join_faults(faults)}")
+    module.load_state_dict(dict(weights))
+
+
+def find_mismatches(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Say tensor by tensor why a state dict does not fit: missing, unexpected, or of another shape."""
+    own = module.state_dict()
+    faults = [f"missing {name}" for name in own if name not in weights]
+    faults += [f"unexpected {name}" for name in weights if name not in own]
+    faults += [
+        f"{name} is {list(weights[name].shape)}, the network wants {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    return faults
+
+
+def join_faults(faults: Sequence[str]) -> str:
+    """Spell the first few faults, and how many more there are."""
+    return "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
+
+
+class Normaliser:
+    """Turns bytes into what networks take: float, each channel with mean 0 and deviation 1 over the
+    training split.
+
+    Args:
+        task: Gives mean and deviation.
+        device: Where the images are.
+    """
+
+    def __init__(self, task: TaskInfo, device: torch.device):
+        self._mean = torch.tensor(task.mean, device=device).view(-1, 1, 1) * 255
+        self._scale = 1 / (torch.tensor(task.std, device=device).view(-1, 1, 1) * 255)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise uint8 [batch, channel, height, width] to float32."""
+        return images.to(torch.float32).sub_(self._mean).mul_(self._scale)

@@ -1,0 +1,1 @@
+"""Costs of networks and of their layers."""

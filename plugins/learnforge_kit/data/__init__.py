@@ -1,0 +1,1 @@
+"""Data: splits, images from files, episodes, environments."""

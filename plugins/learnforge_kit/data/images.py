@@ -1,0 +1,260 @@
+"""Images from files: finding and opening them, bringing any of them to one size and number of channels."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from learnforge.errors import TaskError
+from learnforge_kit.data.splits import MemorySplit
+
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""Endings of files that are taken for images."""
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """List image files: those named, and those in named folders, see `images_inside`.
+
+    Raises:
+        TaskError: A path is not there, or there is no image at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += images_inside(path)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise TaskError(f"{path} is not there")
+    if not found:
+        raise TaskError(
+            f"there is no image in {', '.join(map(str, paths))}; endings: {', '.join(sorted(ENDINGS))}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def images_inside(folder: Path) -> list[Path]:
+    """List the image files in a folder at any depth, sorted by name; a system's own files are passed over."""
+    inside = (Path(top) / file for top, _, names in os.walk(folder) for file in names)
+    return sorted(
+        file
+        for file in inside
+        if file.suffix.lower() in ENDINGS and not any(map(_is_litter, file.relative_to(folder).parts))
+    )
+
+
+def class_folders(root: Path) -> list[Path]:
+    """List the folders in a folder, sorted by name; a system's own folders are no classes."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_litter(path.name))
+
+
+def decode_image(file: Path, size: int, channels: int) -> Tensor:
+    """Read an image file into uint8 [channel, size, size]: upright as its EXIF orientation says, the shorter
+    side resized, the middle cut out.
+
+    Raises:
+        TaskError: The file cannot be decoded; its name is in the text.
+    """
+    try:
+        with Image.open(file) as opened:
+            image = _eight_bits(_upright(opened)).convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise TaskError(f"{file} cannot be read as an image: {error}") from error
+    scale = size / min(image.size)
+    if scale != 1:
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
+
+
+def as_png(image: Tensor, longest: int = 96) -> str:
+    """Return an image, uint8 [channel, height, width], as PNG in base64, shrunk to a longest side. Of other
+    than one or three channels the first is shown.
+    """
+    channels = image if image.shape[0] in (1, 3) else image[:1]
+    pixels = channels.permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    picture.thumbnail((longest, longest))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a photo as its EXIF orientation says; as it is where that cannot be read."""
+    with suppress(Exception):  # Pillow raises whatever its parser meets in damaged metadata
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Bring 16-bit grey and shares in [0, 1] to 8 bits, which Pillow would clip instead, and lay
+    transparency on white.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        # a 32-bit image may hold bytes or 16-bit values; "I;16" says which
+        largest = values.max(initial=0)
+        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and largest > 255)
+        top = 65535 if is_wide else 1 if image.mode == "F" and largest <= 1 else 255
+        return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
+    return image
+
+
+def read_images(files: Sequence[Path], size: int, channels: int) -> tuple[MemorySplit, list[Path], list[str]]:
+    """Read image files, and go on where one cannot be read.
+
+    Returns:
+        The images, labelled -1; their files, in the same order; and why others cannot be read.
+    """
+    found: list[Tensor] = []
+    good: list[Path] = []
+    faults: list[str] = []
+    for file in files:
+        try:
+            found.append(decode_image(file, size, channels))
+            good.append(file)
+        except TaskError as error:
+            faults.append(str(error))
+    images = torch.stack(found) if found else torch.empty(0, channels, size, size, dtype=torch.uint8)
+    return MemorySplit(images, torch.full((len(found),), -1)), good, faults
+
+
+def readable_images(
+    paths: Sequence[Path], shape: tuple[int, int, int], complain: Callable[[str], None]
+) -> Iterator[tuple[list[Path], Tensor]]:
+    """Yield files and their images, uint8 [image, channel, height, width], 1,024 at a time.
+
+    Args:
+        paths: Files and folders; see `find_images`.
+        shape: Channels, height and width that images are brought to.
+        complain: Told why a file cannot be read, or is not there; it is left out.
+
+    Raises:
+        TaskError: No file can be read, or the shape is no square of 1 or 3 channels.
+    """
+    channels, height, width = shape
+    if height != width:
+        raise TaskError(f"the network takes images of {height} × {width}; images are read as squares")
+    if channels not in (1, 3):
+        raise TaskError(f"the network takes images of {channels} channels; files are read with 1 or 3")
+    is_any = False
+    there = [path for path in paths if path.exists()]
+    for path in paths:
+        if not path.exists():
+            complain(f"{path} is not there")
+    for chunk in batched(find_images(there) if there else [], 1024):
+        split, good, faults = read_images(chunk, height, channels)
+        for fault in faults:
+            complain(fault)
+        if good:
+            is_any = True
+            yield good, split.images
+    if not is_any:
+        raise TaskError("none of the files can be read as an image")
+
+
+def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], MemorySplit, list[str]]:
+    """Read a folder of examples, in which each folder is a class.
+
+    Args:
+        root: The folder.
+        shape: Channels, height and width that images are brought to.
+
+    Returns:
+        Names of the classes, sorted; the images with their labels; and why others cannot be read.
+
+    Raises:
+        TaskError: There are fewer than two classes, a class has no readable image, or the shape is no square.
+    """
+    folders = class_folders(root)
+    if len(folders) < 2:
+        raise TaskError(
+            f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"
+        )
+    files = [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not any(map(_is_litter, path.relative_to(root).parts))
+    ]
+    faults = [f"{path} is in no class's folder" for path in files if path.parent == root]
+    faults += [
+        f"{path} has no ending of an image that is read: {', '.join(sorted(ENDINGS))}"
+        for path in files
+        if path.parent != root and path.suffix.lower() not in ENDINGS
+    ]
+    parts: list[Tensor] = []
+    for folder in folders:
+        try:
+            parts.append(torch.cat([own for _, own in readable_images([folder], shape, faults.append)]))
+        except TaskError as error:
+            raise TaskError(
+                f"class {folder.name}: {error}. Put examples there, or take the folder away"
+            ) from error
+    labels = torch.arange(len(folders)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+    return [folder.name for folder in folders], MemorySplit(torch.cat(parts), labels), faults
+
+
+def _is_litter(name: str) -> bool:
+    """Tell whether a file or folder is a system's own, as macOS puts into archives."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def batched(files: Sequence[Path], count: int) -> Iterator[Sequence[Path]]:
+    """Yield files so many at a time."""
+    for start in range(0, len(files), count):
+        yield files[start : start + count]
+
+
+def open_dataset(name: str, root: Path, download: bool, **options: Any) -> Any:
+    """Open one of torchvision's data sets.
+
+    Args:
+        name: Class name in `torchvision.datasets`.
+        root: Folder where it is, laid out as torchvision does.
+        download: Fetch it if it is missing.
+        options: Further arguments of the class.
+
+    Raises:
+        TaskError: It is not there, damaged, or cannot be fetched.
+    """
+    from torchvision import datasets  # slow to import
+
+    cls = getattr(datasets, name)
+    try:
+        return cls(root=str(root), download=download, **options)
+    except (RuntimeError, OSError) as error:
+        hint = "check the network" if download else "set `download = true`, or put the files there"
+        file = Path(inspect.getsourcefile(cls) or "").name
+        raise TaskError(
+            f"task: {name} must be in {root}, laid out as torchvision.datasets.{name} does ({file}); {hint}. "
+            f"torchvision says: {error}"
+        ) from error
+
+
+def resize_images(images: Tensor, size: int | None) -> Tensor:
+    """Return images uint8 [image, channel, height, width] as squares of a size: shrunk by area, so that thin
+    strokes do not break, or enlarged by interpolation; as they are without a size.
+    """
+    if size is None or images.shape[-1] == size == images.shape[-2]:
+        return images
+    mode = "area" if size < images.shape[-1] else "bilinear"
+    parts = [F.interpolate(part.float(), (size, size), mode=mode) for part in images.split(4096)]
+    return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])

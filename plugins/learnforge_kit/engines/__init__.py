@@ -1,0 +1,1 @@
+"""Engines of meta-learning: batched passes over many tasks, exact for any module."""

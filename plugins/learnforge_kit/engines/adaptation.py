@@ -1,0 +1,299 @@
+"""Episodes of a task, and teaching a meta-learnt artifact new classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import evolve, frozen
+from torch import Tensor, nn
+
+from learnforge.artifact import Artifact
+from learnforge.errors import ArtifactError
+from learnforge.kinds.engine import Engine, FastWeights
+from learnforge.kinds.episodes import Episodes, EpisodeShape, EpisodeSource, Labelled
+from learnforge.kinds.meta_learner import MetaLearner
+from learnforge.kinds.task import Split, Task
+from learnforge.plugins.registry import Plugins
+from learnforge.spec import Normaliser
+from learnforge_kit.data.environments import RolloutEpisodes
+from learnforge_kit.data.episodes import ImageEpisodeSource
+from learnforge_kit.data.splits import MemorySplit
+from learnforge_kit.engines.choice import ENGINES
+from learnforge_kit.engines.engine import NetworkEngine
+from learnforge_kit.engines.normalisation import Policy
+from learnforge_kit.networks.heads import find_head, replace_head
+
+MOST_FOLDS, STEPS_FOR_MORE = 20, 10
+"""Adaptations at most that left-out images are judged by, and steps at least for more classes than in
+meta-training."""
+
+
+def episode_source(task: Task, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
+    """Return where episodes of a split come from: the task's own source, or its images, held on the device.
+
+    Args:
+        task: The task.
+        name: `train`, `validation` or `test`.
+        shape: Size of an episode.
+        device: Where the episodes are made.
+    """
+    if task.episodes is not None:
+        return task.episodes(name, shape, device)
+    split: Split = getattr(task, name)
+    parts = [(images, labels) for images, labels, _ in split.batches(torch.arange(len(split)), 1024)]
+    held = MemorySplit(torch.cat([i for i, _ in parts]), torch.cat([labels for _, labels in parts]))
+    return ImageEpisodeSource.from_split(held, Normaliser(task.info, device)(held.images), shape, name)
+
+
+def adapt_artifact(
+    artifact: Artifact,
+    images: Tensor,
+    labels: Tensor,
+    plugins: Plugins,
+    classes: Sequence[str] | None = None,
+) -> Artifact:
+    """Teach a meta-learnt artifact new classes from a few labelled images.
+
+    Args:
+        artifact: What a meta stage made.
+        images: float [image, channel, height, width], normalised as the artifact's task says.
+        labels: int64 [image], in [0, ways); every class must occur. For regression float [image, output].
+        plugins: Where the meta-learner is looked up.
+        classes: Names of the classes, also others in number than the artifact learns; see `with_ways`.
+
+    Returns:
+        An ordinary artifact whose network, in eval mode, tells these classes apart. Batch statistics are
+        fixed to those of the support images, also where the policy was transductive, since a deployed network
+        judges images one by one.
+
+    Raises:
+        ArtifactError: It is not meta-learnt, or images and labels do not fit it.
+    """
+    _adapter(artifact, plugins)
+    if classes is not None:
+        artifact = with_ways(artifact, classes, plugins)
+    ways, shape = artifact.task.outputs, artifact.task.input_shape
+    if tuple(images.shape[1:]) != shape or len(images) != len(labels):
+        raise ArtifactError(
+            f"images must be [{len(labels)}, {', '.join(map(str, shape))}], got {list(images.shape)}"
+        )
+    if artifact.task.form == "environment":
+        raise ArtifactError("a policy adapts to rollouts, not to images; use `adapt_policy`")
+    if artifact.task.form != "classification":
+        if not labels.is_floating_point() or tuple(labels.shape) != (len(images), ways):
+            raise ArtifactError(
+                f"targets must be float [{len(images)}, {ways}], got {labels.dtype} {list(labels.shape)}"
+            )
+    elif sorted(set(labels.tolist())) != list(range(ways)):
+        raise ArtifactError(
+            f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got "
+            f"{labels.tolist()}"
+        )
+    learner, network, engine, meta = _ready(artifact, plugins)
+    support = Labelled(images[None], labels[None])
+    adapted: FastWeights = learner.adapt(engine, meta, support)[-1]
+    parameters = adapted.of(0)
+    state = network.state_dict() | parameters | engine.measure_statistics(parameters, images)
+    network.load_state_dict(state)
+    return evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
+
+
+def prepare_network(learner: MetaLearner, network: nn.Module, outputs: int, ways: int) -> nn.Module:
+    """Return the network that a meta-learner learns with: with a fresh head of `ways` outputs, unless it
+    keeps the one there is, and what it adds itself. The given one is changed.
+    """
+    if not learner.keeps_head:
+        replace_head(network, outputs, ways)
+    return learner.prepare(network, outputs, ways)
+
+
+@frozen
+class LeftOut:
+    """How images were named by networks that were taught others.
+
+    Args:
+        right: Images named rightly.
+        judged: Images that were left out.
+        classes: Classes that these are of.
+    """
+
+    right: int
+    judged: int
+    classes: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share that is right; None where none could be left out."""
+        return self.right / self.judged if self.judged else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the accuracy, taken as that of independent images (Wilson, Probable inference,
+        1927); None where none could be left out.
+        """
+        if not self.judged:
+            return None
+        from scipy.stats import binomtest  # slow to import
+
+        found = binomtest(self.right, self.judged).proportion_ci(0.95, "wilson")
+        return float(found.low), float(found.high)
+
+
+def judge_left_out(
+    artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins, classes: Sequence[str]
+) -> LeftOut:
+    """Leave images out in turn, and let a network name them that was taught the others.
+
+    One image of each class is left out at a time, or more where a class has over `MOST_FOLDS`, so that
+    classes of equal size stay equal. An image that is the only one of its class is never left out.
+
+    Args:
+        artifact: What a meta stage made.
+        images: float [image, channel, height, width], normalised.
+        labels: int64 [image].
+        plugins: Where the meta-learner is looked up.
+        classes: Names of the classes.
+    """
+    learner, _, engine, meta = _ready(with_ways(artifact, classes, plugins), plugins)
+    same = labels[:, None] == labels
+    counts, places = same.sum(1), same.tril(-1).sum(1)  # of the image's class, and its place among them
+    folds = min(int(counts.max()), MOST_FOLDS)
+    right = 0
+    for fold in range(folds):
+        is_out = (places % folds == fold) & (counts > 1)
+        if not is_out.any():
+            continue
+        support = Labelled(images[None, ~is_out], labels[None, ~is_out])
+        query = Labelled(images[None, is_out], labels[None, is_out])
+        adapted = learner.adapt(engine, meta, support)[-1]
+        right += int((engine.predict(adapted, support, query)[0].argmax(1) == labels[is_out]).sum())
+    return LeftOut(right, int((counts > 1).sum()), len(labels[counts > 1].unique()))
+
+
+def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> Artifact:
+    """Return a meta-learnt artifact that learns as many classes as there are names.
+
+    Fewer classes take the first outputs of its head; more begin with the same outputs again, in turn, and are
+    told apart by adaptation, which takes at least `STEPS_FOR_MORE` steps then, where the method takes steps.
+
+    Args:
+        artifact: What a meta stage made.
+        classes: Names of the classes to come, at least two.
+        plugins: Where the model is looked up.
+
+    Raises:
+        ArtifactError: It is no classifier, has no head of as many outputs as it has classes, or there is one
+            name only.
+    """
+    if artifact.task.form != "classification":
+        raise ArtifactError(f"only a classifier learns classes; this artifact's task is {artifact.task.form}")
+    if len(classes) < 2:
+        raise ArtifactError(f"there must be two classes at least to tell apart, got {list(classes)}")
+    names, old = tuple(classes), artifact.task.outputs
+    task = evolve(artifact.task, classes=names, origins=names)
+    if len(names) == old:
+        return evolve(artifact, task=task)
+    network = artifact.network(plugins)
+    head, (learner, _) = find_head(network, old), _adapter(artifact, plugins)
+    parts = f"{head}.weight", f"{head}.bias"
+    follow = {prefix + part for prefix in ("", *learner.shaped_as_weights) for part in parts}
+    rows = torch.arange(len(names)) % old
+
+    def resized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t[rows] if name in follow else t for name, t in tensors.items()}
+
+    weights, adapter = resized(network.state_dict()), resized(artifact.adapter)
+    module = None
+    if artifact.module is not None:
+        module = network
+        replace_head(module, old, len(names))
+        module.load_state_dict(weights)
+    options = dict(artifact.adapter_options)
+    if len(names) > old:
+        options["meta_learner"] = _with_more_steps(options["meta_learner"], learner)
+    return evolve(
+        artifact, task=task, weights=weights, adapter=adapter, adapter_options=options, module=module
+    )
+
+
+def _with_more_steps(table: Mapping[str, Any], learner: MetaLearner) -> Mapping[str, Any]:
+    """Return the table of a meta-learner with steps enough for more classes."""
+    if not hasattr(learner, "adaptation_steps"):
+        return table
+    known = learner.adaptation_steps
+    steps = getattr(learner, "inner_steps", 1) if known is None else known
+    return {**table, "adaptation_steps": max(steps, STEPS_FOR_MORE)}
+
+
+def adapt_policy(
+    artifact: Artifact, episodes: RolloutEpisodes, plugins: Plugins | None = None
+) -> tuple[Artifact, float]:
+    """Adapt a meta-learnt policy to one environment, from rollouts in it.
+
+    Args:
+        artifact: What a meta stage made on a task of environments.
+        episodes: One environment, such as `Point().goals(torch.tensor([[2.0, -1.5]]))`.
+        plugins: Where the meta-learner is looked up; what is installed by default.
+
+    Returns:
+        An ordinary artifact with the adapted policy, and the mean return of the rollouts that it adapted to.
+
+    Raises:
+        ArtifactError: It is no meta-learnt policy, or there are several environments.
+    """
+    if artifact.task.form != "environment":
+        raise ArtifactError(f"only a policy adapts to rollouts; this artifact's task is {artifact.task.form}")
+    if len(episodes.indices) != 1:
+        raise ArtifactError(
+            f"a policy adapts to one environment at a time, there are {len(episodes.indices)} episodes"
+        )
+    learner, network, engine, meta = _ready(artifact, plugins or Plugins())
+    begun = begin(episodes, engine, meta)
+    assert isinstance(begun, RolloutEpisodes)
+    adapted: FastWeights = learner.adapt(engine, meta, begun.support)[-1]
+    network.load_state_dict(network.state_dict() | adapted.of(0))
+    artifact = evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
+    return artifact, float(begun.support.returns)
+
+
+def begin(episodes: Episodes, engine: Engine, meta: Mapping[str, Tensor]) -> Episodes:
+    """Tell a batch of episodes which network is adapted.
+
+    Args:
+        episodes: As drawn.
+        engine: Runs the network.
+        meta: Meta-parameters, shared by all tasks.
+    """
+    return episodes.begin(
+        lambda parameters, images: engine.run(FastWeights(parameters), images),
+        {name: meta[name] for name in engine.names},
+    )
+
+
+def _ready(
+    artifact: Artifact, plugins: Plugins
+) -> tuple[MetaLearner, nn.Module, NetworkEngine, dict[str, Tensor]]:
+    """Return what adapting takes: the meta-learner, the network, an engine for it, and the meta-parameters.
+
+    Images are judged one by one, as a deployed network must, whatever the policy in meta-training.
+    """
+    learner, policy = _adapter(artifact, plugins)
+    network = artifact.network(plugins)
+    engine = ENGINES["loop"](network, policy if policy == "running" else "support", learner)
+    meta = {name: p.detach() for name, p in network.named_parameters()} | dict(artifact.adapter)
+    return learner, network, engine, meta
+
+
+def _adapter(artifact: Artifact, plugins: Plugins) -> tuple[MetaLearner, Policy]:
+    """Return the meta-learner that an artifact was made with, and whose batch statistics it took."""
+    options = artifact.adapter_options
+    if "meta_learner" not in options:
+        raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
+    learner = plugins.resolve("meta-learner", options["meta_learner"], "meta-learner", [])
+    if learner is None:
+        raise ArtifactError(
+            f"the meta-learner {options['meta_learner']['use']!r} of this artifact is not installed"
+        )
+    return learner, options["normalisation"]

@@ -1,0 +1,126 @@
+"""The layers of a network as an image goes through them: how a method names the
+features that it listens to.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+
+from learnforge.errors import StageError
+from learnforge.kinds.network import INPUT, Layers
+
+
+@frozen
+class _Call:
+    """One layer at work."""
+
+    name: str
+    layer: nn.Module = field(repr=False)
+    taken: tuple[int, ...] | None
+    given: tuple[int, ...]
+    output: Tensor = field(repr=False)
+    version: int
+
+
+def read_layers(network: nn.Module, images: Tensor) -> Layers:
+    """Let images go through a network and write down what its layers put out.
+
+    Args:
+        network: The network, left in the mode it is in; in training mode batch statistics would move.
+        images: Normalised images, float [batch, channel, height, width], on the network's device.
+    """
+    calls: list[_Call] = []
+    named = [(plain_name(name), layer) for name, layer in network.named_modules() if plain_name(name)]
+    handles = [layer.register_forward_hook(_note(name, calls)) for name, layer in named]
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            scores = network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(scores, Tensor) or scores.ndim != 2:
+        what = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise StageError(f"{type(network).__name__} must put out class scores [batch, class], got {what}")
+    heads = [call for call in calls if isinstance(call.layer, (nn.Linear, nn.Conv2d))]
+    fitting = [call for call in heads if call.given[0] == scores.shape[1]] or heads
+    embedding = f"{fitting[-1].name}{INPUT}" if fitting else None
+    overwritten = frozenset(call.name for call in calls if call.output._version != call.version)
+    shapes = {call.name: call.given for call in calls}
+    return Layers(network, shapes, _find_stages(calls), embedding, overwritten)
+
+
+def plain_name(name: str) -> str:
+    """Return a layer's name without what `torch.compile` puts before it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def is_compiled(network: nn.Module) -> bool:
+    """Tell whether `torch.compile` stands before a network or one of its layers."""
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in network.modules())
+
+
+def _note(name: str, calls: list[_Call]) -> Any:
+    def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            taken = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+            before = tuple(taken.shape[1:]) if taken is not None else None
+            calls.append(_Call(name, layer, before, tuple(output.shape[1:]), output, output._version))
+
+    return hook
+
+
+def _find_stages(calls: Sequence[_Call]) -> tuple[str, ...]:
+    """Return the last layer of every resolution that has a height or width above 1; none of a network that
+    keeps channels last, whose layers say nothing of height and width.
+    """
+    often = collections.Counter(call.name for call in calls)
+    atoms = [call for call in _atoms(calls) if _resolution(call.given) and often[call.name] == 1]
+    if any(_keeps_channels_last(call) for call in atoms):
+        return ()
+    groups = itertools.groupby(atoms, key=lambda call: _resolution(call.given))
+    return tuple([*members][-1].name for _, members in groups)
+
+
+def _atoms(calls: Sequence[_Call]) -> Iterator[_Call]:
+    """Yield the calls that stages are made of, in the order in which they end: the outermost ones, or in the
+    place of a container what runs inside it.
+    """
+    names = {call.name for call in calls}
+    for call in calls:
+        if any(outer in names for outer in _outer(call.name)):
+            continue
+        inside = [c for c in calls if c.name.startswith(f"{call.name}.")]
+        if inside and (isinstance(call.layer, nn.Sequential) or _spans(call, inside)):
+            yield from _atoms(inside)
+            if call.given != inside[-1].given:  # what it computes itself at its end
+                yield call
+        else:
+            yield call
+
+
+def _outer(name: str) -> Iterator[str]:
+    """Yield the names of the modules around a layer."""
+    parts = name.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _spans(call: _Call, inside: Sequence[_Call]) -> bool:
+    """Tell whether a layer goes through more than one new resolution."""
+    found = {_resolution(c.given) for c in inside} - {None, _resolution(call.taken or ())}
+    return len(found) > 1
+
+
+def _keeps_channels_last(call: _Call) -> bool:
+    layer = call.layer
+    return isinstance(layer, nn.LayerNorm) and layer.normalized_shape[-1:] == call.given[-1:]
+
+
+def _resolution(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    return shape[1:] if len(shape) == 3 and max(shape[1:]) > 1 else None

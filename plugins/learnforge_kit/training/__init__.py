@@ -1,0 +1,1 @@
+"""Training: the loop, its settings, losses, evaluation."""

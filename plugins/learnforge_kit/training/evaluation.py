@@ -1,0 +1,142 @@
+"""Judging a network on a split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from torch import Tensor, nn
+
+from learnforge.kinds.task import (
+    Split,
+)
+from learnforge.spec import Normaliser, TaskInfo
+
+
+@frozen
+class Scores:
+    """How well a network does on a split.
+
+    Args:
+        accuracy: Share of images classified correctly, in [0, 1].
+        loss: Mean cross-entropy in nats.
+        count: Number of images.
+    """
+
+    accuracy: float
+    loss: float
+    count: int
+
+
+def predict(
+    network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int = 512
+) -> Tensor:
+    """Return a network's class scores for a whole split, in order: float [image, outputs].
+
+    Args:
+        network: A module, put into eval mode, or any callable from normalised images to class scores.
+        split: Images, loaded on the network's device.
+        task: Normalisation.
+        batch_size: Images in a pass.
+    """
+    if isinstance(network, nn.Module):
+        network.eval()
+    with torch.inference_mode():
+        parts: list[Tensor] = []
+        for images, _, _ in split.batches(torch.arange(len(split)), batch_size):
+            parts.append(network(Normaliser(task, images.device)(images)).float())
+        return torch.cat(parts)
+
+
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """Score class scores [image, outputs] against labels int64 [image]."""
+    labels = labels.to(logits.device)
+    accuracy = float((logits.argmax(1) == labels).double().mean())
+    return Scores(accuracy, float(F.cross_entropy(logits, labels)), len(labels))
+
+
+def evaluate(network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo) -> Scores:
+    """Judge a network on a split, in eval mode; see `predict`."""
+    return score(predict(network, split, task), split.labels)
+
+
+@frozen
+class Calibration:
+    """How well confidence, the share of the softmax that the predicted class gets, foretells being right.
+
+    Args:
+        error: Expected calibration error: how far confidence is from accuracy, averaged over bins by their
+            images, in [0, 1].
+        bins: Mean confidence, accuracy and number of images of each bin that has any.
+    """
+
+    error: float
+    bins: tuple[tuple[float, float, int], ...]
+
+
+def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
+    """Compare confidence with accuracy in bins of equal width.
+
+    Args:
+        logits: Class scores, [image, class].
+        labels: int64 [image].
+        bins: How many.
+
+    Reference:
+        Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, 2017. arXiv:1706.04599
+        (equation 3)
+    """
+    logits, labels = logits.cpu(), labels.cpu()  # on a GPU sums in bins are not deterministic
+    confidence, predicted = logits.double().softmax(1).max(1)
+    right = (predicted == labels).double()
+    places = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    counts = torch.bincount(places, minlength=bins)
+    sums = [torch.bincount(places, values, minlength=bins) for values in (confidence, right)]
+    found = [
+        (float(sums[0][b] / counts[b]), float(sums[1][b] / counts[b]), int(counts[b]))
+        for b in counts.nonzero().flatten().tolist()
+    ]
+    return Calibration(sum(abs(c - a) * n for c, a, n in found) / len(labels), tuple(found))
+
+
+def fit_temperature(logits: Tensor, labels: Tensor, most: int = 10_000) -> float | None:
+    """Return the number that class scores must be divided by for the least cross-entropy, in [0.05, 20].
+
+    None where there is none in that range, as for scores of which all are right, and for scores that are
+    not finite.
+
+    Args:
+        logits: Class scores of images that were not trained on, [image, class].
+        labels: int64 [image].
+        most: Images that are looked at, evenly chosen.
+
+    Reference:
+        Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, 2017. arXiv:1706.04599
+        (section 4.2: temperature scaling)
+    """
+    every = -(-len(labels) // most) or 1
+    scores, labels = logits[::every].cpu().double(), labels[::every].cpu()
+    low, high = math.log(0.05), math.log(20.0)
+
+    def slope(log_temperature: float) -> float:
+        """Return the sign of the loss's slope: mean expected score less the label's own, times 1 / T."""
+        scaled = scores * math.exp(-log_temperature)
+        expected = (scaled.softmax(1) * scores).sum(1)
+        return float((scores.gather(1, labels[:, None]).squeeze(1) - expected).mean())
+
+    is_all_right = bool((scores.argmax(1) == labels).all())  # then the less, the better, to rounding
+    if is_all_right or not scores.isfinite().all() or slope(low) > 0 or slope(high) < 0:
+        return None
+    from scipy.optimize import brentq  # slow to import
+
+    return math.exp(brentq(slope, low, high, xtol=1e-7))  # the loss is convex in 1 / T
+
+
+def confusion(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count images by true class (row) and predicted class (column): int64 [class, class]."""
+    outputs = logits.shape[1]
+    pairs = labels.cpu() * outputs + logits.argmax(1).cpu()
+    return torch.bincount(pairs, minlength=outputs**2).view(outputs, outputs)

@@ -1,0 +1,376 @@
+"""The ordinary training loop, written once.
+
+Batch order and augmentation are pure functions of (seed, epoch, index), and each epoch seeds torch anew, so a
+training that goes on from a checkpoint ends with the same bits as one that was never cut off. Nothing inside
+a step waits for the device: losses stay there and are read once an epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from learnforge.context import Checkpoint, Context
+from learnforge.errors import DivergedError, StageError
+from learnforge.kinds.task import (
+    Batch,
+    Split,
+)
+from learnforge.randomness import derive, permutation, seeded
+from learnforge.spec import Normaliser, TaskInfo
+from learnforge_kit.networks.normalisation import find_normalisations
+from learnforge_kit.training.batches import balance, make_mixer
+from learnforge_kit.training.optimization import make_optimizer
+from learnforge_kit.training.settings import Train
+
+
+@frozen(eq=False)
+class Trainee:
+    """What `fit` trains.
+
+    Args:
+        network: The network; it is what is averaged, kept and handed on.
+        loss: From a batch, and the companion's batch where there is one, to a scalar loss. Reads the network.
+        groups: torch parameter groups, `{"params": […], "scale": factor on the learning rate}`; None trains
+            all of the network, and of `extra`, at the full rate.
+        extra: A module that is trained and checkpointed with the network and dropped afterwards.
+        set_mode: Puts the network into training mode, frozen parts excepted.
+        counts: Numbers that the loss keeps count of; checkpointed, and restored in place.
+        prepare: Called before each epoch with the images that it will show: indices int64 [image] and views
+            int64 [image], on the CPU.
+    """
+
+    network: nn.Module
+    loss: Callable[..., Tensor]
+    groups: Sequence[Mapping[str, Any]] | None = None
+    extra: nn.Module | None = None
+    set_mode: Callable[[], Any] | None = None
+    counts: dict[str, int] = field(factory=dict)
+    prepare: Callable[[Tensor, Tensor], None] | None = None
+
+    def parameter_groups(self) -> list[Mapping[str, Any]]:
+        """Return the groups that are trained, `extra` included."""
+        everything: Mapping[str, Any] = {"params": list(self.network.parameters())}
+        own = list(self.groups) if self.groups is not None else [everything]
+        extra = list(self.extra.parameters()) if self.extra is not None else []
+        return [*own, {"params": extra}] if extra else own
+
+
+Validate = Callable[[], float]
+"""Returns how good the network is, higher is better: validation accuracy, in [0, 1], unless `fit` is told
+another `measure`."""
+
+
+@frozen(eq=False)
+class Companion:
+    """Further images for every step's loss, whose labels are withheld.
+
+    Args:
+        split: The images, loaded on the device.
+        task: Their normalisation.
+    """
+
+    split: Split
+    task: TaskInfo
+
+
+def fit(
+    trainee: Trainee,
+    split: Split,
+    task: TaskInfo,
+    settings: Train,
+    context: Context,
+    part: str,
+    validate: Validate | None = None,
+    companion: Companion | None = None,
+    until: int | None = None,
+    checkpoint: Checkpoint | None = None,
+    measure: str = "accuracy",
+) -> list[dict[str, Any]]:
+    """Train a network, going on from the checkpoint of this part of the stage if there is one.
+
+    Args:
+        trainee: The network and its loss; changed in place, and left in eval mode.
+        split: Training images, loaded on the device.
+        task: Their normalisation.
+        settings: How to train.
+        context: Seed, device, folder and hooks.
+        part: Name of this training within the stage, such as `student`.
+        validate: Measures validation accuracy after each epoch; needed for `patience` and `weights = "best"`.
+        companion: Further images; every step's loss also gets a batch of them.
+        until: Epoch to stop at, for now: another call goes on from there, with the same bits in the end as
+            without the stop. All of `settings.epochs` by default.
+        checkpoint: Where the state is kept; that of this part of the stage by default.
+        measure: Name of what `validate` measures, in the history.
+
+    Returns:
+        One entry an epoch: epoch (from 1), loss, learning_rate, and accuracy (or `measure`) where it was
+        validated.
+
+    Raises:
+        DivergedError: The loss or a weight is not finite; the checkpoint of the last good epoch stays.
+    """
+    run = _Training(trainee, split, task, settings, context, companion, measure)
+    checkpoint = checkpoint or context.checkpoint(part)
+    until = settings.epochs if until is None else min(until, settings.epochs)
+    state = checkpoint.load(context.device)
+    if state is not None:
+        run.restore(state)
+    with context.progress.track(f"{context.stage}: {part}", until, run.epoch) as tracker:
+        while run.epoch < until and not run.is_stalled():
+            entry = run.train_epoch(validate)
+            context.emit(
+                "epoch_finished",
+                stage=context.stage,
+                metrics={"part": part, "epochs": settings.epochs, **entry},
+            )
+            checkpoint.save(run.state, final=run.epoch == until or run.is_stalled())
+            tracker.advance(_words(entry))
+    run.finish()
+    return run.history
+
+
+class _Training:
+    """The moving parts of one `fit`."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        split: Split,
+        task: TaskInfo,
+        settings: Train,
+        context: Context,
+        companion: Companion | None,
+        measure: str,
+    ):
+        self.trainee, self.split, self.settings, self.context = trainee, split, settings, context
+        self.companion, self.measure = companion, measure
+        self.groups = trainee.parameter_groups()
+        self.parameters = [p for group in self.groups for p in group["params"]]
+        self.optimizer = make_optimizer(self.groups, settings, context.plugins)
+        self.scales = [group["lr"] for group in self.optimizer.param_groups]
+        self.average = (
+            AveragedModel(trainee.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+            if settings.ema
+            else None
+        )
+        # a mean of counters would be no count, and would change those of frozen layers
+        self.counters = _counters(self.average.module, trainee.network) if self.average is not None else []
+        self.task = task
+        self.mix = make_mixer(settings, task.outputs)
+        self.transforms = context.plugins.batch_transforms(context.stage)
+        self.steps = math.ceil(self._usable(split) / settings.batch_size)
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] | None = None
+        self.best_extra: dict[str, Tensor] = {}
+        self.best_value, self.best_epoch = -math.inf, 0
+
+    def train_epoch(self, validate: Validate | None) -> dict[str, Any]:
+        """Train one epoch and return its entry in the history."""
+        if self.trainee.prepare is not None:
+            self.trainee.prepare(*self._plan(self.split, "order"))
+        set_mode = self.trainee.set_mode or self.trainee.network.train
+        set_mode()
+        if self.settings.batch_size == 1:
+            for layer in find_normalisations(self.trainee.network):
+                layer.eval()
+        if self.trainee.extra is not None:
+            self.trainee.extra.train()
+        with seeded(derive(self.context.seed, "epoch", self.epoch)):
+            losses = self._steps()
+        entry = {
+            "epoch": self.epoch + 1,
+            "loss": self._finite_mean(losses),
+            "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
+        }
+        self.epoch += 1
+        if validate is not None:
+            with self._averaged():
+                entry[self.measure] = validate()
+            self._remember_best(entry[self.measure])
+        self.history.append(entry)
+        return entry
+
+    def _steps(self) -> list[Tensor]:
+        settings, total = self.settings, self.steps * self.settings.epochs
+        losses: list[Tensor] = []
+        autocast = torch.autocast(
+            self.context.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        )
+        for step, batches in enumerate(self._batches()):
+            factor = settings.rate(self.epoch * self.steps + step, total, self.steps)
+            for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
+                group["lr"] = scale * factor
+            with autocast:
+                loss = self.trainee.loss(*batches)
+            _require_trainable(loss)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.trainee.network)
+                for own, other in self.counters:
+                    own.copy_(other)
+            losses.append(loss.detach())
+        return losses
+
+    def _batches(self) -> Iterator[tuple[Batch, ...]]:
+        own = self._stream(self.split, self.task, "order")
+        if self.companion is None:
+            return ((batch,) for batch in own)
+        return zip(own, self._endless(self.companion), strict=False)
+
+    def _usable(self, split: Split) -> int:
+        """Return how many images an epoch shows: all, but for a last batch of a single one."""
+        return len(split) - (len(split) > 1 and len(split) % self.settings.batch_size == 1)
+
+    def _plan(self, split: Split, purpose: str, lap: int = 0) -> tuple[Tensor, Tensor]:
+        """Return which images an epoch shows, in order, and in which views: int64 [image] each, on the CPU; a
+        pure function of (seed, epoch).
+        """
+        seed, usable = derive(self.context.seed, purpose, self.epoch, lap), self._usable(split)
+        if self.settings.balanced and purpose == "order":
+            order, turns = balance(split.labels.cpu(), seed)
+        else:
+            order = permutation(seed, len(split))
+            turns = torch.zeros_like(order)
+        order, turns = order[:usable], turns[:usable]
+        # an image that comes up again gets another view
+        views = self.settings.augmentation.draw(self.context.seed, self.epoch, order + turns * len(split))
+        return order, views
+
+    def _stream(self, split: Split, task: TaskInfo, purpose: str, lap: int = 0) -> Iterator[Batch]:
+        """Yield the batches of this epoch, a pure function of (seed, epoch)."""
+        settings, normalise = self.settings, Normaliser(task, self.context.device)
+        has_labels = purpose == "order"
+        order, all_views = self._plan(split, purpose, lap)
+        views_of_batches = all_views.to(self.context.device).split(settings.batch_size)
+        total = self.steps * settings.epochs
+        found = zip(split.batches(order, settings.batch_size), views_of_batches, strict=True)
+        for step, ((images, labels, indices), views) in enumerate(found):
+            shown = normalise(settings.augmentation.show(images, views))
+            known = labels if has_labels else torch.full_like(labels, -1)
+            progress = (self.epoch * self.steps + step) / total
+            batch = Batch(shown, known, indices, views, progress, settings.label_smoothing)
+            if has_labels and self.mix is not None:
+                batch = self.mix(batch)
+            for transform in self.transforms:
+                batch = transform(batch)
+            yield batch
+
+    def _endless(self, companion: Companion) -> Iterator[Batch]:
+        """Yield the companion's batches, lap after lap; nobody is handed their labels."""
+        lap = 0
+        while True:
+            yield from self._stream(companion.split, companion.task, "companion", lap)
+            lap += 1
+
+    def _finite_mean(self, losses: list[Tensor]) -> float:
+        """Return the mean loss; the only time in an epoch that the device is waited for."""
+        values = torch.stack(losses).float()
+        is_bad = ~values.isfinite()
+        if bool(is_bad.any()):
+            raise DivergedError(self.epoch + 1, int(is_bad.int().argmax()) + 1, self.steps)
+        if not bool(nn.utils.get_total_norm(self.parameters).isfinite()):
+            raise DivergedError(self.epoch + 1, self.steps, self.steps)
+        return float(values.mean())
+
+    def _remember_best(self, value: float) -> None:
+        if value > self.best_value:
+            self.best_value, self.best_epoch = value, self.epoch
+            if self.settings.weights == "best":
+                source = self.average.module if self.average is not None else self.trainee.network
+                self.best = _copied(source)
+                self.best_extra = _copied(self.trainee.extra) if self.trainee.extra is not None else {}
+
+    def is_stalled(self) -> bool:
+        """Tell whether validation accuracy has not risen for `patience` epochs."""
+        patience = self.settings.patience
+        return patience is not None and self.best_epoch > 0 and self.epoch - self.best_epoch >= patience
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the averaged weights into the network for a block."""
+        if self.average is None:
+            yield
+            return
+        network = self.trainee.network
+        own = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(self.average.module.state_dict())
+        yield
+        network.load_state_dict(own)
+
+    def finish(self) -> None:
+        """Leave the weights that were asked for in the network."""
+        network = self.trainee.network
+        if self.settings.weights == "best" and self.best is not None:
+            network.load_state_dict(self.best)
+            if self.trainee.extra is not None:
+                self.trainee.extra.load_state_dict(self.best_extra)
+        elif self.average is not None:
+            network.load_state_dict(self.average.module.state_dict())
+        network.eval()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed training needs: tensors and plain data."""
+        return {
+            "epoch": self.epoch,
+            "network": self.trainee.network.state_dict(),
+            "extra": self.trainee.extra.state_dict() if self.trainee.extra is not None else {},
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
+            "history": self.history,
+            "counts": dict(self.trainee.counts),
+            "best": self.best,
+            "best_extra": self.best_extra,
+            "best_value": self.best_value,
+            "best_epoch": self.best_epoch,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.trainee.network.load_state_dict(state["network"])
+        if self.trainee.extra is not None:
+            self.trainee.extra.load_state_dict(state["extra"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.trainee.counts.update(state["counts"])
+        self.epoch, self.history = state["epoch"], state["history"]
+        self.best, self.best_extra = state["best"], state["best_extra"]
+        self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _counters(average: nn.Module, network: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Pair the buffers of whole numbers of an average with those of its network."""
+    pairs = zip(average.buffers(), network.buffers(), strict=True)
+    return [(own, other) for own, other in pairs if not own.is_floating_point()]
+
+
+def _require_trainable(loss: Any) -> None:
+    """Refuse what cannot be followed downhill, in words that say what a method's loss must be."""
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+        is_tensor = isinstance(loss, Tensor)
+        shape = f"a tensor of shape {list(loss.shape)}" if is_tensor else type(loss).__name__
+        what = "a tensor without gradient" if is_tensor and not loss.ndim else shape
+        raise StageError(f"a loss must be a scalar tensor that depends on what is trained, got {what}")
+
+
+def _words(entry: Mapping[str, Any]) -> str:
+    words = f"loss {entry['loss']:.3f}"
+    words += f", validation {entry['accuracy']:.1%}" if "accuracy" in entry else ""
+    return words + (f", validator {entry['validator']:.4f}" if "validator" in entry else "")

@@ -1,0 +1,111 @@
+"""How a network is trained: the table `train` of a recipe."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
+
+from learnforge_kit.training.augmentation import Augmentation
+
+
+@frozen
+class Train:
+    """How a network is trained.
+
+    Args:
+        epochs: Passes over the training split, from 0.
+        batch_size: Images in a step. A last batch of a single image is left out, since batch statistics need
+            two; with batches of one, batch normalisation uses the running statistics that the network has.
+        optimizer: `sgd`, `adam` or `adamw`.
+        learning_rate: Peak learning rate.
+        weight_decay: Decay of the weights, as the optimizer defines it; biases and normalisation are
+            not decayed.
+        decay_all: Decay biases and normalisation too, as much of the literature does.
+        momentum: Momentum of `sgd`.
+        nesterov: Nesterov's form of it.
+        schedule: Course of the learning rate after the warm-up: `constant`, `cosine` or `linear` to 0, `step`
+            by a tenth at each of the milestones, or `one-cycle` (30 % rise from a 25th, then fall to nothing,
+            both as cosines).
+        milestones: When `step` lowers the rate, as shares of the training, in (0, 1).
+        warmup_epochs: Epochs of linear rise at the start, may be a fraction.
+        label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
+        clip_norm: Largest norm of the gradient; larger ones are scaled down to it.
+        ema: Decay of an exponential moving average of the weights per step, which then replaces them.
+        patience: Stop after so many epochs without a better validation accuracy.
+        weights: Keep the `last` epoch's weights, or those of the epoch with the `best` validation accuracy.
+        crop: Padding in pixels for random crops, 0 for none.
+        flip: Flip half of the images left to right.
+        mixup: Shape of the beta distribution by which pairs of images are blended (Zhang et al. 2017.
+            arXiv:1710.09412), from 0, which blends none.
+        cutmix: The same for pasting a rectangle of one image into another (Yun et al. 2019.
+            arXiv:1905.04899). With both, every batch gets one of the two.
+        balanced: Show every class equally often, whatever its share of the images: an epoch has as many
+            images as before, those of rare classes several times, in other views.
+        precision: `32`, or `bf16` for autocast to bfloat16.
+    """
+
+    epochs: int = field(default=20, validator=ge(0))
+    batch_size: int = field(default=64, validator=ge(1))
+    optimizer: Literal["sgd", "adam", "adamw"] = field(
+        default="adamw", validator=in_(("sgd", "adam", "adamw"))
+    )
+    learning_rate: float = field(default=3e-3, validator=gt(0.0))
+    weight_decay: float = field(default=1e-2, validator=ge(0.0))
+    decay_all: bool = False
+    momentum: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
+    nesterov: bool = True
+    schedule: Literal["constant", "cosine", "linear", "step", "one-cycle"] = field(
+        default="cosine", validator=in_(("constant", "cosine", "linear", "step", "one-cycle"))
+    )
+    milestones: tuple[float, ...] = field(default=(0.5, 0.75), validator=deep_iterable([gt(0.0), lt(1.0)]))
+    warmup_epochs: float = field(default=0.0, validator=ge(0.0))
+    label_smoothing: float = field(default=0.0, validator=[ge(0.0), lt(1.0)])
+    clip_norm: float | None = field(default=None, validator=optional(gt(0.0)))
+    ema: float | None = field(default=None, validator=optional([gt(0.0), lt(1.0)]))
+    patience: int | None = field(default=None, validator=optional(ge(1)))
+    weights: Literal["last", "best"] = field(default="last", validator=in_(("last", "best")))
+    crop: int = field(default=0, validator=ge(0))
+    flip: bool = False
+    mixup: float = field(default=0.0, validator=ge(0.0))
+    cutmix: float = field(default=0.0, validator=ge(0.0))
+    balanced: bool = False
+    precision: Literal["32", "bf16"] = field(default="32", validator=in_(("32", "bf16")))
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The views that images are shown in."""
+        return Augmentation(self.crop, self.flip)
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether batches hold mixtures of images."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
+        """Return the factor on the learning rate in a step, in (0, 1].
+
+        Args:
+            step: The step, from 0.
+            steps: Steps of the whole training.
+            steps_per_epoch: Steps of an epoch.
+        """
+        warmup = min(steps, round(self.warmup_epochs * steps_per_epoch))
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
+        if self.schedule == "cosine":
+            return _cosine(1.0, 0.0, done)
+        if self.schedule == "linear":
+            return 1 - done
+        if self.schedule == "step":
+            return 0.1 ** sum(done >= milestone for milestone in self.milestones)
+        if self.schedule == "one-cycle":
+            return _cosine(1 / 25, 1.0, done / 0.3) if done < 0.3 else _cosine(1.0, 4e-6, (done - 0.3) / 0.7)
+        return 1.0
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))

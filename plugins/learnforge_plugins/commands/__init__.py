@@ -1,0 +1,1 @@
+"""The commands that learnforge brings beside `run`, `check`, `plugins`, `hooks` and `doctor`."""

@@ -1,0 +1,73 @@
+"""`learnforge embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from learnforge.cli.options import plugin_options
+from learnforge.hookspecs import hookimpl
+from learnforge.plugins.choice import PluginChoice
+
+
+@click.command("embed", short_help="Write what a network's layer puts out for images.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--layer", default="embedding", show_default=True, help="A layer's name, `stage 2`, or `embedding`."
+)
+@click.option(
+    "--to",
+    "target",
+    default=Path("features.npz"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="File to write.",
+)
+@plugin_options
+def command(choice: PluginChoice, folder: Path, images: tuple[Path, ...], layer: str, target: Path) -> None:
+    """Write the features of IMAGES, files or folders, by the network of the run or stage in FOLDER.
+
+    The file has `features`, float32 [image, feature], and `files`, the images' names in the same order; numpy
+    reads it. Files that cannot be read as images are named, and the rest is done.
+    """
+    import numpy as np
+    import torch
+
+    from learnforge.api import load
+    from learnforge.context import choose_device
+    from learnforge.files import write_atomically
+    from learnforge.plugins.registry import Plugins
+    from learnforge_kit.data.images import readable_images
+    from learnforge_kit.data.splits import MemorySplit
+    from learnforge_kit.networks.features import extract_features
+
+    artifact = load(folder)
+    device = choose_device("auto")
+    network = artifact.network(Plugins(choice)).to(device)
+
+    def complain(fault: str) -> None:
+        click.echo(f"left out: {fault}", err=True)
+
+    files, features = [], []
+    for good, pixels in readable_images(images, artifact.task.input_shape, complain):
+        files += good
+        split = MemorySplit(pixels, torch.full((len(pixels),), -1)).load(device)
+        features.append(extract_features(network, split, artifact.task, layer).numpy())
+    found = np.concatenate(features)
+    names = np.array([str(file) for file in files])
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
+            np.savez(stream, features=found, files=names)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, write)
+    click.echo(f"{target}: {found.shape[0]} images, {found.shape[1]} features of {layer}")
+
+
+@hookimpl
+def learnforge_commands() -> dict[str, click.Command]:
+    """Offer `learnforge embed`."""
+    return {"embed": command}

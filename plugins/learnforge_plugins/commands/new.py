@@ -1,0 +1,51 @@
+"""`learnforge new`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from learnforge.hookspecs import hookimpl
+
+
+@click.command("new", short_help="Write a package for a plugin of one's own.")
+@click.argument("kind")
+@click.argument("name")
+@click.option(
+    "--to",
+    "parent",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Where the package's folder is made; here by default.",
+)
+def command(kind: str, name: str, parent: Path) -> None:
+    """Write a complete package for a plugin, which installs and whose tests pass as they are.
+
+    KIND is searcher, distiller, transfer, meta-learner, space, model, task, exporter, executor, score, cost,
+    table, stage, command or hooks; NAME is how recipes will call it, such as my-method.
+    """
+    from learnforge.cli.group import BUILT_IN
+    from learnforge.errors import PluginError
+    from learnforge.plugins.found import installed
+    from learnforge.plugins.kinds import GROUP
+    from learnforge_testing.scaffold.package import TEMPLATES, write_package
+
+    own = {p.method for p in installed() if p.kind == "command" and p.is_of(GROUP)}
+    if kind == "command" and name in own | set(BUILT_IN):
+        raise PluginError(f"`learnforge {name}` is a command of learnforge's own; choose another name")
+    folder = write_package(kind, name, parent)
+    point = name if kind == "hooks" else f"{kind}.{name}"
+    click.echo(f"{folder} holds a working {TEMPLATES[kind].words}. Make it yours:")
+    for line in (f"cd {folder}", 'pip install -e ".[test]"', f"learnforge plugins {point}", "pytest"):
+        click.echo(f"    {line}")
+    for plugin in installed():
+        if plugin.name == point:
+            both = f"`learnforge-{name}:{name}` or `{plugin.distribution}:{name}`"
+            click.echo(f"{plugin.distribution} brings {point!r} too: recipes will have to say {both}")
+
+
+@hookimpl
+def learnforge_commands() -> dict[str, click.Command]:
+    """Offer `learnforge new`."""
+    return {"new": command}

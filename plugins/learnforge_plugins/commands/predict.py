@@ -1,0 +1,101 @@
+"""`learnforge predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from learnforge.cli.options import plugin_options
+from learnforge.hookspecs import hookimpl
+from learnforge.plugins.choice import PluginChoice
+
+
+@click.command("predict", short_help="Name what is in images, by a run's network or an exported file.")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="Write lines of JSON, with the shares of all classes.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write when all is named, instead of printing.",
+)
+@click.option(
+    "--calibrated", is_flag=True, help="Scale scores by the temperature that fits the validation images best."
+)
+@click.option("--device", default="auto", show_default=True, help="Where a network computes.")
+@plugin_options
+def command(
+    choice: PluginChoice,
+    source: Path,
+    images: tuple[Path, ...],
+    as_json: bool,
+    target: Path | None,
+    calibrated: bool,
+    device: str,
+) -> None:
+    """Name what is in IMAGES, files or folders, or `-` for a list of files on standard input.
+
+    SOURCE is a run's folder, whose last finished stage counts, a stage's, or a file that an export stage
+    wrote. For each image there is a line of CSV with file, class and confidence, the class's share of the
+    softmax. Files that cannot be read as images are named and the rest is done; the exit status is 1 then.
+    """
+    import csv
+    import json
+
+    from learnforge.context import choose_device
+    from learnforge.files import write_atomically
+    from learnforge.plugins.registry import Plugins
+    from learnforge_kit.prediction import open_predictor, predict_files
+    from learnforge_plugins.stages.export import REJECTED
+
+    paths = [path for path in images if str(path) != "-"]
+    if len(paths) < len(images):
+        paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
+    where = choose_device(device, "--device", "predict")
+    predictor = open_predictor(source, Plugins(choice), where, calibrated)
+    click.echo(f"named by {predictor.source}", err=True)
+    if source.is_file() and source.name.startswith(REJECTED):
+        click.echo(f"warning: {source.name} failed its proof; it may not answer as the network", err=True)
+    left_out = False
+
+    def complain(fault: str) -> None:
+        nonlocal left_out
+        left_out = True
+        click.echo(f"left out: {fault}", err=True)
+
+    def write(stream: IO[Any]) -> None:
+        table = csv.writer(stream, lineterminator="\n")
+        if not as_json:
+            table.writerow(("file", "class", "confidence"))
+        for found in predict_files(predictor, paths, complain):
+            if as_json:
+                line = {"file": str(found.file), "class": found.label, "confidence": found.confidence}
+                shares = dict(zip(predictor.classes, found.shares, strict=True))
+                stream.write(json.dumps({**line, "shares": shares}) + "\n")
+            else:
+                table.writerow((found.file, found.label, f"{found.confidence:.4f}"))
+
+    if target is None:
+        # names that are not UTF-8 are written as they are
+        with click.open_file("-", "w", encoding="utf-8", errors="surrogateescape") as stream:
+            write(stream)
+        sys.exit(left_out)
+
+    def write_file(path: Path) -> None:
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            write(stream)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, write_file)
+    click.echo(target)
+    sys.exit(left_out)
+
+
+@hookimpl
+def learnforge_commands() -> dict[str, click.Command]:
+    """Offer `learnforge predict`."""
+    return {"predict": command}

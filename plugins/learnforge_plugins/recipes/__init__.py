@@ -1,0 +1,1 @@
+"""Recipes that run by name: `learnforge run digits`."""

@@ -1,0 +1,507 @@
+"""What the report says: a verdict, a table of stages, and a section for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from learnforge.report import Picture, RunSummary, Section, StageSummary
+from learnforge_plugins.reports import figures
+
+MOST_WORST = 3
+"""Classes that the report names as the worst."""
+
+
+MOST_NAMES = 6
+"""Classes that the verdict names."""
+
+
+def make_sections(run: RunSummary) -> list[Section]:
+    """Return the core's sections of a run's report."""
+    finished = [stage for stage in run.stages if stage.is_finished]
+    columns = stage_columns(run.stages)
+    own = [
+        section
+        for stage in finished
+        for section in (
+            *([_with_data(_STAGES[stage.kind](stage), stage)] if stage.kind in _STAGES else ()),
+            *_tuned_sections(stage),
+            *_searched_sections(stage),
+        )
+    ]
+    words = (
+        f"{columns[2].capitalize()} is on test data. macs are multiply-adds for one image; latency is the "
+        "median for one image on one thread; seconds are those of the whole stage."
+    )
+    table = Section("Stages", words, columns, [stage_row(stage) for stage in run.stages])
+    verdict = Section("What came out", _verdict(run, finished))
+    return [verdict, table, *own, *_open_sections(run), *_costs(finished), _provenance(run)]
+
+
+def _with_data(section: Section, stage: StageSummary) -> Section:
+    """Begin a stage's section with what it learnt from and was judged on."""
+    sizes = [
+        f"{stage.task[split]:,} {split}" for split in ("train", "validation", "test") if stage.task[split]
+    ]
+    if not sizes:
+        return section
+    return evolve(section, words=f"{stage.task['name']}: {', '.join(sizes)} images. {section.words}".strip())
+
+
+def stage_columns(stages: Iterable[StageSummary]) -> tuple[str, ...]:
+    """Return the headings of the table of stages: what they are judged by is an accuracy, unless one is
+    judged by a loss or a return.
+    """
+    measures = {stage.metrics.get("measure", "accuracy") for stage in stages}
+    score = "accuracy" if measures <= {"accuracy"} else "score"
+    return ("stage", "method", score, "against", "parameters", "macs", "latency", "seconds")
+
+
+def stage_row(stage: StageSummary) -> tuple[str, ...]:
+    """Return a stage's row in the table of stages."""
+    m = stage.metrics
+    if not m:
+        return (stage.name, stage.method.get("use", ""), stage.state, "", "", "", "", "")
+    return (
+        stage.name,
+        str(stage.method.get("use", "")),
+        _main_score(m),
+        _comparison(m),
+        f"{m['parameters']:,}" if "parameters" in m else "",
+        f"{m['macs']:,}" if "macs" in m else "",
+        f"{m['latency_ms']:.2f} ms" if "latency_ms" in m else "",
+        f"{stage.seconds:.1f}",
+    )
+
+
+def main_score(m: Mapping[str, Any]) -> float | None:
+    """Return a stage's accuracy on test data, in [0, 1]; None where it has no accuracy."""
+    if "test" in m:
+        return float(m["test"]["after"]) if m["measure"] == "accuracy" else None
+    return m.get("test_accuracy")
+
+
+def _main_score(m: Mapping[str, Any]) -> str:
+    if "test" in m:
+        return f"{_adapted(m, 'test', 'after')}"
+    return f"{m['test_accuracy']:.1%}" if "test_accuracy" in m else ""
+
+
+def _comparison(m: Mapping[str, Any]) -> str:
+    if "test" in m:
+        return f"{_adapted(m, 'test', 'before')} before, {_episode(m)}"
+    if "baseline_test_accuracy" in m:
+        name = "without teacher" if "teacher_test_accuracy" in m else _baseline_name(m)
+        return f"{m['baseline_test_accuracy']:.1%} {name}"
+    if "agreement" in m:
+        return f"same class as the network for {m['agreement']:.1%}"
+    return ""
+
+
+def _baseline_name(m: Mapping[str, Any]) -> str:
+    """Name a transfer's baseline; without labels it knows the labelled task alone."""
+    return str(m.get("baseline_name", "from scratch"))
+
+
+def _adapted(m: Mapping[str, Any], split: str, when: str) -> str:
+    """Spell accuracy or loss before or after adaptation, with its confidence interval."""
+    return _spell(m[split][when], m[split][f"{when}_interval"], m["measure"])
+
+
+def _spell(mean: float, interval: float, measure: str) -> str:
+    return f"{mean:.1%} ± {100 * interval:.1f}" if measure == "accuracy" else f"{mean:.3f} ± {interval:.3f}"
+
+
+def _episode(m: Mapping[str, Any]) -> str:
+    """Spell the size of an episode."""
+    return f"{m['shots']} rollouts" if m["measure"] == "return" else f"{m['ways']}-way {m['shots']}-shot"
+
+
+def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
+    sentences = [_VERDICTS[stage.kind](stage) for stage in finished if stage.kind in _VERDICTS]
+    open_ones = [stage.name for stage in run.stages if not stage.is_finished]
+    if open_ones:
+        sentences.append(f"Not finished: {', '.join(open_ones)}.")
+    return "\n\n".join(sentences) or "Nothing is finished yet."
+
+
+def _search_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
+    return (
+        f"The search trained {m['trials']} different designs and handed on one with {m['parameters']:,} "
+        "parameters that gets "
+        f"{m['test_accuracy']:.1%} of the test images right."
+    )
+
+
+def _distill_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
+    words = (
+        f"It taught a student of {m['parameters']:,} parameters on {stage.task['train']:,} images, which "
+        f"gets {m['test_accuracy']:.1%} right where its teacher gets {m['teacher_test_accuracy']:.1%}"
+    )
+    if "baseline_test_accuracy" in m:
+        words += f"; without its teacher the same student gets {m['baseline_test_accuracy']:.1%}"
+    parameters, macs, time = (
+        f"{m[name] / m[f'teacher_{name}']:.2g}" for name in ("parameters", "macs", "latency_ms")
+    )
+    return (
+        f"{words}. It has {parameters} times the teacher's parameters and {macs} times its multiply-adds, "
+        f"and takes {time} times as long for one image in torch."
+    )
+
+
+def _transfer_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
+    words = (
+        f"Carried to {stage.task['name']}, {stage.task['train']:,} images, it gets {m['test_accuracy']:.1%}"
+    )
+    if "baseline_test_accuracy" in m:
+        words += f", {_baseline_name(m)} {m['baseline_test_accuracy']:.1%}"
+    return words + "."
+
+
+def _meta_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
+    if m["measure"] == "loss":
+        return (
+            f"From {m['ways'] * m['shots']} examples it learns a new task to a loss of "
+            f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
+        )
+    if m["measure"] == "return":
+        return (
+            f"From {m['shots']} rollouts in a new environment the policy learns to a mean return of "
+            f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
+        )
+    seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
+    is_fresh = stage.told.get("settings", {}).get("fresh")
+    who = "the same network, from fresh weights," if is_fresh else "it"
+    return (
+        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each {who} learns {m['ways']} new "
+        f"classes to an accuracy of {_adapted(m, 'test', 'after')}{seen}, from "
+        f"{_adapted(m, 'test', 'before')} before."
+    )
+
+
+def _export_verdict(stage: StageSummary) -> str:
+    m = stage.metrics
+    return (
+        f"The exported file has {m['bytes'] / 1024:.0f} KiB and takes {m['latency_ms']:.2f} ms an image on "
+        f"one thread. It gets {m['test_accuracy']:.1%} of {m['images']:,} images of "
+        f"{_list(m['classes'])} right, and names the same class as the network for {m['agreement']:.1%}."
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    """Spell names, the first few of many."""
+    few = ", ".join(names[:MOST_NAMES])
+    return few if len(names) <= MOST_NAMES else f"{few} and {len(names) - MOST_NAMES} others"
+
+
+def _search_section(stage: StageSummary) -> Section:
+    return _search_words(f"{stage.name}: search by {stage.method['use']}", stage.metrics)
+
+
+def _search_words(title: str, search: Mapping[str, Any], more: str = "") -> Section:
+    """Return the section of a search: of architectures, of a stage's options,
+    or of one that is not finished.
+    """
+    objectives = [name.removeprefix("-") for name in search["objectives"]]
+    states = ", ".join(
+        f"{search[key]} {word}"
+        for key, word in (
+            ("trials", "evaluated"),
+            ("stopped", "of them stopped early"),
+            ("failed", "of them failed"),
+            ("repeats", "repeated"),
+            ("refused", "refused"),
+        )
+        if key == "trials" or search.get(key)
+    )
+    shown = _shown(search)
+    columns = list(dict.fromkeys([*objectives, "parameters", "macs"]))
+    known = [name for name in columns if all(name in r["metrics"] for r in shown)]
+    rows = [
+        (str(r["number"]), *(_number(name, r["metrics"][name]) for name in known), f"{r['seconds']:.1f}")
+        for r in shown
+    ]
+    words = (
+        f"{more}Objectives: {', '.join(search['objectives'])}. Designs: {states}. Accuracy in this section "
+        f"is on validation data; the table shows {'the Pareto set' if search.get('front') else 'the best'}."
+    )
+    drawn = [figures.search_history, figures.pareto, figures.costs, figures.importance, figures.parallel]
+    pictures = [picture for draw in drawn if shown and (picture := draw(search)) is not None]
+    return Section(title, words, ("trial", *known, "seconds"), rows, pictures)
+
+
+def _shown(search: Mapping[str, Any]) -> list[Any]:
+    """Return the records that a table shows: the Pareto set, or the best few, best first."""
+    name = search["objectives"][0].removeprefix("-")
+    sign = -1.0 if not search["objectives"][0].startswith("-") else 1.0
+    judged = [r for r in search["history"] if r["state"] == "evaluated" and name in r["metrics"]]
+    front = [r for r in judged if r["number"] in search["front"]] if search.get("front") else judged
+    return sorted(front, key=lambda r: sign * r["metrics"][name])[: None if search.get("front") else 5]
+
+
+def _number(name: str, value: float) -> str:
+    if name == "accuracy":
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _open_sections(run: RunSummary) -> list[Section]:
+    """Return a section for each stage that is not finished and has trials already."""
+    return [
+        _search_words(f"{stage.name}: not finished", stage.progress)
+        for stage in run.stages
+        if not stage.is_finished and stage.progress
+    ]
+
+
+def _costs(finished: Sequence[StageSummary]) -> list[Section]:
+    """Return the section of what the run took, if anything is finished."""
+    rows = []
+    for stage in finished:
+        searches = [stage.metrics, *(stage.metrics.get(name) or {} for name in ("tuned", "searched"))]
+        counts = [sum(search.get(name, 0) for search in searches) for name in ("trials", "repeats")]
+        peak = stage.peak_mebibytes
+        memory = "" if peak is None else f"{peak:,.0f} MiB"
+        rows.append((stage.name, f"{stage.seconds:,.1f}", memory, *(str(n) if n else "" for n in counts)))
+    total = sum(stage.seconds for stage in finished)
+    words = (
+        f"All in all {total:,.0f} seconds. They are those of the attempts that finished the stages. Peak "
+        "memory is of the process without its workers, on a GPU of its tensors. A design that is proposed "
+        "again is not trained again."
+    )
+    columns = ("stage", "seconds", "peak memory", "trials", "repeats saved")
+    return [Section("What it took", words, columns, rows)] if rows else []
+
+
+def _tuned_sections(stage: StageSummary) -> list[Section]:
+    """Return the section of the search over a stage's options, if there was one."""
+    tuned = stage.metrics.get("tuned")
+    if not tuned:
+        return []
+    chosen = ", ".join(
+        f"{path.removeprefix('options.')} = {value}" for path, value in tuned["options"].items()
+    )
+    title = f"{stage.name}: options by {tuned['searcher']}"
+    return [_search_words(title, tuned, f"Chosen: {chosen}. ")]
+
+
+def _searched_sections(stage: StageSummary) -> list[Section]:
+    """Return the section of the search for a student, if there was one."""
+    searched = stage.metrics.get("searched")
+    if not searched:
+        return []
+    words = f"Chosen: the student of trial {_trial_of(searched)}. "
+    return [_search_words(f"{stage.name}: student by {searched['searcher']}", searched, words)]
+
+
+def _trial_of(searched: Mapping[str, Any]) -> int:
+    """Return the number of the trial that evaluated the chosen design."""
+    own = [r for r in searched["history"] if r["state"] == "evaluated" and r["design"] == searched["design"]]
+    return int(own[0]["number"])
+
+
+def _teaching_words(m: Mapping[str, Any]) -> str:
+    """Say how student and teacher stand to each other, and what teaching cost."""
+    words = [
+        f"Student and teacher name the same class for {m['agreement']:.1%} of the test images. The teacher "
+        f"has {m['capacity_ratio']:.1f} times the student's parameters; on validation images it gets "
+        f"{100 * m['accuracy_gap']:+.1f} points."
+    ]
+    if m["assistants"]:
+        chain = ", ".join(_spell_model(model) for model in m["assistants"])
+        words.append(f"Between them taught, largest first: {chain}.")
+    forwards = m["teacher_forwards"]
+    if forwards["computed"] < forwards["asked"]:
+        words.append(
+            f"The teacher was asked for {forwards['asked']:,} views and computed {forwards['computed']:,}: "
+            f"its cache saved {forwards['saved']:.1%} of the forward passes."
+        )
+    words += [f"Note: {warning}." for warning in m["warnings"]]
+    return " ".join(words)
+
+
+def _spell_model(model: Mapping[str, Any]) -> str:
+    options = [f"{name} = {value}" for name, value in model.items() if name != "use"]
+    return f"{model['use']} ({', '.join(options)})"
+
+
+def _compared_section(stage: StageSummary) -> Section:
+    m = stage.metrics
+    own = "student" if stage.kind == "distill" else "transferred"
+    rows = [(own, f"{m['validation_accuracy']:.1%}", f"{m['test_accuracy']:.1%}", f"{m['parameters']:,}")]
+    if "baseline_test_accuracy" in m:
+        baseline = f"{m['baseline_validation_accuracy']:.1%}", f"{m['baseline_test_accuracy']:.1%}"
+        name = "without its teacher" if stage.kind == "distill" else _baseline_name(m)
+        rows.append((f"{name}, same budget", *baseline, f"{m['parameters']:,}"))
+    words = ""
+    if "teacher_test_accuracy" in m:
+        teacher = f"{m['teacher_validation_accuracy']:.1%}", f"{m['teacher_test_accuracy']:.1%}"
+        rows.append(("teacher", *teacher, f"{m['teacher_parameters']:,}"))
+        words = _teaching_words(m)
+    parts = (words, *_transfer_words(m), _worst_words(m, stage), _calibration_words(m))
+    words = " ".join(part for part in parts if part)
+    pictures = [figures.curves(m["history"])]
+    if "confusion" in m:
+        pictures.append(figures.confusion(m["confusion"], stage.task["classes"]))
+    if "reliability" in m:
+        pictures.append(figures.reliability(m["reliability"]))
+    return Section(
+        f"{stage.name}: {stage.kind} by {stage.method['use']}",
+        words,
+        ("network", "validation accuracy", "test accuracy", "parameters"),
+        rows,
+        pictures,
+        [*_most_wrong(m, stage.task["classes"])],
+        "The most confident mistakes on test images:",
+    )
+
+
+def _most_wrong(m: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Picture]:
+    """Show test images that are taken for another class with the most confidence."""
+    for own in m.get("most_wrong", ()):
+        true, taken = classes[own["true"]], classes[own["predicted"]]
+        yield Picture(own["image"], f"{true} taken for {taken}, confidence {own['confidence']:.1%}")
+
+
+def _transfer_words(m: Mapping[str, Any]) -> Iterator[str]:
+    """Say what was changed to carry a network over, and how a labelled task stands to the new one."""
+    if m.get("changes"):
+        yield f"Changed for the new task: {'; '.join(m['changes'])}."
+    if "source_accuracy" in m:
+        yield f"On validation images of the labelled task it gets {m['source_accuracy']:.1%}."
+        other = [f"{labelled} = {new}" for labelled, new in m["pairs"] if labelled != new]
+        yield f"Classes are paired in their order: {', '.join(other)}." if other else ""
+
+
+def _calibration_words(m: Mapping[str, Any]) -> str:
+    """Say how far the network's confidence is from its accuracy."""
+    if "calibration_error" not in m:
+        return ""
+    words = f"Its confidence is off by {m['calibration_error']:.1%} on average (expected calibration error)"
+    if "temperature" not in m:
+        return words + "."
+    return (
+        f"{words}, by {m['scaled_calibration_error']:.1%} with scores divided by {m['temperature']:.2f}, as "
+        f"fits the validation images best."
+    )
+
+
+def _worst_words(m: Mapping[str, Any], stage: StageSummary) -> str:
+    """Say which classes the network does badly on, and what it takes them for."""
+    classes = stage.task["classes"]
+    known = [
+        (own, label) for label, own in enumerate(m.get("class_accuracy", ())) if own is not None and own < 1
+    ]
+    parts = []
+    for accuracy, label in sorted(known)[:MOST_WORST]:
+        taken = [classes[predicted] for true, predicted, _ in m["mistakes"] if true == label]
+        parts.append(f"{classes[label]} {accuracy:.1%}" + (f" (taken for {taken[0]})" if taken else ""))
+    return f"Classes that it does worst on: {', '.join(parts)}." if parts else ""
+
+
+def _meta_section(stage: StageSummary) -> Section:
+    m = stage.metrics
+    rows = [
+        (name, str(m[name]["episodes"]), _adapted(m, name, "before"), _adapted(m, name, "after"))
+        for name in ("validation", "test")
+        if name in m
+    ]
+    seen = ", ".join(m["seen_upstream"])
+    is_policy = m["measure"] == "return"
+    shots = [figures.by_shots(m["by_shots"], m["measure"])] if "by_shots" in m else []
+    word = "rollouts" if is_policy else "shots"
+    rows += [
+        (f"test, {int(count)} {word}", str(m["test"]["episodes"]), "", _spell(mean, interval, m["measure"]))
+        for count, mean, interval in m.get("by_shots", ())
+        if count != m["shots"]
+    ]
+    training = figures.returns(m["history"]["meta"]) if is_policy else figures.curves(m["history"])
+    words = (
+        f"{_episode(m)}, {m['measure']}, mean and 95 % confidence interval over "
+        f"episodes, batch statistics: {m['normalisation']}, engine: {m['engine']}. Test classes that an "
+        f"earlier stage was trained on: {seen or 'none'}."
+    )
+    if m.get("validation_is_seen"):
+        words += (
+            " Validation episodes are of classes that were trained on, by other images, so they are easier."
+        )
+    return Section(
+        f"{stage.name}: meta-learning by {stage.method['use']}",
+        words,
+        ("split", "episodes", "before adaptation", "after adaptation"),
+        rows,
+        [training, figures.adaptation(m["test"], m["measure"]), *shots],
+    )
+
+
+def _export_section(stage: StageSummary) -> Section:
+    m = stage.metrics
+    rows = [
+        ("file", f"{stage.name}/{m['file']}, {m['bytes']:,} bytes"),
+        ("classes", ", ".join(m["classes"])),
+        ("accuracy of the file", f"{m['test_accuracy']:.1%} of {m['images']} test images"),
+        ("accuracy of the network", f"{m['network_accuracy']:.1%}"),
+        ("same class as the network", f"{m['agreement']:.1%}"),
+        (
+            "difference of class scores",
+            f"at most {m['max_difference']:.2g}, on average {m['mean_difference']:.2g}",
+        ),
+        ("latency of the file, batch 1, 1 thread", f"{m['latency_ms']:.3f} ms"),
+        ("latency of the network in torch, batch 1, 1 thread", f"{m['network_latency_ms']:.3f} ms"),
+        ("latency of the file, batch 64, 1 thread", f"{m['latency_64_ms']:.3f} ms"),
+        ("latency of the network in torch, batch 64, 1 thread", f"{m['network_latency_64_ms']:.3f} ms"),
+    ]
+    return Section(f"{stage.name}: export by {stage.method['use']}", "", ("what", "measured"), rows)
+
+
+def _plugin_options(plugins: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the command line has to say again: plugin files, and names beside the recipe's."""
+    for file in plugins.get("files", ()):
+        yield f" --plugin {file['path']}"
+    for wish in plugins.get("wishes", ()):
+        if wish["where"] != "`[plugins]`":  # the recipe says that itself
+            yield from (f" --plugin {name}" for name in wish["enable"])
+            yield from (f" --no-plugin {name}" for name in wish["disable"])
+
+
+def _provenance(run: RunSummary) -> Section:
+    rows = [
+        ("seed", str(run.seed)),
+        ("device", f"{run.device}, {run.threads} thread{'s' if run.threads > 1 else ''}"),
+    ]
+    rows += [(name, value) for name, value in (("processor", run.processor), ("day", run.day)) if value]
+    rows += [(name, value) for name, value in run.versions.items()]
+    loaded = run.plugins.get("loaded", ())
+    owners = sorted({(entry["distribution"], entry["version"]) for entry in loaded})
+    rows += [(f"plugins of {owner}", version) for owner, version in owners if owner != "learnforge"]
+    options = "".join(_plugin_options(run.plugins))
+    again = f"learnforge run {run.folder}/recipe.toml --run NEW_FOLDER{options}"
+    words = (
+        f"The same numbers again, on the same machine: {again}. Whether another environment can give them: "
+        f"learnforge check {run.folder}{options}. The papers behind its methods: learnforge cite {run.folder}"
+    )
+    return Section("Provenance", words, ("what", "value"), rows)
+
+
+_STAGES: dict[str, Callable[[StageSummary], Section]] = {
+    "search": _search_section,
+    "distill": _compared_section,
+    "transfer": _compared_section,
+    "meta": _meta_section,
+    "export": _export_section,
+}
+
+
+_VERDICTS: dict[str, Callable[[StageSummary], str]] = {
+    "search": _search_verdict,
+    "distill": _distill_verdict,
+    "transfer": _transfer_verdict,
+    "meta": _meta_verdict,
+    "export": _export_verdict,
+}

@@ -1,0 +1,1 @@
+"""Distillation: the kind of stage `distill` and the loop around a distiller."""

@@ -1,0 +1,285 @@
+"""One run of a distill stage: teachers, assistants and students in a row."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import evolve
+from torch import Tensor, nn
+
+from learnforge.artifact import Artifact, Provenance, from_model, trained_on
+from learnforge.context import Context
+from learnforge.errors import GapWarning, StageError
+from learnforge.kinds.distiller import Criterion
+from learnforge.kinds.model import Model
+from learnforge.kinds.task import Task
+from learnforge.plugins.identity import spell
+from learnforge.randomness import seeded
+from learnforge.spec import Normaliser, copy_weights
+from learnforge_kit.networks.heads import count_parameters
+from learnforge_kit.networks.layers import read_layers
+from learnforge_kit.networks.taps import Tapped
+from learnforge_kit.training.evaluation import (
+    evaluate,
+    predict,
+    score,
+)
+from learnforge_kit.training.loop import Trainee, fit
+from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.measures import judge, weigh
+from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.distill.cache import GIB, ViewCache
+from learnforge_plugins.stages.distill.gap import (
+    choose_assistants,
+    count_assistants,
+    describe_gap,
+)
+from learnforge_plugins.stages.distill.teacher import (
+    Desk,
+    Teacher,
+    describe_scores,
+    probe_scores,
+)
+
+if TYPE_CHECKING:
+    from learnforge_plugins.stages.distill.stage import DistillStage
+
+
+class Lessons:
+    """One run of the stage: teachers, assistants and students in a row."""
+
+    def __init__(self, stage: DistillStage, task: Task, inputs: Mapping[str, Artifact], context: Context):
+        self.stage, self.task, self.inputs, self.context = stage, task, inputs, context
+        self.history: dict[str, list[dict[str, Any]]] = {}
+        self.forwards = {"asked": 0, "computed": 0}
+        self.warnings: list[str] = []
+
+    def run(self) -> Artifact:
+        stage, student = self.stage, self.inputs["student"]
+        if stage.cache != "off" and self.context.plugins.batch_transforms(self.context.stage):
+            raise StageError(
+                "the teacher cache knows an image by the number of its view, and a plugin changes batches "
+                '(`learnforge_batch`), so that a number no longer says what is seen; set `cache = "off"`'
+            )
+        teachers = [self._build_teacher(role) for role in teacher_roles(self.inputs)]
+        first = self._build(student, "student", stage.fresh)
+        initial = copy_weights(first)
+        capacity = sum(map(count_parameters, teachers)), count_parameters(first)
+        masters: list[nn.Module] = teachers
+        assistants = self._assistants(*capacity)
+        self._warn_of_gap(
+            [capacity[0], *(count_parameters(network) for _, network in assistants), capacity[1]]
+        )
+        for role, teacher in zip(teacher_roles(self.inputs), teachers, strict=True):
+            self._train_teacher(role, teacher)
+        for number, (_, network) in enumerate(assistants, 1):
+            self._distil(network, masters, f"assistant {number}")
+            masters = [network]
+        network = first
+        for generation in range(1, stage.generations + 1):
+            if generation > 1:
+                network = self._build(student, f"generation {generation}", True)
+            last = generation == stage.generations
+            self._distil(network, masters, "student" if last else f"generation {generation}")
+            masters = [network]
+        return self._finish(network, teachers, initial, [spell(model) for model, _ in assistants])
+
+    def ready_teacher(self, role: str) -> nn.Module:
+        """Build a teacher, and train it first where it is a model that knows nothing of the task."""
+        network = self._build_teacher(role)
+        self._train_teacher(role, network)
+        return network
+
+    def _build_teacher(self, role: str) -> nn.Module:
+        return self._build(self.inputs[role], _part_of(role), False)
+
+    def _train_teacher(self, role: str, network: nn.Module) -> None:
+        settings, part = self.stage.teacher_train, _part_of(role)
+        reference = self.stage.describe_inputs().get(role)
+        is_ready = isinstance(reference, Model) and reference.is_trained_for(self.task.info)
+        if settings is not None and self.inputs[role].weights is None and not is_ready:
+            with_labels = Trainee(network, cross_entropy(network, settings))
+            seed = self.context.derive(f"{part} training")
+            self.history[part] = self._fit(with_labels, settings, part, seed)
+
+    def _build(self, artifact: Artifact, purpose: str, is_fresh: bool) -> nn.Module:
+        context = self.context
+        task = artifact.task if is_fresh else None
+        return artifact.network(context.plugins, context.derive(purpose), task).to(context.device)
+
+    def _assistants(self, teacher: int, student: int) -> list[tuple[Model, nn.Module]]:
+        stage, plugins, info = self.stage, self.context.plugins, self.task.info
+        models = list(stage.assistant_models)
+        count = count_assistants(stage.assistants, teacher / student)
+        if count:
+            roles = ("student", *teacher_roles(self.inputs))
+            specs = [self.inputs[role].spec for role in roles]
+            models = choose_assistants(count, teacher, student, specs, info, plugins)
+        return [
+            (model, self._build(from_model(model, info), f"assistant {number}", True))
+            for number, model in enumerate(models, 1)
+        ]
+
+    def _warn_of_gap(self, parameters: Sequence[int]) -> None:
+        widest = max(above / below for above, below in itertools.pairwise(parameters))
+        words = describe_gap(widest)
+        if words:
+            self.warnings.append(words)
+            warnings.warn(f"stage {self.context.stage!r}: {words}", GapWarning, stacklevel=2)
+
+    def _distil(self, student: nn.Module, teachers: Sequence[nn.Module], part: str) -> None:
+        """Train one network on what others know."""
+        stage, task, context = self.stage, self.task, self.context
+        images = example_images(task, context, min(2, len(task.train)))
+        for network in (student, *teachers):
+            network.eval()
+        read = [read_layers(network, images) for network in (student, *teachers)]
+        own, known = stage._wire(read[0], read[1:])
+        pupil, master = Tapped(read[0], own), Tapped(read[1], known) if known else None
+        desk = self._open_desk(Teacher(teachers, stage.manner, stage.train.batch_size, master))
+        try:
+            criterion = self._criterion(pupil, desk.teacher)
+            trainee = Trainee(
+                student,
+                lambda batch: criterion(pupil(batch.images), desk.answer(batch), batch),
+                extra=criterion if isinstance(criterion, nn.Module) else None,
+                counts=desk.teacher.counts,
+                prepare=desk.prepare if desk.cache is not None else None,
+            )
+            seed = context.derive("train") if part == "student" else context.derive("train", part)
+            self.history[part] = self._fit(trainee, stage.train, part, seed)
+        finally:
+            pupil.close()
+            desk.close()
+        desk.teacher.require_unchanged(type(stage.method).__name__)
+        for name in self.forwards:
+            self.forwards[name] += desk.teacher.counts[name]
+
+    def _open_desk(self, teacher: Teacher) -> Desk:
+        stage, task, context = self.stage, self.task, self.context
+        cache = None
+        if stage.cache == "views":
+            assert context.cache_folder is not None
+            images = example_images(task, context, stage.train.batch_size)
+            probe = probe_scores(teacher, images, stage.cache_precision == "32")
+            teacher.counts.update(asked=0, computed=0)
+            cache = ViewCache(
+                context.cache_folder / "teachers",
+                describe_scores(teacher, task, stage.train, probe),
+                len(task.train),
+                stage.train.augmentation.views,
+                task.info.outputs,
+                stage.cache_precision,
+                int(stage.cache_gib * GIB),
+            )
+        return Desk(teacher, task, stage.train, context.device, cache)
+
+    def _criterion(self, pupil: Tapped, teacher: Teacher) -> Criterion:
+        """Ask the method for its criterion, with the outputs for a few images to read shapes from."""
+        context = self.context
+        images = example_images(self.task, context, min(4, len(self.task.train)))
+        pupil.network.eval()
+        with torch.no_grad(), seeded(context.derive("criterion")):
+            criterion: Criterion = self.stage.method.criterion(
+                pupil(images), teacher.answer(images), self.task
+            )
+        teacher.counts.update(asked=0, computed=0)
+        if isinstance(criterion, nn.Module):
+            criterion.to(context.device)
+        return criterion
+
+    def _fit(self, trainee: Trainee, settings: Train, part: str, seed: int) -> list[dict[str, Any]]:
+        """Train; student and baseline see the same batches, since they have the same seed."""
+        task = self.task
+        return fit(
+            trainee,
+            task.train,
+            task.info,
+            settings,
+            evolve(self.context, seed=seed),
+            part,
+            lambda: evaluate(trainee.network, task.validation, task.info).accuracy,
+        )
+
+    def run_baseline(self) -> Artifact:
+        """Train the student alone and return it."""
+        student = self._build(self.inputs["student"], "student", self.stage.fresh)
+        self._train_alone(student)
+        metrics = {**judge(student, self.task), **weigh(student, self.task), "history": self.history}
+        return self.inputs["student"].with_state(student, task=self.task.info, metrics=metrics)
+
+    def _train_alone(self, student: nn.Module) -> None:
+        alone = Trainee(student, cross_entropy(student, self.stage.train))
+        seed = self.context.derive("train")  # that of the student
+        self.history["baseline"] = self._fit(alone, self.stage.train, "baseline", seed)
+
+    def _finish(
+        self,
+        student: nn.Module,
+        teachers: Sequence[nn.Module],
+        initial: Mapping[str, Tensor],
+        assistants: Sequence[Mapping[str, Any]],
+    ) -> Artifact:
+        """Judge, train the baseline, and hand on the student."""
+        stage, task = self.stage, self.task
+        teacher = Teacher(teachers, stage.manner, stage.train.batch_size)
+        metrics: dict[str, Any] = (
+            judge(student, task) | weigh(student, task) | judge(teacher, task, "teacher_")
+        )
+        costs = [weigh(own, task) for own in teachers]
+        for name in ("parameters", "macs", "latency_ms"):
+            metrics[f"teacher_{name}"] = sum(own[name] for own in costs)
+        metrics["capacity_ratio"] = metrics["teacher_parameters"] / metrics["parameters"]
+        metrics["accuracy_gap"] = metrics["teacher_validation_accuracy"] - metrics["validation_accuracy"]
+        metrics["agreement"] = _agreement(student, teacher, task)
+        weights = copy_weights(student)
+        if stage.baseline:
+            student.load_state_dict(initial)
+            self._train_alone(student)
+            metrics |= judge(student, task, "baseline_")
+            student.load_state_dict(weights)
+        saved = 1 - self.forwards["computed"] / self.forwards["asked"] if self.forwards["asked"] else 0.0
+        learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
+        return evolve(
+            self.inputs["student"],
+            weights=weights,
+            adapter={},
+            adapter_options={},
+            task=task.info,
+            metrics=metrics
+            | {
+                "assistants": list(assistants),
+                "teacher_forwards": {**self.forwards, "saved": saved},
+                "warnings": self.warnings,
+                "history": self.history,
+            },
+            provenance=Provenance(trained_on=(learnt,)),
+        )
+
+
+def _part_of(role: str) -> str:
+    """Return the name of a teacher's training; the first one's does not depend
+    on whether there are others.
+    """
+    return "teacher" if role == "teacher[0]" else role
+
+
+def teacher_roles(inputs: Mapping[str, Artifact]) -> list[str]:
+    """List the roles of the teachers, in order."""
+    return [role for role in inputs if role.partition("[")[0] == "teacher"]
+
+
+def example_images(task: Task, context: Context, count: int) -> Tensor:
+    """Return the first training images, normalised."""
+    images, _, _ = next(iter(task.train.batches(torch.arange(min(count, len(task.train))), count)))
+    return Normaliser(task.info, context.device)(images)
+
+
+def _agreement(student: nn.Module, teacher: nn.Module, task: Task) -> float:
+    """Return the share of test images for which student and teacher name the same class."""
+    labels = predict(teacher, task.test, task.info).argmax(1)
+    return score(predict(student, task.test, task.info), labels).accuracy

@@ -1,0 +1,317 @@
+"""The kind of stage `distill`: its settings, and the chain of lessons from teacher to student."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from attrs import evolve, field, frozen
+from attrs.validators import deep_iterable, ge, gt, in_
+
+from learnforge.artifact import Artifact
+from learnforge.context import Context
+from learnforge.errors import LearnforgeError, Problem, StageError
+from learnforge.hookspecs import hookimpl
+from learnforge.kinds.distiller import Distiller
+from learnforge.kinds.model import Model
+from learnforge.kinds.network import Layers
+from learnforge.kinds.space import Design, Space
+from learnforge.kinds.stage import Reference, Stage, check_fit
+from learnforge.kinds.task import Task
+from learnforge.kinds.tuner import OpenStage, load_tuner
+from learnforge.options.ranges import Tune
+from learnforge.options.structure import plugin_field
+from learnforge.plugins.registry import Plugins
+from learnforge.spec import NetworkSpec
+from learnforge_kit.networks.heads import count_parameters
+from learnforge_kit.networks.layers import read_layers
+from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants
+from learnforge_plugins.stages.distill.lessons import Lessons, example_images, teacher_roles
+from learnforge_plugins.stages.distill.teacher import Manner
+
+
+@frozen(kw_only=True)
+class StudentSearch(Tune):
+    """How a searcher picks the student: each trial distils one, and is judged on validation data.
+
+    Args:
+        searcher: Any searcher.
+        trials: Distinct students to distil, from 1.
+        objectives: `accuracy` of the distilled student on validation data, or a cost with a minus before it;
+            the best by the first one is taken.
+        limits: Largest allowed costs: `parameters`, `macs`, `peak_activation_bytes`, `latency_ms`.
+        batch: Trials asked at a time; with it the search is the same for any number of workers.
+        threads: CPU threads of a trial.
+        executor: Where trials run; by default `processes` for more than one worker.
+        space: Where the student is from.
+        train: How trials are trained; by default as the student itself.
+    """
+
+    space: Space = plugin_field("space")
+    train: Train | None = None
+
+
+@frozen(kw_only=True)
+class DistillStage(Stage):
+    """Teach a student network what a teacher knows.
+
+    `use` is a distiller, or a list of several whose losses are added, with `options = { weights = […] }`.
+
+    Args:
+        teacher: A stage, an artifact's folder, or a model, or a list of several that teach as one; the stage
+            above by default.
+        teacher_weights: Share of each of several teachers, above 0; equal by default.
+        ensemble: Average the teachers' `logits`, or their `probabilities`.
+        teacher_precision: Precision of the teacher's arithmetic: `32`, or `bf16` for autocast to bfloat16.
+        teacher_train: How a teacher that is a model without weights is trained first, on labels.
+        student: A model, a stage or artifact to go on from, or `{ search = { … } }`.
+        fresh: Start from fresh weights of the student's network, not those it comes with.
+        train: How the student is trained, assistants and generations as well.
+        generations: Students in a row, each with fresh weights and taught by the one before (born-again
+            networks: Furlanello et al. 2018, arXiv:1805.04770); the last one is handed on.
+        assistants: Networks between teacher and student, each taught by the one above: 0, 1, 2, or `auto`
+            for as few as leave no gap above 20 times the parameters. Taken from the family of the student's
+            model, or of the teacher's.
+        assistant_models: Assistants of your own, largest first.
+        cache: `views` keeps the teacher's scores by image and augmented view on the disk, for all epochs,
+            seeds, trials and students that share the teacher; the student stays the same, bit for bit.
+        cache_precision: `32` is exact; `16` halves the place and is approximate.
+        cache_gib: What all teacher caches in the cache folder may take, in GiB.
+        baseline: Train the same student, from the same initial weights, with the same budget and without the
+            teacher, and report both.
+    """
+
+    teacher: Reference | tuple[Reference, ...] = plugin_field(
+        "model", default=None, reference=True, many="or one"
+    )
+    teacher_weights: tuple[float, ...] = field(default=(), validator=deep_iterable(gt(0.0)))
+    ensemble: Literal["logits", "probabilities"] = field(
+        default="logits", validator=in_(("logits", "probabilities"))
+    )
+    teacher_precision: Literal["32", "bf16"] = field(default="32", validator=in_(("32", "bf16")))
+    teacher_train: Train | None = None
+    student: Reference | StudentSearch = plugin_field(
+        "model", reference=True, tables={"search": StudentSearch}
+    )
+    fresh: bool = False
+    train: Train = Train()
+    generations: int = field(default=1, validator=ge(1))
+    assistants: Literal[0, 1, 2, "auto"] = field(default=0, validator=in_((0, 1, 2, "auto")))
+    assistant_models: tuple[Model, ...] = plugin_field("model", default=(), many=True)
+    cache: Literal["off", "views"] = field(
+        default="off", validator=in_(("off", "views")), metadata={"placement": True}
+    )
+    cache_precision: Literal["32", "16"] = field(
+        default="32", validator=in_(("32", "16")), metadata={"placement": True}
+    )
+    cache_gib: float = field(default=4.0, validator=gt(0.0), metadata={"placement": True})
+    baseline: bool = field(default=True)
+
+    kind: ClassVar[str] = "distill"
+    method_kind: ClassVar[str] = "distiller"
+    method_base: ClassVar[type] = Distiller
+    method_of_many: ClassVar[str] = "sum"
+
+    @property
+    def manner(self) -> Manner:
+        """How the teacher is asked."""
+        return Manner(self.ensemble, self.teacher_weights, self.teacher_precision)
+
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
+        problems = [
+            fault for role, artifact in inputs.items() for fault in check_fit(role, artifact.task, task.info)
+        ]
+        problems += self._check_teachers(task, inputs) + self._check_chain(inputs)
+        if self.cache != "off" and self.train.mixes_images:
+            words = "must be off where `train` mixes images (mixup, cutmix): mixtures are shown only once"
+            problems.append(Problem("cache", words))
+        if self.train.mixes_images and self.method.needs_single_labels():
+            words = (
+                f"must not mix images (mixup, cutmix): {type(self.method).__name__} needs one class for each"
+            )
+            problems.append(Problem("train", words))
+        if isinstance(self.student, StudentSearch):
+            tuner = load_tuner(plugins)
+            problems += tuner.check_settings(self.student, "student.search", self.student.space)
+        return problems or self._check_wiring(task, inputs, plugins)
+
+    def _check_teachers(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
+        problems = []
+        roles = teacher_roles(inputs)
+        if not roles:
+            problems.append(Problem("teacher", "must name at least one teacher, the list is empty"))
+        if self.teacher_weights and len(self.teacher_weights) != len(roles):
+            words = f"must be one number for each of {len(roles)} teachers, got {list(self.teacher_weights)}"
+            problems.append(Problem("teacher_weights", words))
+        for role, reference in self.describe_inputs().items():
+            knows_nothing = isinstance(reference, Model) and not _is_trained(reference, task)
+            if role in roles and knows_nothing and self.teacher_train is None:
+                words = (
+                    "is a model without weights for the task's classes, which knows nothing yet; say how to "
+                    "train it, `teacher_train = { epochs = … }`"
+                )
+                problems.append(Problem(role, words))
+        return problems
+
+    def _check_chain(self, inputs: Mapping[str, Artifact]) -> list[Problem]:
+        problems = []
+        student = inputs.get("student")
+        if self.assistants and self.assistant_models:
+            problems.append(Problem("assistants", "must be 0 where `assistant_models` names them"))
+        if student is not None and student.module is not None:
+            words = "a module of the caller's has no fresh weights"
+            problems += [
+                Problem(key, f"must be {want}: {words}")
+                for key, want, is_wrong in (
+                    ("fresh", "false", self.fresh),
+                    ("generations", "1", self.generations > 1),
+                )
+                if is_wrong
+            ]
+        return problems
+
+    def _check_wiring(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
+        """Let the method name its layers, where teacher and student can be built already."""
+        roles = [*teacher_roles(inputs), "student"]
+        if any(role not in inputs or not inputs[role].is_buildable for role in roles):
+            return []
+        found = []
+        for role in roles:
+            try:
+                network = inputs[role].skeleton(plugins, task.info).eval()
+                with torch.device("meta"):
+                    found.append(read_layers(network, torch.zeros(2, *task.info.input_shape)))
+            except Exception as error:  # whatever the network's own code raises
+                return self.build_failure(role, error)
+        try:
+            self._wire(found[-1], found[:-1])
+        except StageError as error:
+            return [Problem("options", str(error))]
+        try:
+            student, *teachers = (count_parameters(layers.network) for layers in reversed(found))
+            count = count_assistants(self.assistants, sum(teachers) / student)
+            specs = [inputs[role].spec for role in reversed(roles)]
+            choose_assistants(count, sum(teachers), student, specs, task.info, plugins)
+        except StageError as error:
+            return [Problem("assistants", str(error))]
+        return []
+
+    def _wire(self, student: Layers, teachers: Sequence[Layers]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the layers that the method listens to in student and teacher."""
+        own, known = self.method.taps(student, teachers[0])
+        if known and len(teachers) > 1:
+            raise StageError(
+                f"{type(self.method).__name__} listens to layers of the teacher, {', '.join(known)}, and "
+                f"there are {len(teachers)} teachers; give it one, or use a method that needs class scores "
+                "alone"
+            )
+        if known and self.cache != "off":
+            raise StageError(
+                f"the teacher cache holds class scores alone, and {type(self.method).__name__} listens to "
+                f'layers of the teacher, {", ".join(known)}; set `cache = "off"`'
+            )
+        for layers, names in ((student, own), (teachers[0], known)):
+            for name in names:
+                layers.find(name)
+        return own, known
+
+    def fingerprint_data(self) -> dict[str, Any]:
+        """Leave out where scores are kept, unless it changes the result."""
+        is_rounded = self.cache == "views" and self.cache_precision == "16"
+        rounded = [self.cache_precision, self.cache_gib] if is_rounded else None
+        return {**super().fingerprint_data(), "rounded cache": rounded}
+
+    def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
+        if isinstance(self.student, StudentSearch):
+            return Artifact(NetworkSpec.of(self.student.space), task.info)
+        return evolve(inputs["student"], weights=None)
+
+    def for_trial(self) -> DistillStage:
+        return evolve(self, baseline=False)
+
+    def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        with _cache_folder(context, self.cache) as folder:
+            context = evolve(context, cache_folder=folder)
+            if not isinstance(self.student, StudentSearch):
+                return self._lessons(task, inputs, context).run()
+            ready, inputs = self.prepare(task, inputs, context)
+            work = OpenStage(ready, task, inputs, self.student.space, _with_student, "student")
+            design, found = load_tuner(context.plugins).search(work, self.student, context)
+            chosen, known = _with_student(ready, task, inputs, design)
+            artifact = evolve(chosen, train=self.train)._lessons(task, known, context).run()
+            return evolve(artifact, metrics={**artifact.metrics, "searched": {"design": design, **found}})
+
+    def prepare(
+        self, task: Task, inputs: Mapping[str, Artifact], context: Context
+    ) -> tuple[DistillStage, Mapping[str, Artifact]]:
+        """Train teachers once for all trials, unless their training is itself searched."""
+        if self.teacher_train is None or any(path.startswith("teacher_train") for path in self.ranges):
+            return self, inputs
+        lessons = self._lessons(task, inputs, context)
+        teachers = {
+            role: inputs[role].with_state(lessons.ready_teacher(role)) for role in teacher_roles(inputs)
+        }
+        references = tuple(teachers.values()) if "teacher[0]" in teachers else teachers["teacher"]
+        return evolve(self, teacher=references, teacher_train=None), {**inputs, **teachers}
+
+    def run_baseline(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        """Train the student on labels alone, from the same weights and on the same batches as in `run`."""
+        return self._lessons(task, inputs, context).run_baseline()
+
+    def train_teacher(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        """Return the teacher, trained first where it is a model without weights."""
+        role = teacher_roles(inputs)[0]
+        network = self._lessons(task, inputs, context).ready_teacher(role)
+        return inputs[role].with_state(network, task=task.info)
+
+    def listens_to_teacher(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> bool:
+        """Tell whether the method needs layers of the teacher, so that no cache can serve it."""
+        images = example_images(task.load(context.device), context, 2)
+        student, teacher = (
+            read_layers(inputs[role].network(context.plugins).to(context.device).eval(), images)
+            for role in ("student", teacher_roles(inputs)[0])
+        )
+        return bool(self.method.taps(student, teacher)[1])
+
+    def _lessons(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Lessons:
+        return Lessons(self, task.load(context.device), inputs, context)
+
+
+def _is_trained(model: Model, task: Task) -> bool:
+    """Tell whether a model may teach as it is; what is wrong with it is reported where models are checked."""
+    try:
+        return model.is_trained_for(task.info)
+    except LearnforgeError:
+        return True
+
+
+def _with_student(
+    stage: Stage, task: Task, inputs: Mapping[str, Artifact], design: Design
+) -> tuple[DistillStage, Mapping[str, Artifact]]:
+    """Return a stage with a design for its student and trained as a trial is, and its inputs."""
+    assert isinstance(stage, DistillStage)
+    assert isinstance(stage.student, StudentSearch)
+    student = Artifact(NetworkSpec.of(stage.student.space, design), task.info)
+    made = evolve(stage, student=student, train=stage.student.train or stage.train)
+    return made, {**inputs, "student": student}
+
+
+@contextlib.contextmanager
+def _cache_folder(context: Context, cache: str) -> Iterator[Path | None]:
+    """Yield where caches are kept: the context's folder, or one that goes with the stage."""
+    if cache == "off" or context.cache_folder is not None:
+        yield context.cache_folder
+        return
+    with tempfile.TemporaryDirectory(prefix="learnforge-cache-") as folder:
+        yield Path(folder)
+
+
+@hookimpl
+def learnforge_stages() -> dict[str, type[Stage]]:
+    """Offer the kind `distill`."""
+    return {"distill": DistillStage}

@@ -1,0 +1,368 @@
+"""Export: the kind of stage `export`, the hole that an exporter fills, and the proof that the file computes
+what the network does.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from typing import Any, ClassVar
+
+import torch
+from attrs import evolve, field, frozen
+from attrs.validators import ge, gt, le
+from torch import Tensor, nn
+
+from learnforge.artifact import Artifact
+from learnforge.context import Context
+from learnforge.errors import ExportMismatchError, LearnforgeError, Problem, StageError
+from learnforge.files import refusal, remove, write_json, write_text
+from learnforge.hookspecs import hookimpl
+from learnforge.kinds.episodes import EpisodeShape
+from learnforge.kinds.exporter import Exporter, Runtime
+from learnforge.kinds.stage import Reference, Stage, check_fit
+from learnforge.kinds.task import (
+    Split,
+    Task,
+)
+from learnforge.options.structure import plugin_field
+from learnforge.plugins.identity import spell
+from learnforge.plugins.registry import Plugins
+from learnforge.randomness import permutation
+from learnforge.spec import TaskInfo
+from learnforge_kit.costs.measuring import time_call
+from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
+from learnforge_kit.engines.adaptation import adapt_artifact, episode_source
+from learnforge_kit.networks.heads import count_parameters
+
+MANY = 64
+"""Images of the larger batch that is timed."""
+
+
+BATCH = 256
+"""Images that are read at once."""
+
+
+REJECTED = "rejected-"
+"""Beginning of the names of files that failed their proof."""
+
+
+class Deployed(nn.Module):
+    """A network with its normalisation inside, so that whoever runs it feeds plain bytes.
+
+    Args:
+        network: Takes normalised images.
+        task: Gives mean and deviation.
+    """
+
+    def __init__(self, network: nn.Module, task: TaskInfo):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(task.mean).view(-1, 1, 1) * 255)
+        self.register_buffer("scale", 1 / (torch.tensor(task.std).view(-1, 1, 1) * 255))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn uint8 images [batch, channel, height, width] into class scores [batch, class]."""
+        assert isinstance(self.mean, Tensor)
+        assert isinstance(self.scale, Tensor)
+        scores: Tensor = self.network((images.to(torch.float32) - self.mean) * self.scale)
+        return scores
+
+
+@frozen(eq=False)
+class Proof:
+    """Test images that a file is proved on. Iterating yields (images uint8 [image, channel, height, width],
+    labels [image]), `BATCH` images at a time, on the CPU.
+
+    Args:
+        split: The images.
+        labels: What they are, int64 [image].
+        seen: Bytes of images that are left out, since the network was taught them.
+    """
+
+    split: Split
+    labels: Tensor
+    seen: frozenset[bytes] = frozenset()
+
+    @classmethod
+    def of_classes(cls, split: Split, rows: list[int], support: Tensor) -> Proof:
+        """All images of some classes but those that were learnt from; labels are places in `rows`."""
+        labels = torch.full((int(split.labels.max()) + 1,), -1)
+        labels[torch.tensor(rows)] = torch.arange(len(rows))
+        places = labels[split.labels.cpu()]
+        own = (places >= 0).nonzero().flatten()
+        return cls(split.select(own), places[own], frozenset(image.numpy().tobytes() for image in support))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch, _, rows in self.split.batches(torch.arange(len(self.split)), BATCH):
+            images, labels = batch.cpu(), self.labels[rows.cpu()]
+            if self.seen:
+                fresh = torch.tensor([image.numpy().tobytes() not in self.seen for image in images])
+                images, labels = images[fresh], labels[fresh]
+            if len(images):
+                yield images, labels
+
+    def first(self, count: int) -> Tensor:
+        """Return the first `count` images, or as many as there are."""
+        found: list[Tensor] = []
+        for images, _ in self:
+            found.append(images)
+            if sum(map(len, found)) >= count:
+                break
+        return torch.cat(found)[:count]
+
+
+@frozen(kw_only=True)
+class ExportStage(Stage):
+    """Write a network to a file for a device, and prove the file.
+
+    A meta-learnt network is first taught new classes, those of one test episode, from its support images; the
+    file is proved on all other test images of these classes.
+
+    Args:
+        source: TOML key `from`: the stage or artifact's folder to export; the stage above by default.
+        tolerance: Largest difference of a class score from the network's own, relative to the largest score.
+        largest_loss: Accuracy that a quantised file may lose, in [0, 1].
+        calibration: Training images that a quantised file is calibrated with, at least 2.
+    """
+
+    source: Reference = plugin_field("model", default=None, reference=True, key="from")
+    tolerance: float = field(default=1e-4, validator=gt(0.0))
+    largest_loss: float = field(default=0.01, validator=[ge(0.0), le(1.0)])
+    calibration: int = field(default=256, validator=ge(2))
+
+    kind: ClassVar[str] = "export"
+    method_kind: ClassVar[str] = "exporter"
+    method_base: ClassVar[type] = Exporter
+
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
+        source = inputs["source"]
+        try:
+            self.method.require()
+        except LearnforgeError as error:
+            return [Problem("use", str(error))]
+        if "meta_learner" not in source.adapter_options:
+            return check_fit("from", source.task, task.info)
+        shape = EpisodeShape(**source.adapter_options["episodes"])
+        fault = episode_fault(task.test.labels, shape, "test") if task.episodes is None else ""
+        return [Problem("task", fault)] if fault else []
+
+    def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        artifact, proof = self._ready(inputs["source"], task, context)
+        module = Deployed(artifact.network(context.plugins), artifact.task).eval()
+        temperature = {name: value for name, value in artifact.metrics.items() if name == "temperature"}
+        with _folder(context) as folder:
+            path = folder / f"model{self.method.suffix}"
+            manual = _manual(artifact.task, path.name, self.method) | temperature
+            learnt_from = self._learnt_from(task, proof, context)
+            metrics = self._export(module, learnt_from, proof, path, manual)
+            write_json(folder / "model.json", manual)
+            if self.method.runner and artifact.task.input_shape[0] in (1, 3):
+                write_text(folder / "run_model.py", _script(self.method.runner))
+        metrics |= temperature | {
+            "classes": list(artifact.task.classes),
+            "file": path.name,
+            "parameters": count_parameters(module.network),
+        }
+        return evolve(artifact, metrics=metrics)
+
+    def _ready(self, source: Artifact, task: Task, context: Context) -> tuple[Artifact, Proof]:
+        """Return what is exported, and what it is proved on."""
+        if "meta_learner" not in source.adapter_options:
+            return source, Proof(task.test, task.test.labels.cpu())
+        shape = EpisodeShape(**source.adapter_options["episodes"])
+        source_of = episode_source(task, "test", shape, torch.device("cpu"))
+        episode = source_of.draw(context.derive("episode"), torch.zeros(1, dtype=torch.int64))
+        if not isinstance(episode, ImageEpisodes):
+            raise StageError("only a learner of images can be exported with a support set of its test split")
+        info = task.info
+        rows = episode.classes[0].tolist()
+        adapted = adapt_artifact(
+            source, episode.support.images[0], episode.support.labels[0], context.plugins
+        )
+        names = evolve(
+            info, classes=tuple(info.classes[r] for r in rows), origins=tuple(info.origins[r] for r in rows)
+        )
+        mean = torch.tensor(info.mean).view(-1, 1, 1)
+        std = torch.tensor(info.std).view(-1, 1, 1)
+        support = ((episode.support.images[0] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return evolve(adapted, task=names), Proof.of_classes(task.test, rows, support)
+
+    def _learnt_from(self, task: Task, proof: Proof, context: Context) -> Tensor:
+        """Return training images to calibrate with, at random; the test's own where a task has no others."""
+        if not len(task.train):
+            return proof.first(self.calibration)
+        order = permutation(context.derive("calibration"), len(task.train))[: self.calibration]
+        found = torch.cat([part.cpu() for part, _, _ in task.train.batches(order, BATCH)])
+        return found if len(found) > 1 else found.repeat(2, 1, 1, 1)
+
+    def _export(
+        self,
+        module: Deployed,
+        learnt_from: Tensor,
+        proof: Proof,
+        path: Path,
+        manual: dict[str, Any],
+    ) -> dict[str, Any]:
+        partial = path.parent / "partial"
+        partial.mkdir(exist_ok=True)
+        draft = partial / path.name
+        try:
+            self.method.export(module, learnt_from, draft)
+            self.method.annotate(draft, json.dumps(manual))
+            metrics = self._prove(module, self.method.load(draft), proof)
+            metrics["bytes"] = draft.stat().st_size
+            fault = self._fault(metrics)
+            if fault:
+                rejected = path.with_name(f"{REJECTED}{path.name}")
+                draft.replace(rejected)
+                raise ExportMismatchError(f"{fault}. It is kept as {rejected.name} for inspection.")
+            draft.replace(path)
+        except OSError as error:
+            raise refusal(path, error) from error
+        finally:
+            remove(partial)
+        return metrics
+
+    def _fault(self, metrics: Mapping[str, Any]) -> str:
+        """Return why the file is not handed over, or ""."""
+        same = f"names the same class for {metrics['agreement']:.1%} of {metrics['images']} images"
+        if self.method.is_exact and not metrics["is_equal"]:
+            return (
+                f"the exported file must give the network's class scores within {self.tolerance:g} of the "
+                f"largest, but it is off by {metrics['relative_difference']:.2g}, and {same}"
+            )
+        file, network = metrics["test_accuracy"], metrics["network_accuracy"]
+        if not self.method.is_exact and network - file > self.largest_loss + 1e-9:
+            return (
+                f"the exported file may lose {self.largest_loss:.1%} of accuracy (`largest_loss`), but it "
+                f"gets {file:.1%} where the network gets {network:.1%}, and {same}"
+            )
+        return ""
+
+    def _prove(self, module: Deployed, runtime: Runtime, proof: Proof) -> dict[str, Any]:
+        """Compare file and network on every test image, and measure both."""
+        with torch.inference_mode():
+            parts = [(module(images), runtime(images), labels) for images, labels in proof]
+        own, theirs, labels = map(torch.cat, zip(*parts, strict=True))
+        difference = (own - theirs).abs()
+        relative = float(difference.max() / own.abs().max().clamp_min(1e-12))
+        some = proof.first(MANY)
+        one, many, cpu = some[:1], some[torch.arange(MANY) % len(some)], torch.device("cpu")
+        return {
+            "test_accuracy": float((theirs.argmax(1) == labels).double().mean()),
+            "network_accuracy": float((own.argmax(1) == labels).double().mean()),
+            "agreement": float((theirs.argmax(1) == own.argmax(1)).double().mean()),
+            "max_difference": float(difference.max()),
+            "mean_difference": float(difference.mean()),
+            "relative_difference": relative,
+            "images": len(labels),
+            "latency_ms": time_call(lambda: runtime(one), None, cpu, 1),
+            "network_latency_ms": time_call(lambda: module(one), module, cpu, 1),
+            "latency_64_ms": time_call(lambda: runtime(many), None, cpu, 1),
+            "network_latency_64_ms": time_call(lambda: module(many), module, cpu, 1),
+            "is_exact": self.method.is_exact,
+            "is_equal": relative <= self.tolerance,
+        }
+
+
+@contextmanager
+def _folder(context: Context) -> Iterator[Path]:
+    if context.folder is not None:
+        yield context.folder
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
+    """Return what somebody who runs the file must know."""
+    return {
+        "file": file,
+        "exporter": spell(exporter),
+        "input": {
+            "type": "uint8",
+            "axes": ["batch", "channel", "height", "width"],
+            "shape": list(task.input_shape),
+        },
+        "output": {
+            "type": "float32",
+            "axes": ["batch", "class"],
+            "meaning": "class scores before the softmax",
+        },
+        "classes": list(task.classes),
+        "preprocessing": "turned upright as EXIF says, bilinear resize of the shorter side to the input's, "
+        "the middle cut out",
+        "normalisation": "inside the graph",
+    }
+
+
+SCRIPT = '''"""Tell what is in images: python run_model.py IMAGE ..."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MANUAL = json.loads(Path(__file__).with_name("model.json").read_text("utf-8"))
+FILE = str(Path(__file__).with_name(MANUAL["file"]))
+
+
+$runner
+
+
+def read(path):
+    channels, height, width = MANUAL["input"]["shape"]
+    image = Image.open(path)
+    with contextlib.suppress(Exception):  # damaged metadata leave it as it is
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)
+        top = 65535 if is_wide else 1 if image.mode == "F" and values.max() <= 1 else 255
+        image = Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("L" if channels == 1 else "RGB")
+    scale = max(height / image.height, width / image.width)
+    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)[None].copy()
+
+
+if len(sys.argv) < 2:
+    sys.exit("usage: python run_model.py IMAGE ...")
+is_all = True
+for path in sys.argv[1:]:
+    try:
+        pixels = read(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        print(f"{path} cannot be read as an image: {error}", file=sys.stderr)
+        is_all = False
+        continue
+    scores = score(pixels).astype(np.float64)
+    chances = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    name = path + " " if len(sys.argv) > 2 else ""
+    print(f"{name}{MANUAL['classes'][int(chances.argmax())]} {chances.max():.4f}")
+sys.exit(not is_all)
+'''
+
+
+def _script(runner: str) -> str:
+    """Return a script that runs an exported file on an image without learnforge; see `Exporter.runner`."""
+    return Template(SCRIPT).substitute(runner=runner.strip())
+
+
+@hookimpl
+def learnforge_stages() -> dict[str, type[Stage]]:
+    """Offer the kind `export`."""
+    return {"export": ExportStage}

@@ -1,0 +1,1 @@
+"""Meta-learning: the kind of stage `meta` and its outer loop."""

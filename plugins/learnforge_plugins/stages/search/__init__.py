@@ -1,0 +1,1 @@
+"""Architecture search: the kind of stage `search`, its driver and its evaluators."""

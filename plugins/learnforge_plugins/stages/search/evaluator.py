@@ -1,0 +1,160 @@
+"""How designs are evaluated: what is known of one beforehand, and the job that finds out the rest.
+
+The driver is the same whatever is searched: networks that are trained, rows of a table, options of a stage.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import define, field, frozen
+
+from learnforge.context import Context
+from learnforge.errors import DivergedError
+from learnforge.kinds.executor import Slot
+from learnforge.kinds.space import Design, Space
+from learnforge.plugins.registry import Plugins
+
+
+class Refused(Exception):  # noqa: N818 - a verdict, not an error
+    """Raised by `Evaluator.foresee`: the design cannot be evaluated, for the reason given."""
+
+
+@frozen
+class TrialJob:
+    """What a trial is told; plain data, so that any executor can carry it.
+
+    Args:
+        search: Which search it belongs to.
+        number: Number of the trial.
+        design: What to evaluate.
+        choices: The choices that made it.
+        epochs: Epochs to train to; None for all.
+        state: State of the training to go on from, as an earlier job of the trial returned it.
+    """
+
+    search: str
+    number: int
+    design: Design
+    choices: Mapping[str, Any] = field(factory=dict)
+    epochs: int | None = None
+    state: bytes | None = field(default=None, repr=False)
+
+
+@frozen
+class TrialResult:
+    """What a job reports.
+
+    Args:
+        number: Number of the trial.
+        metrics: Validation accuracy and loss, or what else its evaluator measures; empty for a failed one.
+        seconds: Time it took, or is said to have taken.
+        failure: Why it failed, or "".
+        state: State of a training that may go on.
+    """
+
+    number: int
+    metrics: Mapping[str, float]
+    seconds: float
+    failure: str = ""
+    state: bytes | None = field(default=None, repr=False)
+
+
+@define(eq=False)
+class Place:
+    """Where jobs of a search run, as its evaluator set it up.
+
+    Args:
+        slot: Threads and device.
+        plugins: The run's plugins.
+        evaluator: What evaluates.
+        data: What `Evaluator.set_up` made.
+    """
+
+    slot: Slot
+    plugins: Plugins
+    evaluator: Evaluator
+    data: Any = None
+
+
+class Evaluator(ABC):
+    """Evaluates designs. A picklable value: the driver keeps one and sends it
+    to every place where jobs run.
+    """
+
+    space: Space
+    dear: Sequence[str] = ()
+    """Metrics that `measure` finds out before a trial starts, once, in the driver, while nothing else
+    runs.
+    """
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a whole trial, which rungs divide."""
+        return 1
+
+    def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
+        """Yield what is known of a design before it is evaluated, cheapest first.
+
+        The driver asks for no more when a limit is broken. Its own metrics of a design must not change from
+        call to call.
+
+        Raises:
+            Refused: The design cannot be evaluated.
+        """
+        return iter(())
+
+    def measure(self, name: str, design: Design, context: Context) -> float:
+        """Return one of the `dear` metrics."""
+        raise NotImplementedError
+
+    def score(self, name: str, design: Design, context: Context) -> float:
+        """Return a zero-cost score; more is better."""
+        raise KeyError(name)
+
+    def set_up(self, slot: Slot, plugins: Plugins) -> Any:
+        """Prepare a process or thread, before its first job; what is returned is the `data` of its place."""
+
+    @abstractmethod
+    def evaluate(self, job: TrialJob, place: Place) -> TrialResult:
+        """Evaluate a design, where jobs run. An error fails the trial alone."""
+
+
+_PLACES: dict[str, Place] = {}
+
+
+def set_up(slot: Slot, plugins: Plugins, search: str, evaluator: Evaluator, deterministic: bool) -> None:
+    """Prepare a process or thread for the jobs of a search.
+
+    The plugins come first: unpickling them loads the files that the evaluator's classes are from.
+    """
+    if deterministic:
+        torch.use_deterministic_algorithms(True)
+    _PLACES[search] = Place(slot, plugins, evaluator, evaluator.set_up(slot, plugins))
+
+
+def tear_down(search: str) -> None:
+    """Forget a search's place in this process."""
+    _PLACES.pop(search, None)
+
+
+def run_trial(job: TrialJob) -> TrialResult:
+    """Run a job. A loss that is not finite, and any other error, fails the trial alone."""
+    place = _PLACES[job.search]
+    start, threads = time.perf_counter(), torch.get_num_threads()
+    torch.set_num_threads(place.slot.threads)
+    try:
+        return place.evaluator.evaluate(job, place)
+    except DivergedError as error:
+        return TrialResult(job.number, {}, time.perf_counter() - start, str(error))
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        return TrialResult(job.number, {}, time.perf_counter() - start, reason)
+    finally:
+        torch.set_num_threads(threads)

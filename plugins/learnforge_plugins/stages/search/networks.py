@@ -1,0 +1,209 @@
+"""Evaluates networks: costs on the meta device, scores and latency of fresh
+weights, accuracy after training.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import nn
+
+from learnforge.context import Checkpoint, Context
+from learnforge.kinds.cost import Cost, CostMeter
+from learnforge.kinds.executor import Slot
+from learnforge.kinds.score import Score
+from learnforge.kinds.space import Design, Space
+from learnforge.kinds.task import Task
+from learnforge.plugins.identity import identify
+from learnforge.plugins.registry import Plugins
+from learnforge.randomness import derive, permutation, seeded
+from learnforge.spec import Normaliser
+from learnforge_kit.costs.measuring import measure_cost, measure_latency
+from learnforge_kit.training.evaluation import (
+    evaluate,
+)
+from learnforge_kit.training.loop import Trainee, fit
+from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.search.evaluator import (
+    Evaluator,
+    Place,
+    Refused,
+    TrialJob,
+    TrialResult,
+)
+
+SCORED_IMAGES = 64
+"""Training images that zero-cost scores see, at most."""
+
+
+@frozen(eq=False)
+class NetworkEvaluator(Evaluator):
+    """Builds a design's network, trains it, and judges it on validation data.
+
+    Args:
+        space: Builds networks.
+        task: The task, its splits on the CPU.
+        train: How a whole trial trains.
+        seed: Seed of the search.
+        stage: Name of the stage.
+        threads: CPU threads of a trial, and of a measured latency.
+        wanted: Metrics that objectives and limits use.
+        costs: Costs that plugins bring.
+        scores: Zero-cost scores to compute for every design.
+        further_scores: Those that are only asked for by name.
+    """
+
+    space: Space
+    task: Task
+    train: Train
+    seed: int
+    stage: str
+    threads: int = 1
+    wanted: frozenset[str] = frozenset()
+    costs: tuple[CostMeter, ...] = ()
+    scores: tuple[Score, ...] = ()
+    further_scores: tuple[Score, ...] = ()
+    _known: dict[tuple[str, str], float] = field(factory=dict, init=False, repr=False)
+
+    @property
+    def epochs(self) -> int:
+        return self.train.epochs
+
+    @property
+    def dear(self) -> Sequence[str]:  # type: ignore[override]
+        measured = [label_of(meter) for meter in self.costs if meter.needs_weights]
+        return [name for name in ("latency_ms", *measured) if name in self.wanted]
+
+    def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
+        try:
+            with torch.device("meta"):
+                network = self.space.build(design, self.task.info).eval()
+                cost = measure_cost(network, self.task.info)
+        except Exception as error:  # one design that its space cannot build must not end the search
+            reason = f"cannot be built by {identify(self.space)}: {type(error).__name__}: {error}"
+            raise Refused(reason) from error
+        try:
+            with torch.device("meta"):
+                more = {
+                    label_of(m): m.measure(network, self.task.info) for m in self.costs if not m.needs_weights
+                }
+        except Exception as error:
+            raise Refused(f"its costs cannot be told: {type(error).__name__}: {error}") from error
+        yield cost.as_metrics() | more
+        self._ask_plugins(design, cost, context)
+        for score in self.scores:
+            label, value = label_of(score), self._scored(score, design, context)
+            if math.isfinite(value):
+                yield {label: value}
+            elif label in self.wanted:
+                raise Refused(f"{label} must be finite, it is {value}")
+
+    def _ask_plugins(self, design: Design, cost: Cost, context: Context) -> None:
+        hook = context.plugins.hook.learnforge_vet_design
+        vetoed = hook(design=design, cost=cost, stage=context.stage)
+        if vetoed:
+            raise Refused(str(vetoed))
+
+    def measure(self, name: str, design: Design, context: Context) -> float:
+        try:
+            with seeded(self.seed):
+                network = self.space.build(design, self.task.info).to(context.device).eval()
+            if name == "latency_ms":
+                return measure_latency(network, self.task.info, threads=self.threads)
+            meter = next(meter for meter in self.costs if label_of(meter) == name)
+            return float(meter.measure(network, self.task.info))
+        except Exception as error:  # of one design, which must not end the search
+            raise Refused(f"{name} cannot be measured: {type(error).__name__}: {error}") from error
+
+    def score(self, name: str, design: Design, context: Context) -> float:
+        offered = [*self.scores, *self.further_scores]
+        return self._scored(next(s for s in offered if label_of(s) == name), design, context)
+
+    def _scored(self, score: Score, design: Design, context: Context) -> float:
+        """Return a score, computed once for each design; one that is not finite counts as the lowest."""
+        key = (label_of(score), repr(design))
+        if key not in self._known:
+            try:
+                with seeded(self.seed):
+                    network = self.space.build(design, self.task.info).to(context.device).train()
+                    value = float(score.score(network, *self._sample(context)))
+            except Exception as error:  # of one design, which must not end the search
+                words = f"{label_of(score)} cannot be computed: {type(error).__name__}: {error}"
+                raise Refused(words) from error
+            self._known[key] = value if math.isfinite(value) else -math.inf
+        return self._known[key]
+
+    def _sample(self, context: Context) -> tuple[torch.Tensor, torch.Tensor]:
+        split = self.task.train
+        order = permutation(derive(self.seed, "scored images"), len(split))[:SCORED_IMAGES]
+        images, labels, _ = next(iter(split.batches(order, SCORED_IMAGES)))
+        shown = Normaliser(self.task.info, context.device)(images.to(context.device))
+        return shown, labels.to(context.device)
+
+    def set_up(self, slot: Slot, plugins: Plugins) -> Task:
+        """Put the data on the device."""
+        return self.task.load(torch.device(slot.device))
+
+    def evaluate(self, job: TrialJob, place: Place) -> TrialResult:
+        start = time.perf_counter()
+        device, task = torch.device(place.slot.device), place.data
+        seed = derive(self.seed, "trial", job.number)
+        with seeded(seed):
+            network = self.space.build(job.design, task.info).to(device)
+        context = Context(stage=self.stage, seed=seed, device=device, plugins=place.plugins)
+        kept = _Kept(job.state) if job.epochs is not None else None
+        self._fit(network, task, context, job, kept)
+        scores = evaluate(network, task.validation, task.info)
+        metrics = {"accuracy": scores.accuracy, "loss": scores.loss}
+        state = kept.state if kept is not None else None
+        return TrialResult(job.number, metrics, time.perf_counter() - start, state=state)
+
+    def _fit(
+        self, network: nn.Module, task: Task, context: Context, job: TrialJob, kept: Checkpoint | None
+    ) -> None:
+        is_watched = self.train.patience is not None or self.train.weights == "best"
+        validate: Callable[[], float] = lambda: evaluate(network, task.validation, task.info).accuracy  # noqa: E731
+        fit(
+            Trainee(network, cross_entropy(network, self.train)),
+            task.train,
+            task.info,
+            self.train,
+            context,
+            f"trial {job.number}",
+            validate if is_watched else None,
+            until=job.epochs,
+            checkpoint=kept,
+        )
+
+
+def label_of(meter: CostMeter | Score) -> str:
+    """Return the name by which objectives and limits call a cost or a score."""
+    own = meter.label if isinstance(meter, CostMeter) else ""
+    return own or identify(meter).name
+
+
+class _Kept(Checkpoint):
+    """A checkpoint in memory, to be carried from one job of a trial to the next, wherever that runs."""
+
+    def __init__(self, state: bytes | None):
+        super().__init__(None)
+        self.state = state
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        if self.state is None:
+            return None
+        state: dict[str, Any] = torch.load(io.BytesIO(self.state), map_location=device, weights_only=True)
+        return state
+
+    def save(self, make_state: Callable[[], Mapping[str, Any]], final: bool = False) -> None:
+        if final:
+            stream = io.BytesIO()
+            torch.save(dict(make_state()), stream)
+            self.state = stream.getvalue()

@@ -1,0 +1,1 @@
+"""Transfer: the kind of stage `transfer` and the loop around a strategy."""

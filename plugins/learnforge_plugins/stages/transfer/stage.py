@@ -1,0 +1,240 @@
+"""The kind of stage `transfer`: its settings, what it checks, measures and hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from attrs import evolve, frozen
+from torch import nn
+
+from learnforge.artifact import Artifact, Provenance, trained_on
+from learnforge.context import Context
+from learnforge.cut import Cut
+from learnforge.errors import Problem, StageError, TaskError
+from learnforge.hookspecs import hookimpl
+from learnforge.kinds.stage import Reference, Stage
+from learnforge.kinds.task import (
+    Task,
+    TaskSource,
+)
+from learnforge.kinds.transfer import DirectTransfer, PhasedTransfer, Transfer
+from learnforge.kinds.validator import Validator
+from learnforge.options.structure import plugin_field
+from learnforge.plugins.registry import Plugins
+from learnforge.randomness import seeded
+from learnforge.spec import TaskInfo, load_weights
+from learnforge_kit.networks.heads import count_parameters
+from learnforge_kit.training.evaluation import evaluate
+from learnforge_kit.training.loop import Trainee, fit
+from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.measures import judge, weigh
+from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.transfer.journey import Journey, share_epochs
+from learnforge_plugins.stages.transfer.judgement import judge_without_labels
+from learnforge_plugins.stages.transfer.source import (
+    head_weight,
+    load_source,
+    source_refusal,
+    untrained_words,
+)
+
+
+@frozen(kw_only=True)
+class TransferStage(Stage):
+    """Carry a network's knowledge to another task.
+
+    Args:
+        source: TOML key `from`: the stage, artifact's folder or model to start from; the stage above
+            by default.
+        train: How the network is trained.
+        baseline: Train the same network from fresh weights with the same budget, and report both. In a
+            domain adaptation it is trained on the labelled task alone.
+        source_task: The labelled task, for methods that need no label of the new one.
+        validator: What scores a network without a label of the new task: after each epoch of a domain
+            adaptation, for `weights = "best"` and `patience`, and in searches over options; accuracy on the
+            labelled task's validation images by default.
+    """
+
+    source: Reference = plugin_field("model", default=None, reference=True, key="from")
+    train: Train = Train()
+    baseline: bool = True
+    source_task: TaskSource | None = plugin_field("task", default=None)
+    validator: Validator | None = plugin_field("validator", default=None)
+
+    kind: ClassVar[str] = "transfer"
+    method_kind: ClassVar[str] = "transfer"
+    method_base: ClassVar[type] = Transfer
+
+    @property
+    def adapts_domain(self) -> bool:
+        """Tell whether the method needs the labelled source task beside the new one."""
+        return isinstance(self.method, PhasedTransfer) and self.method.adapts_domain
+
+    def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
+        faults = self._check_source(inputs["source"], task.info, plugins)
+        problems = [*self._check_domains(task), *faults]
+        words = untrained_words(self.method, self.source, task.info)
+        return [*problems, *([Problem("from", words)] if words else [])]
+
+    def _check_source(self, source: Artifact, task: TaskInfo, plugins: Plugins) -> list[Problem]:
+        if not source.is_buildable:
+            return []
+        try:
+            reason = source_refusal(source, task, plugins)
+        except Exception as error:  # whatever the source's own code raises
+            return self.build_failure("source", error)
+        return [Problem("from", reason)] if reason else []
+
+    def _check_domains(self, task: Task) -> list[Problem]:
+        problems = []
+        if self.method.uses_labels:
+            words = (
+                f"is for methods that need no label of the new task, which {type(self.method).__name__} does"
+            )
+            named = {"source_task": self.source_task, "validator": self.validator}
+            problems += [Problem(key, words) for key, value in named.items() if value is not None]
+        if self.adapts_domain and self.source_task is None:
+            problems.append(
+                Problem("source_task", "is missing; this method adapts from a labelled source task")
+            )
+        elif self.source_task is None and not self.method.uses_labels:
+            without = "needs a `source_task`: without labels of the new task it is judged by that one's"
+            paths = [*self.ranges, *(["validator"] if self.validator is not None else [])]
+            problems += [Problem(path, without) for path in paths]
+        if problems or self.source_task is None:
+            return problems
+        try:
+            labelled = self.source_task.load().info
+        except TaskError as error:
+            return [Problem("source_task", str(error))]
+        if labelled.outputs != task.info.outputs:
+            words = (
+                f"must have the new task's {task.info.outputs} classes, in their order, it has "
+                f"{labelled.outputs}: {', '.join(labelled.classes)}"
+            )
+            problems.append(Problem("source_task", words))
+        if labelled.input_shape != task.info.input_shape:
+            want, got = list(task.info.input_shape), list(labelled.input_shape)
+            words = f"must show images of shape {want} as the new task does, it shows {got}"
+            problems.append(Problem("source_task", words))
+        return problems
+
+    def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Judge a trial by what its method may know: without labels of the new task by the validator, or by
+        accuracy on the labelled task.
+        """
+        found = super().measured(metrics)
+        if not self.method.uses_labels:
+            found["accuracy"] = metrics.get("validator", metrics["source_accuracy"])
+        return found
+
+    def for_trial(self) -> TransferStage:
+        return evolve(self, baseline=False)
+
+    def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        here, source = task.load(context.device), inputs["source"]
+        labelled = self.source_task.load().load(context.device) if self.source_task else here
+        network, changes = load_source(source, task.info, context)
+        head = head_weight(network, source.task.outputs)
+        whole = count_parameters(network)
+        with seeded(context.derive("prepare")):
+            network = self.method.prepare(network, source.task, task.info)
+        if isinstance(network, Cut) and network.layer != source.spec.cut:
+            changes.append(f"ends at {network.layer}: {count_parameters(network):,} of {whole:,} parameters")
+        if head_weight(network, task.info.outputs) is not head and source.task != task.info:
+            changes.append(f"{source.task.outputs} → {task.info.outputs} classes: new head")
+        network.to(context.device)
+        history, seen = self._carry(network, source.task, here, labelled, context)
+        network = self.method.finish(network).eval()
+        metrics: dict[str, Any] = judge(network, here) | weigh(network, here) | seen
+        metrics |= {"changes": changes}
+        if self.source_task is not None:
+            pairs = zip(labelled.info.classes, here.info.classes, strict=True)
+            metrics["pairs"] = [list(pair) for pair in pairs]
+        finished = self._as_artifact(source, network, task, labelled, context)
+        if self.baseline and source.spec.kind != "module":  # a module of the caller's has no fresh weights
+            fresh, history["from scratch"] = self._train_fresh(finished, labelled, context)
+            metrics |= judge(fresh, here, "baseline_")
+            metrics["baseline_name"] = "source only" if self.source_task is not None else "from scratch"
+        return evolve(finished, metrics=metrics | {"history": history})
+
+    def run_baseline(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        """Train the network from fresh weights, on the same batches and with the same budget as in `run`; for
+        a method that adapts a domain on the labelled task alone.
+        """
+        here = task.load(context.device)
+        labelled = self.source_task.load().load(context.device) if self.source_task else here
+        start = evolve(inputs["source"], task=task.info, weights=None, adapter={}, adapter_options={})
+        fresh, history = self._train_fresh(start, labelled, context)
+        metrics: dict[str, Any] = judge(fresh, here) | {"history": {"from scratch": history}}
+        if self.source_task is not None:
+            metrics |= judge_without_labels(fresh, here, labelled, self.validator)
+        return start.with_state(fresh, metrics=metrics)
+
+    def _as_artifact(
+        self, source: Artifact, network: nn.Module, task: Task, labelled: Task, context: Context
+    ) -> Artifact:
+        tasks = [task, labelled] if self.adapts_domain else [task]
+        learnt = tuple(trained_on(t.info.name, t.origins_of(t.train), t.train) for t in tasks)
+        plain = evolve(source, task=task.info, adapter={}, adapter_options={})
+        artifact = evolve(plain, provenance=Provenance(trained_on=learnt)).with_state(network)
+        if isinstance(network, Cut):
+            artifact = evolve(artifact, spec=evolve(source.spec, cut=network.layer))
+        if source.spec.kind == "module":
+            return evolve(artifact, module=network)
+        assert artifact.weights is not None
+        # it must load again as its model builds it
+        load_weights(artifact.network(context.plugins, task=task.info), artifact.weights)
+        return artifact
+
+    def _carry(
+        self, network: nn.Module, old: TaskInfo, here: Task, labelled: Task, context: Context
+    ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]]:
+        """Train or fit the network; return the history, and what judges it without labels of the new task."""
+        if isinstance(self.method, DirectTransfer):
+            with seeded(context.derive("fit")):
+                fitted = self.method.fit(network, here, context)
+            fitted.requires_grad_(True)
+            if fitted is not network:
+                raise StageError(
+                    f"{type(self.method).__name__}.fit must return the network that it was given"
+                )
+            is_judged = self.source_task is not None
+            return {"transfer": []}, (
+                judge_without_labels(network, here, labelled, self.validator) if is_judged else {}
+            )
+        phases = self.method.phases(network, old, here.info)
+        lengths = share_epochs(phases, self.train)
+        with Journey(self.method, network, here, labelled, self.validator, context) as journey:
+            history = [
+                entry
+                for number, (phase, train) in enumerate(zip(phases, lengths, strict=True), 1)
+                for entry in journey.travel(
+                    phase, train, f"{number} {phase.name}" if len(phases) > 1 else phase.name
+                )
+            ]
+            return {"transfer": history}, journey.judge() if self.adapts_domain else {}
+
+    def _train_fresh(
+        self, artifact: Artifact, labelled: Task, context: Context
+    ) -> tuple[nn.Module, list[dict[str, Any]]]:
+        """Train an artifact's network from fresh weights on labels; return it with its history."""
+        network = artifact.network(context.plugins, context.derive("baseline"), artifact.task)
+        network.to(context.device)
+        history = fit(
+            Trainee(network, cross_entropy(network, self.train)),
+            labelled.train,
+            labelled.info,
+            self.train,
+            evolve(context, seed=context.derive("train", "from scratch")),
+            "from scratch",
+            lambda: evaluate(network, labelled.validation, labelled.info).accuracy,
+        )
+        return network, history
+
+
+@hookimpl
+def learnforge_stages() -> dict[str, type[Stage]]:
+    """Offer the kind `transfer`."""
+    return {"transfer": TransferStage}

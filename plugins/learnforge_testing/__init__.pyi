@@ -1,0 +1,19 @@
+"""The public names, each imported from its home when it is first used."""
+
+from .optuna_cases import OptunaSamplerCases as OptunaSamplerCases
+from .suites.command import CommandSuite as CommandSuite
+from .suites.cost import CostSuite as CostSuite
+from .suites.distiller import DistillerSuite as DistillerSuite
+from .suites.executor import ExecutorSuite as ExecutorSuite
+from .suites.exporter import ExporterSuite as ExporterSuite
+from .suites.hooks import HooksSuite as HooksSuite
+from .suites.meta_learner import MetaLearnerSuite as MetaLearnerSuite
+from .suites.model import ModelSuite as ModelSuite
+from .suites.score import ScoreSuite as ScoreSuite
+from .suites.searcher import SearcherSuite as SearcherSuite
+from .suites.space import SpaceSuite as SpaceSuite
+from .suites.stage import StageSuite as StageSuite
+from .suites.table import TableSuite as TableSuite
+from .suites.task import TaskSuite as TaskSuite
+from .suites.transfer import TransferSuite as TransferSuite
+from .suites.validator import ValidatorSuite as ValidatorSuite
