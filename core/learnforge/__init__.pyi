@@ -37,9 +37,6 @@ from .artifact import (
     Artifact as Artifact,
 )
 from .artifact import (
-    Provenance as Provenance,
-)
-from .artifact import (
     from_model as from_model,
 )
 from .artifact import (
@@ -47,9 +44,6 @@ from .artifact import (
 )
 from .artifact import (
     load_artifact as load_artifact,
-)
-from .artifact import (
-    trained_on as trained_on,
 )
 from .context import (
     Checkpoint as Checkpoint,
@@ -373,6 +367,9 @@ from .spec import (
     Normaliser as Normaliser,
 )
 from .spec import (
+    Provenance as Provenance,
+)
+from .spec import (
     TaskInfo as TaskInfo,
 )
 from .spec import (
@@ -386,4 +383,7 @@ from .spec import (
 )
 from .spec import (
     load_weights as load_weights,
+)
+from .spec import (
+    trained_on as trained_on,
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,44 +22,21 @@ from learnforge.errors import ArtifactError, LearnforgeError
 from learnforge.files import fingerprint, hash_file, write_atomically, write_json
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
-from learnforge.spec import NetworkSpec, TaskInfo, copy_weights, hash_tensor, load_weights
+from learnforge.spec import (
+    NetworkSpec,
+    Provenance,
+    TaskInfo,
+    copy_weights,
+    hash_tensor,
+    load_weights,
+    normalise,
+)
 
 if TYPE_CHECKING:
     from learnforge.kinds.model import Model
     from learnforge.kinds.task import Task
 
 FORMAT = 1
-
-
-@frozen
-class Provenance:
-    """Where an artifact comes from.
-
-    Args:
-        stage: Name of the stage.
-        kind: Kind of the stage.
-        method: Method with its options, as a recipe would write it.
-        identity: Distribution, version and source hash of the method.
-        seed: Seed of the run.
-        fingerprint: Fingerprint of the stage: equal fingerprints, equal results.
-        parents: Fingerprints of the artifacts that it was made from.
-        trained_on: For each task that it or an ancestor was trained on: name, `origins` (original labels),
-            `samples` (count) and `content` (hash of the training images).
-    """
-
-    stage: str = ""
-    kind: str = ""
-    method: Mapping[str, Any] = field(factory=dict)
-    identity: Mapping[str, str] = field(factory=dict)
-    seed: int = 0
-    fingerprint: str = ""
-    parents: tuple[str, ...] = ()
-    trained_on: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def origins(self) -> frozenset[str]:
-        """Original labels that the artifact or an ancestor was trained on."""
-        return frozenset(origin for entry in self.trained_on for origin in entry["origins"])
 
 
 @frozen(eq=False)
@@ -207,23 +184,7 @@ class Artifact:
         Raises:
             ArtifactError: They are neither, or not of the task's shape.
         """
-        if not isinstance(images, Tensor):
-            raise ArtifactError(
-                f"images must be a torch tensor, got {type(images).__module__}.{type(images).__qualname__}; "
-                "an array becomes one by torch.from_numpy(images)"
-            )
-        if tuple(images.shape[1:]) != tuple(self.task.input_shape):
-            raise ArtifactError(
-                f"images must be {['image', *self.task.input_shape]}, as in the task {self.task.name}, got "
-                f"{list(images.shape)}"
-            )
-        if images.dtype != torch.uint8 and self.task.form != "classification":
-            return images
-        if images.dtype != torch.uint8:
-            _check_unit_range(images)
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.task.mean, self.task.std))
-        shares = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-        return (shares - mean) / std
+        return normalise(images, self.task)
 
     def save(self, folder: Path) -> None:
         """Write `weights.safetensors`, `metrics.json`, then `artifact.json`, which makes the artifact whole.
@@ -249,19 +210,6 @@ class Artifact:
                 "adapter_options": dict(self.adapter_options),
                 "provenance": asdict(self.provenance),
             },
-        )
-
-
-def _check_unit_range(images: Tensor) -> None:
-    if not images.is_floating_point():
-        raise ArtifactError(f"images must be uint8, or float in [0, 1], got {images.dtype}")
-    if not images.numel():
-        return
-    low, high = float(images.min()), float(images.max())
-    if not 0 <= low <= high <= 1:
-        raise ArtifactError(
-            f"float images must be in [0, 1], got values from {low:.4g} to {high:.4g}. Pass bytes as uint8, "
-            "or divide them by 255; images that are normalised already go to `artifact.network()`"
         )
 
 
@@ -366,16 +314,6 @@ def from_module(module: nn.Module, task: TaskInfo) -> Artifact:
 def from_model(model: Model, task: TaskInfo) -> Artifact:
     """Wrap a model that nobody has trained here; its own pretrained weights come when it is built."""
     return Artifact(NetworkSpec.of(model), task)
-
-
-def trained_on(task_name: str, origins: Sequence[str], batch_source: Any) -> dict[str, Any]:
-    """Return the provenance entry for training on a split."""
-    return {
-        "task": task_name,
-        "origins": list(origins),
-        "samples": len(batch_source),
-        "content": batch_source.content,
-    }
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,7 +8,12 @@ from pathlib import Path
 import torch
 from attrs import evolve
 
-from learnforge.artifact import Artifact, from_model, from_module, load_artifact, trained_on
+from learnforge.artifact import (
+    Artifact,
+    from_model,
+    from_module,
+    load_artifact,
+)
 from learnforge.errors import ArtifactError, LearnforgeError, Problem, RecipeError, TaskError
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Reference, Stage
@@ -17,6 +22,7 @@ from learnforge.kinds.tuner import load_tuner
 from learnforge.plugins.identity import identify
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe
+from learnforge.spec import trained_on
 
 
 def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:

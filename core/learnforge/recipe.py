@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import tomli_w
 from attrs import evolve, field, frozen
 from attrs.validators import ge
 
@@ -21,9 +20,9 @@ from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import TaskSource
 from learnforge.options.ranges import check_ranges, take_ranges
 from learnforge.options.structure import option_key, structure
+from learnforge.options.tables import override
 from learnforge.plugins.choice import PluginChoice
 from learnforge.plugins.found import installed, locate
-from learnforge.plugins.identity import spell
 from learnforge.plugins.kinds import RECIPE
 from learnforge.plugins.registry import Plugins
 
@@ -141,22 +140,13 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         hint = '; text needs quotes, as in use = "kd"' if "Invalid value" in str(error) else ""
         raise RecipeError([Problem("", f"must be valid TOML: {error}{hint}")], str(path)) from error
-    problems = [problem for text in overrides if (problem := _override(data, text)) is not None]
+    problems = [problem for text in overrides if (problem := override(data, text)) is not None]
     if problems:
         raise RecipeError(problems, "--set")
     run = data.setdefault("run", {})
     if isinstance(run, dict) and re.fullmatch(_FOLDER, Path(path).stem):
         run.setdefault("name", Path(path).stem)
     return data
-
-
-def write_recipe(data: Mapping[str, Any]) -> str:
-    """Return a recipe's data as TOML, which `read_recipe` reads back.
-
-    Objects that a call from Python put there are written as a recipe would name them; keys without a value
-    are left out, since TOML has none.
-    """
-    return tomli_w.dumps(_as_toml(data))
 
 
 def plugin_choice(
@@ -210,41 +200,6 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
     if problems or run is None:
         raise RecipeError(problems, source)
     return Recipe(run, task, tuple(complete), data, source)
-
-
-def _as_toml(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _as_toml(item) for key, item in value.items() if item is not None}
-    if isinstance(value, (list, tuple)):
-        return [_as_toml(item) for item in value]
-    if attrs.has(type(value)):
-        return _as_toml(spell(value))
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _override(data: dict[str, Any], text: str) -> Problem | None:
-    path, equals, value = text.partition("=")
-    if not equals or not path.strip():
-        return Problem(text, "must look like stage.search.trials=50")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word is a string
-    keys = path.strip().split(".")
-    table: Any = data
-    if keys[0] == "stage":
-        stages = {str(s.get("name", s.get("kind"))): s for s in data.get("stage", []) if isinstance(s, dict)}
-        if len(keys) < 3 or keys[1] not in stages:
-            return Problem(
-                text, f"must name a stage and a key; {nearest(keys[1] if len(keys) > 1 else '', stages)}"
-            )
-        table, keys = stages[keys[1]], keys[2:]
-    for key in keys[:-1]:
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
-            return Problem(text, f"{key} is {table!r}, not a table")
-    table[keys[-1]] = parsed
-    return None
 
 
 def _parse_task(data: Mapping[str, Any], plugins: Plugins, problems: list[Problem]) -> TaskSource | None:

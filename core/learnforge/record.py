@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import tomli_w
 import torch
 from attrs import define, evolve, field
 
 from learnforge.artifact import Artifact, html_table
 from learnforge.files import write_json
-from learnforge.plugins.identity import core_version
+from learnforge.plugins.identity import core_version, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe
 
@@ -146,3 +147,22 @@ def _loggable(value: Any) -> Any:
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {value}"
     return value
+
+
+def write_toml(data: Mapping[str, Any]) -> str:
+    """Return a recipe's data as TOML, which `read_recipe` reads back.
+
+    Objects that a call from Python put there are written as a recipe would name them; keys without a value
+    are left out, since TOML has none.
+    """
+    return tomli_w.dumps(_plain_toml(data))
+
+
+def _plain_toml(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain_toml(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain_toml(item) for item in value]
+    if attrs.has(type(value)):
+        return _plain_toml(spell(value))
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

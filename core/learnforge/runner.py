@@ -39,8 +39,10 @@ from learnforge.memory import PeakMemory
 from learnforge.plugins.identity import FROM_FILE, identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved
-from learnforge.recipe import Recipe, write_recipe
-from learnforge.record import Run, StageRecord, _copied, _loggable, versions
+from learnforge.recipe import (
+    Recipe,
+)
+from learnforge.record import Run, StageRecord, _copied, _loggable, versions, write_toml
 from learnforge.runlog import EventLog, lock
 
 
@@ -101,7 +103,7 @@ class _Runner:
         self._keep_or_clear(prints)
         run.write()
         if self.folder is not None:
-            write_text(self.folder / "recipe.toml", write_recipe(self.recipe.data))
+            write_text(self.folder / "recipe.toml", write_toml(self.recipe.data))
         self.emit("run_started", run=run)
         try:
             for position, stage in enumerate(self.recipe.stages):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from learnforge.cut import cut_network
@@ -166,3 +166,82 @@ class Normaliser:
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise uint8 [batch, channel, height, width] to float32."""
         return images.to(torch.float32).sub_(self._mean).mul_(self._scale)
+
+
+@frozen
+class Provenance:
+    """Where an artifact comes from.
+
+    Args:
+        stage: Name of the stage.
+        kind: Kind of the stage.
+        method: Method with its options, as a recipe would write it.
+        identity: Distribution, version and source hash of the method.
+        seed: Seed of the run.
+        fingerprint: Fingerprint of the stage: equal fingerprints, equal results.
+        parents: Fingerprints of the artifacts that it was made from.
+        trained_on: For each task that it or an ancestor was trained on: name, `origins` (original labels),
+            `samples` (count) and `content` (hash of the training images).
+    """
+
+    stage: str = ""
+    kind: str = ""
+    method: Mapping[str, Any] = field(factory=dict)
+    identity: Mapping[str, str] = field(factory=dict)
+    seed: int = 0
+    fingerprint: str = ""
+    parents: tuple[str, ...] = ()
+    trained_on: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Original labels that the artifact or an ancestor was trained on."""
+        return frozenset(origin for entry in self.trained_on for origin in entry["origins"])
+
+
+def _check_unit_range(images: Tensor) -> None:
+    if not images.is_floating_point():
+        raise ArtifactError(f"images must be uint8, or float in [0, 1], got {images.dtype}")
+    if not images.numel():
+        return
+    low, high = float(images.min()), float(images.max())
+    if not 0 <= low <= high <= 1:
+        raise ArtifactError(
+            f"float images must be in [0, 1], got values from {low:.4g} to {high:.4g}. Pass bytes as uint8, "
+            "or divide them by 255; images that are normalised already go to `artifact.network()`"
+        )
+
+
+def trained_on(task_name: str, origins: Sequence[str], batch_source: Any) -> dict[str, Any]:
+    """Return the provenance entry for training on a split."""
+    return {
+        "task": task_name,
+        "origins": list(origins),
+        "samples": len(batch_source),
+        "content": batch_source.content,
+    }
+
+
+def normalise(images: Tensor, task: TaskInfo) -> Tensor:
+    """Turn images into what a network takes; see `Artifact.normalise`.
+
+    Raises:
+        ArtifactError: They are neither bytes nor floats in [0, 1], or not of the task's shape.
+    """
+    if not isinstance(images, Tensor):
+        raise ArtifactError(
+            f"images must be a torch tensor, got {type(images).__module__}.{type(images).__qualname__}; "
+            "an array becomes one by torch.from_numpy(images)"
+        )
+    if tuple(images.shape[1:]) != tuple(task.input_shape):
+        raise ArtifactError(
+            f"images must be {['image', *task.input_shape]}, as in the task {task.name}, got "
+            f"{list(images.shape)}"
+        )
+    if images.dtype != torch.uint8 and task.form != "classification":
+        return images
+    if images.dtype != torch.uint8:
+        _check_unit_range(images)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (task.mean, task.std))
+    shares = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    return (shares - mean) / std

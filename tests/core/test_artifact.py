@@ -14,14 +14,12 @@ import learnforge as lf
 from learnforge.artifact import (
     FORMAT,
     Artifact,
-    Provenance,
     from_model,
     from_module,
     load_artifact,
-    trained_on,
 )
 from learnforge.errors import ArtifactError
-from learnforge.spec import NetworkSpec, copy_weights, load_weights
+from learnforge.spec import NetworkSpec, Provenance, copy_weights, load_weights, trained_on
 from learnforge_kit.networks.heads import count_parameters, find_head, replace_head
 
 

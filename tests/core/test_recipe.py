@@ -18,8 +18,8 @@ from learnforge.recipe import (
     parse_recipe,
     plugin_choice,
     read_recipe,
-    write_recipe,
 )
+from learnforge.record import write_toml
 from tests.core.recipes import DISTILL, ROAD
 
 
@@ -197,7 +197,7 @@ def test_objects_are_written_as_a_recipe_names_them() -> None:
     """Paths, tuples, methods and missing values of a call from Python make valid TOML."""
     method = lf.load_method("distiller.kd")(temperature=2.0)
     data = {"task": {"root": Path("photos"), "classes": (1, 2), "size": None}, "stage": [{"use": method}]}
-    written = tomllib.loads(write_recipe(data))
+    written = tomllib.loads(write_toml(data))
     assert written["task"] == {"root": "photos", "classes": [1, 2]}
     assert written["stage"][0]["use"]["use"] == "kd"
     assert written["stage"][0]["use"]["temperature"] == 2.0
@@ -208,7 +208,7 @@ def test_the_written_recipe_reads_back(tmp_path: Path) -> None:
     data = copy.deepcopy(DISTILL)
     data["run"]["name"] = 'quotes " and \\ and\nlines'
     data["stage"][0]["options"] = {"pairs": {"stage 1": "stage 2", 'a "key"': "b"}, "empty": {}}
-    (tmp_path / "recipe.toml").write_text(write_recipe(data))
+    (tmp_path / "recipe.toml").write_text(write_toml(data))
     assert read_recipe(tmp_path / "recipe.toml") == data
 
 

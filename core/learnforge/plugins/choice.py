@@ -253,3 +253,13 @@ def _standing(plugin: Plugin, choice: PluginChoice, usable: Sequence[Plugin]) ->
         return Standing(plugin, "available")
     hint = nearest(plugin.kind, KINDS)
     return Standing(plugin, "available", f"{plugin.kind!r} must be a kind that another plugin brings; {hint}")
+
+
+def beside(standing: Standing, usable: Sequence[Plugin]) -> Standing:
+    """Return how a plugin stands beside files, which may bring a method of its name too."""
+    plugin = standing.plugin
+    others = [p for p in usable if p.name == plugin.name and p is not plugin]
+    if plugin not in usable or plugin.kind == "hooks" or not others:
+        return standing
+    reason = f'{others[0].distribution} brings it too; choose with "{plugin.distribution}:{plugin.method}"'
+    return evolve(standing, status="duplicate", reason=reason)

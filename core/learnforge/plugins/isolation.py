@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from learnforge.plugins.found import Plugin
+
+if TYPE_CHECKING:
+    from learnforge.kinds.task import Batch
 
 Complain = Callable[[str, BaseException], None]
 """Reports a fault in words; raises it instead where plugins are held strictly."""
@@ -91,3 +94,14 @@ def _guarded_wrapper(
         return result
 
     return call
+
+
+def as_transform(impl: pluggy.HookImpl, stage: str) -> Callable[[Batch], Batch]:
+    """Return an implementation of `learnforge_batch` as a function of the batch alone."""
+
+    def transform(batch: Batch) -> Batch:
+        arguments = {"batch": batch, "stage": stage}
+        changed = impl.function(*[arguments[name] for name in impl.argnames])
+        return batch if changed is None else changed  # type: ignore[return-value]
+
+    return transform

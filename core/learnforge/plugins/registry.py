@@ -16,20 +16,17 @@ from attrs import asdict, evolve
 
 from learnforge import hookspecs
 from learnforge.errors import PluginError, PluginWarning, Problem, nearest
-from learnforge.files import fingerprint
 from learnforge.options.structure import structure
-from learnforge.plugins.choice import PluginChoice, Standing, is_usable, survey
+from learnforge.plugins.added import add_hooks, hash_hooks
+from learnforge.plugins.choice import PluginChoice, Standing, beside, is_usable, survey
 from learnforge.plugins.found import Plugin, installed
-from learnforge.plugins.identity import Identity, hash_source, owner_of, pin_source, remember
-from learnforge.plugins.isolation import words
+from learnforge.plugins.identity import Identity, owner_of, pin_source, remember
+from learnforge.plugins.isolation import as_transform, words
 from learnforge.plugins.kinds import KINDS, hook_of
 from learnforge.plugins.loading import Loader
 
 if TYPE_CHECKING:
     from learnforge.kinds.task import Batch
-
-ADDED = "(added in Python)"
-"""Stands for the distribution of hooks that the caller added."""
 
 
 class Plugins:
@@ -92,7 +89,7 @@ class Plugins:
         files = [Standing(p, "loaded") for p, _ in self._loader.modules.values() if p.entry_point is None]
         standings = [*map(self._standing, survey(self.found, self.choice)), *files]
         usable = [standing.plugin for standing in standings if standing.status in ("available", "loaded")]
-        return tuple(_beside(standing, usable) for standing in standings)
+        return tuple(beside(standing, usable) for standing in standings)
 
     def names(self, kind: str) -> list[str]:
         """List the names that a recipe may use for a kind; those of duplicates with their distribution."""
@@ -172,27 +169,7 @@ class Plugins:
             PluginError: It implements no hook, an unknown one, or one that acts in worker processes; or it
                 cannot be hashed.
         """
-        name = getattr(hooks, "__name__", type(hooks).__name__)
-        if type(hooks).__hash__ is None:
-            raise PluginError(
-                f"{name} cannot be added in Python: it must be hashable, as by `frozen(eq=False)`"
-            )
-        if any(other == hooks for _, other in self._loader.registered):
-            raise PluginError(
-                f"{name} cannot be added in Python: it equals one that takes part; use `frozen(eq=False)`"
-            )
-        count = sum(plugin.distribution == ADDED for plugin in self.loaded)
-        self._loader.register(hooks, Plugin(f"{name} {count + 1}" if count else name, ADDED, ""))
-        own = self._loader.hooks_of(hooks)
-        remote = [hook for hook in own if hook in hookspecs.REMOTE]
-        fault = "" if own else "it has no hook"
-        if remote:
-            fault = f"`{remote[0]}` acts in workers too, put it into a file"
-        elif " object at 0x" in repr(hooks) and set(own) & set(hookspecs.CHANGING):
-            fault = "it changes results, so its repr must show what it holds, as an attrs class's does"
-        if fault:
-            self._loader.forget(hooks)
-            raise PluginError(f"{name} cannot be added in Python: {fault}")
+        add_hooks(self._loader, hooks)
 
     def resolve(self, kind: str, table: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
         """Build a method from a table `{ use = name, option = value, … }`; see `options.Resolve`."""
@@ -209,7 +186,7 @@ class Plugins:
         step nothing.
         """
         implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
-        return [_batch_transform(impl, stage) for impl in implementations]
+        return [as_transform(impl, stage) for impl in implementations]
 
     def gather(self, hook_name: str, of: type, **arguments: Any) -> list[Any]:
         """Call a hook whose results are shown, plugin by plugin: one that fails is reported and left out.
@@ -240,7 +217,7 @@ class Plugins:
         modules = [impl.plugin for impl in implementations]
         owners = [(plugin, module) for plugin, module in self._loader.registered if module in modules]
         return [
-            Identity("hooks", plugin.name, *owner_of(plugin), _hash_hooks(module))
+            Identity("hooks", plugin.name, *owner_of(plugin), hash_hooks(module))
             for plugin, module in sorted(owners, key=lambda pair: pair[0].key)
         ]
 
@@ -352,16 +329,6 @@ class Plugins:
         return offered[plugin.method]
 
 
-def _beside(standing: Standing, usable: Sequence[Plugin]) -> Standing:
-    """Return how a plugin stands beside files, which may bring a method of its name too."""
-    plugin = standing.plugin
-    others = [p for p in usable if p.name == plugin.name and p is not plugin]
-    if plugin not in usable or plugin.kind == "hooks" or not others:
-        return standing
-    reason = f'{others[0].distribution} brings it too; choose with "{plugin.distribution}:{plugin.method}"'
-    return evolve(standing, status="duplicate", reason=reason)
-
-
 def _load_again(choice: PluginChoice, names: Sequence[tuple[str, str]]) -> Plugins:
     """Load what another process loaded, which has told its faults."""
     with warnings.catch_warnings():
@@ -373,21 +340,5 @@ def _load_again(choice: PluginChoice, names: Sequence[tuple[str, str]]) -> Plugi
         return plugins
 
 
-def _hash_hooks(hooks: Any) -> str:
-    """Hash (hex) a module's source; of an object added in Python also what it holds, as its repr shows it."""
-    if isinstance(hooks, ModuleType):
-        return hash_source(hooks)
-    return fingerprint([hash_source(inspect.getmodule(type(hooks))), repr(hooks)])
-
-
 def _owner_words(plugin: Plugin) -> str:
     return plugin.distribution if plugin.entry_point is None else f"{plugin.distribution} {plugin.version}"
-
-
-def _batch_transform(impl: pluggy.HookImpl, stage: str) -> Callable[[Batch], Batch]:
-    def transform(batch: Batch) -> Batch:
-        arguments = {"batch": batch, "stage": stage}
-        changed = impl.function(*[arguments[name] for name in impl.argnames])
-        return batch if changed is None else changed  # type: ignore[return-value]
-
-    return transform

@@ -42,9 +42,13 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     from attrs import evolve
 
     from learnforge.api import adapt
-    from learnforge.artifact import Provenance, find_artifact, load_artifact, trained_on
+    from learnforge.artifact import (
+        find_artifact,
+        load_artifact,
+    )
     from learnforge.errors import ArtifactError
     from learnforge.plugins.registry import Plugins
+    from learnforge.spec import Provenance, trained_on
     from learnforge_kit.data.images import read_classes
     from learnforge_kit.engines.adaptation import judge_left_out
 

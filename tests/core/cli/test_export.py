@@ -14,8 +14,11 @@ from PIL import Image
 
 import learnforge as lf
 from learnforge import Plugins
-from learnforge.artifact import Provenance, from_model, trained_on
+from learnforge.artifact import (
+    from_model,
+)
 from learnforge.cli.group import cli
+from learnforge.spec import Provenance, trained_on
 from learnforge_kit.data.images import read_classes
 from learnforge_kit.prediction import open_predictor
 from tests.core.recipes import DISTILL

@@ -11,7 +11,7 @@ from tests.plugins.trackers.test_csv_file import RECIPE
 
 import learnforge as lf
 from learnforge.cli.group import cli
-from learnforge.recipe import write_recipe
+from learnforge.record import write_toml
 
 
 def test_numbers_are_read_back(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_missing_library_is_said_before_the_run(tmp_path: Path, monkeypatch: p
 def test_who_has_nothing_to_hear_of_is_told(tmp_path: Path) -> None:
     """A tracker on a run whose stages are all kept writes nothing, which the command line says."""
     file = tmp_path / "small.toml"
-    file.write_text(write_recipe({name: table for name, table in RECIPE.items() if name != "plugins"}))
+    file.write_text(write_toml({name: table for name, table in RECIPE.items() if name != "plugins"}))
     words = ["run", str(file), "--run", str(tmp_path / "run")]
     assert "nothing to hear of" not in CliRunner().invoke(cli, [*words, "--plugin", "csv"]).stderr
     done = CliRunner().invoke(cli, [*words, "--plugin", "tensorboard"])

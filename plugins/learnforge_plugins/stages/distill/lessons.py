@@ -11,7 +11,10 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from learnforge.artifact import Artifact, Provenance, from_model, trained_on
+from learnforge.artifact import (
+    Artifact,
+    from_model,
+)
 from learnforge.context import Context
 from learnforge.errors import GapWarning, StageError
 from learnforge.kinds.distiller import Criterion
@@ -19,7 +22,7 @@ from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task
 from learnforge.plugins.identity import spell
 from learnforge.randomness import seeded
-from learnforge.spec import Normaliser, copy_weights
+from learnforge.spec import Normaliser, Provenance, copy_weights, trained_on
 from learnforge_kit.networks.heads import count_parameters
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped

@@ -13,7 +13,9 @@ from attrs import asdict, evolve, field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor, nn
 
-from learnforge.artifact import Artifact, Provenance, trained_on
+from learnforge.artifact import (
+    Artifact,
+)
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, Problem, StageError
 from learnforge.hookspecs import hookimpl
@@ -28,7 +30,7 @@ from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
-from learnforge.spec import TaskInfo
+from learnforge.spec import Provenance, TaskInfo, trained_on
 from learnforge_kit.data.environments import RolloutEpisodes
 from learnforge_kit.data.episodes import episode_fault
 from learnforge_kit.engines.adaptation import adapt_artifact, begin, episode_source, prepare_network

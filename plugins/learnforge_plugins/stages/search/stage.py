@@ -11,7 +11,9 @@ from attrs import evolve, field, frozen
 from attrs.validators import deep_mapping, ge, gt, instance_of, min_len, optional
 from torch import nn
 
-from learnforge.artifact import Artifact, Provenance, trained_on
+from learnforge.artifact import (
+    Artifact,
+)
 from learnforge.context import Context
 from learnforge.errors import DivergedError, Problem, nearest
 from learnforge.hookspecs import hookimpl
@@ -25,7 +27,7 @@ from learnforge.kinds.task import Task
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
-from learnforge.spec import NetworkSpec
+from learnforge.spec import NetworkSpec, Provenance, trained_on
 from learnforge_kit.search.pareto import best_first, non_dominated_rank, to_losses
 from learnforge_kit.search.trials import count_states
 from learnforge_kit.search.view import SpaceView

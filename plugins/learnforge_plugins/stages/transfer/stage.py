@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from attrs import evolve, frozen
 from torch import nn
 
-from learnforge.artifact import Artifact, Provenance, trained_on
+from learnforge.artifact import (
+    Artifact,
+)
 from learnforge.context import Context
 from learnforge.cut import Cut
 from learnforge.errors import Problem, StageError, TaskError
@@ -23,7 +25,7 @@ from learnforge.kinds.validator import Validator
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
-from learnforge.spec import TaskInfo, load_weights
+from learnforge.spec import Provenance, TaskInfo, load_weights, trained_on
 from learnforge_kit.networks.heads import count_parameters
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.loop import Trainee, fit
