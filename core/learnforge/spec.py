@@ -150,6 +150,12 @@ def join_faults(faults: Sequence[str]) -> str:
     return "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
 
 
+def byte_constants(task: TaskInfo, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Return what bytes are normalised with, `(bytes - mean) * scale`: float [channel, 1, 1] each."""
+    mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (task.mean, task.std))
+    return mean, 1 / std
+
+
 class Normaliser:
     """Turns bytes into what networks take: float, each channel with mean 0 and deviation 1 over the
     training split.
@@ -160,8 +166,7 @@ class Normaliser:
     """
 
     def __init__(self, task: TaskInfo, device: torch.device):
-        self._mean = torch.tensor(task.mean, device=device).view(-1, 1, 1) * 255
-        self._scale = 1 / (torch.tensor(task.std, device=device).view(-1, 1, 1) * 255)
+        self._mean, self._scale = byte_constants(task, device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise uint8 [batch, channel, height, width] to float32."""
@@ -242,6 +247,6 @@ def normalise(images: Tensor, task: TaskInfo) -> Tensor:
         return images
     if images.dtype != torch.uint8:
         _check_unit_range(images)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (task.mean, task.std))
-    shares = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    return (shares - mean) / std
+        images = images.float() * 255
+    mean, scale = byte_constants(task)
+    return (images.float() - mean) * scale

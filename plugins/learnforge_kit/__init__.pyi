@@ -228,6 +228,9 @@ from .training.loop import (
 from .training.loop import (
     fit as fit,
 )
+from .training.loop import (
+    train_on_labels as train_on_labels,
+)
 from .training.losses import (
     cross_entropy as cross_entropy,
 )

@@ -19,8 +19,7 @@ from learnforge.kinds.network import Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import hash_tensor
-from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
 from learnforge_testing.suite import require
 
@@ -56,14 +55,7 @@ def make_context(folder: Path | None = None, seed: int = 0, emit: Emit | None = 
 
 def train_alone(network: nn.Module, task: Task, train: Train, seed: int = 0) -> nn.Module:
     """Train a network on labels alone, by cross-entropy, and return it."""
-    fit(
-        Trainee(network, cross_entropy(network, train)),
-        task.train,
-        task.info,
-        train,
-        make_context(seed=seed),
-        "",
-    )
+    train_on_labels(network, task, train, make_context(seed=seed), "", is_validated=False)
     return network
 
 

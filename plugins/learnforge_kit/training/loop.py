@@ -22,11 +22,14 @@ from learnforge.errors import DivergedError, StageError
 from learnforge.kinds.task import (
     Batch,
     Split,
+    Task,
 )
 from learnforge.randomness import derive, permutation, seeded
 from learnforge.spec import Normaliser, TaskInfo
 from learnforge_kit.networks.normalisation import find_normalisations
 from learnforge_kit.training.batches import balance, make_mixer
+from learnforge_kit.training.evaluation import evaluate
+from learnforge_kit.training.losses import cross_entropy
 from learnforge_kit.training.optimization import make_optimizer
 from learnforge_kit.training.settings import Train
 
@@ -135,6 +138,45 @@ def fit(
             tracker.advance(_words(entry))
     run.finish()
     return run.history
+
+
+def train_on_labels(
+    network: nn.Module,
+    task: Task,
+    settings: Train,
+    context: Context,
+    part: str,
+    is_validated: bool = True,
+    until: int | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[dict[str, Any]]:
+    """Train a network on the labels of a task by cross-entropy; see `fit`.
+
+    Args:
+        network: The network, on the device; changed in place, and left in eval mode.
+        task: The task, loaded on the device.
+        settings: How to train.
+        context: Seed, device, folder and hooks.
+        part: Name of this training within the stage.
+        is_validated: Measure validation accuracy after each epoch.
+        until: See `fit`.
+        checkpoint: See `fit`.
+    """
+
+    def validate() -> float:
+        return evaluate(network, task.validation, task.info).accuracy
+
+    return fit(
+        Trainee(network, cross_entropy(network, settings)),
+        task.train,
+        task.info,
+        settings,
+        context,
+        part,
+        validate if is_validated else None,
+        until=until,
+        checkpoint=checkpoint,
+    )
 
 
 class _Training:

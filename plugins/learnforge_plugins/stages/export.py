@@ -8,8 +8,8 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any, ClassVar
 
 import torch
@@ -33,7 +33,7 @@ from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import permutation
-from learnforge.spec import TaskInfo
+from learnforge.spec import TaskInfo, byte_constants
 from learnforge_kit.costs.measuring import time_call
 from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
 from learnforge_kit.engines.adaptation import adapt_artifact, episode_source
@@ -47,6 +47,8 @@ BATCH = 256
 """Images that are read at once."""
 
 
+RUNNER_BEGINS, RUNNER_ENDS = "# runner", "# end of runner"
+"""Comments in `scripts/run_model.py` around what an exporter replaces."""
 REJECTED = "rejected-"
 """Beginning of the names of files that failed their proof."""
 
@@ -62,8 +64,9 @@ class Deployed(nn.Module):
     def __init__(self, network: nn.Module, task: TaskInfo):
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(task.mean).view(-1, 1, 1) * 255)
-        self.register_buffer("scale", 1 / (torch.tensor(task.std).view(-1, 1, 1) * 255))
+        mean, scale = byte_constants(task)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn uint8 images [batch, channel, height, width] into class scores [batch, class]."""
@@ -301,65 +304,11 @@ def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
     }
 
 
-SCRIPT = '''"""Tell what is in images: python run_model.py IMAGE ..."""
-
-import contextlib
-import json
-import sys
-from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageOps
-
-MANUAL = json.loads(Path(__file__).with_name("model.json").read_text("utf-8"))
-FILE = str(Path(__file__).with_name(MANUAL["file"]))
-
-
-$runner
-
-
-def read(path):
-    channels, height, width = MANUAL["input"]["shape"]
-    image = Image.open(path)
-    with contextlib.suppress(Exception):  # damaged metadata leave it as it is
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
-        is_wide = image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255)
-        top = 65535 if is_wide else 1 if image.mode == "F" and values.max() <= 1 else 255
-        image = Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("L" if channels == 1 else "RGB")
-    scale = max(height / image.height, width / image.width)
-    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
-    return pixels.reshape(height, width, channels).transpose(2, 0, 1)[None].copy()
-
-
-if len(sys.argv) < 2:
-    sys.exit("usage: python run_model.py IMAGE ...")
-is_all = True
-for path in sys.argv[1:]:
-    try:
-        pixels = read(path)
-    except (OSError, SyntaxError, ValueError) as error:
-        print(f"{path} cannot be read as an image: {error}", file=sys.stderr)
-        is_all = False
-        continue
-    scores = score(pixels).astype(np.float64)
-    chances = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
-    name = path + " " if len(sys.argv) > 2 else ""
-    print(f"{name}{MANUAL['classes'][int(chances.argmax())]} {chances.max():.4f}")
-sys.exit(not is_all)
-'''
-
-
 def _script(runner: str) -> str:
     """Return a script that runs an exported file on an image without learnforge; see `Exporter.runner`."""
-    return Template(SCRIPT).substitute(runner=runner.strip())
+    text = resources.files("learnforge_plugins.scripts").joinpath("run_model.py").read_text("utf-8")
+    start, end = text.index(RUNNER_BEGINS), text.index(RUNNER_ENDS)
+    return text[:start] + runner.strip() + text[end + len(RUNNER_ENDS) :]
 
 
 @hookimpl

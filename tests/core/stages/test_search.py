@@ -530,15 +530,15 @@ def test_the_best_designs_are_trained_again(
 ) -> None:
     """`keep` designs are trained as `retrain` says, and the one that is then best is handed on."""
     longer, trained = Train(epochs=4, batch_size=30, learning_rate=1e-2), []
-    fit = stage_module.fit
+    train_on_labels = stage_module.train_on_labels
 
-    def spy(trainee: Any, split: Any, info: Any, settings: Train, context: Any, part: str, *rest: Any) -> Any:
+    def spy(network: Any, task: Any, settings: Train, context: Any, part: str) -> Any:
         assert settings is longer
-        history = fit(trainee, split, info, settings, context, part, *rest)
-        trained.append((history[-1]["accuracy"], trainee.network, part))
+        history = train_on_labels(network, task, settings, context, part)
+        trained.append((history[-1]["accuracy"], network, part))
         return history
 
-    monkeypatch.setattr(stage_module, "fit", spy)
+    monkeypatch.setattr(stage_module, "train_on_labels", spy)
     context = evolve(make_context(), plugins=toy_plugins)
     artifact = make_stage(trials=4, keep=3, retrain=longer).run(task, {}, context)
     assert len(trained) == 3

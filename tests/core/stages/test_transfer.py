@@ -35,8 +35,8 @@ from learnforge import context as context_module
 from learnforge.artifact import from_model, from_module, load_artifact
 from learnforge.spec import NetworkSpec, copy_weights
 from learnforge_kit import MemorySplit, Train, find_head, replace_head
+from learnforge_kit.training import loop as loop_module
 from learnforge_plugins.stages.transfer import journey as journey_module
-from learnforge_plugins.stages.transfer import stage as stage_module
 from learnforge_plugins.stages.transfer.freezing import freeze, set_training
 from learnforge_plugins.stages.transfer.journey import share_epochs
 from learnforge_plugins.stages.transfer.source import load_source, source_refusal
@@ -756,7 +756,7 @@ def test_the_baseline_starts_from_fresh_weights(
         budgets.append(train)
         return fit(trainee, split, info, train, context, part, *rest, **named)
 
-    for module in (journey_module, stage_module):
+    for module in (journey_module, loop_module):
         monkeypatch.setattr(module, "fit", spy)
     pretrained = from_model(small_plugins.load("model", "small")(pretrained=True), old)
     artifact = carry(Phased()).run(task, {"source": pretrained}, context)

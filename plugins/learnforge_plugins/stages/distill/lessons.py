@@ -31,10 +31,8 @@ from learnforge_kit.training.evaluation import (
     predict,
     score,
 )
-from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.loop import Trainee, fit, train_on_labels
 from learnforge_kit.training.measures import judge, weigh
-from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.distill.cache import GIB, ViewCache
 from learnforge_plugins.stages.distill.gap import (
     choose_assistants,
@@ -105,9 +103,8 @@ class Lessons:
         reference = self.stage.describe_inputs().get(role)
         is_ready = isinstance(reference, Model) and reference.is_trained_for(self.task.info)
         if settings is not None and self.inputs[role].weights is None and not is_ready:
-            with_labels = Trainee(network, cross_entropy(network, settings))
-            seed = self.context.derive(f"{part} training")
-            self.history[part] = self._fit(with_labels, settings, part, seed)
+            context = self.context.seeded_with(f"{part} training")
+            self.history[part] = train_on_labels(network, self.task, settings, context, part)
 
     def _build(self, artifact: Artifact, purpose: str, is_fresh: bool) -> nn.Module:
         context = self.context
@@ -154,7 +151,15 @@ class Lessons:
                 prepare=desk.prepare if desk.cache is not None else None,
             )
             seed = context.derive("train") if part == "student" else context.derive("train", part)
-            self.history[part] = self._fit(trainee, stage.train, part, seed)
+            self.history[part] = fit(
+                trainee,
+                task.train,
+                task.info,
+                stage.train,
+                evolve(context, seed=seed),
+                part,
+                lambda: evaluate(student, task.validation, task.info).accuracy,
+            )
         finally:
             pupil.close()
             desk.close()
@@ -195,19 +200,6 @@ class Lessons:
             criterion.to(context.device)
         return criterion
 
-    def _fit(self, trainee: Trainee, settings: Train, part: str, seed: int) -> list[dict[str, Any]]:
-        """Train; student and baseline see the same batches, since they have the same seed."""
-        task = self.task
-        return fit(
-            trainee,
-            task.train,
-            task.info,
-            settings,
-            evolve(self.context, seed=seed),
-            part,
-            lambda: evaluate(trainee.network, task.validation, task.info).accuracy,
-        )
-
     def run_baseline(self) -> Artifact:
         """Train the student alone and return it."""
         student = self._build(self.inputs["student"], "student", self.stage.fresh)
@@ -216,9 +208,9 @@ class Lessons:
         return self.inputs["student"].with_state(student, task=self.task.info, metrics=metrics)
 
     def _train_alone(self, student: nn.Module) -> None:
-        alone = Trainee(student, cross_entropy(student, self.stage.train))
-        seed = self.context.derive("train")  # that of the student
-        self.history["baseline"] = self._fit(alone, self.stage.train, "baseline", seed)
+        # student and baseline see the same batches, since they have the same seed
+        context = self.context.seeded_with("train")
+        self.history["baseline"] = train_on_labels(student, self.task, self.stage.train, context, "baseline")
 
     def _finish(
         self,

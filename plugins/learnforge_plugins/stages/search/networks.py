@@ -28,8 +28,7 @@ from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.training.evaluation import (
     evaluate,
 )
-from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.search.evaluator import (
     Evaluator,
@@ -168,16 +167,13 @@ class NetworkEvaluator(Evaluator):
     def _fit(
         self, network: nn.Module, task: Task, context: Context, job: TrialJob, kept: Checkpoint | None
     ) -> None:
-        is_watched = self.train.patience is not None or self.train.weights == "best"
-        validate: Callable[[], float] = lambda: evaluate(network, task.validation, task.info).accuracy  # noqa: E731
-        fit(
-            Trainee(network, cross_entropy(network, self.train)),
-            task.train,
-            task.info,
+        train_on_labels(
+            network,
+            task,
             self.train,
             context,
             f"trial {job.number}",
-            validate if is_watched else None,
+            is_validated=self.train.patience is not None or self.train.weights == "best",
             until=job.epochs,
             checkpoint=kept,
         )

@@ -32,8 +32,7 @@ from learnforge_kit.search.pareto import best_first, non_dominated_rank, to_loss
 from learnforge_kit.search.trials import count_states
 from learnforge_kit.search.view import SpaceView
 from learnforge_kit.training.evaluation import Scores, evaluate
-from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, weigh
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.search.describe import random_designs
@@ -325,15 +324,8 @@ class SearchStage(Stage):
         seed = context.derive("retrain", record.key)
         with seeded(seed):
             network = self.space.build(record.design, task.info).to(context.device)
-        fit(
-            Trainee(network, cross_entropy(network, self.longer)),
-            task.train,
-            task.info,
-            self.longer,
-            evolve(context, seed=seed),
-            f"trial {record.number} again",
-            lambda: evaluate(network, task.validation, task.info).accuracy,
-        )
+        part = f"trial {record.number} again"
+        train_on_labels(network, task, self.longer, evolve(context, seed=seed), part)
         return record, network, evaluate(network, task.validation, task.info)
 
 

@@ -27,9 +27,7 @@ from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
 from learnforge.spec import Provenance, TaskInfo, load_weights, trained_on
 from learnforge_kit.networks.heads import count_parameters
-from learnforge_kit.training.evaluation import evaluate
-from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, weigh
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.transfer.journey import Journey, share_epochs
@@ -224,16 +222,8 @@ class TransferStage(Stage):
         """Train an artifact's network from fresh weights on labels; return it with its history."""
         network = artifact.network(context.plugins, context.derive("baseline"), artifact.task)
         network.to(context.device)
-        history = fit(
-            Trainee(network, cross_entropy(network, self.train)),
-            labelled.train,
-            labelled.info,
-            self.train,
-            evolve(context, seed=context.derive("train", "from scratch")),
-            "from scratch",
-            lambda: evaluate(network, labelled.validation, labelled.info).accuracy,
-        )
-        return network, history
+        seeded_ = evolve(context, seed=context.derive("train", "from scratch"))
+        return network, train_on_labels(network, labelled, self.train, seeded_, "from scratch")
 
 
 @hookimpl

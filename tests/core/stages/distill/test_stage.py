@@ -33,6 +33,7 @@ from learnforge.errors import GapWarning
 from learnforge.recipe import parse_recipe
 from learnforge.spec import NetworkSpec, copy_weights
 from learnforge_kit import Train
+from learnforge_kit.training import loop as loop_module
 from learnforge_plugins.stages.distill import lessons as distill_module
 from learnforge_plugins.stages.distill.stage import DistillStage, StudentSearch
 from learnforge_testing.toys import make_task
@@ -277,7 +278,9 @@ def test_student_and_baseline_get_the_same_start_and_batches(
     batches: dict[str, list[Any]] = {"student": [], "baseline": []}
     fit = distill_module.fit
 
-    def spy(trainee: Any, split: Any, info: Any, train: Any, context: Any, part: str, *rest: Any) -> Any:
+    def spy(
+        trainee: Any, split: Any, info: Any, train: Any, context: Any, part: str, *rest: Any, **named: Any
+    ) -> Any:
         starts[part] = copy_weights(trainee.network)
 
         def loss(batch: Batch) -> Tensor:
@@ -285,9 +288,10 @@ def test_student_and_baseline_get_the_same_start_and_batches(
             found: Tensor = trainee.loss(batch)
             return found
 
-        return fit(evolve(trainee, loss=loss), split, info, train, context, part, *rest)
+        return fit(evolve(trainee, loss=loss), split, info, train, context, part, *rest, **named)
 
-    monkeypatch.setattr(distill_module, "fit", spy)
+    for module in (distill_module, loop_module):
+        monkeypatch.setattr(module, "fit", spy)
     artifact = distil(Soft(), train=evolve(QUICK, crop=1)).run(task, inputs, make_context(None))
     assert all(torch.equal(t, starts["baseline"][name]) for name, t in starts["student"].items())
     assert batches["student"] == batches["baseline"]

@@ -1,0 +1,1 @@
+"""Scripts that learnforge writes beside what it exports; they run without it."""
