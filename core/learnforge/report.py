@@ -78,8 +78,8 @@ class StageSummary:
         metrics: What it measured; empty if it is not finished.
         progress: What a search has found so far, `history`, `objectives` and counts; empty if it is
             finished, or is none.
-        told: What it was told beside its method: settings, options of its tasks and models; whose code ran,
-            and its fingerprint.
+        parts: What it was made of beside its method: settings, options of its tasks and models; whose code
+            ran, and its fingerprint.
         peak_mebibytes: Memory at its peak; None if it is not known.
     """
 
@@ -91,7 +91,7 @@ class StageSummary:
     task: Mapping[str, Any]
     metrics: Mapping[str, Any]
     progress: Mapping[str, Any] = field(factory=dict)
-    told: Mapping[str, Any] = field(factory=dict)
+    parts: Mapping[str, Any] = field(factory=dict)
     peak_mebibytes: float | None = None
 
     @property
@@ -113,7 +113,7 @@ class RunSummary:
         threads: CPU threads it used.
         versions: Versions of Python and libraries.
         stages: Its stages, in order.
-        plugins: What it was told of plugins (`wishes`), its `files`, and all that were `loaded`.
+        plugins: What was asked of plugins (`wishes`), its `files`, and all that were `loaded`.
         processor: The processor of the machine that ran it last; "" if it is not known.
         day: When its record was last written, `2026-11-28`, UTC; "" if it is not known.
     """
@@ -158,7 +158,7 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
     if data["state"] in ("finished", "kept") and file.exists():
         metrics = json.loads(file.read_text(encoding="utf-8"))
     parts = data.get("parts", {})
-    told = {name: parts[name] for name in ("settings", "tasks", "models") if name in parts}
+    named = {name: parts[name] for name in ("settings", "tasks", "models") if name in parts}
     code = {f"{own['kind']}.{own['name']}": _spell_code(own) for own in parts.get("code", ())}
     return StageSummary(
         data["name"],
@@ -169,7 +169,7 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
         data["task"],
         metrics,
         {},
-        {**told, "code": code, "fingerprint": data.get("fingerprint", "")},
+        {**named, "code": code, "fingerprint": data.get("fingerprint", "")},
         data.get("peak_mebibytes"),
     )
 

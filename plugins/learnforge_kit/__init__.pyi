@@ -241,7 +241,7 @@ from .training.measures import (
     judge as judge,
 )
 from .training.measures import (
-    weigh as weigh,
+    measure_costs as measure_costs,
 )
 from .training.settings import (
     Train as Train,

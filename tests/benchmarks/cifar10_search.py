@@ -23,7 +23,7 @@ from learnforge.randomness import seeded
 from learnforge.recipe import read_recipe
 from learnforge_kit.training.loop import Trainee, fit
 from learnforge_kit.training.losses import cross_entropy
-from learnforge_kit.training.measures import judge, weigh
+from learnforge_kit.training.measures import judge, measure_costs
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "cifar10-search.toml"
 
@@ -69,7 +69,7 @@ def compare(seed: int, given: argparse.Namespace) -> tuple[dict[str, Any], dict[
     train = stage.longer  # type: ignore[attr-defined]
     context = lf.Context("resnet8", seed, torch.device("cpu"), plugins, given.runs / f"resnet8-{seed}")
     fit(Trainee(network, cross_entropy(network, train)), task.train, task.info, train, context, "resnet8")
-    return dict(run.artifacts[stage.name].metrics), {**judge(network, task), **weigh(network, task)}
+    return dict(run.artifacts[stage.name].metrics), {**judge(network, task), **measure_costs(network, task)}
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ class Words(Table):
     def best(self) -> float:
         return 4.0 * ord("c")
 
-    def foresee(self, design: Any) -> dict[str, float]:
+    def predict_costs(self, design: Any) -> dict[str, float]:
         return {"size": 1.0}
 
 

@@ -61,11 +61,11 @@ def command(
     plugins.load_hooks("report")
     plugins.hook.learnforge_show_run(run=run)
     of_work = {name for name in NOTIFYING if "_run_" not in name}  # silent where nothing is left to run
-    deaf = [plugin["name"] for plugin in loaded if of_work & set(plugin["hooks"])]
-    if deaf and all(stage.state == "kept" for stage in run.stages):
+    silent = [plugin["name"] for plugin in loaded if of_work & set(plugin["hooks"])]
+    if silent and all(stage.state == "kept" for stage in run.stages):
         click.echo(
-            f"all stages are kept from an earlier run, so {', '.join(deaf)} had nothing to hear of; choose a "
-            "new folder with --run to run them again",
+            f"all stages are kept from an earlier run, so {', '.join(silent)} had nothing to hear of; choose "
+            "a new folder with --run to run them again",
             err=True,
         )
 

@@ -46,7 +46,7 @@ class Table(ABC):
     space gave.
 
     `learnforge bench searchers` lets searchers run over it. A searcher sees validation accuracies and what
-    `foresee` and `scores` tell; `test` is asked once, for what a search has chosen.
+    `predict_costs` and `scores` tell; `test` is asked once, for what a search has chosen.
     """
 
     budget: ClassVar[float] = 12_000.0
@@ -73,12 +73,12 @@ class Table(ABC):
     def best(self) -> float:
         """Return the best validation accuracy in the table, from which regret is counted."""
 
-    def foresee(self, design: Design) -> Mapping[str, float]:
+    def predict_costs(self, design: Design) -> Mapping[str, float]:
         """Return what is known before training: costs, and zero-cost scores."""
         return {}
 
     def scores(self) -> Sequence[str]:
-        """Name those of `foresee` that are zero-cost scores; more promises more accuracy."""
+        """Name those of `predict_costs` that are zero-cost scores; more promises more accuracy."""
         return ()
 
     def published(self) -> Sequence[Published]:

@@ -27,16 +27,18 @@ class Connector(nn.Module):
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
-        own, known = match_extent(student, teacher)
-        is_map = own.ndim == 4
+        student_features, teacher_features = match_extent(student, teacher)
+        is_map = student_features.ndim == 4
         self.map: nn.Module = (
-            nn.Conv2d(own.shape[1], known.shape[1], 1) if is_map else nn.Linear(own.shape[1], known.shape[1])
+            nn.Conv2d(student_features.shape[1], teacher_features.shape[1], 1)
+            if is_map
+            else nn.Linear(student_features.shape[1], teacher_features.shape[1])
         )
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Return both features in one shape, the student's mapped."""
-        own, known = match_extent(student, teacher)
-        return self.map(own), known
+        student_features, teacher_features = match_extent(student, teacher)
+        return self.map(student_features), teacher_features
 
 
 def match_extent(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,8 +71,11 @@ def pair_stages(student: Layers | None, teacher: Layers | None) -> dict[str, str
                 f'channel, height, width]; give `pairs = {{ "student layer" = "teacher layer" }}`. Layers: '
                 f"{', '.join(layers.shapes)}"
             )
-    own, known = len(student.stages), len(teacher.stages)
-    return {f"stage {own - back}": f"stage {known - back}" for back in reversed(range(min(own, known)))}
+    of_student, of_teacher = len(student.stages), len(teacher.stages)
+    return {
+        f"stage {of_student - back}": f"stage {of_teacher - back}"
+        for back in reversed(range(min(of_student, of_teacher)))
+    }
 
 
 def _shrink(features: Tensor, size: tuple[int, int]) -> Tensor:

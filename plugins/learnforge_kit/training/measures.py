@@ -111,7 +111,7 @@ def find_mistakes(counts: Tensor, most: int = 20) -> list[list[int]]:
     ]
 
 
-def weigh(network: nn.Module, task: Task) -> dict[str, float]:
+def measure_costs(network: nn.Module, task: Task) -> dict[str, float]:
     """Return a network's costs: parameters, multiply-adds, activation memory, and latency with one image and
     one thread.
     """

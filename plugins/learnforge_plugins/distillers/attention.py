@@ -62,9 +62,11 @@ class Attention(Distiller):
         pairs = self.pairs or pair_stages(student.layers, teacher.layers)
         distances = []
         for one, other in pairs.items():
-            own, known = match_extent(student.taps[one], teacher.taps[other])
+            student_map, teacher_map = match_extent(student.taps[one], teacher.taps[other])
             distances.append(
-                (_attend(own.float(), self.power) - _attend(known.float(), self.power)).square().mean()
+                (_attend(student_map.float(), self.power) - _attend(teacher_map.float(), self.power))
+                .square()
+                .mean()
             )
         return self.labels * label_loss(student, batch) + self.weight * torch.stack(distances).sum()
 

@@ -72,8 +72,8 @@ class CRD(Distiller):
 class _Contrast(nn.Module):
     """The loss with its maps and banks."""
 
-    own_bank: Tensor
-    known_bank: Tensor
+    student_bank: Tensor
+    teacher_bank: Tensor
     own_log_z: Tensor
     known_log_z: Tensor
     classes: Tensor
@@ -81,8 +81,8 @@ class _Contrast(nn.Module):
     def __init__(self, method: CRD, widths: Sequence[int], labels: Tensor):
         super().__init__()
         self.method = method
-        self.own_map, self.known_map = (nn.Linear(width, method.features) for width in widths)
-        for name in ("own_bank", "known_bank"):
+        self.student_map, self.teacher_map = (nn.Linear(width, method.features) for width in widths)
+        for name in ("student_bank", "teacher_bank"):
             bank = F.normalize(torch.randn(len(labels), method.features), dim=1)
             self.register_buffer(name, bank)
         for name in ("own_log_z", "known_log_z"):
@@ -93,16 +93,19 @@ class _Contrast(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         features = [pool(outputs.taps[_TAP]).float() for outputs in (student, teacher)]
         with torch.autocast(features[0].device.type, enabled=False):  # exp(… / tau) needs single precision
-            own = F.normalize(self.own_map(features[0]), dim=1)
-            known = F.normalize(self.known_map(features[1]), dim=1)
+            student_part = F.normalize(self.student_map(features[0]), dim=1)
+            teacher_part = F.normalize(self.teacher_map(features[1]), dim=1)
             is_negative = self._draw(batch)
-            pulled = self._compare(own, self.known_bank), self._compare(known, self.own_bank)
+            pulled = (
+                self._compare(student_part, self.teacher_bank),
+                self._compare(teacher_part, self.student_bank),
+            )
             self._estimate(pulled, batch, is_negative)
             contrast = self._nce(pulled[0] - self.known_log_z, batch, is_negative)
             contrast = contrast + self._nce(pulled[1] - self.own_log_z, batch, is_negative)
         if self.training:
-            self.own_bank = self._remember(self.own_bank, own, batch)
-            self.known_bank = self._remember(self.known_bank, known, batch)
+            self.student_bank = self._remember(self.student_bank, student_part, batch)
+            self.teacher_bank = self._remember(self.teacher_bank, teacher_part, batch)
         return self.method.labels * label_loss(student, batch) + self.method.weight * contrast
 
     def _draw(self, batch: Batch) -> Tensor:

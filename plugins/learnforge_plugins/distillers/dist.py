@@ -45,9 +45,9 @@ class DIST(Distiller):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         tau = self.temperature
-        own, known = ((o.logits.float() / tau).softmax(1) for o in (student, teacher))
-        inter = 1 - _correlation(own, known).mean()
-        intra = 1 - _correlation(own.T, known.T).mean()
+        student_shares, teacher_shares = ((o.logits.float() / tau).softmax(1) for o in (student, teacher))
+        inter = 1 - _correlation(student_shares, teacher_shares).mean()
+        intra = 1 - _correlation(student_shares.T, teacher_shares.T).mean()
         soft = tau * tau * (self.beta * inter + self.gamma * intra)
         return self.labels * label_loss(student, batch) + soft
 

@@ -53,8 +53,10 @@ class DKD(Distiller):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         t = self.temperature
-        own, known = (_split(o.logits.float() / t, batch.labels) for o in (student, teacher))
-        tckd, nckd = (_divergence(k, o) for k, o in zip(known, own, strict=True))
+        student_parts, teacher_parts = (
+            _split(o.logits.float() / t, batch.labels) for o in (student, teacher)
+        )
+        tckd, nckd = (_divergence(*pair) for pair in zip(teacher_parts, student_parts, strict=True))
         soft = t * t * (self.alpha * tckd + self.beta * nckd)
         ramp = min(1.0, batch.progress / self.warmup) if self.warmup else 1.0
         return self.labels * label_loss(student, batch) + ramp * soft
@@ -70,9 +72,9 @@ def _split(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return binary, others.log_softmax(1)
 
 
-def _divergence(known: Tensor, own: Tensor) -> Tensor:
-    """Return KL(known || own) of log-probabilities, averaged over the batch."""
-    return F.kl_div(own, known, log_target=True, reduction="batchmean")
+def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """Return KL(teacher || student) of log-probabilities, averaged over the batch."""
+    return F.kl_div(student, teacher, log_target=True, reduction="batchmean")
 
 
 @hookimpl

@@ -42,7 +42,7 @@ class FitNet(Distiller):
 
     def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
         pairs = self.pair(student, teacher)
-        return [own for own, _ in pairs], [known for _, known in pairs]
+        return [name for name, _ in pairs], [name for _, name in pairs]
 
     def pair(self, student: Layers | None, teacher: Layers | None) -> list[tuple[str, str]]:
         """Return what is paired."""
@@ -69,8 +69,8 @@ class _Hints(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         distances = []
-        for connector, (own, known) in zip(self.connectors, self.pairs, strict=True):
-            guess, hint = connector(student.taps[own], teacher.taps[known])
+        for connector, (student_layer, teacher_layer) in zip(self.connectors, self.pairs, strict=True):
+            guess, hint = connector(student.taps[student_layer], teacher.taps[teacher_layer])
             distances.append((guess - hint).square().mean())
         hints = torch.stack(distances).mean()
         return self.method.labels * label_loss(student, batch) + self.method.weight * hints

@@ -44,8 +44,10 @@ class LogitStd(Distiller):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         t = self.temperature
-        own, known = ((_standardise(o.logits.float()) / t).log_softmax(1) for o in (student, teacher))
-        soft = t * t * F.kl_div(own, known, log_target=True, reduction="batchmean")
+        student_logs, teacher_logs = (
+            (_standardise(o.logits.float()) / t).log_softmax(1) for o in (student, teacher)
+        )
+        soft = t * t * F.kl_div(student_logs, teacher_logs, log_target=True, reduction="batchmean")
         return self.labels * label_loss(student, batch) + self.weight * soft
 
 

@@ -53,10 +53,14 @@ class RKD(Distiller):
         return [_TAP], [_TAP]
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        own, known = (pool(outputs.taps[_TAP]).float() for outputs in (student, teacher))
-        with torch.autocast(own.device.type, enabled=False):  # small differences need single precision
-            pairs = F.smooth_l1_loss(_distances(own), _distances(known))
-            triplets = F.smooth_l1_loss(_angles(own), _angles(known))
+        student_features, teacher_features = (
+            pool(outputs.taps[_TAP]).float() for outputs in (student, teacher)
+        )
+        with torch.autocast(
+            student_features.device.type, enabled=False
+        ):  # small differences need single precision
+            pairs = F.smooth_l1_loss(_distances(student_features), _distances(teacher_features))
+            triplets = F.smooth_l1_loss(_angles(student_features), _angles(teacher_features))
         return self.labels * label_loss(student, batch) + self.distance * pairs + self.angle * triplets
 
 

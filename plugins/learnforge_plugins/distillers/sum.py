@@ -50,8 +50,10 @@ class Sum(Distiller):
 
     def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:
         wanted = [method.taps(student, teacher) for method in self.methods]
-        own, known = ([name for taps in side for name in taps] for side in zip(*wanted, strict=True))
-        return list(dict.fromkeys(own)), list(dict.fromkeys(known))
+        student_names, teacher_names = (
+            [name for taps in side for name in taps] for side in zip(*wanted, strict=True)
+        )
+        return list(dict.fromkeys(student_names)), list(dict.fromkeys(teacher_names))
 
     def criterion(self, student: Outputs, teacher: Outputs, task: Task) -> _Parts:
         return _Parts(self, student, teacher, task)

@@ -55,7 +55,7 @@ class _Process(concurrent.futures.ProcessPoolExecutor):
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Let a process that starts in this block be deaf to Ctrl-C from its first moment: the driver handles
+    """Let a process that starts in this block ignore Ctrl-C from its start: the driver handles
     it, after the block if it comes meanwhile.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows

@@ -1,4 +1,4 @@
-"""Runs side by side: what each stage came to, and where they differ in what they were told."""
+"""Runs side by side: what each stage came to, and where their settings differ."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
     columns = (headings[0], "run", *headings[1:])
     words = f"{headings[2].capitalize()} is on test data; seconds are of the whole stage."
     shared = {stage for stage in stages if all(stage in {s.name for s in run.stages} for run in runs)}
-    told = [_told(run, shared) for run in runs]
-    keys = list(dict.fromkeys(key for own in told for key in own))
-    different = _explained([key for key in keys if len({own.get(key) for own in told}) > 1])
-    settings = [(key, *(own.get(key, "") for own in told)) for key in different]
+    found = [_settings_of(run, shared) for run in runs]
+    keys = list(dict.fromkeys(key for own in found for key in own))
+    different = _explained([key for key in keys if len({own.get(key) for own in found}) > 1])
+    settings = [(key, *(own.get(key, "") for own in found)) for key in different]
     return [
         Section("Stages, run by run", words, columns, rows, _pictures(stages, names, runs)),
         Section(
@@ -51,7 +51,7 @@ def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
 
 
 def _explained(different: Sequence[str]) -> list[str]:
-    """Leave out fingerprints that differ because of the seed, what the stage was told, or a stage above; what
+    """Leave out fingerprints that differ because of the seed, the stage's settings, or a stage above; what
     is left is of the data.
     """
     shown: list[str] = []
@@ -67,8 +67,8 @@ def _explained(different: Sequence[str]) -> list[str]:
     return shown
 
 
-def _told(run: RunSummary, shared: Collection[str]) -> dict[str, str]:
-    """Return what a run was told, as {where: value}; of stages that not all runs have, that it has them."""
+def _settings_of(run: RunSummary, shared: Collection[str]) -> dict[str, str]:
+    """Return a run's settings, as {where: value}; of stages that not all runs have, that it has them."""
     found = {"run.seed": str(run.seed), "run.device": run.device}
     hearing = [own["name"] for own in run.plugins.get("loaded", ()) if set(own["hooks"]) - _METHODS]
     found["plugins"] = ", ".join(hearing)  # methods stand with their stages
@@ -77,7 +77,7 @@ def _told(run: RunSummary, shared: Collection[str]) -> dict[str, str]:
         if stage.name not in shared:
             found[stage.name] = f"{stage.kind} by {stage.method.get('use', '')}"
             continue
-        found |= _flat(stage.name, {"kind": stage.kind, "method": stage.method, **stage.told})
+        found |= _flat(stage.name, {"kind": stage.kind, "method": stage.method, **stage.parts})
     return found
 
 

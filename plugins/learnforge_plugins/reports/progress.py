@@ -43,10 +43,10 @@ def _read_study(file: Path) -> dict[str, Any]:
     try:
         (study,) = optuna.study.get_all_study_names(storage)
         found = optuna.load_study(study_name=study, storage=storage)
-        told, objectives = read_records(found), read_objectives(found)
+        history, objectives = read_records(found), read_objectives(found)
     except ValueError:  # just opened, it holds no study yet
         return {}
     finally:
         storage.remove_session()
         storage.engine.dispose()
-    return {"history": told, "objectives": objectives, **count_states(told)} if told else {}
+    return {"history": history, "objectives": objectives, **count_states(history)} if history else {}

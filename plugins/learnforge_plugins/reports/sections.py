@@ -176,7 +176,7 @@ def _meta_verdict(stage: StageSummary) -> str:
             f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
         )
     seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
-    is_fresh = stage.told.get("settings", {}).get("fresh")
+    is_fresh = stage.parts.get("settings", {}).get("fresh")
     who = "the same network, from fresh weights," if is_fresh else "it"
     return (
         f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each {who} learns {m['ways']} new "

@@ -1,5 +1,5 @@
-"""Export: the kind of stage `export`, the hole that an exporter fills, and the proof that the file computes
-what the network does.
+"""Export: the kind of stage `export`, what it measures, and the proof that the file computes what the
+network does.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class StageEvaluator(Evaluator):
     def space(self) -> Space:  # type: ignore[override]
         return self.work.space
 
-    def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
+    def predict_costs(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
         """Yield the costs of the network that the stage will hand on, where its settings alone say which
         that is.
         """
@@ -117,7 +117,7 @@ class StageEvaluator(Evaluator):
         return made.spec.build(made.task, context.plugins, False)
 
     @property
-    def dear(self) -> Sequence[str]:  # type: ignore[override]
+    def measured_once(self) -> Sequence[str]:  # type: ignore[override]
         return ("latency_ms",) if "latency_ms" in self.wanted else ()
 
     def measure(self, name: str, design: Design, context: Context) -> float:
@@ -145,7 +145,7 @@ class StageEvaluator(Evaluator):
             artifact = stage.run(task, inputs, context)
         found = stage.measured(artifact.metrics)
         found.pop("latency_ms", None)  # measured beforehand, undisturbed
-        missing = [name for name in self.wanted if name not in found and name not in self.dear]
+        missing = [name for name in self.wanted if name not in found and name not in self.measured_once]
         if missing:
             raise StageError(f"a {stage.kind} stage measures no {missing[0]!r}; {nearest(missing[0], found)}")
         return TrialResult(job.number, found, time.perf_counter() - start)

@@ -62,7 +62,7 @@ class NASBench201Table(Table):
     def best(self) -> float:
         return float(_columns()["validation"].max())
 
-    def foresee(self, design: Mapping[str, Any]) -> Mapping[str, float]:
+    def predict_costs(self, design: Mapping[str, Any]) -> Mapping[str, float]:
         row = _row(design["cell"])
         return {name: float(_columns()[name][row]) for name in COLUMNS[3:]}
 

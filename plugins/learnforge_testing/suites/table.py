@@ -71,10 +71,11 @@ class TableSuite(MethodSuite):
         """Every score that it names is a finite number of every design, and what is foreseen has names."""
         table = self.make()
         for candidate in self._candidates()[:50]:
-            known: Mapping[str, float] = table.foresee(candidate.design)
+            known: Mapping[str, float] = table.predict_costs(candidate.design)
             missing = [name for name in table.scores() if name not in known]
             require(
-                not missing, f"`foresee` must give the scores {', '.join(missing)}, it gives {list(known)}"
+                not missing,
+                f"`predict_costs` must give the scores {', '.join(missing)}, it gives {list(known)}",
             )
             bad = [name for name, value in known.items() if not math.isfinite(value)]
             require(not bad, f"{candidate.design}: {', '.join(bad)} must be finite")

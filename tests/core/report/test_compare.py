@@ -80,16 +80,16 @@ def test_plugins_code_and_data_are_compared(runs: list[Path]) -> None:
         },
     )
     (stage,) = first.stages
-    code = {**stage.told["code"], "transfer.fine-tune": "learnforge 9.9, 01234567"}
-    mended = evolve(stage, told={**stage.told, "code": code, "fingerprint": "f"})
-    moved = evolve(stage, told={**stage.told, "fingerprint": "f"})
+    code = {**stage.parts["code"], "transfer.fine-tune": "learnforge 9.9, 01234567"}
+    mended = evolve(stage, told={**stage.parts, "code": code, "fingerprint": "f"})
+    moved = evolve(stage, told={**stage.parts, "fingerprint": "f"})
     for other, expected in (
         (heard, [("plugins", "", "csv")]),
         (
             evolve(first, stages=(mended,)),
             [("transfer.code.transfer.fine-tune", ANY, "learnforge 9.9, 01234567")],
         ),
-        (evolve(first, stages=(moved,)), [("transfer.fingerprint", stage.told["fingerprint"], "f")]),
+        (evolve(first, stages=(moved,)), [("transfer.fingerprint", stage.parts["fingerprint"], "f")]),
         (
             evolve(first, stages=(moved,), versions={**first.versions, "torch": "9"}),
             [("version of torch", first.versions["torch"], "9"), ("transfer.fingerprint", ANY, "f")],

@@ -36,9 +36,9 @@ from learnforge.artifact import from_model, from_module, load_artifact
 from learnforge.spec import NetworkSpec, copy_weights
 from learnforge_kit import MemorySplit, Train, find_head, replace_head
 from learnforge_kit.training import loop as loop_module
-from learnforge_plugins.stages.transfer import journey as journey_module
+from learnforge_plugins.stages.transfer import loop as transfer_loop
 from learnforge_plugins.stages.transfer.freezing import freeze, set_training
-from learnforge_plugins.stages.transfer.journey import share_epochs
+from learnforge_plugins.stages.transfer.loop import share_epochs
 from learnforge_plugins.stages.transfer.source import load_source, source_refusal
 from learnforge_plugins.stages.transfer.stage import TransferStage
 
@@ -294,14 +294,14 @@ def test_phases_run_in_order_and_show_in_the_history(task: Task, source: Artifac
         emitted.append(metrics["part"])
 
     method = Phased([Phase({"head": 1.0}, 1, "head"), Phase({"": 1.0}, name="all")])
-    fit = journey_module.fit
+    fit = transfer_loop.fit
 
     def spy(trainee: Any, *rest: Any, **named: Any) -> Any:
         trained.append(frozenset(n for n, p in trainee.network.named_parameters() if p.requires_grad))
         return fit(trainee, *rest, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journey_module, "fit", spy)
+        patch.setattr(transfer_loop, "fit", spy)
         artifact = carry(method, train=evolve(QUICK, epochs=3), baseline=False).run(
             task, {"source": source}, evolve(context, emit=emit)
         )
@@ -747,7 +747,7 @@ def test_the_baseline_starts_from_fresh_weights(
     """The strategy starts from pretrained weights; the baseline has the same budget and none of them."""
     starts: dict[str, dict[str, Tensor]] = {}
     budgets: list[Train] = []
-    fit = journey_module.fit
+    fit = transfer_loop.fit
 
     def spy(
         trainee: Any, split: Any, info: Any, train: Train, context: Any, part: str, *rest: Any, **named: Any
@@ -756,7 +756,7 @@ def test_the_baseline_starts_from_fresh_weights(
         budgets.append(train)
         return fit(trainee, split, info, train, context, part, *rest, **named)
 
-    for module in (journey_module, loop_module):
+    for module in (transfer_loop, loop_module):
         monkeypatch.setattr(module, "fit", spy)
     pretrained = from_model(small_plugins.load("model", "small")(pretrained=True), old)
     artifact = carry(Phased()).run(task, {"source": pretrained}, context)

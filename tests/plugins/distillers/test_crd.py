@@ -22,10 +22,10 @@ def _criterion(make: Any, labels: list[int], bank: Tensor, /, **options: Any) ->
     task: Any = SimpleNamespace(train=SimpleNamespace(labels=torch.tensor(labels)))
     level = Outputs(torch.zeros(count, 2), {"embedding": torch.zeros(count, width)})
     made = make("crd", **{**PLAIN, **options}).criterion(level, level, task)
-    for layer in (made.own_map, made.known_map):
+    for layer in (made.student_map, made.teacher_map):
         nn.init.eye_(layer.weight)
         nn.init.zeros_(layer.bias)
-    made.own_bank, made.known_bank = bank.clone(), bank.clone()
+    made.student_bank, made.teacher_bank = bank.clone(), bank.clone()
     return made
 
 
@@ -73,12 +73,12 @@ def test_banks_move_towards_what_they_see(make: Any, batch_of: Any) -> None:
     criterion.train()
     criterion(_outputs([0.0, 2.0]), _outputs([1.0, 0.0]), batch_of([0]))
     length = math.hypot(0.75, 0.25)
-    assert torch.allclose(criterion.own_bank, torch.tensor([[0.75 / length, 0.25 / length], [0.0, 1.0]]))
-    assert torch.equal(criterion.known_bank, torch.eye(2))
+    assert torch.allclose(criterion.student_bank, torch.tensor([[0.75 / length, 0.25 / length], [0.0, 1.0]]))
+    assert torch.equal(criterion.teacher_bank, torch.eye(2))
     criterion.eval()
-    before = criterion.own_bank.clone()
+    before = criterion.student_bank.clone()
     criterion(_outputs([1.0, 2.0]), _outputs([1.0, 0.0]), batch_of([0]))
-    assert torch.equal(criterion.own_bank, before)
+    assert torch.equal(criterion.student_bank, before)
 
 
 def test_z_is_estimated_once(make: Any, batch_of: Any) -> None:

@@ -35,7 +35,7 @@ def test_known_rows(table: Any) -> None:
     assert row.validation == table.best()
     assert row.seconds == pytest.approx(168.3609, abs=1e-3)
     assert table.test({"cell": BEST}, {}) == pytest.approx(94.3733, abs=1e-3)
-    foreseen = table.foresee({"cell": BEST})
+    foreseen = table.predict_costs({"cell": BEST})
     assert foreseen["parameters"] == pytest.approx(1_073_466, abs=1)
 
 
@@ -55,7 +55,7 @@ def test_costs_are_the_networks_own(table: Any) -> None:
     """Parameters and multiply-adds are in the unit of `learnforge describe space`."""
     with torch.device("meta"):
         cost = measure_cost(table.space().build({"cell": BEST}, INFO), INFO)
-    foreseen = table.foresee({"cell": BEST})
+    foreseen = table.predict_costs({"cell": BEST})
     assert foreseen["parameters"] == pytest.approx(cost.parameters, abs=1)
     assert foreseen["macs"] == pytest.approx(cost.macs, rel=0.01)
 

@@ -180,7 +180,7 @@ def run_search(
 
 
 def _meter(table: Table, name: str) -> Any:
-    return lambda design: table.foresee(design)[name]
+    return lambda design: table.predict_costs(design)[name]
 
 
 def _reckon(

@@ -1,4 +1,4 @@
-"""The kind of stage `distill`: its settings, and the chain of lessons from teacher to student."""
+"""The kind of stage `distill`: its settings, and the chain of trainings from teacher to student."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from learnforge_kit.networks.heads import count_parameters
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants
-from learnforge_plugins.stages.distill.lessons import Lessons, example_images, teacher_roles
-from learnforge_plugins.stages.distill.teacher import Manner
+from learnforge_plugins.stages.distill.teacher import TeacherSettings
+from learnforge_plugins.stages.distill.training import Distillation, example_images, teacher_roles
 
 
 @frozen(kw_only=True)
@@ -118,9 +118,9 @@ class DistillStage(Stage):
     method_of_many: ClassVar[str] = "sum"
 
     @property
-    def manner(self) -> Manner:
+    def teacher_settings(self) -> TeacherSettings:
         """How the teacher is asked."""
-        return Manner(self.ensemble, self.teacher_weights, self.teacher_precision)
+        return TeacherSettings(self.ensemble, self.teacher_weights, self.teacher_precision)
 
     def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         problems = [
@@ -203,22 +203,23 @@ class DistillStage(Stage):
 
     def _wire(self, student: Layers, teachers: Sequence[Layers]) -> tuple[Sequence[str], Sequence[str]]:
         """Return the layers that the method listens to in student and teacher."""
-        own, known = self.method.taps(student, teachers[0])
-        if known and len(teachers) > 1:
+        student_names, teacher_names = self.method.taps(student, teachers[0])
+        if teacher_names and len(teachers) > 1:
             raise StageError(
-                f"{type(self.method).__name__} listens to layers of the teacher, {', '.join(known)}, and "
-                f"there are {len(teachers)} teachers; give it one, or use a method that needs class scores "
+                f"{type(self.method).__name__} listens to layers of the teacher, "
+                f"{', '.join(teacher_names)}, and there are "
+                f"{len(teachers)} teachers; give it one, or use a method that needs class scores "
                 "alone"
             )
-        if known and self.cache != "off":
+        if teacher_names and self.cache != "off":
             raise StageError(
                 f"the teacher cache holds class scores alone, and {type(self.method).__name__} listens to "
-                f'layers of the teacher, {", ".join(known)}; set `cache = "off"`'
+                f'layers of the teacher, {", ".join(teacher_names)}; set `cache = "off"`'
             )
-        for layers, names in ((student, own), (teachers[0], known)):
+        for layers, names in ((student, student_names), (teachers[0], teacher_names)):
             for name in names:
                 layers.find(name)
-        return own, known
+        return student_names, teacher_names
 
     def fingerprint_data(self) -> dict[str, Any]:
         """Leave out where scores are kept, unless it changes the result."""
@@ -238,12 +239,12 @@ class DistillStage(Stage):
         with _cache_folder(context, self.cache) as folder:
             context = evolve(context, cache_folder=folder)
             if not isinstance(self.student, StudentSearch):
-                return self._lessons(task, inputs, context).run()
+                return self._distillation(task, inputs, context).run()
             ready, inputs = self.prepare(task, inputs, context)
             work = OpenStage(ready, task, inputs, self.student.space, _with_student, "student")
             design, found = load_tuner(context.plugins).search(work, self.student, context)
-            chosen, known = _with_student(ready, task, inputs, design)
-            artifact = evolve(chosen, train=self.train)._lessons(task, known, context).run()
+            chosen, chosen_inputs = _with_student(ready, task, inputs, design)
+            artifact = evolve(chosen, train=self.train)._distillation(task, chosen_inputs, context).run()
             return evolve(artifact, metrics={**artifact.metrics, "searched": {"design": design, **found}})
 
     def prepare(
@@ -252,21 +253,21 @@ class DistillStage(Stage):
         """Train teachers once for all trials, unless their training is itself searched."""
         if self.teacher_train is None or any(path.startswith("teacher_train") for path in self.ranges):
             return self, inputs
-        lessons = self._lessons(task, inputs, context)
+        distillation = self._distillation(task, inputs, context)
         teachers = {
-            role: inputs[role].with_state(lessons.ready_teacher(role)) for role in teacher_roles(inputs)
+            role: inputs[role].with_state(distillation.ready_teacher(role)) for role in teacher_roles(inputs)
         }
         references = tuple(teachers.values()) if "teacher[0]" in teachers else teachers["teacher"]
         return evolve(self, teacher=references, teacher_train=None), {**inputs, **teachers}
 
     def run_baseline(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         """Train the student on labels alone, from the same weights and on the same batches as in `run`."""
-        return self._lessons(task, inputs, context).run_baseline()
+        return self._distillation(task, inputs, context).run_baseline()
 
     def train_teacher(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         """Return the teacher, trained first where it is a model without weights."""
         role = teacher_roles(inputs)[0]
-        network = self._lessons(task, inputs, context).ready_teacher(role)
+        network = self._distillation(task, inputs, context).ready_teacher(role)
         return inputs[role].with_state(network, task=task.info)
 
     def listens_to_teacher(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> bool:
@@ -278,8 +279,8 @@ class DistillStage(Stage):
         )
         return bool(self.method.taps(student, teacher)[1])
 
-    def _lessons(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Lessons:
-        return Lessons(self, task.load(context.device), inputs, context)
+    def _distillation(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Distillation:
+        return Distillation(self, task.load(context.device), inputs, context)
 
 
 def _is_trained(model: Model, task: Task) -> bool:

@@ -26,7 +26,7 @@ LARGEST_EPOCH = 1 << 28
 
 
 @frozen
-class Manner:
+class TeacherSettings:
     """How a teacher is asked.
 
     Args:
@@ -49,7 +49,7 @@ class Teacher(nn.Module):
 
     Args:
         networks: One network or several; copies that nobody else uses.
-        manner: How they are asked.
+        settings: How they are asked.
         batch_size: Images in a full batch.
         tapped: Listens to the layers of a single network.
     """
@@ -57,7 +57,7 @@ class Teacher(nn.Module):
     def __init__(
         self,
         networks: Sequence[nn.Module],
-        manner: Manner,
+        settings: TeacherSettings,
         batch_size: int,
         tapped: Tapped | None = None,
     ):
@@ -67,9 +67,9 @@ class Teacher(nn.Module):
             if any(parameter.ndim == 4 for parameter in network.parameters()):
                 network.to(memory_format=torch.channels_last)
         self.networks = nn.ModuleList(networks)
-        self.manner, self.batch_size = manner, batch_size
+        self.settings, self.batch_size = settings, batch_size
         self.counts = {"asked": 0, "computed": 0}
-        weights = manner.weights or (1.0,) * len(networks)
+        weights = settings.weights or (1.0,) * len(networks)
         self.shares = [weight / sum(weights) for weight in weights]
         self._tapped = tapped
         self._start = [copy_weights(network) for network in networks]
@@ -86,7 +86,10 @@ class Teacher(nn.Module):
         if shown.ndim == 4:
             shown = shown.contiguous(memory_format=torch.channels_last)
         device = images.device.type
-        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.manner.precision == "bf16"):
+        with (
+            torch.no_grad(),
+            torch.autocast(device, torch.bfloat16, enabled=self.settings.precision == "bf16"),
+        ):
             outputs = self._tapped(shown) if self._tapped is not None else Outputs(self._average(shown))
         outputs = evolve(outputs, logits=outputs.logits.float())  # as the cache gives them back
         if missing <= 0:
@@ -99,7 +102,7 @@ class Teacher(nn.Module):
         logits: list[Tensor] = [network(images) for network in self.networks]
         if len(logits) == 1:
             return logits[0]
-        if self.manner.ensemble == "logits":
+        if self.settings.ensemble == "logits":
             parts = [share * scores.float() for share, scores in zip(self.shares, logits, strict=True)]
             return torch.stack(parts).sum(0)
         logs = [scores.float().log_softmax(1) for scores in logits]
@@ -123,14 +126,14 @@ class Teacher(nn.Module):
 
     @property
     def identity(self) -> list[Any]:
-        """What its scores depend on, apart from data and device: weights, structure, code, manner."""
+        """What its scores depend on, apart from data and device: weights, structure, code, settings."""
         weights = [{name: hash_tensor(t) for name, t in state.items()} for state in self._start]
-        manner = [self.manner.ensemble, self.shares, self.manner.precision]
-        return [weights, [repr(network) for network in self.networks], _sources(self.networks), manner]
+        settings = [self.settings.ensemble, self.shares, self.settings.precision]
+        return [weights, [repr(network) for network in self.networks], _sources(self.networks), settings]
 
 
 @define(eq=False)
-class Desk:
+class CachedTeacher:
     """Where a student asks: the teacher, its cache before it.
 
     Args:

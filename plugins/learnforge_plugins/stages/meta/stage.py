@@ -37,7 +37,7 @@ from learnforge_kit.engines.adaptation import adapt_artifact, begin, episode_sou
 from learnforge_kit.engines.choice import ENGINES, time_engines
 from learnforge_kit.engines.normalisation import POLICIES, Policy
 from learnforge_kit.networks.normalisation import find_normalisations
-from learnforge_kit.training.measures import weigh
+from learnforge_kit.training.measures import measure_costs
 from learnforge_kit.training.optimization import make_optimizer
 from learnforge_kit.training.settings import Train
 
@@ -68,7 +68,7 @@ class MetaStage(Stage):
         iterations: Batches of episodes, from 0.
         tasks: Episodes in a batch.
         outer_steps: Outer steps on each batch, from 1. More than one is for methods that correct for it, such
-            as `promp`, where rollouts are dear.
+            as `promp`, where rollouts are measured_once.
         optimizer: Outer optimizer: `adam`, `adamw` or `sgd`.
         momentum: Momentum of `sgd`, in [0, 1).
         learning_rate: Outer learning rate at the start.
@@ -281,7 +281,7 @@ class MetaStage(Stage):
         metrics["test"] = self._evaluate(engine, meta, here, context, "test", self.episodes)
         if self.test_shots:
             metrics["by_shots"] = self._by_shots(metrics["test"], engine, meta, here, context)
-        metrics |= weigh(network, here)
+        metrics |= measure_costs(network, here)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         return evolve(
             source,

@@ -57,7 +57,7 @@ class Admission:
     def _judge(self, design: Design) -> tuple[str, dict[str, float]]:
         metrics: dict[str, float] = {}
         try:
-            for found in self.evaluator.foresee(design, self.context):
+            for found in self.evaluator.predict_costs(design, self.context):
                 metrics.update(found)
                 if reason := self.broken(metrics):
                     return reason, metrics

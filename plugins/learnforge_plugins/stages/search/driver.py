@@ -75,7 +75,7 @@ class Driver:
         self.view = SpaceView(evaluator.space)
         self.slots = [Slot(threads, str(context.device)) for _ in range(context.workers)]
         # a measurement must not be disturbed by trials, so these are asked for together
-        self.batch = goal.batch or (context.workers if evaluator.dear else None)
+        self.batch = goal.batch or (context.workers if evaluator.measured_once else None)
         self.records: dict[str, Record] = {}
         self.in_flight: dict[int, tuple[Trial, Record]] = {}
         self.ladder = Ladder(goal, evaluator.epochs, context)
@@ -254,9 +254,11 @@ class Driver:
                 self._tell_repeat(trial, known)
             return
         reason, metrics = self.admission.refusal(design)
-        if not reason and self.evaluator.dear:
+        if not reason and self.evaluator.measured_once:
             try:
-                metrics |= {name: self._measured(name, trial, design) for name in self.evaluator.dear}
+                metrics |= {
+                    name: self._measured(name, trial, design) for name in self.evaluator.measured_once
+                }
                 reason = self.admission.broken(metrics)
             except Refused as refused:
                 reason = str(refused)

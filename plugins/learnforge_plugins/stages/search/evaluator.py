@@ -22,7 +22,7 @@ from learnforge.plugins.registry import Plugins
 
 
 class Refused(Exception):  # noqa: N818 - a verdict, not an error
-    """Raised by `Evaluator.foresee`: the design cannot be evaluated, for the reason given."""
+    """Raised by `Evaluator.predict_costs`: the design cannot be evaluated, for the reason given."""
 
 
 @frozen
@@ -88,7 +88,7 @@ class Evaluator(ABC):
     """
 
     space: Space
-    dear: Sequence[str] = ()
+    measured_once: Sequence[str] = ()
     """Metrics that `measure` finds out before a trial starts, once, in the driver, while nothing else
     runs.
     """
@@ -98,7 +98,7 @@ class Evaluator(ABC):
         """Epochs of a whole trial, which rungs divide."""
         return 1
 
-    def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
+    def predict_costs(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
         """Yield what is known of a design before it is evaluated, cheapest first.
 
         The driver asks for no more when a limit is broken. Its own metrics of a design must not change from
@@ -110,7 +110,7 @@ class Evaluator(ABC):
         return iter(())
 
     def measure(self, name: str, design: Design, context: Context) -> float:
-        """Return one of the `dear` metrics."""
+        """Return one of the `measured_once` metrics."""
         raise NotImplementedError
 
     def score(self, name: str, design: Design, context: Context) -> float:

@@ -76,11 +76,11 @@ class NetworkEvaluator(Evaluator):
         return self.train.epochs
 
     @property
-    def dear(self) -> Sequence[str]:  # type: ignore[override]
+    def measured_once(self) -> Sequence[str]:  # type: ignore[override]
         measured = [label_of(meter) for meter in self.costs if meter.needs_weights]
         return [name for name in ("latency_ms", *measured) if name in self.wanted]
 
-    def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
+    def predict_costs(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
         try:
             with torch.device("meta"):
                 network = self.space.build(design, self.task.info).eval()

@@ -33,7 +33,7 @@ from learnforge_kit.search.trials import count_states
 from learnforge_kit.search.view import SpaceView
 from learnforge_kit.training.evaluation import Scores, evaluate
 from learnforge_kit.training.loop import train_on_labels
-from learnforge_kit.training.measures import judge, weigh
+from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.search.describe import random_designs
 from learnforge_plugins.stages.search.driver import search_designs
@@ -222,7 +222,7 @@ class SearchStage(Stage):
         return Artifact(NetworkSpec.of(self.space), task.info)
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
-        records, told = self._search(task, context)
+        records, history = self._search(task, context)
         front = self._front(records)
         here = task.load(context.device)
         retrained = self._retrain_best(self._order(records, front), here, context)
@@ -232,12 +232,12 @@ class SearchStage(Stage):
         record, network, _ = retrained[self._preference(after)[0]]
         metrics = {
             **judge(network, here),
-            **weigh(network, here),
+            **measure_costs(network, here),
             "design": record.design,
-            **count_states(told),
+            **count_states(history),
             "objectives": list(self.objectives),
             "front": [r.number for r in front],
-            "history": told,
+            "history": history,
         }
         spec = NetworkSpec.of(self.space, record.design)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)

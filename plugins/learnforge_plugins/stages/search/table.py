@@ -35,11 +35,11 @@ class TableEvaluator(Evaluator):
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "space", self.table.space())
 
-    def foresee(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
-        yield self.table.foresee(design)
+    def predict_costs(self, design: Design, context: Context) -> Iterator[Mapping[str, float]]:
+        yield self.table.predict_costs(design)
 
     def score(self, name: str, design: Design, context: Context) -> float:
-        return self.table.foresee(design)[name]
+        return self.table.predict_costs(design)[name]
 
     def evaluate(self, job: TrialJob, place: Place) -> TrialResult:
         found = self.table.train(job.design, job.choices)

@@ -28,10 +28,10 @@ from learnforge.randomness import seeded
 from learnforge.spec import Provenance, TaskInfo, load_weights, trained_on
 from learnforge_kit.networks.heads import count_parameters
 from learnforge_kit.training.loop import train_on_labels
-from learnforge_kit.training.measures import judge, weigh
+from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
-from learnforge_plugins.stages.transfer.journey import Journey, share_epochs
 from learnforge_plugins.stages.transfer.judgement import judge_without_labels
+from learnforge_plugins.stages.transfer.loop import TransferLoop, share_epochs
 from learnforge_plugins.stages.transfer.source import (
     head_weight,
     load_source,
@@ -147,7 +147,7 @@ class TransferStage(Stage):
         network.to(context.device)
         history, seen = self._carry(network, source.task, here, labelled, context)
         network = self.method.finish(network).eval()
-        metrics: dict[str, Any] = judge(network, here) | weigh(network, here) | seen
+        metrics: dict[str, Any] = judge(network, here) | measure_costs(network, here) | seen
         metrics |= {"changes": changes}
         if self.source_task is not None:
             pairs = zip(labelled.info.classes, here.info.classes, strict=True)
@@ -206,15 +206,15 @@ class TransferStage(Stage):
             )
         phases = self.method.phases(network, old, here.info)
         lengths = share_epochs(phases, self.train)
-        with Journey(self.method, network, here, labelled, self.validator, context) as journey:
+        with TransferLoop(self.method, network, here, labelled, self.validator, context) as loop:
             history = [
                 entry
                 for number, (phase, train) in enumerate(zip(phases, lengths, strict=True), 1)
-                for entry in journey.travel(
+                for entry in loop.train_phase(
                     phase, train, f"{number} {phase.name}" if len(phases) > 1 else phase.name
                 )
             ]
-            return {"transfer": history}, journey.judge() if self.adapts_domain else {}
+            return {"transfer": history}, loop.judge() if self.adapts_domain else {}
 
     def _train_fresh(
         self, artifact: Artifact, labelled: Task, context: Context

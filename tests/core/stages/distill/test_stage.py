@@ -34,7 +34,7 @@ from learnforge.recipe import parse_recipe
 from learnforge.spec import NetworkSpec, copy_weights
 from learnforge_kit import Train
 from learnforge_kit.training import loop as loop_module
-from learnforge_plugins.stages.distill import lessons as distill_module
+from learnforge_plugins.stages.distill import training as distill_module
 from learnforge_plugins.stages.distill.stage import DistillStage, StudentSearch
 from learnforge_testing.toys import make_task
 

@@ -13,8 +13,8 @@ from learnforge import StageError, Task
 from learnforge.errors import PlaceError
 from learnforge_kit import Train
 from learnforge_plugins.stages.distill.teacher import (
-    Manner,
     Teacher,
+    TeacherSettings,
     describe_scores,
     probe_scores,
 )
@@ -32,7 +32,7 @@ class Fixed(nn.Module):
         return self.scores.expand(len(images), -1)
 
 
-def _ask(manner: Manner, *networks: nn.Module) -> list[float]:
+def _ask(manner: TeacherSettings, *networks: nn.Module) -> list[float]:
     found: list[float] = Teacher(networks, manner, 4)(torch.zeros(1, 1, 2, 2))[0].tolist()
     return found
 
@@ -40,16 +40,16 @@ def _ask(manner: Manner, *networks: nn.Module) -> list[float]:
 def test_logits_are_averaged_by_hand() -> None:
     """Weights 1 and 3 count as 1/4 and 3/4; without weights each teacher counts the same."""
     one, other = Fixed(0.0, 4.0), Fixed(8.0, 0.0)
-    assert _ask(Manner(), one, other) == [4.0, 2.0]
-    assert _ask(Manner(weights=(1.0, 3.0)), one, other) == [6.0, 1.0]
+    assert _ask(TeacherSettings(), one, other) == [4.0, 2.0]
+    assert _ask(TeacherSettings(weights=(1.0, 3.0)), one, other) == [6.0, 1.0]
 
 
 def test_probabilities_are_averaged_by_hand() -> None:
     """(1/4, 3/4) and (1/2, 1/2) average to (3/8, 5/8), and with weights 1 and 3 to (7/16, 9/16)."""
     one, other = Fixed(0.0, math.log(3.0)), Fixed(0.0, 0.0)
-    found = _ask(Manner("probabilities"), one, other)
+    found = _ask(TeacherSettings("probabilities"), one, other)
     assert torch.tensor(found).exp().tolist() == pytest.approx([3 / 8, 5 / 8])
-    found = _ask(Manner("probabilities", (1.0, 3.0)), one, other)
+    found = _ask(TeacherSettings("probabilities", (1.0, 3.0)), one, other)
     assert torch.tensor(found).exp().tolist() == pytest.approx([7 / 16, 9 / 16])
 
 
@@ -58,14 +58,14 @@ def test_one_teacher_is_passed_on_as_it_is(task: Task) -> None:
     network = make_network(task.info).eval()
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     images = images.contiguous(memory_format=torch.channels_last)
-    found = Teacher([network], Manner("probabilities"), 4)(images)
+    found = Teacher([network], TeacherSettings("probabilities"), 4)(images)
     assert torch.equal(found, network(images))
 
 
 def test_it_is_frozen(task: Task) -> None:
     """In eval mode, without gradient, in channels-last layout; batch statistics do not move."""
     network = make_network(task.info).train()
-    teacher = Teacher([network], Manner(), 4)
+    teacher = Teacher([network], TeacherSettings(), 4)
     assert not any(module.training for module in network.modules())
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[index]
@@ -77,7 +77,7 @@ def test_it_is_frozen(task: Task) -> None:
 def test_a_changed_teacher_is_refused(task: Task) -> None:
     """One bit of a batch statistic is enough."""
     network = make_network(task.info)
-    teacher = Teacher([network], Manner(), 4)
+    teacher = Teacher([network], TeacherSettings(), 4)
     network[1].running_mean[0] += 1e-7  # type: ignore[index, union-attr, operator]
     with pytest.raises(StageError, match="the distiller Some changed its teacher"):
         teacher.require_unchanged("Some")
@@ -86,7 +86,7 @@ def test_a_changed_teacher_is_refused(task: Task) -> None:
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_scores_do_not_depend_on_the_batch(task: Task, precision: Any) -> None:
     """An image has the same bits in a full batch, a short one, alone, and in any order."""
-    teacher = Teacher([make_network(task.info, width=17)], Manner(precision=precision), 16)
+    teacher = Teacher([make_network(task.info, width=17)], TeacherSettings(precision=precision), 16)
     images = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     whole = teacher(images)
     assert whole.dtype == torch.float32  # as a cache gives them back
@@ -105,7 +105,7 @@ class Placed(Fixed):
 
 def test_scores_that_depend_on_the_place_are_found() -> None:
     """Such a teacher cannot be cached exactly; the error says what to do."""
-    teacher = Teacher([Placed(1.0, 2.0)], Manner(), 4)
+    teacher = Teacher([Placed(1.0, 2.0)], TeacherSettings(), 4)
     with pytest.raises(PlaceError, match=r'depend on where in its batch an image stands.*cache = "off"'):
         probe_scores(teacher, torch.zeros(4, 1, 2, 2), True)
     assert probe_scores(teacher, torch.zeros(4, 1, 2, 2), False).shape == (4, 2)
@@ -113,18 +113,18 @@ def test_scores_that_depend_on_the_place_are_found() -> None:
 
 def test_bfloat16_is_the_teachers_own(task: Task) -> None:
     """Its precision is what was asked for, also inside a student's autocast."""
-    teacher = Teacher([make_network(task.info)], Manner(), 4)
+    teacher = Teacher([make_network(task.info)], TeacherSettings(), 4)
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     alone = teacher(images)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(teacher(images), alone)
-    rounded = Teacher([make_network(task.info)], Manner(precision="bf16"), 4)(images)
+    rounded = Teacher([make_network(task.info)], TeacherSettings(precision="bf16"), 4)(images)
     assert torch.equal(rounded, rounded.bfloat16().float())
     assert not torch.equal(rounded, alone)
 
 
-def _keys(task: Task, network: nn.Module, manner: Manner | None = None, **train: Any) -> str:
-    teacher = Teacher([network], manner or Manner(), 4)
+def _keys(task: Task, network: nn.Module, manner: TeacherSettings | None = None, **train: Any) -> str:
+    teacher = Teacher([network], manner or TeacherSettings(), 4)
     settings = Train(**{"batch_size": 20, **train})
     probe = teacher(torch.ones(4, 1, 8, 8))
     return repr(describe_scores(teacher, task, settings, probe))
@@ -142,6 +142,6 @@ def test_the_key_of_a_cache_is_all_that_scores_depend_on(task: Task) -> None:
     hidden = make_network(task.info)
     hidden.register_forward_hook(lambda module, inputs, output: 2 * output)  # in no weight and no name
     changed = [_keys(task, network) for network in (nudged, moved, other, hidden)]
-    changed += [_keys(task, make_network(task.info), Manner(precision="bf16"))]
+    changed += [_keys(task, make_network(task.info), TeacherSettings(precision="bf16"))]
     changed += [_keys(task, make_network(task.info), **{key: 1}) for key in ("crop", "flip", "batch_size")]
     assert len({same, *changed}) == len(changed) + 1

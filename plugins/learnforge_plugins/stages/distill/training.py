@@ -1,4 +1,4 @@
-"""One run of a distill stage: teachers, assistants and students in a row."""
+"""The trainings of a distill stage: teachers, assistants and students in a row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from learnforge_kit.training.evaluation import (
     score,
 )
 from learnforge_kit.training.loop import Trainee, fit, train_on_labels
-from learnforge_kit.training.measures import judge, weigh
+from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_plugins.stages.distill.cache import GIB, ViewCache
 from learnforge_plugins.stages.distill.gap import (
     choose_assistants,
@@ -40,7 +40,7 @@ from learnforge_plugins.stages.distill.gap import (
     describe_gap,
 )
 from learnforge_plugins.stages.distill.teacher import (
-    Desk,
+    CachedTeacher,
     Teacher,
     describe_scores,
     probe_scores,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from learnforge_plugins.stages.distill.stage import DistillStage
 
 
-class Lessons:
+class Distillation:
     """One run of the stage: teachers, assistants and students in a row."""
 
     def __init__(self, stage: DistillStage, task: Task, inputs: Mapping[str, Artifact], context: Context):
@@ -70,7 +70,7 @@ class Lessons:
         first = self._build(student, "student", stage.fresh)
         initial = copy_weights(first)
         capacity = sum(map(count_parameters, teachers)), count_parameters(first)
-        masters: list[nn.Module] = teachers
+        current: list[nn.Module] = teachers
         assistants = self._assistants(*capacity)
         self._warn_of_gap(
             [capacity[0], *(count_parameters(network) for _, network in assistants), capacity[1]]
@@ -78,15 +78,15 @@ class Lessons:
         for role, teacher in zip(teacher_roles(self.inputs), teachers, strict=True):
             self._train_teacher(role, teacher)
         for number, (_, network) in enumerate(assistants, 1):
-            self._distil(network, masters, f"assistant {number}")
-            masters = [network]
+            self._distil(network, current, f"assistant {number}")
+            current = [network]
         network = first
         for generation in range(1, stage.generations + 1):
             if generation > 1:
                 network = self._build(student, f"generation {generation}", True)
             last = generation == stage.generations
-            self._distil(network, masters, "student" if last else f"generation {generation}")
-            masters = [network]
+            self._distil(network, current, "student" if last else f"generation {generation}")
+            current = [network]
         return self._finish(network, teachers, initial, [spell(model) for model, _ in assistants])
 
     def ready_teacher(self, role: str) -> nn.Module:
@@ -138,17 +138,20 @@ class Lessons:
         for network in (student, *teachers):
             network.eval()
         read = [read_layers(network, images) for network in (student, *teachers)]
-        own, known = stage._wire(read[0], read[1:])
-        pupil, master = Tapped(read[0], own), Tapped(read[1], known) if known else None
-        desk = self._open_desk(Teacher(teachers, stage.manner, stage.train.batch_size, master))
+        student_names, teacher_names = stage._wire(read[0], read[1:])
+        tapped = Tapped(read[0], student_names)
+        tapped_teacher = Tapped(read[1], teacher_names) if teacher_names else None
+        cached = self._cached_teacher(
+            Teacher(teachers, stage.teacher_settings, stage.train.batch_size, tapped_teacher)
+        )
         try:
-            criterion = self._criterion(pupil, desk.teacher)
+            criterion = self._criterion(tapped, cached.teacher)
             trainee = Trainee(
                 student,
-                lambda batch: criterion(pupil(batch.images), desk.answer(batch), batch),
+                lambda batch: criterion(tapped(batch.images), cached.answer(batch), batch),
                 extra=criterion if isinstance(criterion, nn.Module) else None,
-                counts=desk.teacher.counts,
-                prepare=desk.prepare if desk.cache is not None else None,
+                counts=cached.teacher.counts,
+                prepare=cached.prepare if cached.cache is not None else None,
             )
             seed = context.derive("train") if part == "student" else context.derive("train", part)
             self.history[part] = fit(
@@ -161,13 +164,13 @@ class Lessons:
                 lambda: evaluate(student, task.validation, task.info).accuracy,
             )
         finally:
-            pupil.close()
-            desk.close()
-        desk.teacher.require_unchanged(type(stage.method).__name__)
+            tapped.close()
+            cached.close()
+        cached.teacher.require_unchanged(type(stage.method).__name__)
         for name in self.forwards:
-            self.forwards[name] += desk.teacher.counts[name]
+            self.forwards[name] += cached.teacher.counts[name]
 
-    def _open_desk(self, teacher: Teacher) -> Desk:
+    def _cached_teacher(self, teacher: Teacher) -> CachedTeacher:
         stage, task, context = self.stage, self.task, self.context
         cache = None
         if stage.cache == "views":
@@ -184,16 +187,16 @@ class Lessons:
                 stage.cache_precision,
                 int(stage.cache_gib * GIB),
             )
-        return Desk(teacher, task, stage.train, context.device, cache)
+        return CachedTeacher(teacher, task, stage.train, context.device, cache)
 
-    def _criterion(self, pupil: Tapped, teacher: Teacher) -> Criterion:
+    def _criterion(self, tapped: Tapped, teacher: Teacher) -> Criterion:
         """Ask the method for its criterion, with the outputs for a few images to read shapes from."""
         context = self.context
         images = example_images(self.task, context, min(4, len(self.task.train)))
-        pupil.network.eval()
+        tapped.network.eval()
         with torch.no_grad(), seeded(context.derive("criterion")):
             criterion: Criterion = self.stage.method.criterion(
-                pupil(images), teacher.answer(images), self.task
+                tapped(images), teacher.answer(images), self.task
             )
         teacher.counts.update(asked=0, computed=0)
         if isinstance(criterion, nn.Module):
@@ -204,7 +207,7 @@ class Lessons:
         """Train the student alone and return it."""
         student = self._build(self.inputs["student"], "student", self.stage.fresh)
         self._train_alone(student)
-        metrics = {**judge(student, self.task), **weigh(student, self.task), "history": self.history}
+        metrics = {**judge(student, self.task), **measure_costs(student, self.task), "history": self.history}
         return self.inputs["student"].with_state(student, task=self.task.info, metrics=metrics)
 
     def _train_alone(self, student: nn.Module) -> None:
@@ -221,13 +224,13 @@ class Lessons:
     ) -> Artifact:
         """Judge, train the baseline, and hand on the student."""
         stage, task = self.stage, self.task
-        teacher = Teacher(teachers, stage.manner, stage.train.batch_size)
+        teacher = Teacher(teachers, stage.teacher_settings, stage.train.batch_size)
         metrics: dict[str, Any] = (
-            judge(student, task) | weigh(student, task) | judge(teacher, task, "teacher_")
+            judge(student, task) | measure_costs(student, task) | judge(teacher, task, "teacher_")
         )
-        costs = [weigh(own, task) for own in teachers]
+        costs = [measure_costs(network, task) for network in teachers]
         for name in ("parameters", "macs", "latency_ms"):
-            metrics[f"teacher_{name}"] = sum(own[name] for own in costs)
+            metrics[f"teacher_{name}"] = sum(cost[name] for cost in costs)
         metrics["capacity_ratio"] = metrics["teacher_parameters"] / metrics["parameters"]
         metrics["accuracy_gap"] = metrics["teacher_validation_accuracy"] - metrics["validation_accuracy"]
         metrics["agreement"] = _agreement(student, teacher, task)

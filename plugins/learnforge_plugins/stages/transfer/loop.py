@@ -28,7 +28,7 @@ from learnforge_plugins.stages.transfer.freezing import freeze, set_training
 from learnforge_plugins.stages.transfer.judgement import judge_without_labels
 
 
-class Journey:
+class TransferLoop:
     """A network on its way to another task; a context manager that leaves the network free of hooks
     and trainable.
 
@@ -67,7 +67,7 @@ class Journey:
             self.tapped.close()
             raise
 
-    def __enter__(self) -> Journey:
+    def __enter__(self) -> TransferLoop:
         return self
 
     def __exit__(
@@ -76,7 +76,7 @@ class Journey:
         self.tapped.close()
         self.network.requires_grad_(True)
 
-    def travel(self, phase: Phase, train: Train, part: str) -> list[dict[str, Any]]:
+    def train_phase(self, phase: Phase, train: Train, part: str) -> list[dict[str, Any]]:
         """Train one phase, and return its history."""
         parts = [module for module in (self.criterion, self.statistics) if isinstance(module, nn.Module)]
         extra = nn.ModuleList(parts).to(self.context.device)
