@@ -103,7 +103,7 @@ def test_errors_say_what_is_wrong(digits: lf.Task) -> None:
         lf.load_method("distiler.kd")
     with pytest.raises(lf.RecipeError, match="pass task="):
         lf.distill(Own(), student=Own())
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No learnforge attribute nothing"):
         _ = lf.nothing  # type: ignore[attr-defined]
 
 

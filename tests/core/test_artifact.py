@@ -261,7 +261,7 @@ def test_others_can_read_its_files(artifact, tmp_path):
 def test_what_is_no_folder_is_said(tmp_path):
     """A file, such as an exported one, and a path that is not there."""
     (tmp_path / "model.onnx").write_bytes(b"")
-    with pytest.raises(ArtifactError, match=r"model.onnx is a file; `learnforge predict` and"):
+    with pytest.raises(ArtifactError, match=r"model.onnx is a file; `learnforge predict` runs"):
         lf.load(tmp_path / "model.onnx")
     with pytest.raises(ArtifactError, match=r"an artifact is a folder, .*nope is not there"):
         lf.load(tmp_path / "nope")

@@ -22,7 +22,7 @@ from learnforge.plugins.choice import PluginChoice, Standing, beside, is_usable,
 from learnforge.plugins.found import Plugin, installed
 from learnforge.plugins.identity import Identity, owner_of, pin_source, remember
 from learnforge.plugins.isolation import as_transform, words
-from learnforge.plugins.kinds import KINDS, hook_of
+from learnforge.plugins.kinds import HOOKS, KINDS, RECIPE, hook_of
 from learnforge.plugins.loading import Loader
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class Plugins:
         # what brings a kind of its own comes before those of that kind
         for plugin in sorted(available, key=lambda plugin: plugin.kind not in (*KINDS, "hooks")):
             try:
-                if plugin.kind == "hooks":
+                if plugin.kind in (HOOKS.name, RECIPE):
                     self._loader.load(plugin)
                 else:
                     self.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")

@@ -11,7 +11,7 @@ from learnforge.report import RunSummary, Section
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.sections import main_score, stage_columns, stage_row
 
-_METHODS = frozenset(KINDS.values())
+_METHODS = frozenset(kind.hook for kind in KINDS.values())
 """Hooks that bring methods."""
 
 

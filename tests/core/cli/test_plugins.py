@@ -120,12 +120,15 @@ def test_the_table_lines_up(run):
 def test_a_wrong_kind_or_name_gets_the_nearest(run):
     """Both are errors with exit status 2."""
     code, listed, _ = run("plugins", "--kind", "hooks")
-    assert (code, [line.split()[1] for line in listed.splitlines()]) == (0, ["name", "csv", "tensorboard"])
+    assert (code, [line.split()[1] for line in listed.splitlines()]) == (
+        0,
+        ["name", "csv", "report", "tensorboard"],
+    )
     assert run("plugins", "--kind", "sercher")[::2] == (
         2,
         "learnforge: no plugin is of the kind 'sercher'; did you mean 'searcher'? There are: command, cost, "
-        "distiller, executor, exporter, hooks, meta-learner, model, score, searcher, space, stage, table, "
-        "task, transfer, validator\n",
+        "distiller, executor, exporter, hooks, meta-learner, model, recipe, score, searcher, space, stage, "
+        "table, task, transfer, tuner, validator\n",
     )  # fmt: skip
     code, _, err = run("plugins", "evolutoin")
     assert (code, "there is no plugin 'evolutoin'; did you mean 'evolution'?" in err) == (2, True)

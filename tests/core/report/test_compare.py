@@ -81,8 +81,8 @@ def test_plugins_code_and_data_are_compared(runs: list[Path]) -> None:
     )
     (stage,) = first.stages
     code = {**stage.parts["code"], "transfer.fine-tune": "learnforge 9.9, 01234567"}
-    mended = evolve(stage, told={**stage.parts, "code": code, "fingerprint": "f"})
-    moved = evolve(stage, told={**stage.parts, "fingerprint": "f"})
+    mended = evolve(stage, parts={**stage.parts, "code": code, "fingerprint": "f"})
+    moved = evolve(stage, parts={**stage.parts, "fingerprint": "f"})
     for other, expected in (
         (heard, [("plugins", "", "csv")]),
         (
@@ -133,8 +133,8 @@ def test_notebooks_show_runs_and_artifacts(runs: list[Path]) -> None:
     assert "digits 012" in shown
     recipe = tomllib.loads((runs[0] / "recipe.toml").read_text("utf-8"))
     kept = lf.run(recipe, runs[0])._repr_html_()
-    assert "same: finished" in kept
-    assert "<td>fine-tune</td>" in kept
+    assert "<th>state</th><td>finished</td>" in kept
+    assert "made by transfer fine-tune" in kept
     free = lf.run(recipe)._repr_html_()
     assert "<th>state</th><td>finished</td>" in free
     assert "&lt;" not in kept

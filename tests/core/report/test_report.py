@@ -60,7 +60,7 @@ def test_the_meta_verdict_gives_intervals() -> None:
     )
     seen = make_sections(summary(stage("meta", META | {"seen_upstream": ["digits:4"]})))[0].words
     assert "(test classes were seen upstream)" in seen
-    fresh = evolve(stage("meta", META), told={"settings": {"fresh": True}})
+    fresh = evolve(stage("meta", META), parts={"settings": {"fresh": True}})
     assert "each the same network, from fresh weights, learns 5" in make_sections(summary(fresh))[0].words
     easy = make_sections(summary(stage("meta", META | {"validation_is_seen": True})))
     assert "so they are easier" in easy[2].words
