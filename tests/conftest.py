@@ -15,6 +15,15 @@ from learnforge import Context, Plugins, Task
 from learnforge_testing.toys import make_task
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, since they share what they trained, but for those of conformance,
+    which share nothing.
+    """
+    for item in items:
+        is_free = item.path.name == "test_conformance.py"
+        item.add_marker(pytest.mark.xdist_group(item.name if is_free else str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Run each test with one thread, so that results do not depend on the machine."""

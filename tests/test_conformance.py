@@ -63,7 +63,30 @@ NEED_DATA = {"task.image-folder", "task.omniglot", "task.torchvision"}
 """Their suites run on data that `tests/testing/test_task_suite.py` makes."""
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NEED_DATA])
+SLOW = {
+    "executor.processes",
+    "executor.ray",
+    "exporter.int8",
+    "exporter.onnx",
+    "meta-learner.reptile",
+    "searcher.bayesian",
+    "searcher.local",
+    "searcher.optuna",
+    "searcher.predictor",
+    "searcher.rl",
+    "transfer.cdan",
+    "transfer.coral",
+    "transfer.dann",
+    "transfer.mmd",
+}
+"""Plugins whose suites take more than eight seconds."""
+
+
+def _with_speed(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+
+
+@pytest.mark.parametrize("name", [_with_speed(name) for name in NAMES if name not in NEED_DATA])
 def test_everything_registered_keeps_its_duties(name: str, plugins: Plugins) -> None:
     """Every plugin that learnforge brings passes the suite of its kind, and none is expected to fail."""
     plugin = next(p for p in plugins.found if p.name == name)

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -75,6 +77,7 @@ def test_add_hooks() -> None:
     assert 1 / 3 < heard["distill"] <= 1
 
 
+@pytest.mark.slow
 def test_bridge_a_gap() -> None:
     """A student behind two assistants learns, as one without does; each has its accuracies."""
     found = result_of("09_bridge_a_gap")
@@ -89,11 +92,13 @@ def test_every_example_is_tested() -> None:
     assert all(f'"{example.stem}"' in tested for example in EXAMPLES.glob("*.py"))
 
 
+@pytest.mark.slow
 def test_teach_and_export() -> None:
     """The exported file tells two unseen digits apart, far above chance."""
     assert result_of("10_teach_and_export") > 0.75
 
 
+@pytest.mark.slow
 def test_adapt_a_policy() -> None:
     """One step leads the policy a good way to its goal."""
     before, after = result_of("11_adapt_a_policy")

@@ -72,6 +72,7 @@ def run(photos: Path, folder: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.slow
 def test_the_whole_road_from_published_weights(photos: Path, cache: Path, tmp_path: Path) -> None:
     """Every stage runs offline; at most a tenth of the parameters moves in the transfer, all from the file's
     values for a start; what is exported computes what the network does.

@@ -37,6 +37,7 @@ def test_a_terminal_gets_bars_and_a_log_lines(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(choose_progress(), Bars)
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_bars_and_tables() -> None:
     """A call of the API draws its progress below the cell, and leaves it full; an artifact is a table."""
     cells = [nbformat.v4.new_code_cell(text) for text in (CELL, "made")]

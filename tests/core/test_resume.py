@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.core.recipes import ROAD
 
 KILLS = 4
@@ -69,6 +71,7 @@ def size_of(folder: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     """SIGKILL at random moments, each after some progress, changes no weight and no metric."""
     (tmp_path / "road.toml").write_text(ROAD)

@@ -61,6 +61,7 @@ def test_every_kind_has_template_and_suite() -> None:
     assert all(words.suite == SUITES[kind] for kind, words in TEMPLATES.items())
 
 
+@pytest.mark.slow
 def test_packages_pass_their_own_tests(packages: Path) -> None:
     """Untouched, each package's tests pass, with warnings as errors."""
     tests = sorted(str(path) for path in packages.glob("*/tests"))

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attrs import frozen
+from tests.testing.breadth import BREADTHS, failed_checks
 from torch import Tensor, nn
 
 from learnforge import Batch, Distiller, Layers, Outputs, StageError, Task
@@ -269,6 +270,7 @@ def test_right_distillers_pass(method: type) -> None:
     assert [(o.name, o.words) for o in DistillerSuite.of(method).run() if o.state == "failed"] == []
 
 
+@BREADTHS
 @pytest.mark.parametrize(
     ("method", "check", "words"),
     [
@@ -292,9 +294,9 @@ def test_right_distillers_pass(method: type) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_fault_fails_its_check(method: type, check: str, words: str) -> None:
+def test_each_fault_fails_its_check(method: type, check: str, words: str, breadth: str) -> None:
     """A broken distiller fails the check that is meant for its fault, and no other."""
-    failed = {o.name: o.words for o in DistillerSuite.of(method).run() if o.state == "failed"}
+    failed = failed_checks(DistillerSuite.of(method), [check], breadth)
     assert list(failed) == [check], failed
     assert words in failed[check]
 

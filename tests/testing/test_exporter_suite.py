@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from attrs import frozen
+from tests.testing.breadth import BREADTHS, failed_checks
 from torch import Tensor, nn
 
 from learnforge import Exporter, Runtime
@@ -189,10 +190,13 @@ FAULTS: list[tuple[type[Exporter], list[str]]] = [
 ]
 
 
+@BREADTHS
 @pytest.mark.parametrize(("method", "broken"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
-def test_broken_methods_fail_the_check_meant_for_them(method: type[Exporter], broken: list[str]) -> None:
+def test_broken_methods_fail_the_check_meant_for_them(
+    method: type[Exporter], broken: list[str], breadth: str
+) -> None:
     """Each fault shows in its check and in no other."""
-    assert [o.name for o in ExporterSuite.of(method).run() if o.state == "failed"] == broken
+    assert list(failed_checks(ExporterSuite.of(method), broken, breadth)) == broken
 
 
 def test_every_check_of_the_kind_has_a_fault() -> None:

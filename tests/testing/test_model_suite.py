@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from attrs import evolve, field, frozen
 from attrs.validators import ge
+from tests.testing.breadth import BREADTHS, failed_checks
 from torch import Tensor, nn
 
 from learnforge import Model, TaskInfo
@@ -293,10 +294,13 @@ FAULTS: list[tuple[type[Model], list[str]]] = [
 ]
 
 
+@BREADTHS
 @pytest.mark.parametrize(("method", "broken"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
-def test_broken_methods_fail_the_check_meant_for_them(method: type[Model], broken: list[str]) -> None:
+def test_broken_methods_fail_the_check_meant_for_them(
+    method: type[Model], broken: list[str], breadth: str
+) -> None:
     """Each fault shows in its check and in no other."""
-    assert [o.name for o in ModelSuite.of(method).run() if o.state == "failed"] == broken
+    assert list(failed_checks(ModelSuite.of(method), broken, breadth)) == broken
 
 
 def test_every_check_of_the_kind_has_a_fault() -> None:

@@ -18,6 +18,7 @@ import pytest
 from attrs import frozen
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from tests.testing.breadth import BREADTHS, failed_checks
 
 from learnforge import Searcher, View
 from learnforge_kit import HistorySampler, SpaceView
@@ -334,6 +335,7 @@ class Climber(Toy):
     made_by = Climbs
 
 
+@BREADTHS
 @pytest.mark.parametrize(
     ("method", "broken"),
     [
@@ -359,10 +361,12 @@ class Climber(Toy):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_broken_searchers_fail_the_check_meant_for_them(method: type, broken: list[str]) -> None:
+def test_broken_searchers_fail_the_check_meant_for_them(
+    method: type, broken: list[str], breadth: str
+) -> None:
     """Each fault shows in its check and in no other; a sound searcher passes."""
     suite = SearcherSuite if method is Climber else QuickSuite
-    failed = {o.name: o.words for o in suite.of(method).run() if o.state == "failed"}
+    failed = failed_checks(suite.of(method), broken, breadth)
     assert list(failed) == broken, failed
 
 

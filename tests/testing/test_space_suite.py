@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attrs import frozen
+from tests.testing.breadth import BREADTHS, failed_checks
 from torch import Tensor, nn
 
 from learnforge import Pick, Space, TaskInfo
@@ -306,10 +307,13 @@ FAULTS: list[tuple[type[Space], list[str]]] = [
 ]
 
 
+@BREADTHS
 @pytest.mark.parametrize(("method", "broken"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
-def test_broken_methods_fail_the_check_meant_for_them(method: type[Space], broken: list[str]) -> None:
+def test_broken_methods_fail_the_check_meant_for_them(
+    method: type[Space], broken: list[str], breadth: str
+) -> None:
     """Each fault shows in its check and in no other."""
-    assert [o.name for o in SpaceSuite.of(method).run() if o.state == "failed"] == broken
+    assert list(failed_checks(SpaceSuite.of(method), broken, breadth)) == broken
 
 
 def test_every_check_of_the_kind_has_a_fault() -> None:

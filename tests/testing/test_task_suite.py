@@ -15,6 +15,7 @@ import pytest
 import torch
 from attrs import evolve, field, frozen
 from PIL import Image
+from tests.testing.breadth import BREADTHS, failed_checks
 from torch import Tensor
 
 from learnforge import EpisodeShape, Plugins, Task, TaskError, TaskSource
@@ -296,10 +297,13 @@ FAULTS: list[tuple[type[TaskSource], list[str]]] = [
 ]
 
 
+@BREADTHS
 @pytest.mark.parametrize(("method", "broken"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
-def test_broken_methods_fail_the_check_meant_for_them(method: type[TaskSource], broken: list[str]) -> None:
+def test_broken_methods_fail_the_check_meant_for_them(
+    method: type[TaskSource], broken: list[str], breadth: str
+) -> None:
     """Each fault shows in its check and in no other."""
-    assert [o.name for o in TaskSuite.of(method).run() if o.state == "failed"] == broken
+    assert list(failed_checks(TaskSuite.of(method), broken, breadth)) == broken
 
 
 def test_every_check_of_the_kind_has_a_fault() -> None:

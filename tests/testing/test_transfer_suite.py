@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attrs import frozen
+from tests.testing.breadth import BREADTHS, failed_checks
 from torch import Tensor, nn
 
 from learnforge import (
@@ -454,6 +455,7 @@ def test_right_transfers_pass(method: type[Transfer]) -> None:
     assert [(o.name, o.words) for o in TransferSuite.of(method).run() if o.state == "failed"] == []
 
 
+@BREADTHS
 @pytest.mark.parametrize(
     ("method", "check", "words"),
     [
@@ -480,9 +482,9 @@ def test_right_transfers_pass(method: type[Transfer]) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_fault_fails_its_check(method: type[Transfer], check: str, words: str) -> None:
+def test_each_fault_fails_its_check(method: type[Transfer], check: str, words: str, breadth: str) -> None:
     """A broken transfer fails the check that is meant for its fault, and no other."""
-    failed = {o.name: o.words for o in TransferSuite.of(method).run() if o.state == "failed"}
+    failed = failed_checks(TransferSuite.of(method), [check], breadth)
     assert list(failed) == [check], failed
     assert words in failed[check]
 

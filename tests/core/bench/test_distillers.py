@@ -38,6 +38,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_every_method_gets_the_same_teacher_and_start(plugins: Plugins, tmp_path: Path) -> None:
     """The teacher is trained once and its scores are shared; baselines do not ask it; results are kept."""
     setting = read_setting({}, CHANGES, tmp_path, plugins)
@@ -70,6 +71,7 @@ def test_stages_of_a_recipe_must_have_run(plugins: Plugins, tmp_path: Path) -> N
     assert read_setting(recipe, {"teacher": "conv4", "teacher_train": {"epochs": 1}}, tmp_path, plugins)
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_cut_off(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

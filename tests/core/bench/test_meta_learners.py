@@ -39,6 +39,7 @@ CHANGES: dict[str, Any] = {
 TEXTS = ["maml", '{ use = "protonet", stage = { iterations = 6, train_queries = 1 } }']
 
 
+@pytest.mark.slow
 def test_results_are_kept_and_gone_on_with(plugins: Plugins, tmp_path: Path) -> None:
     """Every entry has a result for each seed, judged on the validation split; another call trains what is
     new.
@@ -208,6 +209,7 @@ def test_waves_of_the_validation_split_are_others(plugins: Plugins, tmp_path: Pa
         parse_entries(["r2d2"], setting, plugins)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     """Table, files and what was compared come out of the command."""
     task = '{ use = "digits", classes = [0, 1, 2], validation_classes = [3, 5, 6], test_classes = [4, 7, 8] }'

@@ -83,6 +83,7 @@ def test_adaptation_counts_steps_of_the_labelled_task(
     assert counted == [labelled] != [len(setting.task.load().train)]
 
 
+@pytest.mark.slow
 def test_strategies_and_the_baseline_get_the_same_labels(plugins: Plugins, tmp_path: Path) -> None:
     """Source trained once, results by strategy, labels and seed; without `--final` no test accuracy."""
     setting = read_setting(CHANGES, LABELS, tmp_path, plugins)
@@ -101,6 +102,7 @@ def test_strategies_and_the_baseline_get_the_same_labels(plugins: Plugins, tmp_p
     assert [row[0] for row in rows] == ["2"] * 3 + ["all"] * 3
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_cut_off(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +140,7 @@ def test_methods_that_train_nothing_need_a_source_that_knows(plugins: Plugins, t
     assert {e.name for e in entries} == {"cdan", "coral", "dann", "mmd"}
 
 
+@pytest.mark.slow
 def test_without_labels_methods_of_domain_adaptation_are_compared(plugins: Plugins, tmp_path: Path) -> None:
     """The baseline knows the labelled task alone; what they are developed by needs no new label."""
     changes = {

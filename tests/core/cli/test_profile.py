@@ -76,6 +76,7 @@ def test_what_it_wrote_is_a_cost_table(profiled: tuple[dict[str, Any], Path]) ->
     assert meter.measure(network, INFO) == pytest.approx(found["overhead"] + expected)
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     """Nothing is timed for a folder that is not there."""
     script = tmp_path / "clock.py"
@@ -103,6 +104,7 @@ def test_a_file_that_is_there_is_kept(profiled: tuple[dict[str, Any], Path], tmp
     assert json.loads(target.read_text())["layers"]
 
 
+@pytest.mark.slow
 def test_layers_of_a_space_price_its_search(tmp_path: Path) -> None:
     """With the layers of random designs, a search is limited by the device's milliseconds."""
     script = tmp_path / "clock.py"

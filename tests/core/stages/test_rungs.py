@@ -124,6 +124,7 @@ def test_halving_keeps_the_best_of_a_batch(search: Any, monkeypatch: pytest.Monk
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["asha", "hyperband", "median", "halving"])
 def test_rungs_are_the_same_for_any_number_of_workers(search: Any, method: Any) -> None:
     """With `batch` set, two processes stop and continue the trials that one worker does."""

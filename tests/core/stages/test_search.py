@@ -54,6 +54,7 @@ class Kill(BaseException):
 # The driver
 
 
+@pytest.mark.slow
 def test_a_batch_makes_the_search_independent_of_workers(search: Any, tmp_path: Path) -> None:
     """With `batch` set, two processes, one of which dies once, find the trials that one worker finds.
 
@@ -68,6 +69,7 @@ def test_a_batch_makes_the_search_independent_of_workers(search: Any, tmp_path: 
     assert [entry["number"] for entry in alone] == sorted(entry["number"] for entry in alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
 def test_trials_are_the_same_for_any_number_of_processes(search: Any, workers: int) -> None:
     """With `batch = 8` two and four processes find what one worker finds; `test_ray.py` has the same for a
@@ -400,6 +402,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_search_goes_on(tmp_path: Path) -> None:
     """Interrupted while two processes train, it ends within seconds and leaves none; what was told is
     kept.

@@ -267,6 +267,7 @@ def test_a_killed_search_over_options_goes_on(tmp_path: Path, monkeypatch: pytes
     assert all(torch.equal(tensor, again.weights[name]) for name, tensor in expected.weights.items())
 
 
+@pytest.mark.slow
 def test_workers_find_the_same_options() -> None:
     """With `batch` set, two processes find what one worker finds."""
     tune = {"searcher": "random", "trials": 3, "batch": 3}

@@ -28,6 +28,7 @@ def _pid() -> int:
     return os.getpid()
 
 
+@pytest.mark.slow
 def test_trials_are_the_same_in_a_cluster(search: Any) -> None:  # noqa: F811
     """With `batch = 8` two actors find the trials that one worker finds, and the cluster ends with them."""
     options: dict[str, Any] = {"trials": 10, "batch": 8, "train": QUICK}
@@ -36,6 +37,7 @@ def test_trials_are_the_same_in_a_cluster(search: Any) -> None:  # noqa: F811
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_running_cluster_is_joined_and_left(plugins: Plugins) -> None:
     """With a cluster there already, actors take their CPUs in it, and it stays when they are gone."""
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")

@@ -182,6 +182,7 @@ def test_outer_steps_use_the_same_rollouts(plugins: Plugins, make_context: Any) 
     assert not torch.equal(*weights)
 
 
+@pytest.mark.slow
 def test_a_policy_learns_to_adapt_and_does(policy: Artifact, plugins: Plugins) -> None:
     """Meta-training raises the return after a step, which raises it on new goals; the artifact adapts to a
     goal of one's own and is an ordinary one then.

@@ -116,6 +116,7 @@ def space() -> Any:
     return Plugins().load("space", "nasbench201")()
 
 
+@pytest.mark.slow
 def test_networks_have_the_benchmarks_parameters(space: Any) -> None:
     """Built from its normal form, a cell without dead convolutions has the very parameters that the
     benchmark counts.

@@ -84,6 +84,7 @@ def _write_some(folder: Path, part: int) -> None:
     cache.close()
 
 
+@pytest.mark.slow
 def test_many_processes_write_at_a_time(tmp_path: Path) -> None:
     """Three processes fill one cache; every view is there once and right."""
     spawn = multiprocessing.get_context("spawn")
@@ -214,6 +215,7 @@ def _open_often(folder: Path, part: int) -> None:
         OPENED.clear()
 
 
+@pytest.mark.slow
 def test_many_processes_make_place_at_a_time(tmp_path: Path) -> None:
     """Three processes open four caches in turn, for which there is no place: none of them fails."""
     spawn = multiprocessing.get_context("spawn")
