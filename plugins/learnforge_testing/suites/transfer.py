@@ -130,7 +130,7 @@ class TransferSuite(MethodSuite):
     @needs(lambda suite: _is_phased(suite.method), "the method has no phases")
     def test_frozen_parts_stay(self) -> None:
         """What a phase gives no rate keeps its weights and batch statistics bit for bit."""
-        seen = self._carry()
+        seen = self._carried()
         before = seen.start
         for part, names in zip(seen.parts, seen.frozen, strict=True):
             after = seen.states.get(part, before)
@@ -141,13 +141,13 @@ class TransferSuite(MethodSuite):
     @needs(lambda suite: _is_phased(suite.method), "the method has no loss")
     def test_loss_is_a_scalar(self) -> None:
         """The loss of every batch is one number, with companions where the method adapts a domain."""
-        shapes = {tuple(loss.shape) for loss in self._carry().losses}
+        shapes = {tuple(loss.shape) for loss in self._carried().losses}
         require(shapes == {()}, f"the loss must be a scalar, its shapes are {sorted(shapes)}")
 
     @needs(lambda suite: _has_parts(suite.method), "the method has no criterion of its own")
     def test_own_parts_are_trained(self) -> None:
         """Every weight of the criterion that asks for a gradient moves in a short training."""
-        seen = self._carry()
+        seen = self._carried()
         require_trained(seen.own_start, seen.own_parameters())
 
     def test_inputs_are_not_changed(self) -> None:
@@ -172,12 +172,14 @@ class TransferSuite(MethodSuite):
     @needs(lambda suite: issubclass(suite.method, DirectTransfer), "the core trains the network")
     def test_fit_returns_its_network(self) -> None:
         """`fit` returns the very network that it was given."""
-        require(self._carry().is_same, "`fit` must return the network that it was given, it returned another")
+        require(
+            self._carried().is_same, "`fit` must return the network that it was given, it returned another"
+        )
 
     def test_finished_network_is_the_models_own(self) -> None:
         """What is handed on has the layers that its model builds for the new task, so it loads again."""
         want = {name: tuple(t.shape) for name, t in self.network(_info(3)).state_dict().items()}
-        got = {name: tuple(t.shape) for name, t in self._carry().finished.state_dict().items()}
+        got = {name: tuple(t.shape) for name, t in self._carried().finished.state_dict().items()}
         wrong = [name for name in {**want, **got} if want.get(name) != got.get(name)]
         require(
             not wrong,
@@ -186,12 +188,12 @@ class TransferSuite(MethodSuite):
 
     def test_everything_can_be_trained_again(self) -> None:
         """Every parameter that is handed on asks for a gradient, for the next stage."""
-        still = [name for name, p in self._carry().finished.named_parameters() if not p.requires_grad]
+        still = [name for name, p in self._carried().finished.named_parameters() if not p.requires_grad]
         require(not still, f"after the stage nothing may be frozen, {', '.join(still)} still are")
 
     def test_no_hook_is_left(self) -> None:
         """After the stage nobody listens to the network."""
-        left = hooked(self._carry().finished)
+        left = hooked(self._carried().finished)
         require(not left, f"after the stage no hook may be left, there are some on {', '.join(left)}")
 
     def test_cut_off_stage_ends_with_the_same_bits(self) -> None:
@@ -245,6 +247,11 @@ class TransferSuite(MethodSuite):
     def _source(self) -> Artifact:
         suite: Any = type(self)  # mypy takes no class for hashable
         return _trained_source(suite)
+
+    def _carried(self) -> Seen:
+        """Return what was seen of the method in one stage, which several checks look at and none changes."""
+        suite: Any = type(self)  # mypy takes no class for hashable
+        return _carried_once(suite)
 
     def _carry(self, task: Task | None = None, context: Context | None = None, train: Train = QUICK) -> Seen:
         """Run a stage and return what was seen of the method in it."""
@@ -388,6 +395,11 @@ def _adapts_domain(method: type[Any]) -> bool:
 
 def _has_parts(method: type[Any]) -> bool:
     return _is_phased(method) and method.criterion is not PhasedTransfer.criterion
+
+
+@functools.lru_cache(maxsize=1)
+def _carried_once(suite: type[TransferSuite]) -> Seen:
+    return suite()._carry()
 
 
 @functools.lru_cache(maxsize=1)
