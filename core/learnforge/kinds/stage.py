@@ -143,8 +143,8 @@ class Stage(ABC):
         raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
 
     def describe_inputs(self) -> dict[str, Reference]:
-        """Return {role: reference} for every input; those of a list have the
-        roles `name[0]`, `name[1]`, ….
+        """Return {role: reference} for every input; those of a list have the roles `name[0]`,
+        `name[1]`, ….
         """
         found: dict[str, Reference] = {}
         for declared in self._references():

@@ -122,8 +122,8 @@ def take_ranges(
 def _without_ranges(
     table: Mapping[str, Any], name: str, path: str, ranges: dict[str, Range], problems: list[Problem]
 ) -> dict[str, Any]:
-    """Return a table with the first value of each range in its place; wrong
-    ranges are reported and left out.
+    """Return a table with the first value of each range in its place; wrong ranges are reported
+    and left out.
     """
     plain: dict[str, Any] = {}
     for key, value in table.items():

@@ -39,8 +39,8 @@ def read_value(key: str, text: str) -> Any:
 
 
 def override(data: dict[str, Any], text: str) -> Problem | None:
-    """Apply an override such as `stage.search.trials=50` to a recipe's data, or
-    return what is wrong with it.
+    """Apply an override such as `stage.search.trials=50` to a recipe's data, or return what is wrong
+    with it.
     """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():

@@ -31,7 +31,7 @@ class Kind:
 
     @property
     def suite(self) -> str:
-        """Name of its conformance suite in `learnforge_testing`."""
+        """Name of its conformance suite."""
         return "".join(part.capitalize() for part in self.name.split("-")) + "Suite"
 
     @property

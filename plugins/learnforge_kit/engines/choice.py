@@ -4,8 +4,9 @@ the episodes and the machine. So they are tried.
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,15 +15,29 @@ from torch import nn
 from learnforge.errors import StageError
 from learnforge.kinds.engine import Engine
 from learnforge.kinds.meta_learner import Rules
-from learnforge_kit.engines.chain import ChainEngine
 from learnforge_kit.engines.engine import NetworkEngine
-from learnforge_kit.engines.loop import LoopEngine
 from learnforge_kit.engines.normalisation import Policy
-from learnforge_kit.engines.vmap import VmapEngine
 
-ENGINES: dict[str, type[NetworkEngine]] = {"loop": LoopEngine, "vmap": VmapEngine, "chain": ChainEngine}
+_HOMES = {"loop": "LoopEngine", "vmap": "VmapEngine", "chain": "ChainEngine"}
 
 
+class _Engines(Mapping[str, type[NetworkEngine]]):
+    """The engines by name; one is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> type[NetworkEngine]:
+        engine: type[NetworkEngine] = getattr(
+            importlib.import_module(f"learnforge_kit.engines.{name}"), _HOMES[name]
+        )
+        return engine
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_HOMES)
+
+    def __len__(self) -> int:
+        return len(_HOMES)
+
+
+ENGINES = _Engines()
 TRIES = 3
 """Timed calls of each engine; the fastest counts, since others were disturbed."""
 

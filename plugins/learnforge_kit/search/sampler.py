@@ -120,8 +120,8 @@ class FreshSampler(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Ask a sampler of this choice's own, so that a trial cut off amid its
-        choices goes on the same way.
+        """Ask a sampler of this choice's own, so that a trial cut off amid its choices goes on the
+        same way.
         """
         sampler = self._make(derive(self.seed, trial.number, param_name) % 2**32)
         return sampler.sample_independent(study, trial, param_name, param_distribution)

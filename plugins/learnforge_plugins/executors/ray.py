@@ -62,8 +62,8 @@ class Ray(Executor):
             return [_Actor(slot, self._resources(slot), setup, arguments) for slot in slots]
 
     def _resources(self, slot: Slot) -> dict[str, float]:
-        """Return what Ray reserves for a slot; in a cluster of its own the
-        slots alone say what runs at once.
+        """Return what Ray reserves for a slot; in a cluster of its own the slots alone say what
+        runs at once.
         """
         gpus = self.gpus if slot.device.startswith("cuda") else 0.0
         return {"num_cpus": 0 if _CLUSTER.is_own else slot.threads, "num_gpus": gpus}

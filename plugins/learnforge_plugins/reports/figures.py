@@ -50,8 +50,8 @@ def search_history(search: Mapping[str, Any]) -> Any:
 
 
 def pareto(search: Mapping[str, Any]) -> Any:
-    """Draw the first objective against the cost that the search was to keep
-    small, or against the parameters.
+    """Draw the first objective against the cost that the search was to keep small, or against
+    the parameters.
     """
     name, _ = _objective(search)
     costs = [o[1:] for o in search["objectives"] if o.startswith("-") and o[1:] not in ("loss", name)]

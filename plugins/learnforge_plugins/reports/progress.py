@@ -1,5 +1,5 @@
-"""A run's folder as a report shows it: its record, and what a search that is
-not finished has found so far.
+"""A run's folder as a report shows it: its record, and what a search that is not finished has
+found so far.
 """
 
 from __future__ import annotations

@@ -205,8 +205,8 @@ def _search_section(stage: StageSummary) -> Section:
 
 
 def _search_words(title: str, search: Mapping[str, Any], more: str = "") -> Section:
-    """Return the section of a search: of architectures, of a stage's options,
-    or of one that is not finished.
+    """Return the section of a search: of architectures, of a stage's options, or of one that is
+    not finished.
     """
     objectives = [name.removeprefix("-") for name in search["objectives"]]
     states = ", ".join(

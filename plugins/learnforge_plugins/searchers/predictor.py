@@ -214,8 +214,8 @@ def _distances(one: Array, other: Array) -> Array:
 
 
 def _targets(trials: Sequence[FrozenTrial], directions: Sequence[str], rng: np.random.Generator) -> Array:
-    """Return what is to be foretold, more is better: the objective by rank, or
-    a random weighting of several.
+    """Return what is to be foretold, more is better: the objective by rank, or a random
+    weighting of several.
     """
     signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
     ranks = np.stack(

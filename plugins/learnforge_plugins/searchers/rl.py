@@ -249,8 +249,8 @@ class _Learner:
             self._step(-(torch.stack(worths).mean() + settings.entropy * entropy))
 
     def _replay(self, trial: FrozenTrial) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each of a trial's choices, float
-        [choice], and their entropy, summed.
+        """Return the log-probability of each of a trial's choices, float [choice], and their
+        entropy, summed.
         """
         walk = _Walk(self.policy)
         taken = [walk.take(name, trial.distributions[name], value) for name, value in trial.params.items()]

@@ -36,8 +36,8 @@ class CostSuite(MethodSuite):
         require(math.isfinite(found) and found >= 0, f"a cost must be finite and from 0, got {found}")
 
     def test_label_is_a_name(self) -> None:
-        """Its label can stand in a recipe: letters, digits and underscores, or
-        nothing for the plugin's name.
+        """Its label can stand in a recipe: letters, digits and underscores, or nothing for the
+        plugin's name.
         """
         label = self.make().label
         require(

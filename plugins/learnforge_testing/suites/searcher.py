@@ -82,8 +82,8 @@ class SearcherSuite(MethodSuite):
 
     @needs(lambda suite: suite.method.resumes_exactly, "the method does not claim to resume exactly")
     def test_resumed_search_equals_uninterrupted(self) -> None:
-        """Cut off between two trials and opened again from its database, a
-        search goes on as it would have.
+        """Cut off between two trials and opened again from its database, a search goes on as it
+        would have.
         """
         cut = self.trials // 2
         with tempfile.TemporaryDirectory() as folder:
@@ -129,8 +129,8 @@ class SearcherSuite(MethodSuite):
             )
 
     def test_failed_trials_are_not_preferred(self) -> None:
-        """Trials that fail, or end with a value that is not finite, neither
-        stop the search nor attract it.
+        """Trials that fail, or end with a value that is not finite, neither stop the search nor
+        attract it.
         """
         outcomes = {"fail": None, "end as NaN": [math.nan], "end as minus infinity": [-math.inf]}
         for words, outcome in outcomes.items():

@@ -1,5 +1,5 @@
-"""What every tabular benchmark must keep to: every design of its space has a
-row, and searches run over it.
+"""What every tabular benchmark must keep to: every design of its space has a row, and searches
+run over it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class TableSuite(MethodSuite):
         require(spaces[0] == spaces[1], "`space` must give the same space each time")
 
     def test_every_design_is_in_the_table(self) -> None:
-        """Random designs of the space have a row: validation, seconds and test
-        are finite, seconds above 0.
+        """Random designs of the space have a row: validation, seconds and test are finite,
+        seconds above 0.
         """
         table = self.make()
         for candidate in self._candidates():

@@ -260,8 +260,8 @@ class Distillation:
 
 
 def _part_of(role: str) -> str:
-    """Return the name of a teacher's training; the first one's does not depend
-    on whether there are others.
+    """Return the name of a teacher's training; the first one's does not depend on whether there
+    are others.
     """
     return "teacher" if role == "teacher[0]" else role
 

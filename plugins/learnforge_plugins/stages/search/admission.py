@@ -1,5 +1,5 @@
-"""Which designs may be evaluated: limits, plugins' vetoes, and the filter's
-bar, asked once for each design.
+"""Which designs may be evaluated: limits, plugins' vetoes, and the filter's bar, asked once for
+each design.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ class Place:
 
 
 class Evaluator(ABC):
-    """Evaluates designs. A picklable value: the driver keeps one and sends it
-    to every place where jobs run.
+    """Evaluates designs. A picklable value: the driver keeps one and sends it to every place
+    where jobs run.
     """
 
     space: Space

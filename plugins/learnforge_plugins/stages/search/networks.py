@@ -1,5 +1,5 @@
-"""Evaluates networks: costs on the meta device, scores and latency of fresh
-weights, accuracy after training.
+"""Evaluates networks: costs on the meta device, scores and latency of fresh weights, accuracy
+after training.
 """
 
 from __future__ import annotations
