@@ -29,7 +29,7 @@ from learnforge_plugins.stages import tuning
 from learnforge_plugins.stages.distill.stage import StudentSearch
 from learnforge_plugins.stages.search.record import Filter, WarmStart
 from learnforge_plugins.stages.search.rungs import Rungs
-from learnforge_testing.scaffold.package import write_package
+from learnforge_testing.scaffold.package import TEMPLATES, write_package
 
 STAGE_KEYS = (
     ("`name`", "a string", "", "its kind", "Name of the stage, and of its folder in the run."),
@@ -55,6 +55,8 @@ def write(folder: Path) -> None:
     pages["methods-tracker"] = trackers(plugins)
     for name, text in pages.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    for kind in TEMPLATES:
+        (folder / f"scaffold_{kind.replace('-', '_')}.py").write_text(scaffold(kind), encoding="utf-8")
 
 
 def recipe(plugins: Plugins) -> str:
@@ -191,11 +193,15 @@ def hook_example(name: str) -> str:
         return inspect.getsource(own)
     if name == "learnforge_tuners":
         return inspect.getsource(tuning.learnforge_tuners)
-    kind = next(kind.name for kind in KINDS.values() if kind.hook == name)
+    text = scaffold(next(kind.name for kind in KINDS.values() if kind.hook == name))
+    return text[text.index("@hookimpl") :]
+
+
+def scaffold(kind: str) -> str:
+    """Return the method that `learnforge new KIND mine` writes; the guides show it."""
     with tempfile.TemporaryDirectory() as folder:
         package = write_package(kind, "mine", Path(folder))
-        text = (package / "src" / "learnforge_mine" / "mine.py").read_text(encoding="utf-8")
-    return text[text.index("@hookimpl") :]
+        return (package / "src" / "learnforge_mine" / "mine.py").read_text(encoding="utf-8")
 
 
 def _section(title: str, cls: type) -> str:
