@@ -121,7 +121,9 @@ def pages() -> dict[str, str]:
 
 
 def _is_of(home: str, group: Group) -> bool:
-    return any(home == own or (own.endswith(".") and home.startswith(own)) or own == "" for own in group.homes)
+    return any(
+        home == own or (own.endswith(".") and home.startswith(own)) or own == "" for own in group.homes
+    )
 
 
 def directive(package: ModuleType, name: str) -> str:
@@ -147,7 +149,9 @@ def source(package: ModuleType, name: str) -> tuple[str, str]:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             value: Any = after.value if isinstance(after, ast.Expr) else None
-            words = inspect.cleandoc(value.value).replace("`", "``") if isinstance(value, ast.Constant) else ""
+            words = (
+                inspect.cleandoc(value.value).replace("`", "``") if isinstance(value, ast.Constant) else ""
+            )
             assigned = getattr(node, "value", None)
             is_shown = assigned is not None and not name.startswith("hook")
             return (ast.unparse(assigned) if is_shown else "", words)

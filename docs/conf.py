@@ -50,7 +50,11 @@ html_css_files = ["learnforge.css"]
 def write_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turn a docstring into reStructuredText, before napoleon reads its sections."""
     text = docstrings.to_rst(inspect.cleandoc("\n".join(lines)), api.public_classes())
-    is_value = what in ("attribute", "property", "data")  # napoleon would take their words up to a colon for a type
+    is_value = what in (
+        "attribute",
+        "property",
+        "data",
+    )  # napoleon would take their words up to a colon for a type
     lines[:] = [*[""] * is_value, *text.splitlines(), ""]
 
 
