@@ -1,4 +1,4 @@
-"""Writes the reference of the Python names: every one of `__all__` of the three packages, at one place each."""
+"""Writes the reference of the Python names: all of `__all__` of the three packages, at one place each."""
 
 from __future__ import annotations
 
@@ -87,8 +87,9 @@ WORDS = {
     "Design": "A network as plain data: what ``Space.design`` returns.",
     "Form": "What the targets of a task are.",
     "Parameters": "A network's parameters by name; those of several tasks have a first axis for the task.",
-    "Runtime": "Runs an exported file: from uint8 images [batch, channel, height, width] to class scores [batch, class].",
-    "TransferCriterion": "What a phased transfer's training calls for every batch; see ``PhasedTransfer.loss``.",
+    "Runtime": "Runs an exported file: from uint8 images [batch, channel, height, width] to class scores "
+    "[batch, class].",
+    "TransferCriterion": "What the transfer loop calls for every batch; see ``PhasedTransfer.loss``.",
     "hookimpl": "Mark a function as an implementation of the hook of its name: ``@learnforge.hookimpl``, or "
     "``@learnforge.hookimpl(tryfirst=True)``.",
     "hookspec": "Mark a function as the specification of a hook that other plugins implement.",
@@ -121,9 +122,7 @@ def pages() -> dict[str, str]:
 
 
 def _is_of(home: str, group: Group) -> bool:
-    return any(
-        home == own or (own.endswith(".") and home.startswith(own)) or own == "" for own in group.homes
-    )
+    return any(own in ("", home) or (own.endswith(".") and home.startswith(own)) for own in group.homes)
 
 
 def directive(package: ModuleType, name: str) -> str:
@@ -149,12 +148,10 @@ def source(package: ModuleType, name: str) -> tuple[str, str]:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             value: Any = after.value if isinstance(after, ast.Expr) else None
-            words = (
-                inspect.cleandoc(value.value).replace("`", "``") if isinstance(value, ast.Constant) else ""
-            )
+            words = inspect.cleandoc(value.value) if isinstance(value, ast.Constant) else ""
             assigned = getattr(node, "value", None)
             is_shown = assigned is not None and not name.startswith("hook")
-            return (ast.unparse(assigned) if is_shown else "", words)
+            return (ast.unparse(assigned) if is_shown else "", words.replace("`", "``"))
     return "", ""
 
 

@@ -30,7 +30,7 @@ exclude_patterns = ["_build", "generated", "changes.d"]
 
 nitpicky = True
 nitpick_ignore_regex = [
-    # types of other libraries and of Python itself: their inventories would have to be fetched for every build
+    # types of other libraries and of Python: every build would have to fetch their inventories
     (r"py:.*", r"(?!learnforge).*"),
     # types in signatures that are no public names, such as what a private function returns
     (r"py:.*", r"learnforge\w*(\.\w+)*\.[a-z_]\w*\.\w+"),
@@ -50,16 +50,13 @@ html_css_files = ["learnforge.css"]
 def write_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turn a docstring into reStructuredText, before napoleon reads its sections."""
     text = docstrings.to_rst(inspect.cleandoc("\n".join(lines)), api.public_classes())
-    is_value = what in (
-        "attribute",
-        "property",
-        "data",
-    )  # napoleon would take their words up to a colon for a type
+    # without a blank line first, napoleon takes the words of a value up to a colon for its type
+    is_value = what in ("attribute", "property", "data")
     lines[:] = [*[""] * is_value, *text.splitlines(), ""]
 
 
 def find_public(app: Sphinx, env: BuildEnvironment, node: Any, content: Any) -> nodes.Node | None:
-    """Resolve a reference to the place where a public name is defined: its page has it under its public name."""
+    """Resolve the full name of where a public name is defined: its page has it under its public name."""
     public = api.public_names().get(node.get("reftarget", ""))
     if public is None:
         return None

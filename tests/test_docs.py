@@ -177,15 +177,13 @@ def test_every_command_is_documented(pages: dict[str, str]) -> None:
         section = re.split(rf"^#+ `{path}`\n", pages["commands"], flags=re.MULTILINE)[1].partition("\n## ")[0]
         for parameter in command.params:
             if isinstance(parameter, click.Option):
-                assert (
-                    parameter.opts[0] in section
-                    or parameter.opts[0] in pages["commands"].partition("\n## `")[0]
-                )
+                assert parameter.opts[0] in common + section
         if isinstance(command, click.Group):
             for name, inner in command.commands.items():
                 check(inner, f"{path} {name}")
 
     context = click.Context(cli)
+    common = pages["commands"].partition("\n## `")[0]
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None

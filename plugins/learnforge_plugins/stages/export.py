@@ -1,4 +1,4 @@
-"""Export: the kind of stage `export`, the hole that an exporter fills, and the proof that the file computes
+"""Export: the kind of stage `export`, what an exporter is asked for, and the proof that the file computes
 what the network does.
 """
 
