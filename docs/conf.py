@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -23,7 +25,7 @@ author = "The learnforge developers"
 project_copyright = author
 release = version = version_of("learnforge")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "generated", "changes.d"]
@@ -38,9 +40,9 @@ nitpick_ignore_regex = [
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 autodoc_class_signature = "mixed"
-napoleon_numpy_docstring = False
-napoleon_use_rtype = False
+sections = Config(napoleon_use_rtype=False)
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "learnforge"
 html_static_path = ["static"]
@@ -48,11 +50,10 @@ html_css_files = ["learnforge.css"]
 
 
 def write_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Turn a docstring into reStructuredText, before napoleon reads its sections."""
+    """Turn a docstring into reStructuredText; napoleon reads its sections."""
     text = docstrings.to_rst(inspect.cleandoc("\n".join(lines)), api.public_classes())
-    # without a blank line first, napoleon takes the words of a value up to a colon for its type
-    is_value = what in ("attribute", "property", "data")
-    lines[:] = [*[""] * is_value, *text.splitlines(), ""]
+    # handed over without `what`: napoleon would take the words of an attribute up to a colon for its type
+    lines[:] = [*GoogleDocstring(text, sections).lines(), ""]
 
 
 def find_public(app: Sphinx, env: BuildEnvironment, node: Any, content: Any) -> nodes.Node | None:
@@ -68,8 +69,21 @@ def find_public(app: Sphinx, env: BuildEnvironment, node: Any, content: Any) -> 
     return None
 
 
+def write_inline(writer: Any, node: nodes.math) -> None:
+    """Write an equation in a line as MathML, which browsers show without a script from the network."""
+    writer.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def write_block(writer: Any, node: nodes.math_block) -> None:
+    """Write an equation of its own as MathML."""
+    writer.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Write the reference pages out of the code before the sources are read."""
     app.connect("builder-inited", lambda _: reference.write(Path(__file__).parent / "generated"))
-    app.connect("autodoc-process-docstring", write_docstring, priority=100)
+    app.connect("autodoc-process-docstring", write_docstring)
+    app.add_html_math_renderer("mathml", (write_inline, None), (write_block, None))
     app.connect("missing-reference", find_public)
