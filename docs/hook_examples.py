@@ -94,6 +94,11 @@ def learnforge_report_sections(run: RunSummary) -> Iterable[Section]:
     return [Section("Seconds", columns=("stage", "seconds"), rows=rows)]
 
 
+@hookimpl
+def learnforge_show_run(run: Run) -> None:
+    click.echo(f"{run.name}: {len(run.artifacts)} stages in {run.folder}")
+
+
 class OwnHooks:
     """Hooks that this plugin calls, and others implement."""
 

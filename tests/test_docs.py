@@ -1,26 +1,35 @@
-"""The generated reference: complete, and of the code as it is."""
+"""The documentation: complete, of the code as it is, with pages that can be reached and examples that run."""
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import attrs
+import click
 import pytest
 
 import learnforge as lf
+import learnforge_kit
+import learnforge_testing
 from learnforge import Plugins, hookspecs
 from learnforge.options.description import describe
-from learnforge.plugins.kinds import GROUP
+from learnforge.plugins.kinds import GROUP, hook_of
 from learnforge_kit import Train
+from learnforge_plugins.commands import new
 from learnforge_plugins.reports.plugin import report_sections
 from learnforge_testing.scaffold.package import TEMPLATES
 from learnforge_testing.suites.hooks import RECIPE
 
+ROOT = Path(__file__).parents[1]
 WITH_ADAM = {**RECIPE["stage"][0], "train": {"epochs": 1, "optimizer": "adam"}}
 DIVERGING = {
     "kind": "transfer",
@@ -29,11 +38,29 @@ DIVERGING = {
     "train": {"epochs": 2, "optimizer": "sgd", "learning_rate": 1e30},
     "baseline": False,
 }
-ROOT = Path(__file__).parents[1]
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("learnforge_"))
 POINTS = [p for p in importlib.metadata.distribution("learnforge").entry_points if p.group == GROUP]
-METHODS = sorted(point.name for point in POINTS if "." in point.name)
-"""All but the plugins of hooks alone."""
+ELSEWHERE = ("stage", "command", "recipe")
+"""What is documented with the recipe's keys, with the command line, and in the guides."""
+
+METHODS = sorted(p.name for p in POINTS if "." in p.name and p.name.split(".")[0] not in ELSEWHERE)
+STAGES = sorted(point.name for point in POINTS if point.name.startswith("stage."))
+PACKAGES = (lf, learnforge_kit, learnforge_testing)
+PUBLIC = [f"{package.__name__}.{name}" for package in PACKAGES for name in package.__all__]
+TAKEN = {"search", "genindex", "py-modindex", "objects", "searchindex"}
+"""Names of pages that Sphinx writes itself."""
+
+SOURCES = sorted(
+    path
+    for path in (ROOT / "docs").rglob("*.md")
+    if not {"_build", "generated", "changes.d"} & set(path.relative_to(ROOT / "docs").parts)
+)
+WITH_DOCTESTS = sorted(
+    ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    for root in (ROOT / "core", ROOT / "plugins")
+    for path in root.rglob("*.py")
+    if ">>>" in path.read_text(encoding="utf-8")
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +116,13 @@ def test_every_example_of_a_hook_is_run(reference: ModuleType, tmp_path: Path) -
         "learnforge_report_sections",
         "learnforge_add_hooks",
         "learnforge_commands",
+        "learnforge_show_run",
     }
+    run.plugins.hook.learnforge_show_run(run=run)
+    assert run.plugins.load("tuner", "search") is not None  # the example of tuners is learnforge's own
     assert hasattr(run.plugins.hook, "learnforge_device_is_hot")
     assert run.plugins.load("command", "hello") is module.hello
-    collecting = {hookspecs.hook_of(kind) for kind in TEMPLATES if kind != "hooks"}
+    collecting = {hook_of(kind) for kind in TEMPLATES if kind != "hooks"} | {"learnforge_tuners"}
     assert heard | shown | collecting == set(HOOKS)
 
 
@@ -114,14 +144,122 @@ def test_hooks_stand_in_the_order_of_the_code(pages: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_documented(pages: dict[str, str], plugins: Plugins, name: str) -> None:
-    """Every registered method has its section, with the first line of its class and all its options."""
-    assert f"### `{name}`\n" in pages["methods"]
-    section = pages["methods"].partition(f"### `{name}`\n")[2].partition("\n### ")[0]
-    cls = plugins.load(*name.split(".", 1))
-    assert " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split()) in section
-    common = {"name", "method", "task", "tune"} if name.startswith("stage.") else set()
-    for option in describe(cls):
+    """Every registered method has its section on its kind's page, with the first line of its class and all
+    its options.
+    """
+    kind, _, method = name.partition(".")
+    page = pages[f"methods-{kind}"]
+    assert f"## `{method}`\n" in page
+    section = page.partition(f"\n## `{method}`\n")[2].partition("\n## ")[0]
+    cls = plugins.load(kind, method)
+    first = (inspect.getdoc(cls) or "").partition("\n\n")[0]
+    assert " ".join(first.split()) in " ".join(section.replace("\\", "").split())
+    assert all(f"| `{option.name}` | {option.type} |" in section for option in describe(cls))
+    assert (ROOT / f"docs/reference/methods/{kind}.md").is_file()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_kind_of_stage_is_documented(pages: dict[str, str], plugins: Plugins, name: str) -> None:
+    """Every kind of stage has its section on the page of recipes, with all keys that others do not have."""
+    kind = name.removeprefix("stage.")
+    section = pages["recipe"].partition(f'### `kind = "{kind}"`\n')[2].partition("\n## ")[0]
+    common = {"name", "method", "task", "tune"}
+    assert section
+    for option in describe(plugins.load("stage", kind)):
         assert option.name in common or f"| `{option.name}` | {option.type} |" in section
+
+
+def test_every_command_is_documented(pages: dict[str, str]) -> None:
+    """Every command, also one within a command, has its section, with all its options."""
+    from learnforge.cli.group import cli
+
+    def check(command: click.Command, path: str) -> None:
+        section = re.split(rf"^#+ `{path}`\n", pages["commands"], flags=re.MULTILINE)[1].partition("\n## ")[0]
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.opts[0] in common + section
+        if isinstance(command, click.Group):
+            for name, inner in command.commands.items():
+                check(inner, f"{path} {name}")
+
+    context = click.Context(cli)
+    common = pages["commands"].partition("\n## `")[0]
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        check(command, f"learnforge {name}")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_documented_once(pages: dict[str, str], name: str) -> None:
+    """A public name has its directive on one page of the Python reference, and that page is shown."""
+    found = [
+        page
+        for page, text in pages.items()
+        if page.startswith("python-")
+        for _ in re.findall(rf"^\.\. \S+:: {re.escape(name)}$", text, re.MULTILINE)
+    ]
+    assert len(found) == 1
+    assert f"generated/{found[0]}.md" in (ROOT / f"docs/reference/{found[0]}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", WITH_DOCTESTS)
+def test_examples_in_docstrings_run(module: str) -> None:
+    """Examples in docstrings give what they say."""
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "docs")))
+def test_no_page_has_a_name_that_sphinx_takes(path: Path) -> None:
+    """A page called `search` would be overwritten by Sphinx's own `search.html`."""
+    assert path.relative_to(ROOT / "docs").with_suffix("").as_posix() not in TAKEN
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SOURCES],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_links_to_files_resolve(path: Path) -> None:
+    """A link within the repository leads to a file that is there."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http", "#")):
+            assert (path.parent / target.partition("#")[0]).is_file(), target
+
+
+def test_every_kind_is_in_the_guide_and_in_the_help() -> None:
+    """Whoever writes a plugin finds every kind that there is."""
+    guide = (ROOT / "docs/how-to/write-a-plugin.md").read_text(encoding="utf-8")
+    for kind in TEMPLATES:
+        assert f"| `{kind}` |" in guide
+        assert re.search(rf"\b{kind}\b", new.command.help or "")
+
+
+def test_the_readme_is_short() -> None:
+    """Who opens the README reads it to its end: at most 800 words."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 800
+
+
+@pytest.mark.slow
+def test_pages_are_built(tmp_path: Path) -> None:
+    """Sphinx builds without a warning; every source has its own page, and every public name its anchor."""
+    build = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(ROOT / "docs"), str(tmp_path)]
+    subprocess.run(build, check=True)
+    for source in SOURCES:
+        page = tmp_path / source.relative_to(ROOT / "docs").with_suffix(".html")
+        title = re.search(r"^# (.+)$", source.read_text(encoding="utf-8"), re.MULTILINE)
+        heading = re.search(r"<h1>(.+?)<a", page.read_text(encoding="utf-8"), re.DOTALL)
+        assert title is not None
+        assert heading is not None
+        plain = re.sub(r"<[^>]+>", "", heading[1]).replace("’", "'")
+        assert plain == title[1].replace("`", ""), source
+    built = "".join(
+        path.read_text(encoding="utf-8") for path in (tmp_path / "reference").glob("python-*.html")
+    )
+    assert [name for name in PUBLIC if f'id="{name}"' not in built] == []
 
 
 def test_every_setting_of_a_recipe_is_documented(pages: dict[str, str], plugins: Plugins) -> None:

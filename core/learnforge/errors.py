@@ -1,13 +1,16 @@
 """Every error that learnforge raises on purpose, in one tree.
 
-LearnforgeError what a caller catches; the command line prints it without a traceback ├── RecipeError a recipe
-or a method's options are wrong: every problem at once ├── PluginError a plugin cannot be found, loaded or
-used │ └── InstallError learnforge itself, or an extra, is not installed ├── TaskError the data are missing,
-corrupt, or not what the stage needs ├── ArtifactError an artifact cannot be read, or does not fit what is
-asked of it ├── StageError a stage cannot finish │ ├── DivergedError the loss is no longer finite; the last
-good checkpoint is kept │ ├── PlaceError a teacher's scores depend on where in its batch an image stands │ └──
-ExportMismatchError the exported file does not compute what the module computes └── RunError the run's folder
-cannot be used
+LearnforgeError                 what a caller catches; the command line prints it without a traceback
+├── RecipeError                 a recipe or a method's options are wrong: every problem at once
+├── PluginError                 a plugin cannot be found, loaded or used
+│   └── InstallError            learnforge itself, or an extra, is not installed
+├── TaskError                   the data are missing, corrupt, or not what the stage needs
+├── ArtifactError               an artifact cannot be read, or does not fit what is asked of it
+├── StageError                  a stage cannot finish
+│   ├── DivergedError           the loss is no longer finite; the last good checkpoint is kept
+│   ├── PlaceError              a teacher's scores depend on where in its batch an image stands
+│   └── ExportMismatchError     the exported file does not compute what the module computes
+└── RunError                    the run's folder cannot be used
     └── RunLockedError          another process is running in it
 LearnforgeWarning (UserWarning) what a caller should know; the command line prints it as one line
 ├── PluginWarning               a plugin is at fault, and the run goes on without it
@@ -126,7 +129,8 @@ class RunLockedError(RunError):
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return the hint for an unknown name: the nearest match, then every choice.
 
-    >>> nearest("evolutoin", ["random", "evolution"]) "did you mean 'evolution'? There are: evolution, random"
+    >>> nearest("evolutoin", ["random", "evolution"])
+    "did you mean 'evolution'? There are: evolution, random"
     """
     known: Sequence[str] = sorted(set(choices))
     if not known:

@@ -11,8 +11,10 @@ from learnforge.errors import Problem, RecipeError, nearest
 def read_table(text: str) -> dict[str, Any]:
     """Read what a command line says of a method: its name, or a table as a recipe has it.
 
-    >>> read_table('{ use = "evolution", population = 50 }') {'use': 'evolution', 'population': 50} >>>
-    read_table("evolution") {'use': 'evolution'}
+    >>> read_table('{ use = "evolution", population = 50 }')
+    {'use': 'evolution', 'population': 50}
+    >>> read_table("evolution")
+    {'use': 'evolution'}
 
     Raises:
         RecipeError: It begins like a table and is none.

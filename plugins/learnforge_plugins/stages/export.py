@@ -1,5 +1,5 @@
-"""Export: the kind of stage `export`, what it measures, and the proof that the file computes what the
-network does.
+"""Export: the kind of stage `export`, what an exporter is asked for, and the proof that the file computes
+what the network does.
 """
 
 from __future__ import annotations
