@@ -15,7 +15,8 @@ from learnforge.kinds.space import Space
 from learnforge.kinds.table import Published, Table
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.search.view import SpaceView
-from learnforge_plugins.commands.bench.searchers import Entry, run_search
+from learnforge_plugins.commands.bench.entries import Entry
+from learnforge_plugins.commands.bench.searchers import run_search
 from learnforge_testing.landscapes import UniformSampler
 from learnforge_testing.method import MethodSuite
 from learnforge_testing.suite import require

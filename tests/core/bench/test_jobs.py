@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from learnforge import Plugins
-from learnforge_plugins.commands.bench.jobs import Ledger, deviation, mean, run_jobs
+from learnforge_plugins.commands.bench.jobs import run_jobs
+from learnforge_plugins.commands.bench.ledger import Ledger
+from learnforge_plugins.commands.bench.summary import deviation, mean
 
 
 def _look(plugins: Plugins, word: str) -> dict[str, Any]:
