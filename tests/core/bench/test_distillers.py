@@ -207,7 +207,7 @@ def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
     ],
 )
 def test_wrong_settings_are_refused(plugins: Plugins, tmp_path: Path, changes: Any, words: str) -> None:
-    """All that is wrong is told before anything trains."""
+    """All that is wrong is reported before anything trains."""
     merged = {key: value for key, value in {**CHANGES, **changes}.items() if value is not None}
     with pytest.raises(RecipeError) as caught:
         read_comparison({}, merged, tmp_path, plugins)

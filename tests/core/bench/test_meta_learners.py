@@ -152,7 +152,7 @@ def test_losses_are_best_when_low(plugins: Plugins, tmp_path: Path) -> None:
 
 
 def test_published_results_stand_beside_equal_settings(plugins: Plugins, tmp_path: Path) -> None:
-    """They are told by method, options, batch statistics, ways, shots and task; other settings have none."""
+    """They are found by method, options, batch statistics, ways, shots and task; other settings have none."""
     omniglot = plugins.load("task", "omniglot")
     comparison = read_comparison({}, CHANGES, tmp_path, plugins)
     first_order, learned = (f'{{ use = "maml", {key} = true }}' for key in ("first_order", "learned_rates"))
@@ -180,10 +180,10 @@ def test_another_network_is_another_result(plugins: Plugins, tmp_path: Path) -> 
     """The network is part of the key, of an entry as of the comparison."""
     comparison = read_comparison({}, CHANGES, tmp_path, plugins)
     other = read_comparison({}, {**CHANGES, "from": "mlp"}, tmp_path, plugins)
-    own = '{ use = "maml", stage = { from = { use = "mlp" } } }'
+    changed = '{ use = "maml", stage = { from = { use = "mlp" } } }'
     keys = [e.key for s in (comparison, other) for e in parse_entries(["maml"], s, plugins)[0]]
     assert len(set(keys)) == 2
-    assert parse_entries([own], comparison, plugins)[0][0].key == keys[1]
+    assert parse_entries([changed], comparison, plugins)[0][0].key == keys[1]
 
 
 def test_waves_of_the_validation_split_are_others(plugins: Plugins, tmp_path: Path) -> None:

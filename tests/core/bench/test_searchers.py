@@ -162,7 +162,8 @@ def test_lines_by_hand(words: Plugins) -> None:
     assert (mean(regrets), mean(tests)) == (5.0, 93.0)
     assert deviation(regrets) == pytest.approx(2.0**0.5)
     published = [Published("by hand", 98.0, 0.5, "here")]
-    columns, rows = as_rows([random, evolution], found, table, [100.0], published)
+    comparison = Searchers(table=table, budgets=[100.0])
+    columns, rows = as_rows([random, evolution], found, comparison, published)
     assert [row[0] for row in rows] == ["evolution", "random", "by hand (here)"]
     assert rows[1] == ("random", "100", "5.000 ± 1.414", "93.00 ± 1.41", "93.00", "2", "1")
     assert rows[2][:4] == ("by hand (here)", "", "", "98.00 ± 0.50")
@@ -176,7 +177,7 @@ def test_results_are_written(words: Plugins, tmp_path: Path) -> None:
     comparison = Searchers(table=table, budgets=[60.0])
     found = compare(entries, comparison, 2, words, Silence(), is_final=True)
     report = comparison.report(entries, found, True, words)
-    report.write(tmp_path, comparison.command, "learnforge bench searchers random")
+    report.write(tmp_path, comparison.heading, comparison.command, "learnforge bench searchers random")
     text = (tmp_path / "results.md").read_text()
     assert "Again: learnforge bench searchers random" in text
     assert "| by hand (here) |" in text

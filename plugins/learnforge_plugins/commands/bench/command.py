@@ -83,9 +83,10 @@ def _comparison(
             cores = workers or (1 if comparison.device != "cpu" else os.cpu_count() or 1)
             found = compare(entries, comparison, seeds, plugins, choose_progress(), cores, is_final)
             report = comparison.report(entries, found, is_final, plugins)
-            report.show()
+            report.show(comparison.subject)
             if folder is not None:
-                report.write(folder, comparison.command, shlex.join(["learnforge", *sys.argv[1:]]))
+                again = shlex.join(["learnforge", *sys.argv[1:]])
+                report.write(folder, comparison.heading, comparison.command, again)
                 comparison.clean()
                 click.echo(f"results: {folder / 'results.html'}")
 

@@ -22,7 +22,12 @@ from learnforge_plugins.commands.bench.ledger import Ledger
 from learnforge_plugins.commands.bench.report import Report
 
 Results = Mapping[Any, Sequence[Any]]
-"""{key: results by seed}, keys as in `Comparison.lineup`."""
+"""{key: results by seed}, keys as in `Comparison.keys`."""
+
+
+def count_seeds(found: Results) -> int:
+    """Return the number of results of each key."""
+    return len(next(iter(found.values())))
 
 
 @frozen(eq=False)
@@ -59,8 +64,14 @@ class Comparison(ABC):
     unit: ClassVar[str]
     """What progress counts."""
 
+    heading: ClassVar[str]
+    """Heading of the section on the page."""
+
+    subject: ClassVar[str]
+    """The column with the entries' names."""
+
     key_fields: ClassVar[tuple[str, ...]] = ("entry",)
-    """Those fields of a result that make its key in `lineup`."""
+    """Those fields of a result that make its key in `keys`."""
 
     is_each_alone: ClassVar[bool] = False
     """Whether each job needs a process of its own."""
@@ -95,7 +106,7 @@ class Comparison(ABC):
     def prepare(self, plugins: Plugins, progress: Progress) -> None:
         """Make what all jobs need, once; by default nothing."""
 
-    def lineup(self, entries: Sequence[Entry]) -> dict[Any, tuple[Any, ...]]:
+    def keys(self, entries: Sequence[Entry]) -> dict[Any, tuple[Any, ...]]:
         """Return {key: (entry, *case)} of what runs with each seed."""
         return {entry.key: (entry,) for entry in entries}
 
@@ -124,7 +135,7 @@ def compare(
         is_final: Judge on the test split.
 
     Returns:
-        {key: results by seed}, keys as in `comparison.lineup`.
+        {key: results by seed}, keys as in `comparison.keys`.
     """
     file = comparison.folder / comparison.ledger if comparison.folder else None
     ledger = Ledger(file, {**comparison.conditions, "final": is_final})
@@ -132,17 +143,17 @@ def compare(
     key_of = attrgetter(*comparison.key_fields)
     found = {(key_of(result), result.seed): result for result in kept}
     comparison.prepare(plugins, progress)
-    lineup = comparison.lineup(entries)
-    wanted = [(key, seed) for seed in range(seeds) for key in lineup]
+    keys = comparison.keys(entries)
+    wanted = [(key, seed) for seed in range(seeds) for key in keys]
     jobs = [
         (Job(entry, seed, is_final, ledger.conditions, tuple(case)),)
         for key, seed in wanted
         if (key, seed) not in found
-        for entry, *case in [lineup[key]]
+        for entry, *case in [keys[key]]
     ]
     with progress.track(comparison.unit, len(wanted), len(wanted) - len(jobs)) as tracker:
         for result in run_jobs(comparison.run, jobs, plugins, workers, comparison.is_each_alone):
             found[key_of(result), result.seed] = result
             ledger.append([asdict(result)])
             tracker.advance()
-    return {key: [found[key, seed] for seed in range(seeds)] for key in lineup}
+    return {key: [found[key, seed] for seed in range(seeds)] for key in keys}

@@ -25,10 +25,10 @@ from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.networks.heads import count_parameters
 from learnforge_plugins.commands.bench import training
-from learnforge_plugins.commands.bench.comparison import Job, Results
-from learnforge_plugins.commands.bench.entries import Entry, read_entries
+from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds
+from learnforge_plugins.commands.bench.entries import Entry, Lineup, read_entries
 from learnforge_plugins.commands.bench.published import published_for
-from learnforge_plugins.commands.bench.report import Report
+from learnforge_plugins.commands.bench.report import Cells, Report
 from learnforge_plugins.commands.bench.summary import judged, mean, paired_gain, spell_gain, spell_spread
 
 BASELINE = "baseline"
@@ -64,6 +64,8 @@ class Distillers(training.StageComparison):
     command: ClassVar[str] = "distillers"
     ledger: ClassVar[str] = "students.jsonl"
     unit: ClassVar[str] = "students"
+    heading: ClassVar[str] = "Distillers"
+    subject: ClassVar[str] = "distiller"
     shared: ClassVar[str] = "teacher"
     result: ClassVar[type] = Result
 
@@ -127,10 +129,10 @@ class Distillers(training.StageComparison):
             [100 * gain for gain, _ in gains],
             [100 * error for _, error in gains],
         )
-        note = self._describe(len(next(iter(found.values()))), plugins)
+        note = self._describe(count_seeds(found), plugins)
         title = f"Distillers on {self.load_task().info.name}"
         table = as_rows(entries, found, published)
-        return Report(title, "Distillers", f"{note}.", "distillers", note, "distiller", *table, [picture])
+        return Report(title, f"{note}.", table, label="distillers", note=note, figures=[picture])
 
     def _describe(self, seeds: int, plugins: Plugins) -> str:
         """Say in a sentence what was compared."""
@@ -178,9 +180,7 @@ def read_comparison(
     return Distillers(stage=stage, task=task, folder=folder, device=training.read_device(recipe))
 
 
-def parse_entries(
-    texts: Sequence[str], comparison: Distillers, plugins: Plugins
-) -> tuple[list[Entry], dict[str, str]]:
+def parse_entries(texts: Sequence[str], comparison: Distillers, plugins: Plugins) -> Lineup:
     """Read what is to be compared: distillers by name, or tables as a recipe has them; the baseline
     comes first.
 
@@ -210,9 +210,7 @@ def rank(entries: Sequence[Entry], found: Results) -> list[Entry]:
     return sorted(entries, key=lambda entry: (entry.key != BASELINE, -mean(judged(found[entry.key]))))
 
 
-def as_rows(
-    entries: Sequence[Entry], found: Results, published: Mapping[str, float] | None = None
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def as_rows(entries: Sequence[Entry], found: Results, published: Mapping[str, float] | None = None) -> Cells:
     """Return headings and rows of the table of results, in per cent.
 
     Args:

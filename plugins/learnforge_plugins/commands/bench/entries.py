@@ -38,9 +38,13 @@ class Entry:
         return cls(name, None, name)
 
 
+Lineup = tuple[list[Entry], dict[str, str]]
+"""Entries, and {name: reason} of installed methods that were left out of them."""
+
+
 def read_entries(
     kind: str, texts: Sequence[str], plugins: Plugins, extras: Mapping[str, type] | None = None
-) -> tuple[list[Entry], dict[str, str]]:
+) -> Lineup:
     """Read what is to be compared: methods of a kind by name, or tables as a recipe has them.
 
     Args:

@@ -22,10 +22,10 @@ from learnforge.memory import PeakMemory
 from learnforge.options.tables import read_table
 from learnforge.plugins.registry import Plugins
 from learnforge_plugins.commands.bench import training
-from learnforge_plugins.commands.bench.comparison import Job, Results
-from learnforge_plugins.commands.bench.entries import Entry, name_with_options
+from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds
+from learnforge_plugins.commands.bench.entries import Entry, Lineup, name_with_options
 from learnforge_plugins.commands.bench.published import published_few_shot
-from learnforge_plugins.commands.bench.report import Report
+from learnforge_plugins.commands.bench.report import Cells, Report
 from learnforge_plugins.commands.bench.summary import deviation, mean
 from learnforge_plugins.stages.meta.stage import MEASURES
 
@@ -70,6 +70,8 @@ class MetaLearners(training.StageComparison):
     command: ClassVar[str] = "meta-learners"
     ledger: ClassVar[str] = "meta-learners.jsonl"
     unit: ClassVar[str] = "networks"
+    heading: ClassVar[str] = "Meta-learners"
+    subject: ClassVar[str] = "method"
     result: ClassVar[type] = Result
     is_each_alone: ClassVar[bool] = True  # its memory is measured
 
@@ -99,12 +101,9 @@ class MetaLearners(training.StageComparison):
 
     def report(self, entries: Sequence[Entry], found: Results, is_final: bool, plugins: Plugins) -> Report:
         """Make the table."""
-        note, title = (
-            self._describe(entries, len(next(iter(found.values())))),
-            f"Meta-learning on {self.load_task().info.name}",
-        )
-        table = as_rows(entries, found, self, is_final)
-        return Report(title, "Meta-learners", f"{note}.", "meta-learners", note, "method", *table)
+        note, table = self._describe(entries, count_seeds(found)), as_rows(entries, found, self, is_final)
+        title = f"Meta-learning on {self.load_task().info.name}"
+        return Report(title, f"{note}.", table, label="meta-learners", note=note)
 
     def _describe(self, entries: Sequence[Entry], seeds: int) -> str:
         """Say what the numbers are."""
@@ -144,9 +143,7 @@ def read_comparison(
     return MetaLearners(stage=stage, task=task, folder=folder, device=device, table=table)
 
 
-def parse_entries(
-    texts: Sequence[str], comparison: MetaLearners, plugins: Plugins
-) -> tuple[list[Entry], dict[str, str]]:
+def parse_entries(texts: Sequence[str], comparison: MetaLearners, plugins: Plugins) -> Lineup:
     """Read what is compared: meta-learners by name, or tables as in a recipe, in which `stage = { … }`
     changes settings of the stage.
 
@@ -188,9 +185,7 @@ def _read_entry(text: str, comparison: MetaLearners, plugins: Plugins) -> Entry:
     return Entry(name_with_options({"use": use, **options, **changes}), stage.method, key, stage)
 
 
-def as_rows(
-    entries: Sequence[Entry], found: Results, comparison: MetaLearners, is_final: bool
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def as_rows(entries: Sequence[Entry], found: Results, comparison: MetaLearners, is_final: bool) -> Cells:
     """Return headings and rows of the table of results, the best first.
 
     Args:

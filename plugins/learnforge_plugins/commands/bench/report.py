@@ -11,6 +11,9 @@ from attrs import frozen
 from learnforge.files import write_text
 from learnforge.report import Section
 
+Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Headings and rows of a table."""
+
 
 @frozen
 class Report:
@@ -18,47 +21,41 @@ class Report:
 
     Args:
         title: Title of the page.
-        heading: Heading of its section.
         words: What the numbers on the page are, sentences.
+        table: Headings and rows.
         label: Heading of the table on the terminal.
         note: What the numbers are, above the table on the terminal; or "".
-        wrapped: The column that the terminal may break into lines.
-        columns: The table's headings.
-        rows: Its cells.
         figures: Pictures on the page.
     """
 
     title: str
-    heading: str
     words: str
+    table: Cells
     label: str
-    note: str
-    wrapped: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    note: str = ""
     figures: Sequence[Any] = ()
 
-    def show(self) -> None:
-        """Print the table."""
+    def show(self, subject: str) -> None:
+        """Print the table; the column `subject` may be broken into lines."""
         import click
 
         from learnforge_plugins.reports.table import show_rows
 
         if self.note:
             click.echo(self.note)
-        show_rows(self.label, self.columns, self.rows, self.wrapped)
+        show_rows(self.label, *self.table, wrapped=subject)
 
-    def write(self, folder: Path, name: str, command: str) -> None:
+    def write(self, folder: Path, heading: str, name: str, again: str) -> None:
         """Write `results.md` and `results.html`.
 
         Args:
             folder: Where.
-            name: Name of the comparison's command.
-            command: The command line that made it.
+            heading: Heading of the section.
+            name: Name of the command.
+            again: The command line that makes it again.
         """
         from learnforge_plugins.reports.write import page_html, page_markdown
 
-        words = f"{self.words} Again: {command}"
-        section = Section(self.heading, words, self.columns, self.rows, self.figures)
+        section = Section(heading, f"{self.words} Again: {again}", *self.table, self.figures)
         write_text(folder / "results.html", page_html(self.title, f"learnforge bench {name}", [section]))
         write_text(folder / "results.md", page_markdown(self.title, [section]))

@@ -23,9 +23,9 @@ from learnforge.plugins.identity import core_version, identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.search.trials import NOTE
 from learnforge_kit.search.view import SpaceView
-from learnforge_plugins.commands.bench.comparison import Comparison, Job, Results
-from learnforge_plugins.commands.bench.entries import Entry, read_entries
-from learnforge_plugins.commands.bench.report import Report
+from learnforge_plugins.commands.bench.comparison import Comparison, Job, Results, count_seeds
+from learnforge_plugins.commands.bench.entries import Entry, Lineup, read_entries
+from learnforge_plugins.commands.bench.report import Cells, Report
 from learnforge_plugins.commands.bench.summary import mean, spell_spread
 from learnforge_plugins.stages.search.admission import Admission
 from learnforge_plugins.stages.search.driver import Driver
@@ -85,6 +85,8 @@ class Searchers(Comparison):
     command: ClassVar[str] = "searchers"
     ledger: ClassVar[str] = "searches.jsonl"
     unit: ClassVar[str] = "searches"
+    heading: ClassVar[str] = "Searchers"
+    subject: ClassVar[str] = "searcher"
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -103,23 +105,19 @@ class Searchers(Comparison):
     def report(self, entries: Sequence[Entry], found: Results, is_final: bool, plugins: Plugins) -> Report:
         """Make the table, with the published figures, and a picture of regret over time."""
         published = self.table.published() if is_final else ()
-        columns, rows = as_rows(entries, found, self.table, self.budgets, published)
-        seeds = len(next(iter(found.values())))
+        table, figure = as_rows(entries, found, self, published), regret_figure(entries, found, self.table)
+        name, seeds = identify(self.table).name, count_seeds(found)
+        title, label = f"Searchers on {name}", f"{name}, {seeds} seeds"
         words = (
             f"Designs are chosen by validation accuracy; seconds of training are paid, {seeds} seeds. Mean ± "
             "standard deviation over seeds."
         )
-        name = identify(self.table).name
-        note = (
-            "mean ± standard deviation over seeds; duplicates are designs that came up again, which cost "
-            "nothing"
-        )
-        title, label = f"Searchers on {name}", f"{name}, {seeds} seeds"
-        figures = [regret_figure(entries, found, self.table)]
-        return Report(title, "Searchers", words, label, note, "searcher", columns, rows, figures)
+        numbers = "mean ± standard deviation over seeds"
+        note = f"{numbers}; duplicates are designs that came up again, which cost nothing"
+        return Report(title, words, table, label=label, note=note, figures=[figure])
 
 
-def parse_entries(texts: Sequence[str], table: Table, plugins: Plugins) -> tuple[list[Entry], dict[str, str]]:
+def parse_entries(texts: Sequence[str], table: Table, plugins: Plugins) -> Lineup:
     """Read what is to be compared: a searcher's name, or a table as a recipe would have it.
 
     `{ use = "predictor", scores = ["naswot"], warm_start = { score = "naswot", candidates = 500, keep = 10
@@ -168,7 +166,7 @@ def run_search(
             for trial in study.get_trials(deepcopy=False)
             if NOTE in trial.user_attrs  # a warm start may be longer than the budget
         ]
-    return _run_clock(entry, table, seed, budget, trials, is_final)
+    return Search(entry.key, seed, budget, *_run_clock(trials, table, budget, is_final))
 
 
 def _meter(table: Table, name: str) -> Any:
@@ -176,14 +174,11 @@ def _meter(table: Table, name: str) -> Any:
 
 
 def _run_clock(
-    entry: Entry,
-    table: Table,
-    seed: int,
-    budget: float,
-    trials: Sequence[tuple[Record, Mapping[str, Any]]],
-    is_final: bool,
-) -> Search:
-    """Set the simulated clock beside the trials, in their order."""
+    trials: Sequence[tuple[Record, Mapping[str, Any]]], table: Table, budget: float, is_final: bool
+) -> tuple[Any, Any, Any]:
+    """Set the simulated clock beside the trials, in their order, and return a search's steps, evaluations and
+    repetitions.
+    """
     spent = paid = 0.0
     best = float("-inf")
     costs: dict[str, float] = {}
@@ -203,29 +198,23 @@ def _run_clock(
         if record.metrics[VALIDATION] > best:
             best = record.metrics[VALIDATION]
             steps.append((spent, paid, best, table.test(record.design, choices) if is_final else None))
-    return Search(entry.key, seed, budget, tuple(steps), tuple(evaluated), tuple(repeated))
+    return tuple(steps), tuple(evaluated), tuple(repeated)
 
 
 def as_rows(
-    entries: Sequence[Entry],
-    found: Results,
-    table: Table,
-    budgets: Sequence[float],
-    published: Sequence[Published] = (),
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    entries: Sequence[Entry], found: Results, comparison: Searchers, published: Sequence[Published] = ()
+) -> Cells:
     """Return headings and rows of the table of results: a row for each budget and entry, budgets in order,
     best entries first.
 
     Args:
         entries: What was compared.
         found: The searches.
-        table: Where.
-        budgets: Seconds of training.
+        comparison: What they share.
         published: Figures to stand below.
     """
-    rows: list[tuple[str, ...]] = []
-    has_tests = False
-    for budget in budgets:
+    table, rows, has_tests = comparison.table, [], False
+    for budget in comparison.budgets:
         regrets = {entry.key: mean(judge(found[entry.key], table, budget)[0]) for entry in entries}
         for entry in sorted(entries, key=lambda entry: regrets[entry.key]):
             searches = found[entry.key]
@@ -247,8 +236,8 @@ def as_rows(
         (f"{p.method} ({p.source})", "", "", f"{p.mean:.2f} ± {p.deviation:.2f}", "", "", "")
         for p in published
     ]
-    tests_ = ("test", "test, repetitions paid") if has_tests else ("regret, repetitions paid",)
-    return ("searcher", "seconds", "validation regret", *tests_, "evaluations", "duplicates"), rows
+    judged = ("test", "test, repetitions paid") if has_tests else ("regret, repetitions paid",)
+    return ("searcher", "seconds", "validation regret", *judged, "evaluations", "duplicates"), rows
 
 
 def judge(
@@ -277,11 +266,13 @@ def regret_figure(entries: Sequence[Entry], found: Results, table: Table) -> Any
 
     budget = max(search.budget for searches in found.values() for search in searches)
     times = [budget * (i + 1) / 60 for i in range(60)]
-    curves: dict[str, list[float | None]] = {}
+    curves = {}
     for entry in entries:
-        regrets = [judge(found[entry.key], table, time)[0] for time in times]
-        seeds = len(found[entry.key])
-        curves[entry.name] = [mean(values) if len(values) == seeds else None for values in regrets]
+        means = []
+        for time in times:
+            chosen = [c[0] for search in found[entry.key] if (c := search.chosen(time)) is not None]
+            means.append(table.best() - mean(chosen) if len(chosen) == len(found[entry.key]) else None)
+        curves[entry.name] = means
     return lines_figure(
         "Validation regret over time", "seconds of training", "regret", times, curves, log=True
     )

@@ -31,9 +31,9 @@ from learnforge_kit.training.loop import Trainee, fit
 from learnforge_kit.training.losses import cross_entropy
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.commands.bench import training
-from learnforge_plugins.commands.bench.comparison import Job, Results
-from learnforge_plugins.commands.bench.entries import Entry, read_entries
-from learnforge_plugins.commands.bench.report import Report
+from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds
+from learnforge_plugins.commands.bench.entries import Entry, Lineup, read_entries
+from learnforge_plugins.commands.bench.report import Cells, Report
 from learnforge_plugins.commands.bench.summary import judged, mean, spell_gain, spell_spread
 from learnforge_plugins.stages.transfer.source import untrained_words
 
@@ -89,6 +89,8 @@ class Transfers(training.StageComparison):
     command: ClassVar[str] = "transfers"
     ledger: ClassVar[str] = "transfers.jsonl"
     unit: ClassVar[str] = "networks"
+    heading: ClassVar[str] = "Transfer strategies"
+    subject: ClassVar[str] = "strategy"
     shared: ClassVar[str] = "source"
     result: ClassVar[type] = Result
     key_fields: ClassVar[tuple[str, ...]] = ("entry", "labels")
@@ -130,7 +132,7 @@ class Transfers(training.StageComparison):
         )
         return start.with_state(network)
 
-    def lineup(self, entries: Sequence[Entry]) -> dict[Any, tuple[Any, ...]]:
+    def keys(self, entries: Sequence[Entry]) -> dict[Any, tuple[Any, ...]]:
         return {
             (entry.key, count): (entry, count)
             for count in self.labels
@@ -167,10 +169,10 @@ class Transfers(training.StageComparison):
             "The last epoch's accuracy in per cent, mean ± standard deviation over seeds; gain over the "
             "baseline of the same seed and labels: mean ± standard error, and how many of them it is."
         )
-        title, seeds = f"Transfer to {self.load_task().info.name}", len(next(iter(found.values())))
+        title, seeds = f"Transfer to {self.load_task().info.name}", count_seeds(found)
         label, figures = f"transfers, {seeds} seeds", self._figures(entries, found)
         table = as_rows(entries, self.labels, found, self.stage.validator is not None)
-        return Report(title, "Transfer strategies", words, label, "", "strategy", *table, figures)
+        return Report(title, words, table, label=label, figures=figures)
 
     def _figures(self, entries: Sequence[Entry], found: Results) -> list[Any]:
         from learnforge_plugins.reports.figures import lines_figure
@@ -228,9 +230,7 @@ def read_comparison(changes: Mapping[str, Any], labels: Labels, folder: Path, pl
     return Transfers(**shared, labels=labels, source_train=source_train)
 
 
-def parse_entries(
-    texts: Sequence[str], comparison: Transfers, plugins: Plugins
-) -> tuple[list[Entry], dict[str, str]]:
+def parse_entries(texts: Sequence[str], comparison: Transfers, plugins: Plugins) -> Lineup:
     """Read the strategies to compare; without `texts` all that are installed and that the labels are for.
 
     Returns:
@@ -301,9 +301,7 @@ def lengthen(train: Train, images: int) -> Train:
     return evolve(train, epochs=max(train.epochs, math.ceil(LEAST_STEPS / steps)) if train.epochs else 0)
 
 
-def as_rows(
-    entries: Sequence[Entry], labels: Labels, found: Results, has_validator: bool = False
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def as_rows(entries: Sequence[Entry], labels: Labels, found: Results, has_validator: bool = False) -> Cells:
     """Return headings and rows of the table of results, in per cent: for each number of labels the baseline,
     then strategies by accuracy.
 
@@ -323,13 +321,9 @@ def as_rows(
         compared.sort(key=lambda entry: -mean(judged(found[entry.key, count])))
         for entry in (base, *compared):
             results = found[entry.key, count]
-            values = judged(results)
+            values, seconds = judged(results), mean([r.seconds for r in results])
             gain = ("", "") if entry is base else spell_gain(values, baseline, scale)
-            seconds = f"{mean([r.seconds for r in results]):.1f}"
-            rows.append((_spell_labels(count), entry.name, spell_spread(values, scale), *gain, seconds))
+            labelled = "all" if count is None else str(count)
+            rows.append((labelled, entry.name, spell_spread(values, scale), *gain, f"{seconds:.1f}"))
     split = "test" if is_final else "validation"
     return ("labels", "strategy", split, "gain ± error", "errors", "seconds"), rows
-
-
-def _spell_labels(labels: int | None) -> str:
-    return "all" if labels is None else str(labels)
