@@ -90,7 +90,7 @@ class Distillers(training.StageComparison):
         inputs = self.ready_inputs
         start = time.perf_counter()
         with (
-            self.training(job, plugins, cache_folder=self.folder / "cache") as context,
+            self.job_context(job, plugins, cache_folder=self.folder / "cache") as context,
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore", GapWarning)  # the table says how large both are

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learnforge.files import fingerprint
+from learnforge.runlog import cut_torn_line
 
 
 class Ledger:
@@ -38,6 +39,7 @@ class Ledger:
         if self.file is None:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        cut_torn_line(self.file)
         with self.file.open("a", encoding="utf-8") as stream:
             for result in results:
                 stream.write(json.dumps({"conditions": self.conditions, **result}) + "\n")

@@ -91,7 +91,7 @@ class MetaLearners(training.StageComparison):
             if event == "epoch_finished" and metrics is not None:
                 times.append((int(metrics["epoch"]), time.perf_counter()))
 
-        with self.training(job, plugins, emit=note) as context:
+        with self.job_context(job, plugins, emit=note) as context:
             memory = PeakMemory(context.device)
             m = stage.run(task, evolve(self, stage=stage).inputs, context).metrics
         test = m["test"]

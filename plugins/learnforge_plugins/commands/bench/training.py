@@ -91,7 +91,7 @@ class StageComparison(Comparison):
         shutil.rmtree(self.folder / "training", ignore_errors=True)
 
     @contextmanager
-    def training(self, job: Job, plugins: Plugins, **more: Any) -> Iterator[Context]:
+    def job_context(self, job: Job, plugins: Plugins, **more: Any) -> Iterator[Context]:
         """Give a job its context, whose checkpoints go when it is done; one that was cut off goes on from
         them, if they were made under equal conditions.
         """

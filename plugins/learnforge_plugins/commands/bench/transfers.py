@@ -155,7 +155,7 @@ class Transfers(training.StageComparison):
         stage = evolve(stage, train=lengthen(stage.train, len(labelled.train)))
         inputs = self.ready_inputs
         start = time.perf_counter()
-        with self.training(job, plugins) as context:
+        with self.job_context(job, plugins) as context:
             method = job.entry.method
             work = stage.run_baseline if method is None else evolve(stage, method=method).run
             m = work(judged_task, inputs, context).metrics
