@@ -15,7 +15,8 @@ from learnforge.kinds.space import Space
 from learnforge.kinds.table import Published, Table
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.search.view import SpaceView
-from learnforge_plugins.commands.bench.searchers import Entry, run_search
+from learnforge_plugins.commands.bench.entries import Entry
+from learnforge_plugins.commands.bench.searchers import run_search
 from learnforge_testing.landscapes import UniformSampler
 from learnforge_testing.method import MethodSuite
 from learnforge_testing.suite import require
@@ -67,8 +68,8 @@ class TableSuite(MethodSuite):
         found = max(table.train(c.design, c.choices).validation for c in self._candidates())
         require(found <= best, f"`best` must be the best of the table, {best} < {found}")
 
-    def test_scores_are_foreseen(self) -> None:
-        """Every score that it names is a finite number of every design, and what is foreseen has names."""
+    def test_scores_are_known_beforehand(self) -> None:
+        """Every score that it names is a finite number of every design, and what is known beforehand has names."""
         table = self.make()
         for candidate in self._candidates()[:50]:
             known: Mapping[str, float] = table.predict_costs(candidate.design)

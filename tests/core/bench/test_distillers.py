@@ -14,20 +14,19 @@ from learnforge import Plugins, RecipeError
 from learnforge.cli.group import cli
 from learnforge.context import Silence
 from learnforge_kit import Train
-from learnforge_plugins.commands.bench import distillers as bench
+from learnforge_plugins.commands.bench import comparison as bench
+from learnforge_plugins.commands.bench import training
+from learnforge_plugins.commands.bench.comparison import Job, compare
 from learnforge_plugins.commands.bench.distillers import (
     BASELINE,
     Result,
     as_rows,
-    check_entries,
-    compare,
     parse_entries,
-    read_setting,
-    ready_teacher,
-    summarise,
+    read_comparison,
 )
 from learnforge_plugins.commands.bench.entries import Entry
-from learnforge_plugins.commands.bench.published import Published, published_for
+from learnforge_plugins.commands.bench.published import published_for
+from learnforge_plugins.commands.bench.summary import judged, mean, paired_gain
 
 CHANGES: dict[str, Any] = {
     "task": {"use": "digits", "classes": [0, 1, 2], "labels_per_class": 10},
@@ -41,10 +40,10 @@ CHANGES: dict[str, Any] = {
 @pytest.mark.slow
 def test_every_method_gets_the_same_teacher_and_start(plugins: Plugins, tmp_path: Path) -> None:
     """The teacher is trained once and its scores are shared; baselines do not ask it; results are kept."""
-    setting = read_setting({}, CHANGES, tmp_path, plugins)
-    entries, _ = parse_entries(["kd", '{ use = "dist", beta = 1.0 }', "rkd"], plugins)
+    comparison = read_comparison({}, CHANGES, tmp_path, plugins)
+    entries, _ = parse_entries(["kd", '{ use = "dist", beta = 1.0 }', "rkd"], comparison, plugins)
     assert [entry.name for entry in entries] == [BASELINE, "kd", "dist, beta=1.0", "rkd"]
-    found = compare(entries, setting, 2, plugins, Silence(), workers=1)
+    found = compare(entries, comparison, 2, plugins, Silence(), workers=1)
     assert [len(results) for results in found.values()] == [2, 2, 2, 2]
     assert len((tmp_path / "students.jsonl").read_text().splitlines()) == 8
     by_name = {entry.name: found[entry.key] for entry in entries}
@@ -67,8 +66,8 @@ def test_stages_of_a_recipe_must_have_run(plugins: Plugins, tmp_path: Path) -> N
         ],
     }
     with pytest.raises(RecipeError, match=r"teacher: is the stage 'found' .* `--teacher runs/NAME/found`"):
-        read_setting(recipe, {}, tmp_path, plugins)
-    assert read_setting(recipe, {"teacher": "conv4", "teacher_train": {"epochs": 1}}, tmp_path, plugins)
+        read_comparison(recipe, {}, tmp_path, plugins)
+    assert read_comparison(recipe, {"teacher": "conv4", "teacher_train": {"epochs": 1}}, tmp_path, plugins)
 
 
 @pytest.mark.slow
@@ -76,16 +75,16 @@ def test_it_goes_on_where_it_was_cut_off(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept is not trained again, and what was lost comes out the same."""
-    setting = read_setting({}, CHANGES, tmp_path, plugins)
-    entries, _ = parse_entries(["kd"], plugins)
-    first = compare(entries, setting, 2, plugins, Silence(), workers=1)
+    comparison = read_comparison({}, CHANGES, tmp_path, plugins)
+    entries, _ = parse_entries(["kd"], comparison, plugins)
+    first = compare(entries, comparison, 2, plugins, Silence(), workers=1)
     lines = (tmp_path / "students.jsonl").read_text().splitlines()
     (tmp_path / "students.jsonl").write_text("\n".join(lines[:2]) + "\n")
-    monkeypatch.setattr(bench, "train_student", _never)
+    monkeypatch.setattr(bench, "run_jobs", _never)
     with pytest.raises(AssertionError, match="trained again"):
-        compare(entries, setting, 2, plugins, Silence(), workers=1)
+        compare(entries, comparison, 2, plugins, Silence(), workers=1)
     monkeypatch.undo()
-    second = compare(entries, setting, 2, plugins, Silence(), workers=1)
+    second = compare(entries, comparison, 2, plugins, Silence(), workers=1)
     accuracies = [
         {key: [r.validation for r in results] for key, results in found.items()} for found in (first, second)
     ]
@@ -96,35 +95,34 @@ def test_what_was_begun_under_other_settings_does_not_go_on(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A student that was cut off is no start for one of other epochs; another teacher is trained anew."""
-    longer = read_setting({}, {**CHANGES, "train": {"epochs": 3}}, tmp_path, plugins)
-    shorter = read_setting({}, CHANGES, tmp_path, plugins)
-    entries, _ = parse_entries(["kd"], plugins)
-    monkeypatch.setattr(bench, "remove", lambda folder: None)  # as if it were killed at the end
-    ready_teacher(longer, plugins, Silence())
+    longer = read_comparison({}, {**CHANGES, "train": {"epochs": 3}}, tmp_path, plugins)
+    shorter = read_comparison({}, CHANGES, tmp_path, plugins)
+    entries, _ = parse_entries(["kd"], shorter, plugins)
+    monkeypatch.setattr(training, "remove", lambda folder: None)  # as if it were killed at the end
+    longer.prepare(plugins, Silence())
     for entry in entries:
-        bench.train_student(plugins, entry, longer, 0, False, "a" * 16)
-    alone = read_setting({}, CHANGES, tmp_path / "alone", plugins)
-    ready_teacher(alone, plugins, Silence())
+        longer.run(plugins, Job(entry, 0, conditions="a" * 16))
+    alone = read_comparison({}, CHANGES, tmp_path / "alone", plugins)
+    alone.prepare(plugins, Silence())
     for entry in entries:
-        found = bench.train_student(plugins, entry, shorter, 0, False, "b" * 16)
-        want = bench.train_student(plugins, entry, alone, 0, False, "b" * 16)
+        found = shorter.run(plugins, Job(entry, 0, conditions="b" * 16))
+        want = alone.run(plugins, Job(entry, 0, conditions="b" * 16))
         assert found.validation == want.validation
         assert found.asked == want.asked
-    other = read_setting({}, {**CHANGES, "teacher_train": {"epochs": 1}}, tmp_path, plugins)
-    assert other.teacher_folder != shorter.teacher_folder
+    other = read_comparison({}, {**CHANGES, "teacher_train": {"epochs": 1}}, tmp_path, plugins)
+    assert other.shared_folder != shorter.shared_folder
     assert other.conditions != shorter.conditions
 
 
 def test_methods_that_cannot_be_wired_are_left_out(plugins: Plugins, tmp_path: Path) -> None:
     """Between perceptrons there are no stages: such methods are named with the reason."""
     flat = {**CHANGES, "teacher": {"use": "mlp", "hidden": [8]}}
-    setting = read_setting({}, flat, tmp_path, plugins)
-    entries, _ = parse_entries([], plugins)
-    left, faults = check_entries(entries, setting, False, Plugins())
-    assert set(faults) == {"attention", "fitnet"}
+    comparison = read_comparison({}, flat, tmp_path, plugins)
+    left, left_out = parse_entries([], comparison, Plugins())
+    assert set(left_out) - {"sum"} == {"attention", "fitnet"}
     assert {"baseline", "kd", "rkd", "crd"} <= {entry.name for entry in left}
     with pytest.raises(RecipeError, match="has no stages"):
-        check_entries(entries, setting, True, Plugins())
+        parse_entries(["kd", "attention", "fitnet"], comparison, Plugins())
 
 
 def _never(*arguments: Any) -> Any:
@@ -142,12 +140,12 @@ def test_lines_by_hand() -> None:
         BASELINE: [_result(base, 0, 0.5, 0.50), _result(base, 1, 0.5, 0.60)],
         "k": [_result(other, 0, 0.6, 0.53), _result(other, 1, 0.8, 0.65)],
     }
-    lines = summarise([other, base], found)
-    assert [line.name for line in lines] == [BASELINE, "kd"]
-    assert lines[1].gain == pytest.approx(0.04)  # of the test accuracies: 0.03 and 0.05
-    assert lines[1].error == pytest.approx(0.01)
-    assert lines[1].validation == pytest.approx(0.7)
-    columns, rows = as_rows(lines, [Published("kd", 73.33)])
+    gain, error = paired_gain(judged(found["k"]), judged(found[BASELINE]))
+    assert gain == pytest.approx(0.04)  # of the test accuracies: 0.03 and 0.05
+    assert error == pytest.approx(0.01)
+    assert mean([r.validation for r in found["k"]]) == pytest.approx(0.7)
+    columns, rows = as_rows([other, base], found, {"kd": 73.33})
+    assert [row[0] for row in rows] == [BASELINE, "kd"]
     assert columns[-1] == "published"
     assert rows[0][:4] == (BASELINE, "50.00 ± 0.00", "55.00 ± 7.07", "")
     assert rows[1][1:] == ("70.00 ± 14.14", "59.00 ± 8.49", "+4.00 ± 1.00", "4.0", "10", "100", "73.33")
@@ -157,7 +155,7 @@ def test_without_tests_gains_are_of_validation() -> None:
     """Where the test split was not read, it is in no column."""
     base, other = Entry(BASELINE, None, BASELINE), Entry("kd", None, "k")
     found = {BASELINE: [_result(base, 0, 0.5)], "k": [_result(other, 0, 0.75)]}
-    columns, rows = as_rows(summarise([base, other], found))
+    columns, rows = as_rows([base, other], found)
     assert "test" not in columns
     assert rows[1][2] == "+25.00 ± 0.00"
 
@@ -175,13 +173,13 @@ def test_published_figures_belong_to_their_pair() -> None:
         decay_all=True,
         schedule="step",
     )
-    found = {p.method: p.accuracy for p in published_for(task, *pair, train)}
+    found = published_for(task, *pair, train)
     assert found["kd"] == 73.33
     assert found["crd"] == 75.51
-    assert published_for({**task, "name": "CIFAR10"}, *pair, train) == ()
-    assert published_for(task, *pair, evolve(train, epochs=1)) == ()
-    assert list(published_for(task, *reversed(pair), train)) == []
-    assert list(published_for(task, {**pair[0], "projection": False}, pair[1], train)) == []
+    assert published_for({**task, "name": "CIFAR10"}, *pair, train) == {}
+    assert published_for(task, *pair, evolve(train, epochs=1)) == {}
+    assert published_for(task, *reversed(pair), train) == {}
+    assert published_for(task, {**pair[0], "projection": False}, pair[1], train) == {}
 
 
 def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
@@ -211,22 +209,24 @@ def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
     ],
 )
 def test_wrong_settings_are_refused(plugins: Plugins, tmp_path: Path, changes: Any, words: str) -> None:
-    """All that is wrong is told before anything trains."""
+    """All that is wrong is reported before anything trains."""
     merged = {key: value for key, value in {**CHANGES, **changes}.items() if value is not None}
     with pytest.raises(RecipeError) as caught:
-        read_setting({}, merged, tmp_path, plugins)
+        read_comparison({}, merged, tmp_path, plugins)
     assert words in str(caught.value)
 
 
-def test_all_that_is_installed_by_default(plugins: Plugins) -> None:
+def test_all_that_is_installed_by_default(plugins: Plugins, tmp_path: Path) -> None:
     """Without names every distiller is compared that can be made without options; the others are named."""
-    entries, left_out = parse_entries([], plugins)
+    deep = {**CHANGES, "student": {"use": "conv4", "width": 4, "blocks": 2}}
+    comparison = read_comparison({}, deep, tmp_path, plugins)
+    entries, left_out = parse_entries([], comparison, plugins)
     assert {"kd", "dkd", "dist", "logit-std", "fitnet", "attention", "rkd", "crd"} <= {
         e.name for e in entries
     }
-    assert left_out == ["sum"]
+    assert left_out == {"sum": "it needs options"}
     with pytest.raises(RecipeError, match="did you mean 'kd'"):
-        parse_entries(["kdd"], plugins)
+        parse_entries(["kdd"], comparison, plugins)
 
 
 def test_the_command(tmp_path: Path) -> None:

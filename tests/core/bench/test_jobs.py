@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,16 @@ import pytest
 import torch
 
 from learnforge import Plugins
-from learnforge_plugins.commands.bench.jobs import Ledger, deviation, mean, run_jobs
+from learnforge_plugins.commands.bench.jobs import run_jobs
+from learnforge_plugins.commands.bench.ledger import Ledger
+from learnforge_plugins.commands.bench.summary import deviation, mean
 
 
 def _look(plugins: Plugins, word: str) -> dict[str, Any]:
     if word == "fail":
         raise ValueError(word)
+    if word == "sleep":
+        time.sleep(600)
     return {
         "word": word,
         "pid": os.getpid(),
@@ -38,6 +44,15 @@ def test_a_fault_of_a_job_is_raised(plugins: Plugins) -> None:
         list(run_jobs(_look, [("fail",)], plugins, 1))
 
 
+def test_a_fault_ends_the_jobs_in_flight(plugins: Plugins) -> None:
+    """What other processes are doing is ended at once, and they are gone when the error comes out."""
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="fail"):
+        list(run_jobs(_look, [("sleep",), ("fail",), ("sleep",)], plugins, 2))
+    assert time.monotonic() - start < 120
+    assert multiprocessing.active_children() == []
+
+
 def test_results_are_read_back_under_equal_conditions(tmp_path: Path) -> None:
     """What was kept under the same conditions comes back, torn lines and others are passed over."""
     ledger = Ledger(tmp_path / "deep" / "results.jsonl", {"data": 1})
@@ -48,6 +63,8 @@ def test_results_are_read_back_under_equal_conditions(tmp_path: Path) -> None:
     with ledger.file.open("a") as stream:
         stream.write('{"conditions": "')
     assert list(Ledger(ledger.file, {"data": 1}).read()) == [{"value": 1.5}, {"value": 2.5}]
+    ledger.append([{"value": 3.5}])  # not on the torn line
+    assert list(ledger.read()) == [{"value": 1.5}, {"value": 2.5}, {"value": 3.5}]
     Ledger(None, {}).append([{"value": 1.0}])
     assert list(Ledger(None, {}).read()) == []
 

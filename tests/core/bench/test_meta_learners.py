@@ -12,15 +12,15 @@ from click.testing import CliRunner
 from learnforge import EpisodeShape, Plugins, RecipeError
 from learnforge.cli.group import cli
 from learnforge.context import Silence
-from learnforge_plugins.commands.bench import meta_learners as bench
+from learnforge_plugins.commands.bench.comparison import Job, compare
 from learnforge_plugins.commands.bench.meta_learners import (
     Result,
     as_rows,
-    compare,
     parse_entries,
-    read_setting,
+    read_comparison,
 )
 from learnforge_plugins.commands.bench.published import published_few_shot
+from learnforge_plugins.stages.meta.stage import MetaStage
 
 CHANGES: dict[str, Any] = {
     "task": {
@@ -44,15 +44,15 @@ def test_results_are_kept_and_gone_on_with(plugins: Plugins, tmp_path: Path) -> 
     """Every entry has a result for each seed, judged on the validation split; another call trains what is
     new.
     """
-    setting = read_setting({}, CHANGES, tmp_path, plugins)
-    entries, _ = parse_entries(TEXTS, setting, plugins)
+    comparison = read_comparison({}, CHANGES, tmp_path, plugins)
+    entries, _ = parse_entries(TEXTS, comparison, plugins)
     assert [e.name for e in entries] == ["maml", "protonet, iterations=6, train_queries=1"]
-    assert [e.stage.iterations for e in entries] == [4, 6]
-    first = compare(entries, setting, 1, plugins, Silence(), workers=2)
+    assert [e.extra.iterations for e in entries] == [4, 6]
+    first = compare(entries, comparison, 1, plugins, Silence(), workers=2)
     file = tmp_path / "meta-learners.jsonl"
     kept = file.read_text().splitlines()
     assert len(kept) == 2
-    both = compare(entries, setting, 2, plugins, Silence(), workers=2)
+    both = compare(entries, comparison, 2, plugins, Silence(), workers=2)
     assert file.read_text().splitlines()[:2] == kept
     assert [both[e.key][0] for e in entries] == [first[e.key][0] for e in entries]
     for entry in entries:
@@ -66,17 +66,17 @@ def test_final_results_are_of_the_test_split(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `is_final` the test split is judged, otherwise the validation split, as many episodes of it."""
-    setting = read_setting({}, CHANGES, tmp_path, plugins)
-    (entry, _), _ = parse_entries(TEXTS, setting, plugins)
+    comparison = read_comparison({}, CHANGES, tmp_path, plugins)
+    (entry, _), _ = parse_entries(TEXTS, comparison, plugins)
     seen: list[list[str]] = []
-    judge = bench.MetaStage.run
+    judge = MetaStage.run
 
     def run(self: Any, task: Any, inputs: Any, context: Any) -> Any:
         seen.append(task.origins_of(task.test))
         return judge(self, task, inputs, context)
 
-    monkeypatch.setattr(bench.MetaStage, "run", run)
-    scores = [bench.train(plugins, entry, setting, 0, final, "x").score for final in (False, True)]
+    monkeypatch.setattr(MetaStage, "run", run)
+    scores = [comparison.run(plugins, Job(entry, 0, final, "x")).score for final in (False, True)]
     assert seen == [["digits:3", "digits:5", "digits:6"], ["digits:4", "digits:7", "digits:8"]]
     assert scores[0] != scores[1]
 
@@ -84,12 +84,12 @@ def test_final_results_are_of_the_test_split(
 def test_every_fault_is_listed(plugins: Plugins, tmp_path: Path) -> None:
     """What is missing, unknown or a range is named, all at once."""
     with pytest.raises(RecipeError, match=r"task: is missing; give `--task`, .*\n.*from: is missing"):
-        read_setting({}, {}, tmp_path, plugins)
-    setting = read_setting({}, CHANGES, tmp_path, plugins)
+        read_comparison({}, {}, tmp_path, plugins)
+    comparison = read_comparison({}, CHANGES, tmp_path, plugins)
     with pytest.raises(RecipeError) as error:
         parse_entries(
             ["mamel", '{ use = "maml", inner_rate = -1.0 }', '{ use = "maml", stage = { train_ways = 2 } }'],
-            setting,
+            comparison,
             plugins,
         )
     words = str(error.value)
@@ -108,17 +108,17 @@ def test_a_recipe_brings_the_setting(plugins: Plugins, tmp_path: Path) -> None:
             {"kind": "meta", "use": "anil", "options": {"inner_rate": 9.0}, **stage},
         ],
     }
-    setting = read_setting(recipe, {"iterations": 7, "from": "mlp"}, tmp_path, plugins)
-    (entry,), _ = parse_entries(["maml"], setting, plugins)
-    assert entry.stage.iterations == 7
-    assert entry.stage.episodes == EpisodeShape(3, 1, 2)
-    assert entry.stage.method.inner_rate == 0.4
+    comparison = read_comparison(recipe, {"iterations": 7, "from": "mlp"}, tmp_path, plugins)
+    (entry,), _ = parse_entries(["maml"], comparison, plugins)
+    assert entry.extra.iterations == 7
+    assert entry.extra.episodes == EpisodeShape(3, 1, 2)
+    assert entry.extra.method.inner_rate == 0.4
 
 
 def test_rows_are_sorted_and_pooled(plugins: Plugins, tmp_path: Path) -> None:
     """The best comes first; the interval of two seeds is sqrt(a² + b²) / 2, and the spread is over seeds."""
-    setting = read_setting({}, CHANGES, tmp_path, plugins)
-    entries, _ = parse_entries(TEXTS, setting, plugins)
+    comparison = read_comparison({}, CHANGES, tmp_path, plugins)
+    entries, _ = parse_entries(TEXTS, comparison, plugins)
     found = {
         entry.key: [
             Result(entry.key, 0, score, 0.03, 0.2, 0.01, 100.0, "chain"),
@@ -126,7 +126,7 @@ def test_rows_are_sorted_and_pooled(plugins: Plugins, tmp_path: Path) -> None:
         ]
         for entry, score in zip(entries, (0.5, 0.6), strict=True)
     }
-    columns, rows = as_rows(entries, found, setting, False)
+    columns, rows = as_rows(entries, found, comparison, False)
     assert columns[1] == "validation accuracy"
     assert rows[0][1:] == ("61.00 ± 2.50", "1.41", "20.00", "", "20 ms", "120 MiB", "chain/loop")
     assert rows[1][0] == "maml"
@@ -141,24 +141,24 @@ def test_losses_are_best_when_low(plugins: Plugins, tmp_path: Path) -> None:
         "episodes": {"ways": 1, "shots": 5},
         "engine": "vmap",
     }
-    setting = read_setting({}, changes, tmp_path, plugins)
-    entries, _ = parse_entries(["maml", "meta-sgd"], setting, plugins)
+    comparison = read_comparison({}, changes, tmp_path, plugins)
+    entries, _ = parse_entries(["maml", "meta-sgd"], comparison, plugins)
     found = {
         entry.key: [Result(entry.key, 0, score, 0.1, 3.0, 0.01, 100.0, "vmap")]
         for entry, score in zip(entries, (0.9, 0.5), strict=True)
     }
-    columns, rows = as_rows(entries, found, setting, True)
+    columns, rows = as_rows(entries, found, comparison, True)
     assert columns[1] == "test loss"
     assert [row[:2] for row in rows] == [("meta-sgd", "0.50 ± 0.10"), ("maml", "0.90 ± 0.10")]
 
 
 def test_published_results_stand_beside_equal_settings(plugins: Plugins, tmp_path: Path) -> None:
-    """They are told by method, options, batch statistics, ways, shots and task; other settings have none."""
+    """They are found by method, options, batch statistics, ways, shots and task; other settings have none."""
     omniglot = plugins.load("task", "omniglot")
-    setting = read_setting({}, CHANGES, tmp_path, plugins)
+    comparison = read_comparison({}, CHANGES, tmp_path, plugins)
     first_order, learned = (f'{{ use = "maml", {key} = true }}' for key in ("first_order", "learned_rates"))
-    entries, _ = parse_entries(["maml", first_order, "reptile", "r2d2", learned], setting, plugins)
-    stages = [evolve(e.stage, episodes=EpisodeShape(5, 1, 15), normalisation="transductive") for e in entries]
+    entries, _ = parse_entries(["maml", first_order, "reptile", "r2d2", learned], comparison, plugins)
+    stages = [evolve(e.extra, episodes=EpisodeShape(5, 1, 15), normalisation="transductive") for e in entries]
     task = omniglot(root=tmp_path)
     expected = ["98.7 ± 0.4", "98.3 ± 0.5", "97.68 ± 0.04", "", ""]
     assert [published_few_shot(s, task) for s in stages] == expected
@@ -167,7 +167,7 @@ def test_published_results_stand_beside_equal_settings(plugins: Plugins, tmp_pat
         (evolve(stages[0], normalisation="support"), task),
         (evolve(stages[0], episodes=EpisodeShape(7, 1, 15)), task),
         (stages[0], omniglot(root=tmp_path, rotations=1)),
-        (stages[0], setting.task),
+        (stages[0], comparison.task),
     ):
         assert published_few_shot(*other) == ""
     sine = plugins.load("task", "sine")
@@ -178,13 +178,13 @@ def test_published_results_stand_beside_equal_settings(plugins: Plugins, tmp_pat
 
 
 def test_another_network_is_another_result(plugins: Plugins, tmp_path: Path) -> None:
-    """The network is part of the key, of an entry as of the setting."""
-    setting = read_setting({}, CHANGES, tmp_path, plugins)
-    other = read_setting({}, {**CHANGES, "from": "mlp"}, tmp_path, plugins)
-    own = '{ use = "maml", stage = { from = { use = "mlp" } } }'
-    keys = [e.key for s in (setting, other) for e in parse_entries(["maml"], s, plugins)[0]]
+    """The network is part of the key, of an entry as of the comparison."""
+    comparison = read_comparison({}, CHANGES, tmp_path, plugins)
+    other = read_comparison({}, {**CHANGES, "from": "mlp"}, tmp_path, plugins)
+    changed = '{ use = "maml", stage = { from = { use = "mlp" } } }'
+    keys = [e.key for s in (comparison, other) for e in parse_entries(["maml"], s, plugins)[0]]
     assert len(set(keys)) == 2
-    assert parse_entries([own], setting, plugins)[0][0].key == keys[1]
+    assert parse_entries([changed], comparison, plugins)[0][0].key == keys[1]
 
 
 def test_waves_of_the_validation_split_are_others(plugins: Plugins, tmp_path: Path) -> None:
@@ -194,19 +194,19 @@ def test_waves_of_the_validation_split_are_others(plugins: Plugins, tmp_path: Pa
     shape = {"ways": 1, "shots": 3, "queries": 3}
     changes = {**CHANGES, "task": "sine", "episodes": shape, "engine": "vmap"}
     changes |= {"from": {"use": "mlp", "hidden": [4]}}
-    setting = read_setting({}, changes, tmp_path, plugins)
-    (entry,), _ = parse_entries(["maml"], setting, plugins)
-    scores = [bench.train(plugins, entry, setting, 0, final, "x").score for final in (False, True)]
+    comparison = read_comparison({}, changes, tmp_path, plugins)
+    (entry,), _ = parse_entries(["maml"], comparison, plugins)
+    scores = [comparison.run(plugins, Job(entry, 0, final, "x")).score for final in (False, True)]
     assert scores[0] != scores[1]
-    entries, left_out = parse_entries([], setting, plugins)
+    entries, left_out = parse_entries([], comparison, plugins)
     assert {e.name for e in entries} == {"anil", "maml", "meta-sgd", "reptile"}
     assert set(left_out) == {"protonet", "r2d2", "promp", "maml-pg"}
     assert "learns tasks of the form classification" in left_out["r2d2"]
-    one_way = read_setting({}, {**CHANGES, "episodes": {"ways": 1}}, tmp_path, plugins)
+    one_way = read_comparison({}, {**CHANGES, "episodes": {"ways": 1}}, tmp_path, plugins)
     with pytest.raises(RecipeError, match=r"(?s)maml: .*must be at least 2 .*r2d2: .*must be at least 2"):
         parse_entries([], one_way, plugins)
     with pytest.raises(RecipeError, match=r"r2d2: .*learns tasks of the form classification"):
-        parse_entries(["r2d2"], setting, plugins)
+        parse_entries(["r2d2"], comparison, plugins)
 
 
 @pytest.mark.slow

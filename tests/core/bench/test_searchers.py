@@ -14,15 +14,16 @@ from learnforge import PluginChoice, Plugins, RecipeError, Space, Table, Trained
 from learnforge.cli.group import cli
 from learnforge.context import Silence
 from learnforge.kinds.table import Published
+from learnforge_plugins.commands.bench.comparison import compare
 from learnforge_plugins.commands.bench.searchers import (
     Search,
+    Searchers,
     as_rows,
-    compare,
+    judge,
     parse_entries,
     run_search,
-    summarise,
-    write_results,
 )
+from learnforge_plugins.commands.bench.summary import deviation, mean
 from learnforge_testing.landscapes import Letters
 
 SMALL = '''
@@ -79,7 +80,7 @@ def test_the_clock_by_hand() -> None:
 def test_a_search_ends_with_its_budget(words: Plugins) -> None:
     """A budget of 95 seconds sees the end of nine trainings of ten seconds, and not of a tenth."""
     table = words.load("table", "words")()
-    (entry,) = parse_entries(["random"], words)
+    (entry,), _ = parse_entries(["random"], table, words)
     search = run_search(entry, table, 0, 95.0, False, words)
     assert search.evaluated == tuple(10.0 * (i + 1) for i in range(9))
     assert all(test is None for *_, test in search.steps)
@@ -90,7 +91,7 @@ def test_a_search_ends_with_its_budget(words: Plugins) -> None:
 def test_a_repetition_is_free_and_counted(words: Plugins) -> None:
     """Over a space of 81 words random search repeats itself; paid for, the same step comes later."""
     table = words.load("table", "words")()
-    (entry,) = parse_entries(["random"], words)
+    (entry,), _ = parse_entries(["random"], table, words)
     search = run_search(entry, table, 1, 800.0, True, words)
     assert len(search.evaluated) == 80
     assert len(search.repeated) > 10
@@ -102,7 +103,7 @@ def test_a_warm_start_finds_the_best_at_once(words: Plugins) -> None:
     """With a score that knows the worth, the first design is the best of the candidates."""
     table = words.load("table", "words")()
     text = '{ use = "random", warm_start = { score = "oracle", candidates = 60, keep = 3 } }'
-    (entry,) = parse_entries([text], words)
+    (entry,), _ = parse_entries([text], table, words)
     assert entry.name == "random, warm start by oracle"
     search = run_search(entry, table, 0, 100.0, True, words)
     assert len(search.steps) == 1
@@ -112,16 +113,18 @@ def test_a_warm_start_finds_the_best_at_once(words: Plugins) -> None:
 def test_workers_find_the_same(words: Plugins, tmp_path: Path) -> None:
     """Two processes find what one finds, and what is kept in a folder is not searched again."""
     table = words.load("table", "words")()
-    entries = parse_entries(["random", '{ use = "evolution", population = 5 }'], words)
-    options: dict[str, Any] = {"seeds": 6, "budget": 200.0, "plugins": words, "progress": Silence()}
-    alone = compare(entries, table, **options)
+    entries, _ = parse_entries(["random", '{ use = "evolution", population = 5 }'], table, words)
+    options: dict[str, Any] = {"seeds": 6, "plugins": words, "progress": Silence()}
+    comparison = Searchers(table=table, budgets=[200.0])
+    alone = compare(entries, comparison, **options)
     folder = tmp_path / "kept"
-    assert compare(entries, table, **options, workers=2, folder=folder) == alone
+    kept = evolve(comparison, folder=folder)
+    assert compare(entries, kept, **options, workers=2) == alone
     lines = (folder / "searches.jsonl").read_text().splitlines()
     assert len(lines) == 12
     (folder / "searches.jsonl").write_text("\n".join(lines[:5]) + "\n" + lines[5][:40])  # a torn line
-    assert compare(entries, table, **options, folder=folder) == alone
-    assert compare(entries, table, **evolve_seeds(options, 3), folder=folder) == {
+    assert compare(entries, kept, **options) == alone
+    assert compare(entries, kept, **evolve_seeds(options, 3)) == {
         key: searches[:3] for key, searches in alone.items()
     }
 
@@ -133,10 +136,11 @@ def evolve_seeds(options: dict[str, Any], seeds: int) -> dict[str, Any]:
 def test_what_is_kept_under_other_conditions_is_not_used(words: Plugins, tmp_path: Path) -> None:
     """Searches without test accuracies do not serve where these are asked for."""
     table = words.load("table", "words")()
-    entries = parse_entries(["random"], words)
-    options: dict[str, Any] = {"seeds": 2, "budget": 50.0, "plugins": words, "progress": Silence()}
-    compare(entries, table, **options, folder=tmp_path)
-    found = compare(entries, table, **options, folder=tmp_path, is_final=True)
+    entries, _ = parse_entries(["random"], table, words)
+    comparison = Searchers(table=table, budgets=[50.0], folder=tmp_path)
+    options: dict[str, Any] = {"seeds": 2, "plugins": words, "progress": Silence()}
+    compare(entries, comparison, **options)
+    found = compare(entries, comparison, **options, is_final=True)
     assert all(test is not None for search in found[entries[0].key] for *_, test in search.steps)
 
 
@@ -145,7 +149,7 @@ def test_lines_by_hand(words: Plugins) -> None:
     first.
     """
     table = words.load("table", "words")()
-    random, evolution = parse_entries(["random", "evolution"], words)
+    (random, evolution), _ = parse_entries(["random", "evolution"], table, words)
 
     def search(entry: Any, seed: int, value: float) -> Search:
         return Search(entry.key, seed, 100.0, ((10.0, 20.0, value, 90.0 + value),), (10.0, 20.0), (15.0,))
@@ -154,12 +158,13 @@ def test_lines_by_hand(words: Plugins) -> None:
         random.key: [search(random, 0, 2.0), search(random, 1, 4.0)],
         evolution.key: [search(evolution, 0, 6.0), search(evolution, 1, 6.0)],
     }
-    lines = summarise([random, evolution], found, table, [100.0])
-    assert [line.name for line in lines] == ["evolution", "random"]
-    assert (lines[1].regret, lines[1].test) == (5.0, 93.0)
-    assert lines[1].regret_deviation == pytest.approx(2.0**0.5)
-    assert (lines[1].evaluations, lines[1].duplicates) == (2.0, 1.0)
-    columns, rows = as_rows(lines, [Published("by hand", 98.0, 0.5, "here")])
+    regrets, tests = judge(found[random.key], table, 100.0)
+    assert (mean(regrets), mean(tests)) == (5.0, 93.0)
+    assert deviation(regrets) == pytest.approx(2.0**0.5)
+    published = [Published("by hand", 98.0, 0.5, "here")]
+    comparison = Searchers(table=table, budgets=[100.0])
+    columns, rows = as_rows([random, evolution], found, comparison, published)
+    assert [row[0] for row in rows] == ["evolution", "random", "by hand (here)"]
     assert rows[1] == ("random", "100", "5.000 ± 1.414", "93.00 ± 1.41", "93.00", "2", "1")
     assert rows[2][:4] == ("by hand (here)", "", "", "98.00 ± 0.50")
     assert len(columns) == len(rows[0])
@@ -168,10 +173,11 @@ def test_lines_by_hand(words: Plugins) -> None:
 def test_results_are_written(words: Plugins, tmp_path: Path) -> None:
     """A page with the picture of regret over time, and Markdown with the table and the command."""
     table = words.load("table", "words")()
-    entries = parse_entries(["random"], words)
-    found = compare(entries, table, 2, 60.0, words, Silence(), is_final=True)
-    lines = summarise(entries, found, table, [60.0])
-    write_results(tmp_path, entries, found, lines, table, "learnforge bench searchers random")
+    entries, _ = parse_entries(["random"], table, words)
+    comparison = Searchers(table=table, budgets=[60.0])
+    found = compare(entries, comparison, 2, words, Silence(), is_final=True)
+    report = comparison.report(entries, found, True, words)
+    report.write(tmp_path, comparison.heading, comparison.command, "learnforge bench searchers random")
     text = (tmp_path / "results.md").read_text()
     assert "Again: learnforge bench searchers random" in text
     assert "| by hand (here) |" in text
@@ -187,10 +193,10 @@ def test_results_are_written(words: Plugins, tmp_path: Path) -> None:
         ('{ use = "random", warm_start = { score = "x" } }', "warm_start"),
     ],
 )
-def test_what_cannot_be_compared_is_said(text: str, words_: str, plugins: Plugins) -> None:
+def test_what_cannot_be_compared_is_said(text: str, words_: str, words: Plugins) -> None:
     """Unknown names, text that is no TOML, wrong options: each is reported before anything runs."""
     with pytest.raises(RecipeError, match=words_):
-        parse_entries([text], plugins)
+        parse_entries([text], words.load("table", "words")(), words)
 
 
 def test_the_command_shows_and_keeps(tmp_path: Path) -> None:
@@ -239,6 +245,6 @@ def test_a_table_needs_no_scores(words: Plugins) -> None:
         def best(self) -> float:
             return 1.0
 
-    (entry,) = parse_entries(["random"], words)
+    (entry,), _ = parse_entries(["random"], Bare(), words)
     search = run_search(evolve(entry), Bare(), 0, 30.0, False, words)
     assert search.chosen(30.0) == (1.0, None)  # choices reach the table as they were made

@@ -16,19 +16,21 @@ from learnforge.artifact import load_artifact
 from learnforge.cli.group import cli
 from learnforge.context import Silence
 from learnforge_kit import Train
+from learnforge_plugins.commands.bench import comparison as comparing
+from learnforge_plugins.commands.bench import training
 from learnforge_plugins.commands.bench import transfers as bench
+from learnforge_plugins.commands.bench.comparison import Job, compare
+from learnforge_plugins.commands.bench.entries import Entry
+from learnforge_plugins.commands.bench.summary import judged
 from learnforge_plugins.commands.bench.transfers import (
     SCRATCH,
     SOURCE_ONLY,
     Result,
     as_rows,
-    carry,
-    compare,
     keep_labels,
     lengthen,
-    parse_strategies,
-    read_setting,
-    train_source,
+    parse_entries,
+    read_comparison,
 )
 
 LABELS = [0, 5]
@@ -76,24 +78,25 @@ def test_adaptation_counts_steps_of_the_labelled_task(
         bench, "lengthen", lambda train, images: counted.append(images) or evolve(train, epochs=0)
     )
     changes = {key: value for key, value in CHANGES.items() if key != "source_train"}
-    setting = read_setting(changes, [0], tmp_path, plugins)
-    carry(plugins, bench.baseline_of(0), setting, 0, 0, False, "")
-    assert setting.stage.source_task is not None
-    labelled = len(setting.stage.source_task.load().train)
-    assert counted == [labelled] != [len(setting.task.load().train)]
+    comparison = read_comparison(changes, [0], tmp_path, plugins)
+    comparison.run(plugins, Job(bench.baseline_of(0), 0, case=(0,)))
+    assert comparison.stage.source_task is not None
+    labelled = len(comparison.stage.source_task.load().train)
+    assert counted == [labelled] != [len(comparison.task.load().train)]
 
 
 @pytest.mark.slow
 def test_strategies_and_the_baseline_get_the_same_labels(plugins: Plugins, tmp_path: Path) -> None:
     """Source trained once, results by strategy, labels and seed; without `--final` no test accuracy."""
-    setting = read_setting(CHANGES, LABELS, tmp_path, plugins)
     labels = [2, None]
-    entries, _ = parse_strategies(["fine-tune", "linear-probe"], setting, labels, plugins)
-    found = compare(entries, labels, setting, 2, plugins, Silence())
+    comparison = read_comparison(CHANGES, labels, tmp_path, plugins)
+    entries, _ = parse_entries(["fine-tune", "linear-probe"], comparison, plugins)
+    found = compare(entries, comparison, 2, plugins, Silence())
     assert set(found) == {(key, count) for key in (SCRATCH, *(e.key for e in entries)) for count in labels}
     assert all(len(results) == 2 and results[0].test is None for results in found.values())
     assert len(list((tmp_path / "sources").iterdir())) == 1
-    source = load_artifact(setting.source_folder)
+    assert comparison.shared_folder is not None
+    source = load_artifact(comparison.shared_folder)
     assert source.task.classes == ("0", "1", "2")
     columns, rows = as_rows(entries, labels, found)
     assert columns[2] == "validation"
@@ -107,19 +110,17 @@ def test_it_goes_on_where_it_was_cut_off(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the ledger holds is not computed again, unless the conditions changed."""
-    setting = read_setting(CHANGES, LABELS, tmp_path, plugins)
-    entries, _ = parse_strategies(["linear-probe"], setting, [2], plugins)
-    first = compare(entries, [2], setting, 2, plugins, Silence())
+    comparison = read_comparison(CHANGES, [2], tmp_path, plugins)
+    entries, _ = parse_entries(["linear-probe"], comparison, plugins)
+    first = compare(entries, comparison, 2, plugins, Silence())
     file = tmp_path / "transfers.jsonl"
     kept = file.read_text().splitlines()
     file.write_text("\n".join(kept[:-1]) + "\n")
-    again = compare(entries, [2], setting, 2, plugins, Silence())
-    assert [[r.judged for r in rs] for rs in again.values()] == [
-        [r.judged for r in rs] for rs in first.values()
-    ]
+    again = compare(entries, comparison, 2, plugins, Silence())
+    assert [judged(results) for results in again.values()] == [judged(results) for results in first.values()]
     assert len(file.read_text().splitlines()) == len(kept)
-    other = read_setting({**CHANGES, "train": {"epochs": 2}}, LABELS, tmp_path, plugins)
-    compare(entries, [2], other, 2, plugins, Silence())
+    other = read_comparison({**CHANGES, "train": {"epochs": 2}}, [2], tmp_path, plugins)
+    compare(entries, other, 2, plugins, Silence())
     assert len(file.read_text().splitlines()) == 2 * len(kept)
     assert json.loads(kept[0])["entry"] in (SCRATCH, entries[0].key)
 
@@ -129,13 +130,13 @@ def test_methods_that_train_nothing_need_a_source_that_knows(plugins: Plugins, t
     is trained first.
     """
     changes = {**CHANGES, "task": {"use": "digits", "classes": [0, 1, 2], "split_seed": 1}}
-    trained = read_setting(changes, LABELS, tmp_path, plugins)
-    assert len(parse_strategies(["adabn", "tent"], trained, [0], plugins)[0]) == 2
+    trained = read_comparison(changes, [0], tmp_path, plugins)
+    assert len(parse_entries(["adabn", "tent"], trained, plugins)[0]) == 2
     del changes["source_train"]
-    fresh = read_setting(changes, LABELS, tmp_path, plugins)
+    fresh = read_comparison(changes, [0], tmp_path, plugins)
     with pytest.raises(RecipeError, match="source must know the classes, which adabn does not learn, but"):
-        parse_strategies(["adabn"], fresh, [0], plugins)
-    entries, left_out = parse_strategies([], fresh, [0], plugins)
+        parse_entries(["adabn"], fresh, plugins)
+    entries, left_out = parse_entries([], fresh, plugins)
     assert {"adabn", "tent"} <= set(left_out)
     assert {e.name for e in entries} == {"cdan", "coral", "dann", "mmd"}
 
@@ -149,28 +150,28 @@ def test_without_labels_methods_of_domain_adaptation_are_compared(plugins: Plugi
         "validator": "infomax",
     }
     del changes["source_train"]
-    setting = read_setting(changes, LABELS, tmp_path, plugins)
-    entries, _ = parse_strategies(["coral"], setting, [0], plugins)
-    found = compare(entries, [0], setting, 2, plugins, Silence(), is_final=True)
+    comparison = read_comparison(changes, [0], tmp_path, plugins)
+    entries, _ = parse_entries(["coral"], comparison, plugins)
+    found = compare(entries, comparison, 2, plugins, Silence(), is_final=True)
     assert set(found) == {(SOURCE_ONLY, 0), (entries[0].key, 0)}
     for results in found.values():
         assert all(r.test is not None for r in results)
-    again = compare(entries, [0], setting, 2, plugins, Silence())  # for choosing, not final
+    again = compare(entries, comparison, 2, plugins, Silence())  # for choosing, not final
     for results in again.values():
         assert all(r.validation != round(r.validation, 2) for r in results)  # scores in nats, no shares
     _, rows = as_rows(entries, [0], again, has_validator=True)
     scores = [r.validation for r in again[SOURCE_ONLY, 0]]
     assert rows[0][2].startswith(f"{sum(scores) / 2:.2f} ± ")
-    train_source(setting, plugins, Silence())
+    comparison.prepare(plugins, Silence())
     assert not (tmp_path / "sources").exists()
 
 
 def test_a_source_may_know_other_classes_where_labels_are_given(plugins: Plugins, tmp_path: Path) -> None:
     """Two classes after three: fine with labels, refused without any."""
     changes = {**CHANGES, "task": {"use": "digits", "classes": [5, 6]}}
-    assert read_setting(changes, [5], tmp_path, plugins).source_train is not None
+    assert read_comparison(changes, [5], tmp_path, plugins).source_train is not None
     with pytest.raises(RecipeError, match="source_task: must have the new task's 2 classes"):
-        read_setting(changes, [0], tmp_path, plugins)
+        read_comparison(changes, [0], tmp_path, plugins)
 
 
 def test_withheld_labels_change_nothing(
@@ -179,13 +180,13 @@ def test_withheld_labels_change_nothing(
     """Other labels in the new task's training and validation images give the same score without labels."""
     changes = {**CHANGES, "task": {"use": "digits", "classes": [0, 1, 2], "split_seed": 1}}
     del changes["source_train"]
-    setting = read_setting(changes, LABELS, tmp_path, plugins)
-    (entry,), _ = parse_strategies(["coral"], setting, [0], plugins)
-    load = bench.load_task
+    comparison = read_comparison(changes, [0], tmp_path, plugins)
+    (entry,), _ = parse_entries(["coral"], comparison, plugins)
+    load = training.load_task
 
     def poisoned(source: Any) -> Task:
         task = load(source)
-        if source == setting.stage.source_task:
+        if source == comparison.stage.source_task:
             return task
         splits = {
             name: evolve(getattr(task, name), labels=(getattr(task, name).labels + 1) % 3)
@@ -193,28 +194,28 @@ def test_withheld_labels_change_nothing(
         }
         return evolve(task, **splits)
 
-    plain = carry(plugins, entry, setting, 0, 0, False, "a" * 16).validation
-    monkeypatch.setattr(bench, "load_task", poisoned)
-    assert carry(plugins, entry, setting, 0, 0, False, "b" * 16).validation == plain
+    plain = comparison.run(plugins, Job(entry, 0, conditions="a" * 16, case=(0,))).validation
+    monkeypatch.setattr(training, "load_task", poisoned)
+    assert comparison.run(plugins, Job(entry, 0, conditions="b" * 16, case=(0,))).validation == plain
 
 
 def test_without_names_everything_that_fits_is_compared(plugins: Plugins, tmp_path: Path) -> None:
     """With labels the strategies for labels, without the methods that adapt a domain."""
-    setting = read_setting(CHANGES, LABELS, tmp_path, plugins)
-    with_labels = {e.name for e in parse_strategies([], setting, [5], plugins)[0]}
-    without = {e.name for e in parse_strategies([], setting, [0], plugins)[0]}
+    with_five, with_none = (read_comparison(CHANGES, [count], tmp_path, plugins) for count in (5, 0))
+    with_labels = {e.name for e in parse_entries([], with_five, plugins)[0]}
+    without = {e.name for e in parse_entries([], with_none, plugins)[0]}
     assert {"fine-tune", "linear-probe", "lora"} <= with_labels
     assert {"dann", "cdan", "coral", "mmd", "adabn", "tent"} == without
     assert not with_labels & without
     with pytest.raises(RecipeError, match="dann: needs no label of the new task; ask for `--labels 0`"):
-        parse_strategies(["dann"], setting, [5], plugins)
+        parse_entries(["dann"], with_five, plugins)
     with pytest.raises(RecipeError, match="fine-tune: learns from labels; ask for some, `--labels 5`"):
-        parse_strategies(["fine-tune"], setting, [0], plugins)
-    alone = read_setting({"task": NEW, "from": CHANGES["from"]}, [5], tmp_path, plugins)
+        parse_entries(["fine-tune"], with_none, plugins)
+    alone = read_comparison({"task": NEW, "from": CHANGES["from"]}, [5], tmp_path, plugins)
     with pytest.raises(
         RecipeError, match="source_task: is missing; `--labels 0` adapts from a labelled task"
     ):
-        parse_strategies(["coral"], alone, [0], plugins)
+        parse_entries(["coral"], evolve(alone, labels=[0]), plugins)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_wrong_settings_are_refused(
 ) -> None:
     """What is missing or wrong is named."""
     with pytest.raises(RecipeError, match=message):
-        read_setting(changes, LABELS, tmp_path, plugins)
+        read_comparison(changes, LABELS, tmp_path, plugins)
 
 
 def test_gains_are_paired() -> None:
@@ -251,7 +252,7 @@ def test_gains_are_paired() -> None:
     def results(key: str, *values: float) -> list[Result]:
         return [Result(key, 5, seed, 0.0, value, 1.0) for seed, value in enumerate(values)]
 
-    entry = bench.Entry("mine", None, "m")
+    entry = Entry("mine", None, "m")
     found = {(SCRATCH, 5): results(SCRATCH, 0.5, 0.6), ("m", 5): results("m", 0.6, 0.8)}
     columns, rows = as_rows([entry], [5], found)
     assert columns == ("labels", "strategy", "test", "gain ± error", "errors", "seconds")
@@ -262,7 +263,7 @@ def test_gains_are_paired() -> None:
 def test_the_command_shows_and_writes_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strategies and labels as given; table and picture are written."""
     monkeypatch.setattr(
-        bench, "run_jobs", lambda work, jobs, plugins, workers: (work(plugins, *j) for j in jobs)
+        comparing, "run_jobs", lambda work, jobs, plugins, *rest: (work(plugins, *job) for job in jobs)
     )
     options = {
         "--task": '{ use = "digits", classes = [5, 6, 7] }',

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,44 +16,124 @@ from learnforge.cli.options import plugin_options
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
 
+if TYPE_CHECKING:
+    from learnforge.plugins.registry import Plugins
+
+
+Read = Callable[..., Any]
+"""Returns a comparison, its entries, and {name: reason} of methods that were left out."""
+
 
 @click.group("bench", short_help="Compare methods on a benchmark.")
 def command() -> None:
     """Compare methods of a kind on a benchmark: every one of them with the same budgets and seeds."""
 
 
+def _comparison(
+    seeds: str,
+    kept: str,
+    folder: str | None,
+    *,
+    default_seeds: int = 5,
+    workers: str = "Processes; by default one for each core, one on a GPU.",
+    final: str = "Judge on the test split: once, when all is chosen.",
+    budget: Sequence[Callable[..., Any]] = (),
+) -> Callable[[Read], Callable[..., Any]]:
+    """Make a command of a function that reads a comparison, its entries, and what was left out of them.
+
+    Adds the options that all comparisons have; the function gets `plugins`, `folder` and its own.
+
+    Args:
+        seeds: Help of `--seeds`.
+        kept: Help of `--to`: what is kept there.
+        folder: Its default under `runs/`; None keeps nothing by default.
+        default_seeds: Seeds by default.
+        workers: Help of `--workers`.
+        final: Help of `--final`.
+        budget: Options that stand after the seeds.
+    """
+    path, default = click.Path(path_type=Path), Path("runs") / folder if folder else None
+    kept += "; goes on from them."
+    options = (
+        click.option("--seeds", type=click.IntRange(2), default=default_seeds, show_default=True, help=seeds),
+        *budget,
+        click.option("--workers", type=click.IntRange(1), help=workers),
+        click.option("--final", "is_final", is_flag=True, help=final),
+        click.option("--to", "folder", type=path, default=default, show_default=True, help=kept),
+    )
+
+    def decorate(read: Read) -> Callable[..., Any]:
+        @wraps(read)
+        def run(
+            choice: PluginChoice,
+            seeds: int,
+            workers: int | None,
+            is_final: bool,
+            folder: Path | None,
+            **given: Any,
+        ) -> None:
+            from learnforge.plugins.registry import Plugins
+            from learnforge.progress import choose_progress
+            from learnforge_plugins.commands.bench.comparison import compare
+
+            plugins = Plugins(choice)
+            comparison, entries, left_out = read(plugins=plugins, folder=folder, **given)
+            for name, reason in left_out.items():
+                click.echo(f"{name} is left out: {reason}")
+            cores = workers or (1 if comparison.device != "cpu" else os.cpu_count() or 1)
+            found = compare(entries, comparison, seeds, plugins, choose_progress(), cores, is_final)
+            report = comparison.report(entries, found, is_final, plugins)
+            report.show(comparison.subject)
+            if folder is not None:
+                again = shlex.join(["learnforge", *sys.argv[1:]])
+                report.write(folder, comparison.heading, comparison.command, again)
+                comparison.clean()
+                click.echo(f"results: {folder / 'results.html'}")
+
+        decorated = plugin_options(run)
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _read_recipe(name: str | None) -> dict[str, Any]:
+    from learnforge.recipe import find_recipe, read_recipe
+
+    return read_recipe(find_recipe(name)) if name else {}
+
+
+def _read_values(words: Mapping[str, str | None]) -> dict[str, Any]:
+    """Read what was given for a recipe's keys."""
+    from learnforge.options.tables import read_value
+
+    return {key: read_value(key, text) for key, text in words.items() if text is not None}
+
+
 @command.command("searchers")
 @click.argument("searchers", nargs=-1)
 @click.option("--table", "table_name", default="nasbench201", show_default=True, help="Tabular benchmark.")
-@click.option(
-    "--seeds", type=click.IntRange(2), default=20, show_default=True, help="Searches of each searcher."
+@_comparison(
+    "Searches of each searcher.",
+    "Keep searches and write results here",
+    None,
+    default_seeds=20,
+    workers="Processes; by default one for each core.",
+    final="Look up test accuracies: once, when all is chosen.",
+    budget=[
+        click.option(
+            "--seconds",
+            "budgets",
+            type=click.FloatRange(0, min_open=True),
+            multiple=True,
+            help="Budget; may be repeated.",
+        )
+    ],
 )
-@click.option(
-    "--seconds",
-    "budgets",
-    type=click.FloatRange(0, min_open=True),
-    multiple=True,
-    help="Budget; may be repeated.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
-@click.option("--final", "is_final", is_flag=True, help="Look up test accuracies: once, when all is chosen.")
-@click.option(
-    "--to",
-    "folder",
-    type=click.Path(path_type=Path),
-    help="Keep searches and write results here; goes on from them.",
-)
-@plugin_options
 def searchers_command(
-    choice: PluginChoice,
-    searchers: Sequence[str],
-    table_name: str,
-    seeds: int,
-    budgets: Sequence[float],
-    workers: int | None,
-    is_final: bool,
-    folder: Path | None,
-) -> None:
+    plugins: Plugins, folder: Path | None, searchers: Sequence[str], table_name: str, budgets: Sequence[float]
+) -> Any:
     """Let SEARCHERS run over a table of trained networks, on a simulated clock; all that are installed
     by default.
 
@@ -62,62 +143,11 @@ def searchers_command(
     Without --final only validation regret is shown, which is what to develop on.
     """
     from learnforge.kinds.table import Table
-    from learnforge.plugins.registry import Plugins
-    from learnforge.progress import choose_progress
-    from learnforge_plugins.commands.bench.searchers import (
-        as_rows,
-        compare,
-        parse_entries,
-        summarise,
-        write_results,
-    )
-    from learnforge_plugins.reports.table import show_rows
+    from learnforge_plugins.commands.bench.searchers import Searchers, parse_entries
 
-    plugins = Plugins(choice)
     table = plugins.load("table", table_name, Table)()
-    entries = parse_entries(searchers or plugins.names("searcher"), plugins)
-    wanted = sorted(budgets) or [table.budget]
-    cores = workers or os.cpu_count() or 1
-    found = compare(entries, table, seeds, wanted[-1], plugins, choose_progress(), cores, is_final, folder)
-    lines = summarise(entries, found, table, wanted)
-    columns, rows = as_rows(lines, table.published() if is_final else ())
-    click.echo(
-        "mean ± standard deviation over seeds; duplicates are designs that came up again, which cost nothing"
-    )
-    show_rows(f"{table_name}, {seeds} seeds", columns, rows, wrapped="searcher")
-    if folder is not None:
-        write_results(folder, entries, found, lines, table, shlex.join(["learnforge", *sys.argv[1:]]))
-        click.echo(f"results: {folder / 'results.html'}")
-
-
-def _comparison(folder: str, seeds: str, kept: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options of a comparison by training: seeds, workers, whether it is final, and its folder."""
-    options = (
-        click.option("--seeds", type=click.IntRange(2), default=5, show_default=True, help=seeds),
-        click.option(
-            "--workers",
-            type=click.IntRange(1),
-            help="Processes; by default one for each core, one on a GPU.",
-        ),
-        click.option(
-            "--final", "is_final", is_flag=True, help="Judge on the test split: once, when all is chosen."
-        ),
-        click.option(
-            "--to",
-            "folder",
-            type=click.Path(path_type=Path),
-            default=Path("runs") / folder,
-            show_default=True,
-            help=f"{kept}; goes on from them.",
-        ),
-    )
-
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
+    comparison = Searchers(table=table, budgets=sorted(budgets) or [table.budget], folder=folder)
+    return comparison, *parse_entries(searchers, table, plugins)
 
 
 @command.command("distillers")
@@ -128,18 +158,10 @@ def _comparison(folder: str, seeds: str, kept: str) -> Callable[[Callable[..., A
 @click.option("--student", help="Student: a model's name or table.")
 @click.option("--train", help="How students are trained, a table: '{ epochs = 20, crop = 4, flip = true }'.")
 @click.option("--teacher-train", help="How a teacher that is a model is trained first, a table.")
-@_comparison("bench-distillers", "Students of each method.", "Keep teacher, cache and results here")
-@plugin_options
+@_comparison("Students of each method.", "Keep teacher, cache and results here", "bench-distillers")
 def distillers_command(
-    choice: PluginChoice,
-    distillers: Sequence[str],
-    recipe: str | None,
-    seeds: int,
-    workers: int | None,
-    is_final: bool,
-    folder: Path,
-    **words: str | None,
-) -> None:
+    plugins: Plugins, folder: Path, distillers: Sequence[str], recipe: str | None, **words: str | None
+) -> Any:
     """Let DISTILLERS teach the same student, beside a baseline without a teacher; all that are installed
     by default.
 
@@ -148,67 +170,23 @@ def distillers_command(
 
     Without --final only validation accuracy is shown, which is what to develop on.
     """
-    from learnforge.kinds.model import Model
-    from learnforge.options.tables import read_value
-    from learnforge.plugins.identity import spell
-    from learnforge.plugins.registry import Plugins
-    from learnforge.progress import choose_progress
-    from learnforge.recipe import find_recipe, read_recipe
-    from learnforge_plugins.commands.bench.distillers import (
-        as_rows,
-        check_entries,
-        compare,
-        describe_setting,
-        parse_entries,
-        read_setting,
-        summarise,
-        write_results,
-    )
-    from learnforge_plugins.commands.bench.published import published_for
-    from learnforge_plugins.reports.table import show_rows
+    from learnforge_plugins.commands.bench.distillers import parse_entries, read_comparison
 
-    plugins = Plugins(choice)
-    changes = {key: read_value(key, text) for key, text in words.items() if text is not None}
-    data = read_recipe(find_recipe(recipe)) if recipe else {}
-    setting = read_setting(data, changes, folder, plugins)
-    entries, left_out = parse_entries(distillers, plugins)
-    entries, faults = check_entries(entries, setting, bool(distillers), plugins)
-    reasons = {**dict.fromkeys(left_out, "it needs options"), **faults}
-    for name, reason in reasons.items():
-        click.echo(f"{name} is left out: {reason}")
-    cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
-    found = compare(entries, setting, seeds, plugins, choose_progress(), cores, is_final)
-    lines = summarise(entries, found)
-    stage = setting.stage
-    teacher, student = (spell(m) if isinstance(m, Model) else {} for m in (stage.teacher, stage.student))
-    rows = as_rows(lines, published_for(spell(setting.task), teacher, student, stage.train))
-    about = describe_setting(setting, found, plugins)
-    click.echo(about)
-    show_rows("distillers", *rows, wrapped="distiller")
-    write_results(setting, about, lines, rows, shlex.join(["learnforge", *sys.argv[1:]]))
-    click.echo(f"results: {folder / 'results.html'}")
+    changes = _read_values(words)
+    comparison = read_comparison(_read_recipe(recipe), changes, folder, plugins)
+    return comparison, *parse_entries(distillers, comparison, plugins)
 
 
 @command.command("meta-learners")
 @click.argument("learners", nargs=-1)
 @click.option("--recipe", help="Take task, network and settings from this recipe's meta stage.")
 @click.option("--task", help='Task: a name or a table, \'{ use = "omniglot", root = "data" }\'.')
-@click.option("--from", "origin", help="Network: a model's name or table, or an artifact's folder.")
+@click.option("--from", help="Network: a model's name or table, or an artifact's folder.")
 @click.option("--stage", help="Settings of the meta stage, a table: '{ iterations = 1000, tasks = 8 }'.")
-@_comparison("bench-meta-learners", "Networks of each method.", "Keep results here")
-@plugin_options
+@_comparison("Networks of each method.", "Keep results here", "bench-meta-learners")
 def meta_learners_command(
-    choice: PluginChoice,
-    learners: Sequence[str],
-    recipe: str | None,
-    origin: str | None,
-    seeds: int,
-    workers: int | None,
-    is_final: bool,
-    folder: Path,
-    task: str | None,
-    stage: str | None,
-) -> None:
+    plugins: Plugins, folder: Path, learners: Sequence[str], recipe: str | None, **words: str | None
+) -> Any:
     """Meta-train a network with each of LEARNERS, on the same episodes; all that are installed by default.
 
     A learner is a name, or a table as in a recipe, in which `stage` changes settings for it alone:
@@ -216,69 +194,32 @@ def meta_learners_command(
 
     Without --final episodes of the validation split are judged, which is what to develop on.
     """
-    from learnforge.options.tables import read_value
-    from learnforge.plugins.registry import Plugins
-    from learnforge.progress import choose_progress
-    from learnforge.recipe import find_recipe, read_recipe
-    from learnforge_plugins.commands.bench.meta_learners import (
-        as_rows,
-        compare,
-        describe,
-        parse_entries,
-        read_setting,
-        write_results,
-    )
-    from learnforge_plugins.reports.table import show_rows
+    from learnforge_plugins.commands.bench.meta_learners import parse_entries, read_comparison
 
-    plugins = Plugins(choice)
-    changes: dict[str, Any] = read_value("stage", stage) if stage else {}
-    words = {"task": task, "from": origin}
-    changes |= {key: read_value(key, text) for key, text in words.items() if text is not None}
-    data = read_recipe(find_recipe(recipe)) if recipe else {}
-    setting = read_setting(data, changes, folder, plugins)
-    entries, left_out = parse_entries(learners, setting, plugins)
-    for name, reason in left_out.items():
-        click.echo(f"{name} is left out: {reason}")
-    cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
-    found = compare(entries, setting, seeds, plugins, choose_progress(), cores, is_final)
-    rows = as_rows(entries, found, setting, is_final)
-    about = describe(setting, entries, seeds)
-    click.echo(about)
-    show_rows("meta-learners", *rows, wrapped="method")
-    write_results(setting, about, rows, shlex.join(["learnforge", *sys.argv[1:]]))
-    click.echo(f"results: {folder / 'results.html'}")
+    values = _read_values(words)
+    changes = {**values.pop("stage", {}), **values}
+    comparison = read_comparison(_read_recipe(recipe), changes, folder, plugins)
+    return comparison, *parse_entries(learners, comparison, plugins)
 
 
 @command.command("transfers")
 @click.argument("strategies", nargs=-1)
 @click.option("--task", help='New task: a name or a table, \'{ use = "image-folder", root = "photos" }\'.')
-@click.option("--from", "origin", help="Source: a model's name or table, or an artifact's folder.")
-@click.option("--source-task", "source_task", help="Labelled task that sources are trained on, a table.")
-@click.option(
-    "--source-train", "source_train", help="Train the source on it first, a table: '{ epochs = 5 }'."
-)
+@click.option("--from", help="Source: a model's name or table, or an artifact's folder.")
+@click.option("--source-task", help="Labelled task that sources are trained on, a table.")
+@click.option("--source-train", help="Train the source on it first, a table: '{ epochs = 5 }'.")
 @click.option("--train", help="How networks are trained, a table: '{ epochs = 20, crop = 2 }'.")
 @click.option("--validator", help="What domain adaptation is developed by, a name or a table.")
 @click.option(
     "--labels",
-    "label_words",
     default="1,5,10,50,all",
     show_default=True,
     help="Labels per class; 0 compares methods of domain adaptation.",
 )
-@_comparison("bench-transfers", "Networks of each strategy.", "Keep source and results here")
-@plugin_options
+@_comparison("Networks of each strategy.", "Keep source and results here", "bench-transfers")
 def transfers_command(
-    choice: PluginChoice,
-    strategies: Sequence[str],
-    origin: str | None,
-    label_words: str,
-    seeds: int,
-    workers: int | None,
-    is_final: bool,
-    folder: Path,
-    **words: str | None,
-) -> None:
+    plugins: Plugins, folder: Path, strategies: Sequence[str], labels: str, **words: str | None
+) -> Any:
     """Let STRATEGIES carry a network to a task with few labels, beside a training from scratch; all that are
     installed by default.
 
@@ -288,32 +229,10 @@ def transfers_command(
     With `--labels 0` nothing of the new task is labelled: methods that adapt a domain stand beside a network
     that knows the source task alone. Without --final nothing is read that needs a label of the test split.
     """
-    from learnforge.options.tables import read_value
-    from learnforge.plugins.registry import Plugins
-    from learnforge.progress import choose_progress
-    from learnforge_plugins.commands.bench.transfers import (
-        as_rows,
-        compare,
-        parse_strategies,
-        read_setting,
-        write_results,
-    )
-    from learnforge_plugins.reports.table import show_rows
+    from learnforge_plugins.commands.bench.transfers import parse_entries, read_comparison
 
-    plugins = Plugins(choice)
-    given = {**words, "from": origin}
-    changes = {key: read_value(key, text) for key, text in given.items() if text is not None}
-    labels = _read_labels(label_words)
-    setting = read_setting(changes, labels, folder, plugins)
-    entries, left_out = parse_strategies(strategies, setting, labels, plugins)
-    for name, reason in left_out.items():
-        click.echo(f"{name} is left out: {reason}")
-    cores = workers or (1 if setting.device != "cpu" else os.cpu_count() or 1)
-    found = compare(entries, labels, setting, seeds, plugins, choose_progress(), cores, is_final)
-    rows = as_rows(entries, labels, found, setting.stage.validator is not None)
-    show_rows(f"transfers, {seeds} seeds", *rows, wrapped="strategy")
-    write_results(setting, entries, labels, found, rows, shlex.join(["learnforge", *sys.argv[1:]]))
-    click.echo(f"results: {folder / 'results.html'}")
+    comparison = read_comparison(_read_values(words), _read_labels(labels), folder, plugins)
+    return comparison, *parse_entries(strategies, comparison, plugins)
 
 
 def _read_labels(words: str) -> list[int | None]:

@@ -1,8 +1,7 @@
-"""What is compared with a baseline: methods by name or as tables, and how far ahead of it they come."""
+"""What is compared: methods by name, or as tables that a recipe would have."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +10,13 @@ from attrs import asdict, frozen
 
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import fingerprint
+from learnforge.options.structure import structure
 from learnforge.options.tables import read_table
 from learnforge.plugins.identity import identify, spell
 from learnforge.plugins.registry import Plugins
-from learnforge_plugins.commands.bench.jobs import deviation, mean
 
 
-@frozen
+@frozen(eq=False)
 class Entry:
     """One method that is compared.
 
@@ -25,11 +24,13 @@ class Entry:
         name: As the table of results shows it.
         method: The method; None for the baseline.
         key: Equal for equal methods: options and code.
+        extra: What it brings beside the method: a searcher's warm start, a meta-learner's stage.
     """
 
     name: str
     method: Any
-    key: str
+    key: str = ""
+    extra: Any = None
 
     @classmethod
     def baseline(cls, name: str) -> Entry:
@@ -37,60 +38,58 @@ class Entry:
         return cls(name, None, name)
 
 
-def read_entries(kind: str, texts: Sequence[str], plugins: Plugins) -> tuple[list[Entry], list[str]]:
+Lineup = tuple[list[Entry], dict[str, str]]
+"""Entries, and {name: reason} of installed methods that were left out of them."""
+
+
+def read_entries(
+    kind: str, texts: Sequence[str], plugins: Plugins, extras: Mapping[str, type] | None = None
+) -> Lineup:
     """Read what is to be compared: methods of a kind by name, or tables as a recipe has them.
 
+    Args:
+        kind: Their kind.
+        texts: Names and tables; none for all that are installed.
+        plugins: The plugins in use.
+        extras: {key of a table that is no option of the method: class of its value}, at most one.
+
     Returns:
-        The entries, and the names of installed methods that were left out because they need options; only
-        where `texts` are empty, which means all that are installed.
+        The entries, and {name: reason} of installed methods that were left out because they need options.
 
     Raises:
         RecipeError: Something is wrong; all of it is listed.
     """
-    left_out: list[str] = []
+    left_out: dict[str, str] = {}
     if not texts:
         names = plugins.names(kind)
-        left_out = [name for name in names if _needs_options(plugins.load(kind, name))]
+        left_out = {n: "it needs options" for n in names if _needs_options(plugins.load(kind, n))}
         texts = [name for name in names if name not in left_out]
     problems: list[Problem] = []
     entries = []
     for text in texts:
-        table = read_table(text)
+        try:
+            table = read_table(text)
+        except RecipeError as error:
+            problems += error.problems
+            continue
+        given = {key: table.pop(key, None) for key in extras or ()}
+        made = [
+            structure((extras or {})[key], value, f"{text}.{key}", problems)
+            for key, value in given.items()
+            if value is not None
+        ]
         method = plugins.resolve(kind, table, text, problems)
         if method is not None:
-            key = fingerprint([spell(method), asdict(identify(method))])[:16]
-            options = [f"{name}={value}" for name, value in table.items() if name != "use"]
-            entries.append(Entry(", ".join([table["use"], *options]), method, key))
+            key = fingerprint([spell(method), asdict(identify(method)), *given.values()])[:16]
+            entries.append(Entry(name_with_options(table), method, key, *made))
     if problems:
         raise RecipeError(problems, f"{kind}s")
     return entries, left_out
 
 
-def spell_out(table: Mapping[str, Any], kinds: Mapping[str, str], plugins: Plugins) -> dict[str, Any]:
-    """Return a table in which names of methods stand as tables of their own, `conv4` as `{ use = "conv4" }`.
-
-    Args:
-        table: A recipe's table.
-        kinds: {key: kind of method that it takes}.
-        plugins: Know the names; what is no name of its kind stays, such as an artifact's folder.
-    """
-    names = {
-        key: {"use": table[key]}
-        for key, kind in kinds.items()
-        if isinstance(table.get(key), str) and table[key] in plugins.names(kind)
-    }
-    return {**table, **names}
-
-
-def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:
-    """Return the mean difference to the baseline of the same seed, and its standard error."""
-    gains = [own - other for own, other in zip(values, baseline, strict=True)]
-    return mean(gains), deviation(gains) / math.sqrt(len(gains))
-
-
-def spread(values: Sequence[float], scale: float = 100) -> str:
-    """Spell mean and standard deviation, of shares in per cent."""
-    return f"{scale * mean(values):.2f} ± {scale * deviation(values):.2f}"
+def name_with_options(table: Mapping[str, Any]) -> str:
+    """Spell a method's table as a table of results shows it: `kd, temperature=2.0`."""
+    return ", ".join([table["use"], *(f"{key}={value}" for key, value in table.items() if key != "use")])
 
 
 def _needs_options(cls: type) -> bool:
