@@ -1,6 +1,6 @@
 """Put assistants between a large teacher and a tiny student, and compare with teaching it directly.
 
-The student has 610 parameters, its teacher 76,810; `docs/distillation.md` has figures of more seeds.
+The student has 610 parameters, its teacher 76,810; `docs/results/distillation.md` has figures of more seeds.
 """
 
 from __future__ import annotations

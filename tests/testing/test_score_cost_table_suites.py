@@ -252,7 +252,7 @@ class Unsourced(Words):
         (Gaps, {"every_design_is_in_the_table", "best_is_not_beaten", "a_search_runs_over_it"}),
         (Free, {"every_design_is_in_the_table"}),
         (Beaten, {"best_is_not_beaten"}),
-        (Scoreless, {"scores_are_foreseen"}),
+        (Scoreless, {"scores_are_known_beforehand"}),
         (Unsourced, {"published_figures_name_their_source"}),
     ],
 )

@@ -26,9 +26,7 @@ from learnforge.kinds.task import GivenTask, Task
 from learnforge.options.structure import structure
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, permutation
-from learnforge_kit.training.evaluation import evaluate
-from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.commands.bench import training
 from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds
@@ -121,15 +119,7 @@ class Transfers(training.StageComparison):
         task = training.load_task(self.stage.source_task).load(context.device)
         start = evolve(self.inputs["source"], task=task.info)
         network = start.network(context.plugins, context.derive("network")).to(context.device)
-        fit(
-            Trainee(network, cross_entropy(network, self.source_train)),
-            task.train,
-            task.info,
-            self.source_train,
-            context,
-            self.shared,
-            lambda: evaluate(network, task.validation, task.info).accuracy,
-        )
+        train_on_labels(network, task, self.source_train, context, self.shared)
         return start.with_state(network)
 
     def keys(self, entries: Sequence[Entry]) -> dict[Any, tuple[Any, ...]]:
