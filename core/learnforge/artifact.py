@@ -23,6 +23,7 @@ from learnforge.files import fingerprint, hash_file, write_atomically, write_jso
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
 from learnforge.spec import (
+    Metrics,
     NetworkSpec,
     Provenance,
     TaskInfo,
@@ -60,7 +61,7 @@ class Artifact:
     weights: Mapping[str, Tensor] | None = field(default=None, repr=False)
     adapter: Mapping[str, Tensor] = field(factory=dict, repr=False)
     adapter_options: Mapping[str, Any] = field(factory=dict)
-    metrics: Mapping[str, Any] = field(factory=dict, repr=False)
+    metrics: Mapping[str, Any] = field(factory=Metrics, converter=Metrics, repr=False)
     provenance: Provenance = field(factory=Provenance)
     module: nn.Module | None = field(default=None, repr=False)
     data: Task | None = field(default=None, repr=False)
@@ -298,7 +299,7 @@ def find_artifact(folder: Path, is_learner: bool = False) -> Path:
     finished = [stage for stage in stages if (stage / "artifact.json").exists()]
     if is_learner:
         facts = {stage: json.loads((stage / "artifact.json").read_text("utf-8")) for stage in finished}
-        finished = [stage for stage in finished if "meta_learner" in facts[stage]["adapter_options"]]
+        finished = [stage for stage in finished if facts[stage]["adapter_options"]]
     if not finished:
         what = "finished meta stage" if is_learner else "finished stage yet"
         raise ArtifactError(f"{folder} holds no {what}")

@@ -250,3 +250,24 @@ def normalise(images: Tensor, task: TaskInfo) -> Tensor:
         images = images.float() * 255
     mean, scale = byte_constants(task)
     return (images.float() - mean) * scale
+
+
+LONGEST_SHOWN = 200
+"""Characters of a text among metrics that are printed; pictures have thousands."""
+
+
+class Metrics(dict[str, Any]):
+    """What a stage measured, {name: value}: an ordinary dict, whose long texts, such as pictures, are shown
+    by their length.
+    """
+
+    def __repr__(self) -> str:
+        return repr(_shortened(dict(self)))
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+        return f"<{len(value):,} characters>"
+    if isinstance(value, Mapping):
+        return {name: _shortened(item) for name, item in value.items()}
+    return [_shortened(item) for item in value] if isinstance(value, (list, tuple)) else value

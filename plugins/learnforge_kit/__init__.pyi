@@ -67,6 +67,9 @@ from .data.splits import (
     stratified as stratified,
 )
 from .engines.adaptation import (
+    LearnerOptions as LearnerOptions,
+)
+from .engines.adaptation import (
     adapt_artifact as adapt_artifact,
 )
 from .engines.adaptation import (
@@ -245,6 +248,9 @@ from .training.measures import (
 )
 from .training.settings import (
     Train as Train,
+)
+from .workers import (
+    Workers as Workers,
 )
 from .workers import (
     end_with_parent as end_with_parent,

@@ -17,6 +17,7 @@ from learnforge.kinds.exporter import Runtime
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import Normaliser
 from learnforge_kit.data.images import readable_images
+from learnforge_kit.engines.adaptation import LearnerOptions
 
 
 @frozen(eq=False)
@@ -97,7 +98,7 @@ def load_classifier(path: Path) -> tuple[Path, Artifact]:
     artifact = load_artifact(folder)
     if artifact.task.form != "classification":
         raise ArtifactError(f"{path}: the network names no classes, its task is {artifact.task.form}")
-    if "meta_learner" in artifact.adapter_options:
+    if LearnerOptions.of(artifact) is not None:
         raise ArtifactError(
             f"{path}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
             f"{path} --support FOLDER"

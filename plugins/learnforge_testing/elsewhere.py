@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from attrs import frozen
 from torch import Tensor
 
 from learnforge.randomness import preserved
-from learnforge_kit.workers import end_with_parent
+from learnforge_kit.workers import Workers
 from learnforge_testing.suite import Suite
 
 T = TypeVar("T")
@@ -112,8 +111,7 @@ def _start() -> concurrent.futures.ProcessPoolExecutor:
     before = os.environ.get("PYTHONHASHSEED")
     os.environ["PYTHONHASHSEED"] = "2" if before == "1" else "1"  # read when the new interpreter starts
     try:
-        context = multiprocessing.get_context("spawn")
-        process = concurrent.futures.ProcessPoolExecutor(1, context, _set_up, (list(sys.path),))
+        process = Workers(1, torch.get_num_threads(), _set_up, (list(sys.path),))
         process.submit(os.getpid).result(timeout=120)
     finally:
         if before is None:
@@ -125,7 +123,6 @@ def _start() -> concurrent.futures.ProcessPoolExecutor:
 
 def _set_up(path: list[str]) -> None:
     sys.path[:] = path
-    end_with_parent()
 
 
 def _digest(suite: Where, method: Where | None, given: Mapping[str, Any], threads: int) -> str:

@@ -19,6 +19,7 @@ from learnforge.artifact import (
     load_artifact,
 )
 from learnforge.errors import ArtifactError
+from learnforge.kinds.task import Task
 from learnforge.spec import NetworkSpec, Provenance, copy_weights, load_weights, trained_on
 from learnforge_kit.networks.heads import count_parameters, find_head, replace_head
 
@@ -423,3 +424,13 @@ def test_new_head_has_the_old_ones_type_and_device():
 def test_count_parameters():
     """Linear 64 → 4, normalisation of 4, linear 4 → 3: 260 + 8 + 15."""
     assert count_parameters(Mine()) == 283
+
+
+def test_pictures_among_metrics_are_not_printed(task: Task) -> None:
+    """Metrics are shown in a few lines, and are all there."""
+    picture = "iVBORw0KGgo" * 100
+    spec = NetworkSpec("model", {"use": "conv4"})
+    artifact = Artifact(spec, task.info, metrics={"most_wrong": [{"image": picture}], "accuracy": 0.5})
+    assert str(artifact.metrics) == "{'most_wrong': [{'image': '<1,100 characters>'}], 'accuracy': 0.5}"
+    assert artifact.metrics["most_wrong"][0]["image"] == picture
+    assert json.loads(json.dumps(artifact.metrics)) == dict(artifact.metrics)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
@@ -110,6 +110,42 @@ def prepare_network(learner: MetaLearner, network: nn.Module, outputs: int, ways
 
 
 @frozen
+class LearnerOptions:
+    """What the artifact of a meta stage says of how it learnt, and so of how it adapts.
+
+    Args:
+        meta_learner: The method, as a recipe would write it.
+        episodes: Size of an episode.
+        normalisation: Whose batch statistics normalised the query.
+        engine: The engine that computed; "" before the stage has run.
+    """
+
+    meta_learner: Mapping[str, Any]
+    episodes: EpisodeShape
+    normalisation: Policy = "support"
+    engine: str = ""
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> LearnerOptions | None:
+        """Read them from an artifact; None where it has not learnt to learn."""
+        options = artifact.adapter_options
+        if "meta_learner" not in options:
+            return None
+        episodes = EpisodeShape(**options.get("episodes", {}))
+        policy, engine = options.get("normalisation", "support"), options.get("engine", "")
+        return cls(options["meta_learner"], episodes, policy, engine)
+
+    def as_options(self) -> dict[str, Any]:
+        """Return them as an artifact keeps them."""
+        return {
+            "meta_learner": dict(self.meta_learner),
+            "normalisation": self.normalisation,
+            "engine": self.engine,
+            "episodes": asdict(self.episodes),
+        }
+
+
+@frozen
 class LeftOut:
     """How images were named by networks that were taught others.
 
@@ -210,9 +246,11 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
         module = network
         replace_head(module, old, len(names))
         module.load_state_dict(weights)
-    options = dict(artifact.adapter_options)
+    known = LearnerOptions.of(artifact)
+    assert known is not None, "`_adapter` refuses an artifact that has learnt nothing"
     if len(names) > old:
-        options["meta_learner"] = _with_more_steps(options["meta_learner"], learner)
+        known = evolve(known, meta_learner=_with_more_steps(known.meta_learner, learner))
+    options = known.as_options()
     return evolve(
         artifact, task=task, weights=weights, adapter=adapter, adapter_options=options, module=module
     )
@@ -288,12 +326,11 @@ def _ready(
 
 def _adapter(artifact: Artifact, plugins: Plugins) -> tuple[MetaLearner, Policy]:
     """Return the meta-learner that an artifact was made with, and whose batch statistics it took."""
-    options = artifact.adapter_options
-    if "meta_learner" not in options:
+    options = LearnerOptions.of(artifact)
+    if options is None:
         raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
-    learner = plugins.resolve("meta-learner", options["meta_learner"], "meta-learner", [])
+    learner = plugins.resolve("meta-learner", options.meta_learner, "meta-learner", [])
     if learner is None:
-        raise ArtifactError(
-            f"the meta-learner {options['meta_learner']['use']!r} of this artifact is not installed"
-        )
-    return learner, options["normalisation"]
+        use = options.meta_learner["use"]
+        raise ArtifactError(f"the meta-learner {use!r} of this artifact is not installed")
+    return learner, options.normalisation

@@ -11,6 +11,7 @@ import click
 from learnforge.cli.options import plugin_options
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
+from learnforge_kit.engines.adaptation import LearnerOptions
 
 if TYPE_CHECKING:
     from learnforge_kit.data.splits import MemorySplit
@@ -73,10 +74,16 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     parent, name = learner.provenance, support.resolve().name
     origins = tuple(f"{name}:{label}" for label in classes)
     taught = trained_on(name, origins, split)
+    made_by = LearnerOptions.of(learner)
     provenance = Provenance(
-        stage="adapt", kind="adapt", method=learner.adapter_options["meta_learner"], identity=parent.identity,
-        seed=parent.seed, parents=(parent.fingerprint,), trained_on=(*parent.trained_on, taught),
-    )  # fmt: skip
+        stage="adapt",
+        kind="adapt",
+        method=made_by.meta_learner if made_by else {},
+        identity=parent.identity,
+        seed=parent.seed,
+        parents=(parent.fingerprint,),
+        trained_on=(*parent.trained_on, taught),
+    )
     examples = split.labels.bincount().tolist()
     metrics = {
         "examples": examples,

@@ -22,7 +22,6 @@ from learnforge.context import Context
 from learnforge.errors import ExportMismatchError, LearnforgeError, Problem, StageError
 from learnforge.files import refusal, remove, write_json, write_text
 from learnforge.hookspecs import hookimpl
-from learnforge.kinds.episodes import EpisodeShape
 from learnforge.kinds.exporter import Exporter, Runtime
 from learnforge.kinds.stage import Reference, Stage, check_fit
 from learnforge.kinds.task import (
@@ -36,7 +35,7 @@ from learnforge.randomness import permutation
 from learnforge.spec import TaskInfo, byte_constants
 from learnforge_kit.costs.measuring import time_call
 from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
-from learnforge_kit.engines.adaptation import adapt_artifact, episode_source
+from learnforge_kit.engines.adaptation import LearnerOptions, adapt_artifact, episode_source
 from learnforge_kit.networks.heads import count_parameters
 
 MANY = 64
@@ -148,10 +147,11 @@ class ExportStage(Stage):
             self.method.require()
         except LearnforgeError as error:
             return [Problem("use", str(error))]
-        if "meta_learner" not in source.adapter_options:
+        options = LearnerOptions.of(source)
+        if options is None:
             return check_fit("from", source.task, task.info)
-        shape = EpisodeShape(**source.adapter_options["episodes"])
-        fault = episode_fault(task.test.labels, shape, "test") if task.episodes is None else ""
+        is_drawn = task.episodes is None
+        fault = episode_fault(task.test.labels, options.episodes, "test") if is_drawn else ""
         return [Problem("task", fault)] if fault else []
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
@@ -175,10 +175,10 @@ class ExportStage(Stage):
 
     def _ready(self, source: Artifact, task: Task, context: Context) -> tuple[Artifact, Proof]:
         """Return what is exported, and what it is proved on."""
-        if "meta_learner" not in source.adapter_options:
+        options = LearnerOptions.of(source)
+        if options is None:
             return source, Proof(task.test, task.test.labels.cpu())
-        shape = EpisodeShape(**source.adapter_options["episodes"])
-        source_of = episode_source(task, "test", shape, torch.device("cpu"))
+        source_of = episode_source(task, "test", options.episodes, torch.device("cpu"))
         episode = source_of.draw(context.derive("episode"), torch.zeros(1, dtype=torch.int64))
         if not isinstance(episode, ImageEpisodes):
             raise StageError("only a learner of images can be exported with a support set of its test split")

@@ -69,7 +69,7 @@ class TableSuite(MethodSuite):
         require(found <= best, f"`best` must be the best of the table, {best} < {found}")
 
     def test_scores_are_known_beforehand(self) -> None:
-        """Every score that it names is a finite number of every design; all that is known before has names."""
+        """Every score that it names is a finite number of every design; what is known before has names."""
         table = self.make()
         for candidate in self._candidates()[:50]:
             known: Mapping[str, float] = table.predict_costs(candidate.design)

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import pytest
-from tests.core.stages.conftest import QUICK, search, toy_plugins  # noqa: F401 - fixtures
+from tests.plugins.stages.conftest import QUICK, search, toy_plugins  # noqa: F401 - fixtures
 
 from learnforge import Plugins, Slot
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor, nn
 
@@ -33,7 +33,13 @@ from learnforge.randomness import seeded
 from learnforge.spec import Provenance, TaskInfo, trained_on
 from learnforge_kit.data.environments import RolloutEpisodes
 from learnforge_kit.data.episodes import episode_fault
-from learnforge_kit.engines.adaptation import adapt_artifact, begin, episode_source, prepare_network
+from learnforge_kit.engines.adaptation import (
+    LearnerOptions,
+    adapt_artifact,
+    begin,
+    episode_source,
+    prepare_network,
+)
 from learnforge_kit.engines.choice import ENGINES, time_engines
 from learnforge_kit.engines.normalisation import POLICIES, Policy
 from learnforge_kit.networks.normalisation import find_normalisations
@@ -217,8 +223,8 @@ class MetaStage(Stage):
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         stand_in = evolve(inputs["source"], task=self._info(task.info), weights=None)
-        options = {"meta_learner": spell(self.method), "episodes": asdict(self.episodes)}
-        return evolve(stand_in, adapter={}, adapter_options=options)
+        options = LearnerOptions(spell(self.method), self.episodes, self.normalisation)
+        return evolve(stand_in, adapter={}, adapter_options=options.as_options())
 
     @classmethod
     def adapt(
@@ -288,12 +294,9 @@ class MetaStage(Stage):
             task=self._info(task.info),
             module=network if source.spec.kind == "module" else None,
             adapter={name: t.detach().cpu() for name, t in extra.items()},
-            adapter_options={
-                "meta_learner": spell(self.method),
-                "normalisation": self.normalisation,
-                "engine": engine_name,
-                "episodes": asdict(self.episodes),
-            },
+            adapter_options=LearnerOptions(
+                spell(self.method), self.episodes, self.normalisation, engine_name
+            ).as_options(),
             metrics=metrics | {"history": {"meta": history}},
             provenance=Provenance(trained_on=(learnt,)),
         ).with_state(network)
@@ -307,8 +310,9 @@ class MetaStage(Stage):
 
     def _goes_on(self, source: Artifact, outputs: int) -> bool:
         """Tell whether the source has learnt by the same method with as many outputs, and is to go on."""
-        before = source.adapter_options.get("meta_learner", {}).get("use")
-        return before == spell(self.method)["use"] and source.task.outputs == outputs and not self.fresh
+        before = LearnerOptions.of(source)
+        is_same = before is not None and before.meta_learner["use"] == spell(self.method)["use"]
+        return is_same and source.task.outputs == outputs and not self.fresh
 
     def _initial(
         self, network: nn.Module, learnt: Mapping[str, Tensor], context: Context

@@ -34,7 +34,7 @@ from learnforge_plugins.reports.sections import (
 )
 from learnforge_plugins.reports.write import to_html, to_markdown, write_report
 from tests.core.recipes import DISTILL
-from tests.core.report.samples import META, SEARCH, TRANSFER, make_search, stage, summary
+from tests.plugins.reports.samples import META, SEARCH, TRANSFER, make_search, stage, summary
 
 
 def test_the_search_section_shows_its_pareto_set() -> None:

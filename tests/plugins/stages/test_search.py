@@ -44,7 +44,7 @@ from learnforge_plugins.stages.search.evaluator import TrialResult
 from learnforge_plugins.stages.search.record import Record
 from learnforge_plugins.stages.search.stage import SearchStage
 from learnforge_plugins.stages.search.storage import open_study
-from tests.core.stages.conftest import QUICK, MakeContext, timeless
+from tests.plugins.stages.conftest import QUICK, MakeContext, timeless
 
 
 class Kill(BaseException):

@@ -17,7 +17,7 @@ from learnforge.recipe import parse_recipe
 from learnforge_plugins.stages.search import networks, pool
 from learnforge_plugins.stages.search.record import Filter, Ranking, WarmStart
 from learnforge_plugins.stages.search.stage import SearchStage
-from tests.core.stages.conftest import QUICK, MakeContext
+from tests.plugins.stages.conftest import QUICK, MakeContext
 
 
 @frozen

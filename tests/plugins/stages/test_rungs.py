@@ -17,7 +17,7 @@ from learnforge_plugins.stages.search.evaluator import TrialResult
 from learnforge_plugins.stages.search.ladder import Ladder
 from learnforge_plugins.stages.search.rungs import Rungs, bracket_sizes
 from learnforge_plugins.stages.search.stage import SearchStage
-from tests.core.stages.conftest import QUICK, MakeContext
+from tests.plugins.stages.conftest import QUICK, MakeContext
 
 NINE = evolve(QUICK, epochs=9)
 UP = (["maximize"], ["accuracy"])

@@ -22,7 +22,7 @@ from learnforge_kit.data.images import as_png
 from learnforge_plugins.reports.device import read_profile
 from learnforge_plugins.reports.sections import make_sections
 from learnforge_plugins.reports.write import to_html
-from tests.core.report.samples import META, SEARCH, TRANSFER, make_search, stage, summary
+from tests.plugins.reports.samples import META, SEARCH, TRANSFER, make_search, stage, summary
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 MOST = 6 * 2**20

@@ -186,7 +186,7 @@ def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
     """examples/recipes/cifar100-kd.toml has the training that the published figures are of."""
     from learnforge.recipe import parse_recipe, read_recipe
 
-    path = Path(__file__).parents[3] / "examples" / "recipes" / "cifar100-kd.toml"
+    path = Path(__file__).parents[4] / "examples" / "recipes" / "cifar100-kd.toml"
     (stage,) = parse_recipe(read_recipe(path), plugins).stages
     for train in (stage.train, stage.teacher_train):  # type: ignore[attr-defined]
         assert (train.optimizer, train.momentum, train.nesterov) == ("sgd", 0.9, False)
