@@ -15,12 +15,14 @@ import pytest
 
 from learnforge import Plugins
 from learnforge.plugins.kinds import GROUP, KINDS
-from learnforge_testing.conformance import make_suite
+from learnforge_testing.conformance import SUITES, WITHOUT_SUITE, make_suite
 
 POINTS = [p for p in importlib.metadata.distribution("learnforge").entry_points if p.group == GROUP]
 NAMES = sorted(point.name for point in POINTS)
-METHODS = [name for name in NAMES if "." in name]
-"""All but the plugins of hooks alone."""
+METHODS = [name for name in NAMES if name.split(".")[0] in KINDS and KINDS[name.split(".")[0]].base]
+"""All that is a class: neither commands, nor recipes, nor plugins of hooks alone."""
+CHECKED = [name for name in NAMES if (name.split(".")[0] if "." in name else "hooks") in SUITES]
+"""All whose kind has a suite."""
 METHOD_FILES = sorted(
     file
     for file in (Path(__file__).parents[1] / "plugins" / "learnforge_plugins").glob("*/*.py")
@@ -86,7 +88,7 @@ def _with_speed(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
 
 
-@pytest.mark.parametrize("name", [_with_speed(name) for name in NAMES if name not in NEED_DATA])
+@pytest.mark.parametrize("name", [_with_speed(name) for name in CHECKED if name not in NEED_DATA])
 def test_everything_registered_keeps_its_duties(name: str, plugins: Plugins) -> None:
     """Every plugin that learnforge brings passes the suite of its kind, and none is expected to fail."""
     plugin = next(p for p in plugins.found if p.name == name)
@@ -111,7 +113,7 @@ def ray_cluster() -> Iterator[None]:
 
 def test_something_of_every_kind_is_registered() -> None:
     """Every kind that the core knows has at least one method, so that no suite is idle."""
-    assert {name.split(".", 1)[0] for name in METHODS} == set(KINDS) - {"command"}
+    assert {name.split(".", 1)[0] for name in CHECKED if "." in name} == set(KINDS) - WITHOUT_SUITE
 
 
 def test_loading_leaves_the_random_state_alone() -> None:
