@@ -15,6 +15,7 @@ from learnforge import Context, Plugins, Task
 from learnforge_testing.toys import make_task
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, since they share what they trained, but for those of conformance,
     which share nothing.

@@ -160,6 +160,9 @@ from .kinds.engine import (
     Parameters as Parameters,
 )
 from .kinds.engine import (
+    Rules as Rules,
+)
+from .kinds.engine import (
     Step as Step,
 )
 from .kinds.episodes import (
@@ -191,9 +194,6 @@ from .kinds.meta_learner import (
 )
 from .kinds.meta_learner import (
     MetaLearner as MetaLearner,
-)
-from .kinds.meta_learner import (
-    Rules as Rules,
 )
 from .kinds.model import (
     Model as Model,

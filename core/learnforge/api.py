@@ -195,11 +195,12 @@ def adapt(
         raise ArtifactError(
             f"labels must be numbers, int64 [image] in [0, ways), but {error}; names go into `classes`"
         ) from error
+    shown = artifact.normalise(images)
     if not artifact.adapter_options:
         raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
     plugins = plugins or Plugins()
     stage = plugins.load("stage", artifact.provenance.kind or "meta", Stage)
-    made: Artifact = stage.adapt(artifact, artifact.normalise(images), targets, plugins, classes)
+    made: Artifact = stage.adapt(artifact, shown, targets, plugins, classes)
     return made
 
 

@@ -8,9 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
+from learnforge.errors import StageError
 from learnforge.kinds.episodes import Labelled
 
 Parameters = Mapping[str, Tensor]
@@ -106,16 +108,57 @@ def _stepped(theta: Tensor, gradient: Tensor, rates: float | Parameters, name: s
     return torch.sub(theta, gradient, alpha=rates)
 
 
+class Rules:
+    """What one task's outputs and losses are. A meta-learner may have its own; these are cross-entropy for
+    classes and the mean squared error for numbers.
+    """
+
+    def support_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss that inner steps follow.
+
+        Args:
+            outputs: [image, output], the network's for the support set.
+            labels: int64 [image], or float [sample, column] for tasks whose targets are numbers.
+        """
+        return _usual_loss(outputs, labels)
+
+    def query_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss that adapted parameters are judged by; arguments as for `support_loss`."""
+        return _usual_loss(outputs, labels)
+
+    def predict(self, engine: Engine, parameters: Parameters, support: Labelled, images: Tensor) -> Tensor:
+        """Return one task's outputs for its query images, [image, output]: by default the adapted network's.
+
+        Args:
+            engine: Runs the network.
+            parameters: This task's adapted parameters.
+            support: This task's support set, without the task axis.
+            images: This task's query images.
+        """
+        return engine.query_outputs(parameters, support.images, images)
+
+
+def _usual_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    if labels.is_floating_point():
+        if outputs.shape != labels.shape:
+            want, got = list(labels.shape), list(outputs.shape)
+            raise StageError(f"outputs must have the targets' shape {want}, the network gives {got}")
+        return F.mse_loss(outputs, labels)
+    return F.cross_entropy(outputs, labels)
+
+
 class Engine(ABC):
     """The passes of one network that a meta-learner is written with; each is over all tasks of a batch, but
     for those that say otherwise. Buffers, such as running statistics, are read and never changed.
 
     Attributes:
         names: The network's parameters.
+        rules: Losses and predictions of a task.
         progress: Share of the meta-training that is done, in [0, 1); 1 outside of it.
     """
 
     names: Sequence[str]
+    rules: Rules
     progress: float
 
     @property

@@ -6,52 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from learnforge.errors import StageError
-from learnforge.kinds.engine import Engine, FastWeights, Parameters
+from learnforge.kinds.engine import Engine, FastWeights, Parameters, Rules
 from learnforge.kinds.episodes import Episodes, Labelled
-
-
-class Rules:
-    """What one task's outputs and losses are. A meta-learner may have its own; these are cross-entropy for
-    classes and the mean squared error for numbers.
-    """
-
-    def support_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss that inner steps follow.
-
-        Args:
-            outputs: [image, output], the network's for the support set.
-            labels: int64 [image], or float [sample, column] for tasks whose targets are numbers.
-        """
-        return _usual_loss(outputs, labels)
-
-    def query_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss that adapted parameters are judged by; arguments as for `support_loss`."""
-        return _usual_loss(outputs, labels)
-
-    def predict(self, engine: Engine, parameters: Parameters, support: Labelled, images: Tensor) -> Tensor:
-        """Return one task's outputs for its query images, [image, output]: by default the adapted network's.
-
-        Args:
-            engine: Runs the network.
-            parameters: This task's adapted parameters.
-            support: This task's support set, without the task axis.
-            images: This task's query images.
-        """
-        return engine.query_outputs(parameters, support.images, images)
-
-
-def _usual_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    if labels.is_floating_point():
-        if outputs.shape != labels.shape:
-            want, got = list(labels.shape), list(outputs.shape)
-            raise StageError(f"outputs must have the targets' shape {want}, the network gives {got}")
-        return F.mse_loss(outputs, labels)
-    return F.cross_entropy(outputs, labels)
 
 
 @frozen(eq=False)

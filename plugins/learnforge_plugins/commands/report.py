@@ -34,9 +34,8 @@ def command(
 ) -> None:
     """Write report.html and report.md of the run in a folder, also while it still runs, and show its table.
 
-    Plugins that the recipe enables write their sections again; name plugin files again with --plugin.
-    With several FOLDERS, compare their runs: what each stage came to, and where their settings
-    differ.
+    Plugins that the recipe enables write their sections again; name plugin files again with --plugin. With
+    several FOLDERS, compare their runs: what each stage came to, and where their settings differ.
     """
     if len(folders) == 1:
         _write_one(choice, folders[0], target, profiles)

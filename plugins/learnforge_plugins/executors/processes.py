@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 from learnforge import Executor, Slot, hookimpl
-from learnforge_kit.workers import Workers
+from learnforge_kit import Workers
 
 
 @frozen

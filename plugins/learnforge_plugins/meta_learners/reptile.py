@@ -79,7 +79,7 @@ class Reptile(MetaLearner):
         pairs = zip(outputs, query.labels, strict=True)
         return MetaGradient(
             {name: (parameters[name] - t).mean(0) for name, t in phi.tensors.items()},
-            torch.stack([self.query_loss(own, labels) for own, labels in pairs]),
+            torch.stack([engine.rules.query_loss(own, labels) for own, labels in pairs]),
             engine.accuracies(outputs, query.labels),
             {_STEPS: parameters[_STEPS] + self.inner_steps, **carried},
         )

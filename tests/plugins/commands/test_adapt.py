@@ -33,7 +33,7 @@ def learner(request: pytest.FixtureRequest, known: Task, tmp_path_factory: pytes
     method = lf.load_method(f"meta-learner.{request.param}")(**options.get(request.param, {}))
     lf.meta_train(
         lf.load_method("model.conv4")(width=16, blocks=3), method, known, ways=2, shots=3, queries=5,
-        iterations=40, tasks=4, learning_rate=1e-2, engine="vmap", test_episodes=400, run=folder,
+        iterations=40, tasks=4, learning_rate=1e-2, engine="chain", test_episodes=400, run=folder,
     )  # fmt: skip
     return folder
 

@@ -1,7 +1,7 @@
 """A comparison: every entry runs with every seed, in worker processes; results are kept, and gone on from.
 
-What is compared, and how one entry runs for one seed, is a `Comparison`'s to say, one class for each kind of
-method.
+What is compared, and how one entry runs for one seed, is a `Comparison`'s to say, one class for each kind
+of method.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ def _meter(table: Table, name: str) -> Any:
 def _run_clock(
     trials: Sequence[tuple[Record, Mapping[str, Any]]], table: Table, budget: float, is_final: bool
 ) -> tuple[Any, Any, Any]:
-    """Set the simulated clock beside the trials, in their order, and return a search's steps, evaluations and
-    repetitions.
+    """Set the simulated clock beside the trials, in their order, and return a search's steps, evaluations
+    and repetitions.
     """
     spent = paid = 0.0
     best = float("-inf")

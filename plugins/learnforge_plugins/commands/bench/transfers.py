@@ -273,8 +273,8 @@ def _chosen_by(metrics: Mapping[str, Any], labels: int | None) -> float:
 
 
 def keep_labels(task: Task, per_class: int, seed: int) -> Task:
-    """Return a task with so many training images of each class, drawn by the seed, or all where there are
-    fewer.
+    """Return a task with so many training images of each class, drawn by the seed, or all where there
+    are fewer.
     """
     labels = task.train.labels.cpu()
     kept = []
