@@ -15,16 +15,6 @@ from learnforge import Context, Plugins, Task
 from learnforge_testing.toys import make_task
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, since they share what they trained, but for those of conformance,
-    which share nothing.
-    """
-    for item in items:
-        is_free = item.path.name == "test_conformance.py"
-        item.add_marker(pytest.mark.xdist_group(item.name if is_free else str(item.path)))
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Run each test with one thread, so that results do not depend on the machine."""
