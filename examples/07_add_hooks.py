@@ -7,9 +7,7 @@ import pluggy
 from attrs import field, frozen
 
 import learnforge as lf
-from learnforge_kit import (
-    predict,
-)
+from learnforge_kit import predict
 
 
 class Specs:

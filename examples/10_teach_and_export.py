@@ -8,12 +8,8 @@ from pathlib import Path
 import torch
 
 import learnforge as lf
-from learnforge import (
-    Plugins,
-)
-from learnforge_kit import (
-    open_predictor,
-)
+from learnforge import Plugins
+from learnforge_kit import open_predictor
 
 
 def main() -> float:

@@ -22,14 +22,7 @@ from learnforge.options.structure import option_key, structure
 from learnforge.plugins.choice import PluginChoice
 from learnforge.plugins.registry import Plugins
 from learnforge.progress import Notebook, is_notebook
-from learnforge.recipe import (
-    Recipe,
-    RunSettings,
-    find_recipe,
-    parse_recipe,
-    plugin_choice,
-    read_recipe,
-)
+from learnforge.recipe import Recipe, RunSettings, find_recipe, parse_recipe, plugin_choice, read_recipe
 from learnforge.record import Run
 from learnforge.runner import Options, run_recipe
 

@@ -8,12 +8,7 @@ from pathlib import Path
 import torch
 from attrs import evolve
 
-from learnforge.artifact import (
-    Artifact,
-    from_model,
-    from_module,
-    load_artifact,
-)
+from learnforge.artifact import Artifact, from_model, from_module, load_artifact
 from learnforge.errors import ArtifactError, LearnforgeError, Problem, RecipeError, TaskError
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Reference, Stage

@@ -39,9 +39,7 @@ from learnforge.memory import PeakMemory
 from learnforge.plugins.identity import FROM_FILE, identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved
-from learnforge.recipe import (
-    Recipe,
-)
+from learnforge.recipe import Recipe
 from learnforge.record import Run, StageRecord, _copied, _loggable, versions, write_toml
 from learnforge.runlog import EventLog, lock
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from learnforge.kinds.task import (
-    Task,
-)
+from learnforge.kinds.task import Task
 from learnforge.randomness import seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.splits import MemorySplit

@@ -11,13 +11,7 @@ from attrs import evolve
 from torch import nn
 
 import learnforge as lf
-from learnforge.artifact import (
-    FORMAT,
-    Artifact,
-    from_model,
-    from_module,
-    load_artifact,
-)
+from learnforge.artifact import FORMAT, Artifact, from_model, from_module, load_artifact
 from learnforge.errors import ArtifactError
 from learnforge.kinds.task import Task
 from learnforge.spec import NetworkSpec, Provenance, copy_weights, load_weights, trained_on

@@ -10,14 +10,7 @@ import os
 import pytest
 
 from learnforge.errors import RunError
-from learnforge.files import (
-    fingerprint,
-    hash_file,
-    remove,
-    write_atomically,
-    write_json,
-    write_text,
-)
+from learnforge.files import fingerprint, hash_file, remove, write_atomically, write_json, write_text
 
 
 def raising(error):

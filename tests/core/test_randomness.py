@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from learnforge.randomness import (
-    _mix,
-    _signed,
-    derive,
-    hashed,
-    permutation,
-    preserved,
-    seeded,
-)
+from learnforge.randomness import _mix, _signed, derive, hashed, permutation, preserved, seeded
 
 MASK = (1 << 64) - 1
 

@@ -13,12 +13,7 @@ from attrs import evolve
 import learnforge as lf
 from learnforge.check import Tasks, check_recipe
 from learnforge.plugins.registry import Plugins
-from learnforge.recipe import (
-    find_recipe,
-    parse_recipe,
-    plugin_choice,
-    read_recipe,
-)
+from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
 from learnforge.record import write_toml
 from tests.core.recipes import DISTILL, ROAD
 

@@ -10,11 +10,7 @@ import torch
 from attrs import evolve
 
 from learnforge.errors import TaskError
-from learnforge.kinds.task import (
-    Task,
-    check_task,
-    describe_task,
-)
+from learnforge.kinds.task import Task, check_task, describe_task
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.splits import MemorySplit, StreamSplit, measure_channels, stratified
 

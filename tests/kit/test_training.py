@@ -19,13 +19,7 @@ from learnforge import context as context_module
 from learnforge.spec import Normaliser
 from learnforge_kit import MemorySplit, Train
 from learnforge_kit.training.batches import balance, make_mixer
-from learnforge_kit.training.evaluation import (
-    Scores,
-    confusion,
-    evaluate,
-    predict,
-    score,
-)
+from learnforge_kit.training.evaluation import Scores, confusion, evaluate, predict, score
 from learnforge_kit.training.loop import Companion, Trainee, _Training, fit
 from learnforge_kit.training.losses import cross_entropy
 from learnforge_kit.training.optimization import make_optimizer

@@ -20,9 +20,7 @@ from learnforge.errors import LearnforgeError, RunError
 from learnforge.fingerprints import fingerprints
 from learnforge.plugins.added import ADDED
 from learnforge.plugins.choice import PluginChoice, Wish
-from learnforge.plugins.registry import (
-    Plugins,
-)
+from learnforge.plugins.registry import Plugins
 from learnforge.recipe import parse_recipe, read_recipe
 from learnforge.record import versions
 

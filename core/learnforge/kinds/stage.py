@@ -15,10 +15,7 @@ from learnforge.context import Context
 from learnforge.errors import ArtifactError, LearnforgeError, Problem
 from learnforge.kinds.cost import COSTS
 from learnforge.kinds.model import Model
-from learnforge.kinds.task import (
-    Task,
-    TaskSource,
-)
+from learnforge.kinds.task import Task, TaskSource
 from learnforge.options.ranges import Range, Tune
 from learnforge.options.structure import option_key, plain, plugin_field
 from learnforge.plugins.identity import identify, spell

@@ -13,10 +13,7 @@ from torch import Tensor, nn
 
 from learnforge.context import Context
 from learnforge.kinds.network import Layers, Outputs
-from learnforge.kinds.task import (
-    Batch,
-    Task,
-)
+from learnforge.kinds.task import Batch, Task
 from learnforge.spec import TaskInfo
 
 TransferCriterion = Callable[[Outputs, Batch, Outputs | None, Batch | None], Tensor]

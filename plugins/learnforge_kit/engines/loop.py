@@ -10,13 +10,7 @@ from torch import Tensor
 
 from learnforge.kinds.engine import FastWeights, Judgement, Loss, Parameters, Solution, Step
 from learnforge.kinds.episodes import Labelled
-from learnforge_kit.engines.engine import (
-    NetworkEngine,
-    _accuracy,
-    _one,
-    _pulled,
-    _stack,
-)
+from learnforge_kit.engines.engine import NetworkEngine, _accuracy, _one, _pulled, _stack
 
 
 class LoopEngine(NetworkEngine):

@@ -12,10 +12,7 @@ from torch.func import grad, vmap
 
 from learnforge.kinds.engine import FastWeights, Judgement, Loss, Parameters, Solution, Step
 from learnforge.kinds.episodes import Labelled
-from learnforge_kit.engines.engine import (
-    NetworkEngine,
-    _accuracy,
-)
+from learnforge_kit.engines.engine import NetworkEngine, _accuracy
 
 CHUNK = 8
 """Tasks that are computed at a time where they are vectorised; more would only need more memory."""

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from learnforge.cut import Cut, cut_network, pool
 from learnforge.errors import StageError
 from learnforge.kinds.network import EMBEDDING, INPUT
-from learnforge.kinds.task import (
-    Split,
-)
+from learnforge.kinds.task import Split
 from learnforge.spec import Normaliser, TaskInfo
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor, nn
 
-from learnforge.kinds.task import (
-    Split,
-)
+from learnforge.kinds.task import Split
 from learnforge.spec import Normaliser, TaskInfo
 
 

@@ -19,11 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, StageError
-from learnforge.kinds.task import (
-    Batch,
-    Split,
-    Task,
-)
+from learnforge.kinds.task import Batch, Split, Task
 from learnforge.randomness import derive, permutation, seeded
 from learnforge.spec import Normaliser, TaskInfo
 from learnforge_kit.networks.normalisation import find_normalisations

@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from learnforge.kinds.task import Split, Task
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.data.images import as_png
-from learnforge_kit.training.evaluation import (
-    calibration,
-    confusion,
-    fit_temperature,
-    predict,
-    score,
-)
+from learnforge_kit.training.evaluation import calibration, confusion, fit_temperature, predict, score
 
 MOST_CLASSES = 100
 """Classes up to which all confusions are kept; for a thousand they would be a million numbers."""

@@ -43,10 +43,7 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     from attrs import evolve
 
     from learnforge.api import adapt
-    from learnforge.artifact import (
-        find_artifact,
-        load_artifact,
-    )
+    from learnforge.artifact import find_artifact, load_artifact
     from learnforge.errors import ArtifactError
     from learnforge.plugins.registry import Plugins
     from learnforge.spec import Provenance, trained_on

@@ -45,12 +45,7 @@ def space_command(
     """
     from learnforge.plugins.registry import Plugins
     from learnforge_plugins.reports.table import show_rows
-    from learnforge_plugins.stages.search.describe import (
-        describe_space,
-        make_info,
-        parse_space,
-        time_space,
-    )
+    from learnforge_plugins.stages.search.describe import describe_space, make_info, parse_space, time_space
 
     plugins = Plugins(choice)
     made = parse_space(space, plugins)

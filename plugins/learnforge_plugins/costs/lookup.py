@@ -24,12 +24,7 @@ from typing import Any
 from attrs import field, frozen
 from torch import nn
 
-from learnforge import (
-    CostMeter,
-    TaskInfo,
-    fingerprint,
-    hookimpl,
-)
+from learnforge import CostMeter, TaskInfo, fingerprint, hookimpl
 from learnforge_kit import layer_signatures
 
 

@@ -15,12 +15,7 @@ from typing import Any, ClassVar
 from attrs import evolve, field, frozen
 from attrs.validators import gt
 
-from learnforge import (
-    Executor,
-    Slot,
-    hookimpl,
-    preserved,
-)
+from learnforge import Executor, Slot, hookimpl, preserved
 
 
 @frozen

@@ -21,12 +21,7 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt
 from torch import Tensor, nn
 
-from learnforge import (
-    Form,
-    Model,
-    TaskInfo,
-    hookimpl,
-)
+from learnforge import Form, Model, TaskInfo, hookimpl
 
 SMALLEST = math.log(1e-6)
 """Deviations do not fall below this logarithm."""

@@ -15,16 +15,8 @@ from attrs import evolve, field, frozen
 from attrs.validators import min_len
 from torch import nn
 
-from learnforge import (
-    ArtifactError,
-    Model,
-    TaskInfo,
-    hookimpl,
-    nearest,
-)
-from learnforge_kit import (
-    describe_changes,
-)
+from learnforge import ArtifactError, Model, TaskInfo, hookimpl, nearest
+from learnforge_kit import describe_changes
 
 
 @frozen

@@ -21,18 +21,8 @@ from attrs import evolve, field, frozen
 from attrs.validators import min_len
 from torch import nn
 
-from learnforge import (
-    ArtifactError,
-    Model,
-    TaskInfo,
-    hookimpl,
-    nearest,
-)
-from learnforge_kit import (
-    describe_changes,
-    replace_head,
-    replace_stem,
-)
+from learnforge import ArtifactError, Model, TaskInfo, hookimpl, nearest
+from learnforge_kit import describe_changes, replace_head, replace_stem
 
 
 @frozen

@@ -38,13 +38,7 @@ from learnforge import (
     load_weights,
     plugin_field,
 )
-from learnforge_kit import (
-    describe_changes,
-    find_head,
-    find_stem,
-    replace_head,
-    replace_stem,
-)
+from learnforge_kit import describe_changes, find_head, find_stem, replace_head, replace_stem
 
 _INNER = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")

@@ -24,10 +24,7 @@ from learnforge.files import refusal, remove, write_json, write_text
 from learnforge.hookspecs import hookimpl
 from learnforge.kinds.exporter import Exporter, Runtime
 from learnforge.kinds.stage import Reference, Stage, check_fit
-from learnforge.kinds.task import (
-    Split,
-    Task,
-)
+from learnforge.kinds.task import Split, Task
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins

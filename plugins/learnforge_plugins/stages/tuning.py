@@ -25,9 +25,7 @@ from learnforge.kinds.cost import COSTS
 from learnforge.kinds.model import Model
 from learnforge.kinds.space import Design, Pick, Space
 from learnforge.kinds.stage import Stage
-from learnforge.kinds.task import (
-    Task,
-)
+from learnforge.kinds.task import Task
 from learnforge.kinds.tuner import OpenStage, Tuner
 from learnforge.options.ranges import Range, Tune, set_options
 from learnforge.randomness import seeded
@@ -36,13 +34,7 @@ from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.search.pareto import best_first
 from learnforge_kit.search.trials import count_states
 from learnforge_plugins.stages.search.driver import search_designs
-from learnforge_plugins.stages.search.evaluator import (
-    Evaluator,
-    Place,
-    Refused,
-    TrialJob,
-    TrialResult,
-)
+from learnforge_plugins.stages.search.evaluator import Evaluator, Place, Refused, TrialJob, TrialResult
 from learnforge_plugins.stages.search.record import Goal
 from learnforge_plugins.stages.search.stage import check_sampler
 

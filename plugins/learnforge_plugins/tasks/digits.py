@@ -19,11 +19,7 @@ from attrs.validators import deep_iterable, ge, in_, optional
 from torch import Tensor
 
 from learnforge import Task, TaskInfo, TaskSource, hookimpl
-from learnforge_kit import (
-    MemorySplit,
-    measure_channels,
-    stratified,
-)
+from learnforge_kit import MemorySplit, measure_channels, stratified
 
 _DIGITS = tuple(range(10))
 

@@ -19,13 +19,7 @@ from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor
 
 from learnforge import Task, TaskError, TaskInfo, TaskSource, hookimpl
-from learnforge_kit import (
-    MemorySplit,
-    measure_channels,
-    open_dataset,
-    resize_images,
-    stratified,
-)
+from learnforge_kit import MemorySplit, measure_channels, open_dataset, resize_images, stratified
 
 _SPLIT: dict[str, Callable[[bool], dict[str, Any]]] = {
     "MNIST": lambda is_train: {"train": is_train},

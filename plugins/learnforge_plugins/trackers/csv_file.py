@@ -15,14 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learnforge import (
-    Artifact,
-    Run,
-    cut_torn_line,
-    hookimpl,
-    scalars,
-    write_text,
-)
+from learnforge import Artifact, Run, cut_torn_line, hookimpl, scalars, write_text
 
 COLUMNS = ("stage", "part", "step", "name", "value")
 Key = tuple[str, str, str, str]

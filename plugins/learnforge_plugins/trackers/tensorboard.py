@@ -14,12 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from learnforge import (
-    Artifact,
-    Run,
-    hookimpl,
-    scalars,
-)
+from learnforge import Artifact, Run, hookimpl, scalars
 
 _LOGS: list[_Log] = []
 

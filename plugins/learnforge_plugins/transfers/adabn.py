@@ -32,10 +32,7 @@ from learnforge import (
     hookimpl,
     permutation,
 )
-from learnforge_kit import (
-    find_normalisations,
-    measure_statistics,
-)
+from learnforge_kit import find_normalisations, measure_statistics
 
 
 @frozen

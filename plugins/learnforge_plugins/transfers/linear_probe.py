@@ -25,15 +25,7 @@ from attrs import field, frozen
 from attrs.validators import gt, in_, min_len, optional
 from torch import Tensor, nn
 
-from learnforge import (
-    Context,
-    DirectTransfer,
-    StageError,
-    Task,
-    TaskInfo,
-    Transfer,
-    hookimpl,
-)
+from learnforge import Context, DirectTransfer, StageError, Task, TaskInfo, Transfer, hookimpl
 from learnforge_kit import cut_at, extract_features, find_head, replace_head
 
 _STRENGTHS = tuple(10.0**power for power in range(-6, 1))

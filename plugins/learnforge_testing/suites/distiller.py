@@ -16,10 +16,7 @@ from learnforge.context import Context
 from learnforge.errors import DivergedError, LearnforgeError, StageError
 from learnforge.kinds.distiller import Criterion, Distiller
 from learnforge.kinds.network import Layers, Outputs
-from learnforge.kinds.task import (
-    Batch,
-    Task,
-)
+from learnforge.kinds.task import Batch, Task
 from learnforge.randomness import seeded
 from learnforge.spec import TaskInfo, copy_weights
 from learnforge_kit.networks.layers import read_layers

@@ -16,25 +16,12 @@ from learnforge.artifact import Artifact, from_module
 from learnforge.context import Context, Emit
 from learnforge.errors import LearnforgeError
 from learnforge.kinds.network import Layers, Outputs
-from learnforge.kinds.task import (
-    Batch,
-    GivenTask,
-    Split,
-    Task,
-)
-from learnforge.kinds.transfer import (
-    DirectTransfer,
-    Phase,
-    PhasedTransfer,
-    Transfer,
-    TransferCriterion,
-)
+from learnforge.kinds.task import Batch, GivenTask, Split, Task
+from learnforge.kinds.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer, TransferCriterion
 from learnforge.randomness import seeded
 from learnforge.spec import Normaliser, TaskInfo, copy_weights
 from learnforge_kit.data.splits import MemorySplit
-from learnforge_kit.training.evaluation import (
-    evaluate,
-)
+from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.transfer.freezing import freeze, set_training
 from learnforge_plugins.stages.transfer.stage import TransferStage

@@ -14,9 +14,7 @@ from PIL import Image
 
 import learnforge as lf
 from learnforge import Plugins
-from learnforge.artifact import (
-    from_model,
-)
+from learnforge.artifact import from_model
 from learnforge.cli.group import cli
 from learnforge.spec import Provenance, trained_on
 from learnforge_kit.data.images import read_classes

@@ -10,16 +10,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from learnforge import (
-    Artifact,
-    ArtifactError,
-    Context,
-    EpisodeShape,
-    FastWeights,
-    Plugins,
-    StageError,
-    Task,
-)
+from learnforge import Artifact, ArtifactError, Context, EpisodeShape, FastWeights, Plugins, StageError, Task
 from learnforge import context as context_module
 from learnforge.artifact import from_model, from_module
 from learnforge.options.structure import build

@@ -18,20 +18,9 @@ from learnforge.report import RunSummary, StageSummary, read_summary
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.compare import compare_runs
 from learnforge_plugins.reports.device import read_profile
-from learnforge_plugins.reports.figures import (
-    adaptation,
-    confusion,
-    curves,
-    pareto,
-    search_history,
-)
+from learnforge_plugins.reports.figures import adaptation, confusion, curves, pareto, search_history
 from learnforge_plugins.reports.plugin import report_sections
-from learnforge_plugins.reports.sections import (
-    _VERDICTS,
-    make_sections,
-    stage_columns,
-    stage_row,
-)
+from learnforge_plugins.reports.sections import _VERDICTS, make_sections, stage_columns, stage_row
 from learnforge_plugins.reports.write import to_html, to_markdown, write_report
 from tests.core.recipes import DISTILL
 from tests.plugins.reports.samples import META, SEARCH, TRANSFER, make_search, stage, summary

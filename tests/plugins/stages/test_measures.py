@@ -16,12 +16,7 @@ from learnforge import Task
 from learnforge_kit import MemorySplit
 from learnforge_kit.data.images import as_png
 from learnforge_kit.training import measures
-from learnforge_kit.training.measures import (
-    class_accuracies,
-    find_mistakes,
-    find_most_wrong,
-    judge,
-)
+from learnforge_kit.training.measures import class_accuracies, find_mistakes, find_most_wrong, judge
 
 COUNTS = torch.tensor([[3, 1, 0], [2, 0, 2], [0, 0, 0]])
 

@@ -31,10 +31,7 @@ from learnforge import (
     TaskInfo,
 )
 from learnforge import context as context_module
-from learnforge.artifact import (
-    from_model,
-    from_module,
-)
+from learnforge.artifact import from_model, from_module
 from learnforge.spec import Provenance
 from learnforge_kit.data.episodes import ImageEpisodes
 from learnforge_kit.engines import choice as roads

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from learnforge import StageError, Task
 from learnforge.spec import Normaliser, copy_weights
 from learnforge_kit import MemorySplit
-from learnforge_kit.training.evaluation import (
-    predict,
-)
+from learnforge_kit.training.evaluation import predict
 from learnforge_plugins.transfers.linear_probe import _logistic, _ridge
 
 CLASSIFIERS = ["logistic", "ridge", "nearest-mean"]

@@ -11,10 +11,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from learnforge.artifact import (
-    Artifact,
-    from_model,
-)
+from learnforge.artifact import Artifact, from_model
 from learnforge.context import Context
 from learnforge.errors import GapWarning, StageError
 from learnforge.kinds.distiller import Criterion
@@ -26,25 +23,12 @@ from learnforge.spec import Normaliser, Provenance, copy_weights, trained_on
 from learnforge_kit.networks.heads import count_parameters
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped
-from learnforge_kit.training.evaluation import (
-    evaluate,
-    predict,
-    score,
-)
+from learnforge_kit.training.evaluation import evaluate, predict, score
 from learnforge_kit.training.loop import Trainee, fit, train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_plugins.stages.distill.cache import GIB, ViewCache
-from learnforge_plugins.stages.distill.gap import (
-    choose_assistants,
-    count_assistants,
-    describe_gap,
-)
-from learnforge_plugins.stages.distill.teacher import (
-    CachedTeacher,
-    Teacher,
-    describe_scores,
-    probe_scores,
-)
+from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants, describe_gap
+from learnforge_plugins.stages.distill.teacher import CachedTeacher, Teacher, describe_scores, probe_scores
 
 if TYPE_CHECKING:
     from learnforge_plugins.stages.distill.stage import DistillStage

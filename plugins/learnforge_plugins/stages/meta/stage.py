@@ -13,9 +13,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 from torch import Tensor, nn
 
-from learnforge.artifact import (
-    Artifact,
-)
+from learnforge.artifact import Artifact
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, Problem, StageError
 from learnforge.hookspecs import hookimpl
@@ -23,9 +21,7 @@ from learnforge.kinds.engine import Engine, FastWeights
 from learnforge.kinds.episodes import Episodes, EpisodeShape
 from learnforge.kinds.meta_learner import MetaGradient, MetaLearner
 from learnforge.kinds.stage import Reference, Stage
-from learnforge.kinds.task import (
-    Task,
-)
+from learnforge.kinds.task import Task
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins

@@ -25,18 +25,10 @@ from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, permutation, seeded
 from learnforge.spec import Normaliser
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
-from learnforge_kit.training.evaluation import (
-    evaluate,
-)
+from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
-from learnforge_plugins.stages.search.evaluator import (
-    Evaluator,
-    Place,
-    Refused,
-    TrialJob,
-    TrialResult,
-)
+from learnforge_plugins.stages.search.evaluator import Evaluator, Place, Refused, TrialJob, TrialResult
 
 SCORED_IMAGES = 64
 """Training images that zero-cost scores see, at most."""

@@ -11,9 +11,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import deep_mapping, ge, gt, instance_of, min_len, optional
 from torch import nn
 
-from learnforge.artifact import (
-    Artifact,
-)
+from learnforge.artifact import Artifact
 from learnforge.context import Context
 from learnforge.errors import DivergedError, Problem, nearest
 from learnforge.hookspecs import hookimpl

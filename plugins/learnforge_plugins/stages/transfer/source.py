@@ -17,12 +17,7 @@ from learnforge.kinds.transfer import DirectTransfer, Transfer
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import TaskInfo, find_mismatches, join_faults
-from learnforge_kit.networks.heads import (
-    describe_changes,
-    find_head,
-    find_stem,
-    replace_stem,
-)
+from learnforge_kit.networks.heads import describe_changes, find_head, find_stem, replace_stem
 
 
 def source_refusal(source: Artifact, task: TaskInfo, plugins: Plugins) -> str:

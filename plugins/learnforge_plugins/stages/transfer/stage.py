@@ -8,18 +8,13 @@ from typing import Any, ClassVar
 from attrs import evolve, frozen
 from torch import nn
 
-from learnforge.artifact import (
-    Artifact,
-)
+from learnforge.artifact import Artifact
 from learnforge.context import Context
 from learnforge.cut import Cut
 from learnforge.errors import Problem, StageError, TaskError
 from learnforge.hookspecs import hookimpl
 from learnforge.kinds.stage import Reference, Stage
-from learnforge.kinds.task import (
-    Task,
-    TaskSource,
-)
+from learnforge.kinds.task import Task, TaskSource
 from learnforge.kinds.transfer import DirectTransfer, PhasedTransfer, Transfer
 from learnforge.kinds.validator import Validator
 from learnforge.options.structure import plugin_field

@@ -13,12 +13,7 @@ from learnforge import EpisodeShape, Plugins, RecipeError
 from learnforge.cli.group import cli
 from learnforge.context import Silence
 from learnforge_plugins.commands.bench.comparison import Job, compare
-from learnforge_plugins.commands.bench.meta_learners import (
-    Result,
-    as_rows,
-    parse_entries,
-    read_comparison,
-)
+from learnforge_plugins.commands.bench.meta_learners import Result, as_rows, parse_entries, read_comparison
 from learnforge_plugins.commands.bench.published import published_few_shot
 from learnforge_plugins.stages.meta.stage import MetaStage
 

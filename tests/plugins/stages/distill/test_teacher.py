@@ -12,12 +12,7 @@ from torch import Tensor, nn
 from learnforge import StageError, Task
 from learnforge.errors import PlaceError
 from learnforge_kit import Train
-from learnforge_plugins.stages.distill.teacher import (
-    Teacher,
-    TeacherSettings,
-    describe_scores,
-    probe_scores,
-)
+from learnforge_plugins.stages.distill.teacher import Teacher, TeacherSettings, describe_scores, probe_scores
 from learnforge_testing.toys import make_network
 
 
