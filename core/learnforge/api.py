@@ -192,7 +192,8 @@ def adapt(
     if not artifact.adapter_options:
         raise ArtifactError("only what a `meta` stage made can adapt; this artifact has no adapter")
     plugins = plugins or Plugins()
-    stage = plugins.load("stage", artifact.provenance.kind or "meta", Stage)
+    kind = artifact.adapter_options.get("stage", "meta")  # other kinds of stage name themselves there
+    stage = plugins.load("stage", kind, Stage)
     made: Artifact = stage.adapt(artifact, shown, targets, plugins, classes)
     return made
 

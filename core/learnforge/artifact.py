@@ -314,7 +314,7 @@ def from_module(module: nn.Module, task: TaskInfo) -> Artifact:
 
 def from_model(model: Model, task: TaskInfo) -> Artifact:
     """Wrap a model that nobody has trained here; its own pretrained weights come when it is built."""
-    return Artifact(NetworkSpec.of(model), task)
+    return Artifact(NetworkSpec.of_model(model), task)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from learnforge.errors import ArtifactError, LearnforgeError, Problem, RecipeErr
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task, TaskSource, check_task
-from learnforge.kinds.tuner import load_tuner
+from learnforge.kinds.tuner import check_ranges_of
 from learnforge.plugins.identity import identify
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe
@@ -41,7 +41,7 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
             continue  # an input's stage is itself at fault, and reported
         faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs, plugins)
         if stage.tune is not None or stage.ranges:
-            faults += load_tuner(plugins).check(stage)
+            faults += check_ranges_of(stage, plugins)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
         stand_ins[stage.name] = with_lineage(stage.output(task, inputs), task, inputs)
     if problems:

@@ -146,7 +146,7 @@ def learnforge_vet_design(design: Mapping[str, Any], cost: Cost, stage: str) -> 
 def learnforge_optimizer(
     parameters: list[dict[str, Any]], options: Mapping[str, Any]
 ) -> torch.optim.Optimizer | None:
-    """Build the optimizer of a training, or return None to leave it to others and to the core.
+    """Build the optimizer of a training, or return None to leave it to others and to the training loop.
 
     Called once at the start of each training, where it runs. `parameters` are torch parameter groups,
     each with its `lr`; `options` are the settings of `train` (optimizer, learning_rate, weight_decay,
@@ -158,7 +158,7 @@ def learnforge_optimizer(
 def learnforge_batch(batch: Batch, stage: str) -> Batch | None:
     """Return a changed training batch, or None to leave it.
 
-    Called for every batch that the core's training loop trains on (not for episodes), after augmentation.
+    Called for every batch that the training loop trains on (not for episodes), after augmentation.
     Each implementation is handed what the one before it returned.
     """
 
@@ -253,5 +253,6 @@ NOTIFYING = (
     "learnforge_stage_finished",
     "learnforge_run_finished",
     "learnforge_run_failed",
+    "learnforge_show_run",
 )
 """Hooks whose faults are reported and go no further."""

@@ -5,6 +5,7 @@ execute nothing.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from learnforge.kinds.task import TaskSource
 from learnforge.options.ranges import check_ranges, take_ranges
 from learnforge.options.structure import option_key, structure
 from learnforge.options.tables import override
-from learnforge.plugins.choice import PluginChoice
+from learnforge.plugins.choice import PluginChoice, is_usable
 from learnforge.plugins.found import installed, locate
 from learnforge.plugins.kinds import RECIPE
 from learnforge.plugins.registry import Plugins
@@ -118,13 +119,18 @@ def find_recipe(name: str | Path) -> Path:
 
 def _packaged_recipes() -> dict[str, Path]:
     """Find the recipes that installed distributions bring, by entry points `recipe.NAME` which name the
-    package that `NAME.toml` lies in.
+    package that `NAME.toml` lies in. Of two with one name each goes by `distribution:name`.
     """
+    choice = PluginChoice().with_environment(os.environ)
+    usable = [p for p in installed() if p.kind == RECIPE and is_usable(p, choice)]
+    names = [plugin.method for plugin in usable]
     found = {}
-    for plugin in installed():
-        folder = locate(plugin) if plugin.kind == RECIPE else None
-        if folder is not None:
-            found[plugin.method] = folder / f"{plugin.method}.toml"
+    for plugin in usable:
+        file = locate(plugin)
+        recipe = file.parent / f"{plugin.method}.toml" if file is not None else None
+        if recipe is not None and recipe.is_file():
+            is_only = names.count(plugin.method) == 1
+            found[plugin.method if is_only else f"{plugin.distribution}:{plugin.method}"] = recipe
     return found
 
 

@@ -125,7 +125,7 @@ def processor() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def _copied(value: Any) -> Any:
+def copy_for_listeners(value: Any) -> Any:
     """Return what a listener may do with as it likes."""
     if isinstance(value, Artifact):
         weights = {n: t.clone() for n, t in value.weights.items()} if value.weights is not None else None
@@ -133,7 +133,7 @@ def _copied(value: Any) -> Any:
         metrics, options = deepcopy(dict(value.metrics)), deepcopy(dict(value.adapter_options))
         return evolve(value, weights=weights, adapter=adapter, metrics=metrics, adapter_options=options)
     if isinstance(value, Run):
-        artifacts = {name: _copied(artifact) for name, artifact in value.artifacts.items()}
+        artifacts = {name: copy_for_listeners(artifact) for name, artifact in value.artifacts.items()}
         return evolve(value, artifacts=artifacts, stages=[evolve(stage) for stage in value.stages])
     return deepcopy(value) if isinstance(value, Mapping) else value
 

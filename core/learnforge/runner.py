@@ -40,7 +40,7 @@ from learnforge.plugins.identity import FROM_FILE, identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved
 from learnforge.recipe import Recipe
-from learnforge.record import Run, StageRecord, _copied, _loggable, versions, write_toml
+from learnforge.record import Run, StageRecord, _loggable, copy_for_listeners, versions, write_toml
 from learnforge.runlog import EventLog, lock
 
 
@@ -86,6 +86,12 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
         return _Runner(run, tasks, options, device, log).run()
 
 
+def show_run(run: Run) -> None:
+    """Let plugins show a run that has ended, each with a copy; one at fault is named, and nothing more."""
+    with preserved():
+        run.plugins.hook.learnforge_show_run(run=copy_for_listeners(run))
+
+
 class _Runner:
     """One attempt at a run, under its lock."""
 
@@ -129,7 +135,7 @@ class _Runner:
         hook = getattr(self.plugins.hook, f"learnforge_{event}")
         if hook.get_hookimpls():
             with preserved():  # who only listens cannot change a run: neither its random numbers nor its data
-                hook(**{name: _copied(value) for name, value in data.items()})
+                hook(**{name: copy_for_listeners(value) for name, value in data.items()})
 
     def _keep_or_clear(self, prints: Mapping[str, str]) -> None:
         """Take over finished stages, leave unfinished ones to be continued, and clear those that changed."""

@@ -71,10 +71,14 @@ class NetworkSpec:
     cut: str | None = None
 
     @classmethod
-    def of(cls, source: Model | Space, design: Mapping[str, Any] | None = None) -> NetworkSpec:
-        """Describe a model, or a design of a space."""
-        is_space = hasattr(source, "design")  # models make no choices
-        return cls("space" if is_space else "model", spell(source), design)
+    def of_model(cls, model: Model) -> NetworkSpec:
+        """Describe a model."""
+        return cls("model", spell(model))
+
+    @classmethod
+    def of_space(cls, space: Space, design: Mapping[str, Any] | None = None) -> NetworkSpec:
+        """Describe a design of a space; without one, a network of the space that is still to be found."""
+        return cls("space", spell(space), design)
 
     def build(self, task: TaskInfo, plugins: Plugins, pretrained: bool = True) -> nn.Module:
         """Build the network for a task, initialised from torch's global generator.

@@ -10,15 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from packaging.requirements import Requirement
 
 from learnforge.cli.options import plugin_options
 from learnforge.errors import PluginError
 from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
-
-DEPENDENCIES = (
-    "torch", "torchvision", "numpy", "optuna", "pluggy", "attrs", "click", "rich", "plotly", "safetensors",
-    "scikit-learn", "sqlalchemy", "pillow", "packaging",
-)  # fmt: skip
+from learnforge.plugins.kinds import GROUP
 
 
 @click.command("doctor", short_help="Look for what is wrong with this installation.")
@@ -74,8 +71,14 @@ def _environment() -> Iterator[str]:
     yield f"{ENVIRONMENT} = {os.environ.get(ENVIRONMENT, '(not set)')}"
 
 
+def _dependencies() -> list[str]:
+    """List what learnforge itself requires, its extras left out."""
+    wanted = [Requirement(text) for text in importlib.metadata.requires(GROUP) or ()]
+    return sorted(r.name for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""}))
+
+
 def _versions() -> Iterator[str]:
-    for name in DEPENDENCIES:
+    for name in _dependencies():
         try:
             yield f"{name} {importlib.metadata.version(name)}"
         except importlib.metadata.PackageNotFoundError:

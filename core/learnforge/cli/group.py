@@ -79,16 +79,20 @@ class LazyGroup(click.Group):
 
 def _words_of(name: str) -> str:
     """Return the short help of a plugin's command, read from its source: importing it may take seconds."""
-    files = [locate(plugin) for plugin in installed() if plugin.name == f"command.{name}"]
-    if len(files) != 1 or files[0] is None or not files[0].is_file():
+    places = [locate(plugin) for plugin in installed() if plugin.name == f"command.{name}"]
+    if len(places) != 1 or places[0] is None:
         return FROM_PLUGIN
-    for node in ast.walk(ast.parse(files[0].read_text(encoding="utf-8"))):
-        if (
-            isinstance(node, ast.keyword)
-            and node.arg == "short_help"
-            and isinstance(node.value, ast.Constant)
+    try:
+        tree = ast.parse(places[0].read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):  # it is at fault when it is called, not here
+        return FROM_PLUGIN
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and any(
+            isinstance(a, ast.Constant) and a.value == name for a in node.args
         ):
-            return str(node.value.value)
+            for keyword in node.keywords:
+                if keyword.arg == "short_help" and isinstance(keyword.value, ast.Constant):
+                    return str(keyword.value.value)
     return FROM_PLUGIN
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from learnforge.options.description import describe
 from learnforge.plugins.found import Plugin
+from learnforge.plugins.kinds import HOOKS, RECIPE
 from learnforge.plugins.registry import Plugins
 
 
@@ -25,7 +26,7 @@ def describe_plugin(plugin: Plugin, plugins: Plugins) -> dict[str, Any]:
         PluginError: It cannot be used.
     """
     target: Any = None
-    if plugin.kind != "hooks":
+    if plugin.kind not in (HOOKS.name, RECIPE):
         target = plugins.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
     module = sys.modules[target.__module__] if inspect.isclass(target) else plugins.module_of(plugin)
     return {

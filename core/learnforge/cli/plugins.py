@@ -82,6 +82,8 @@ def find_plugin(name: str, kind: str | None, standings: Sequence[Standing]) -> P
     if not found:
         known = [s.plugin.name if "." in short else s.plugin.method for s in standings]
         raise PluginError(f"there is no plugin {name!r}; {nearest(name, known)}")
+    if len(found) > 1 and "." not in short:  # a method is meant before a recipe or command of its name
+        found = [p for p in found if p.kind in KINDS and KINDS[p.kind].base and p.kind != "tuner"] or found
     if len(found) > 1:  # a file may be called like the method in it, which is what is meant
         found = [p for p in found if p.kind != "hooks" or p.entry_point is not None] or found
     if len(found) > 1:

@@ -11,6 +11,9 @@ import click
 from learnforge.cli.options import recipe_options
 from learnforge.plugins.choice import PluginChoice
 
+_OF_RUNS = ("_run", "_run_started", "_run_finished", "_run_failed")
+"""Endings of the hooks that are called for a run in which nothing is left to do, too."""
+
 
 @click.command("run", short_help="Run a recipe, or go on with it.")
 @recipe_options
@@ -46,7 +49,7 @@ def command(
     from learnforge.plugins.registry import Plugins
     from learnforge.progress import choose_progress
     from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
-    from learnforge.runner import Options, run_recipe
+    from learnforge.runner import Options, run_recipe, show_run
 
     path = find_recipe(recipe)
     data = read_recipe(path, overrides)
@@ -59,8 +62,8 @@ def command(
     run = run_recipe(parsed, plugins, options)
     loaded = plugins.record()["loaded"]
     plugins.load_hooks("report")
-    plugins.hook.learnforge_show_run(run=run)
-    of_work = {name for name in NOTIFYING if "_run_" not in name}  # silent where nothing is left to run
+    show_run(run)
+    of_work = {name for name in NOTIFYING if not name.endswith(_OF_RUNS)}  # silent where nothing is left
     silent = [plugin["name"] for plugin in loaded if of_work & set(plugin["hooks"])]
     if silent and all(stage.state == "kept" for stage in run.stages):
         click.echo(

@@ -17,8 +17,8 @@ Criterion = Callable[[Outputs, Outputs, Batch], Tensor]
 class Distiller(ABC):
     """A method of the kind `distiller`: a frozen attrs class with a loss.
 
-    The core calls `taps` once, then `criterion` once, then what `criterion` returned for every batch, with
-    the student in training mode and the teacher frozen, in eval mode and without gradient.
+    The distill stage calls `taps` once, then `criterion` once, then what `criterion` returned for every
+    batch, with the student in training mode and the teacher frozen, in eval mode and without gradient.
     """
 
     zero_at_teacher: ClassVar[Mapping[str, Any] | None] = None

@@ -33,10 +33,10 @@ class MetaGradient:
 class MetaLearner(Rules, ABC):
     """A method of the kind `meta-learner`: a frozen attrs class, functional and batched over tasks.
 
-    Meta-parameters are the network's parameters, by name, and those of `extra_parameters`. The core samples
-    episodes, calls `gradient`, runs the outer optimizer, checkpoints and evaluates. Losses and predictions of
-    a task (`support_loss`, `query_loss`, `predict`) are cross-entropy and the adapted network's outputs,
-    unless a method says otherwise.
+    Meta-parameters are the network's parameters, by name, and those of `extra_parameters`. The meta stage
+    samples episodes, calls `gradient`, runs the outer optimizer, checkpoints and evaluates. Losses and
+    predictions of a task (`support_loss`, `query_loss`, `predict`) are cross-entropy and the adapted
+    network's outputs, unless a method says otherwise.
     """
 
     exact_gradient: ClassVar[Mapping[str, Any] | None] = None

@@ -66,7 +66,7 @@ class Transfer(ABC):
 
 
 class PhasedTransfer(Transfer):
-    """A strategy that trains by gradient, in phases. The core owns the loop, checkpoints and frozen
+    """A strategy that trains by gradient, in phases. The transfer stage owns the loop, checkpoints and frozen
     batch statistics.
     """
 

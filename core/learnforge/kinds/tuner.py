@@ -10,7 +10,7 @@ from attrs import frozen
 
 from learnforge.artifact import Artifact
 from learnforge.context import Context
-from learnforge.errors import Problem
+from learnforge.errors import PluginError, Problem
 from learnforge.kinds.space import Design, Space
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import Task
@@ -85,3 +85,11 @@ def load_tuner(plugins: Plugins) -> Tuner:
     """Return the tuner `search`."""
     made: Tuner = plugins.load("tuner", "search", Tuner)()
     return made
+
+
+def check_ranges_of(stage: Stage, plugins: Plugins) -> list[Problem]:
+    """Find what is wrong with a stage's ranges and its `tune`; also that there is no tuner."""
+    try:
+        return load_tuner(plugins).check(stage)
+    except PluginError as error:
+        return [Problem("tune", str(error))]

@@ -26,8 +26,8 @@ class Evidence:
 class Validator(ABC):
     """A method of the kind `validator`: a frozen attrs class that scores a network by unlabelled images.
 
-    The core calls `score` after each epoch of a domain adaptation; `weights = "best"` and `patience` go
-    by it.
+    The transfer stage calls `score` after each epoch of a domain adaptation; `weights = "best"` and
+    `patience` go by it.
     """
 
     @abstractmethod

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from attrs import NOTHING, frozen
 
-from learnforge.options.structure import _expected, _hints, option_key, plain
+from learnforge.options.structure import expected_words, option_key, option_types, plain
 
 
 @frozen
@@ -34,11 +34,11 @@ class OptionDescription:
 def describe(cls: type) -> list[OptionDescription]:
     """List the options of an attrs class with type, default and the words of its docstring."""
     words = _argument_words(inspect.getdoc(cls) or "")
-    hints = _hints(cls)
+    hints = option_types(cls)
     return [
         OptionDescription(
             option_key(f),
-            _expected(hints[f.name], f),
+            expected_words(hints[f.name], f),
             _range_words(f.validator),
             "required" if f.default is NOTHING else _show_default(f.default),
             words.get(f.name, ""),

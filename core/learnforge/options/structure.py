@@ -80,7 +80,7 @@ def structure(
         problems.append(Problem(path, f"must be a table, got {data!r}"))
         return None
     before = len(problems)
-    hints = _hints(cls)
+    hints = option_types(cls)
     fields = {option_key(f): f for f in attrs.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
@@ -90,7 +90,9 @@ def structure(
         if key not in data:
             if field.default is NOTHING:
                 problems.append(
-                    Problem(_join(path, key), f"is missing; it must be {_expected(hints[field.name], field)}")
+                    Problem(
+                        _join(path, key), f"is missing; it must be {expected_words(hints[field.name], field)}"
+                    )
                 )
             continue
         value = _value(data[key], hints[field.name], field, _join(path, key), problems, resolve)
@@ -116,7 +118,7 @@ def convert_option(cls: type, key: str, value: Any, path: str, problems: list[Pr
         problems: Grows by one entry for each thing wrong.
     """
     declared = next(f for f in attrs.fields(cls) if option_key(f) == key)
-    converted = _value(value, _hints(cls)[declared.name], declared, path, problems, None)
+    converted = _value(value, option_types(cls)[declared.name], declared, path, problems, None)
     if converted is not _FAILED:
         _is_valid(declared, converted, path, problems)
     return value if converted is _FAILED else converted
@@ -174,7 +176,8 @@ def option_key(field: Attribute[Any]) -> str:
     return str(field.metadata.get("key", field.name))
 
 
-def _hints(cls: type) -> dict[str, Any]:
+def option_types(cls: type) -> dict[str, Any]:
+    """Return {name of a field: its annotated type}."""
     return get_type_hints(cls)
 
 
@@ -193,7 +196,7 @@ def _value(
         items = [_value(item, hint, one, f"{path}[{i}]", problems, resolve) for i, item in enumerate(data)]
         return _FAILED if any(item is _FAILED for item in items) else tuple(items)
     if field.metadata.get("many") is True:
-        problems.append(Problem(path, f"must be {_expected(hint, field)}, got {data!r}"))
+        problems.append(Problem(path, f"must be {expected_words(hint, field)}, got {data!r}"))
         return _FAILED
     for key, cls in field.metadata.get("tables", {}).items():
         if isinstance(data, Mapping) and set(data) == {key}:
@@ -291,7 +294,8 @@ def _is_valid(field: Attribute[Any], value: Any, path: str, problems: list[Probl
     return True
 
 
-def _expected(hint: Any, field: Attribute[Any]) -> str:
+def expected_words(hint: Any, field: Attribute[Any]) -> str:
+    """Say in words what the value of a field must be."""
     kind = field.metadata.get("plugin")
     if kind:
         reference = " or a stage's name or an artifact's path" if field.metadata.get("reference") else ""

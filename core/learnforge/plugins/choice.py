@@ -17,7 +17,7 @@ from attrs import evolve, field, frozen
 
 from learnforge.errors import PluginError, nearest
 from learnforge.plugins.found import Plugin, missing_module
-from learnforge.plugins.kinds import KINDS
+from learnforge.plugins.kinds import HOOKS, KINDS, RECIPE
 
 ENVIRONMENT = "LEARNFORGE_DISABLE_PLUGINS"
 """Environment variable with names to disable, separated by commas."""
@@ -249,7 +249,7 @@ def _standing(plugin: Plugin, choice: PluginChoice, usable: Sequence[Plugin]) ->
     missing = missing_module(plugin)
     if missing:
         return Standing(plugin, "failed", missing)
-    if plugin.kind in (*KINDS, "hooks"):
+    if plugin.kind in (*KINDS, HOOKS.name, RECIPE):
         return Standing(plugin, "available")
     hint = nearest(plugin.kind, KINDS)
     return Standing(plugin, "available", f"{plugin.kind!r} must be a kind that another plugin brings; {hint}")

@@ -113,20 +113,24 @@ def missing_module(plugin: Plugin) -> str:
 
 
 def locate(plugin: Plugin) -> Path | None:
-    """Return the file of a plugin's module, or the folder of its package, importing nothing; None where it
-    cannot be told.
+    """Return the file of a plugin's module, of a package its `__init__.py`, importing nothing; None where
+    there is none.
     """
     match = plugin.entry_point.pattern.match(plugin.entry_point.value) if plugin.entry_point else None
     if match is None:
         return None
     package, *parts = match.group("module").split(".")
-    spec = importlib.util.find_spec(package)  # of a top-level package: that runs none of its code
+    try:
+        spec = importlib.util.find_spec(package)  # of a top-level package: that runs none of its code
+    except ValueError:  # a module in memory that does not say where it is from
+        return None
     if spec is None or spec.origin is None:
         return None
     if not parts:
         return Path(spec.origin)
-    found = Path(spec.origin).parent.joinpath(*parts)
-    return found if found.is_dir() else found.with_suffix(".py")
+    place = Path(spec.origin).parent.joinpath(*parts)
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return file if file.is_file() else None
 
 
 @frozen

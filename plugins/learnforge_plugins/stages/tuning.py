@@ -116,7 +116,9 @@ class StageEvaluator(Evaluator):
         """Measure the latency of the network with fresh weights, while no trial runs."""
         with seeded(self.seed):
             network = self._network(design, context)
-        assert network is not None, "check_tuning refuses latency where the network is not known beforehand"
+        assert network is not None, (
+            "`SearchTuner.check` refuses latency where the network is not known beforehand"
+        )
         return measure_latency(network.to(context.device), self.work.task.info, threads=self.threads)
 
     def evaluate(self, job: TrialJob, place: Place) -> TrialResult:

@@ -14,7 +14,7 @@ from attrs.validators import deep_iterable, ge, gt, in_
 
 from learnforge.artifact import Artifact
 from learnforge.context import Context
-from learnforge.errors import LearnforgeError, Problem, StageError
+from learnforge.errors import LearnforgeError, PluginError, Problem, StageError
 from learnforge.hookspecs import hookimpl
 from learnforge.kinds.distiller import Distiller
 from learnforge.kinds.model import Model
@@ -136,9 +136,14 @@ class DistillStage(Stage):
             )
             problems.append(Problem("train", words))
         if isinstance(self.student, StudentSearch):
-            tuner = load_tuner(plugins)
-            problems += tuner.check_settings(self.student, "student.search", self.student.space)
+            problems += self._check_search(self.student, plugins)
         return problems or self._check_wiring(task, inputs, plugins)
+
+    def _check_search(self, search: StudentSearch, plugins: Plugins) -> list[Problem]:
+        try:
+            return load_tuner(plugins).check_settings(search, "student.search", search.space)
+        except PluginError as error:
+            return [Problem("student.search", str(error))]
 
     def _check_teachers(self, task: Task, inputs: Mapping[str, Artifact]) -> list[Problem]:
         problems = []
@@ -189,7 +194,7 @@ class DistillStage(Stage):
             except Exception as error:  # whatever the network's own code raises
                 return self.build_failure(role, error)
         try:
-            self._wire(found[-1], found[:-1])
+            self.wire(found[-1], found[:-1])
         except StageError as error:
             return [Problem("options", str(error))]
         try:
@@ -201,7 +206,7 @@ class DistillStage(Stage):
             return [Problem("assistants", str(error))]
         return []
 
-    def _wire(self, student: Layers, teachers: Sequence[Layers]) -> tuple[Sequence[str], Sequence[str]]:
+    def wire(self, student: Layers, teachers: Sequence[Layers]) -> tuple[Sequence[str], Sequence[str]]:
         """Return the layers that the method listens to in student and teacher."""
         student_names, teacher_names = self.method.taps(student, teachers[0])
         if teacher_names and len(teachers) > 1:
@@ -229,7 +234,7 @@ class DistillStage(Stage):
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         if isinstance(self.student, StudentSearch):
-            return Artifact(NetworkSpec.of(self.student.space), task.info)
+            return Artifact(NetworkSpec.of_space(self.student.space), task.info)
         return evolve(inputs["student"], weights=None)
 
     def for_trial(self) -> DistillStage:
@@ -297,7 +302,7 @@ def _with_student(
     """Return a stage with a design for its student and trained as a trial is, and its inputs."""
     assert isinstance(stage, DistillStage)
     assert isinstance(stage.student, StudentSearch)
-    student = Artifact(NetworkSpec.of(stage.student.space, design), task.info)
+    student = Artifact(NetworkSpec.of_space(stage.student.space, design), task.info)
     made = evolve(stage, student=student, train=stage.student.train or stage.train)
     return made, {**inputs, "student": student}
 

@@ -122,7 +122,7 @@ class Distillation:
         for network in (student, *teachers):
             network.eval()
         read = [read_layers(network, images) for network in (student, *teachers)]
-        student_names, teacher_names = stage._wire(read[0], read[1:])
+        student_names, teacher_names = stage.wire(read[0], read[1:])
         tapped = Tapped(read[0], student_names)
         tapped_teacher = Tapped(read[1], teacher_names) if teacher_names else None
         cached = self._cached_teacher(

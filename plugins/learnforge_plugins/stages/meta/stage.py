@@ -70,7 +70,7 @@ class MetaStage(Stage):
         iterations: Batches of episodes, from 0.
         tasks: Episodes in a batch.
         outer_steps: Outer steps on each batch, from 1. More than one is for methods that correct for it, such
-            as `promp`, where rollouts are measured_once.
+            as `promp`, where rollouts are expensive.
         optimizer: Outer optimizer: `adam`, `adamw` or `sgd`.
         momentum: Momentum of `sgd`, in [0, 1).
         learning_rate: Outer learning rate at the start.
@@ -147,7 +147,8 @@ class MetaStage(Stage):
         seen = source.provenance.origins & set(task.origins_of(task.test))
         if seen and not self.allow_seen:
             problems.append(Problem("task", _seen_words(seen)))
-        return problems or self._check_head(source, task, plugins) + self._check_episodes(task)
+        head = [] if problems else self._check_head(source, task, plugins)
+        return problems + head + self._check_episodes(task)
 
     def _check_head(self, source: Artifact, task: Task, plugins: Plugins) -> list[Problem]:
         """Find a network without a head that the method could adapt, where it can be built already."""

@@ -172,7 +172,11 @@ class SearchStage(Stage):
             return []
         networks: list[nn.Module] = []
         failures: list[str] = []
-        for design in random_designs(self.space, TRIED, 0):
+        try:
+            designs = list(random_designs(self.space, TRIED, 0))
+        except Exception as error:  # whatever the space's own code raises
+            return [Problem("space", f"must make its choices, but: {type(error).__name__}: {error}")]
+        for design in designs:
             try:
                 with torch.device("meta"):
                     networks.append(self.space.build(design, task.info).eval())
@@ -217,7 +221,7 @@ class SearchStage(Stage):
         return {**super().fingerprint_data(), "cost files": [meter.content() for meter in self.costs]}
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
-        return Artifact(NetworkSpec.of(self.space), task.info)
+        return Artifact(NetworkSpec.of_space(self.space), task.info)
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         records, history = self._search(task, context)
@@ -237,7 +241,7 @@ class SearchStage(Stage):
             "front": [r.number for r in front],
             "history": history,
         }
-        spec = NetworkSpec.of(self.space, record.design)
+        spec = NetworkSpec.of_space(self.space, record.design)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         artifact = Artifact(spec, task.info, metrics=metrics, provenance=Provenance(trained_on=(learnt,)))
         return artifact.with_state(network)
