@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import learnforge as lf
 import learnforge_kit as kit
+import learnforge_testing as testing
 from tests.core.recipes import DISTILL
 
 ROOT = Path(__file__).parents[1]
@@ -87,29 +90,34 @@ def test_methods_use_public_names(file: Path) -> None:
     assert set(used.get("learnforge_kit", ())) <= set(kit.__all__)
 
 
-def test_public_names_are_those_of_the_stubs() -> None:
+@pytest.mark.parametrize("package", [lf, kit, testing], ids=lambda package: package.__name__)
+def test_public_names_are_those_of_the_stubs(package: ModuleType) -> None:
     """Each name stands once, in the stub, and can be had."""
-    for package in (lf, kit):
-        assert len(package.__all__) == len(set(package.__all__))
-        assert [name for name in package.__all__ if getattr(package, name, None) is None] == []
+    assert package.__file__ is not None
+    tree = ast.parse(Path(package.__file__).with_suffix(".pyi").read_text("utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    offered = [alias.asname or alias.name for node in imports for alias in node.names]
+    assert len(offered) > 20
+    assert sorted(offered) == sorted(set(offered)) == sorted(set(package.__all__) - {"__version__"})
+    assert [name for name in offered if getattr(package, name, None) is None] == []
 
 
 @pytest.mark.parametrize("kind", ["distill", "transfer", "meta"])
 def test_a_recipe_without_a_search_imports_little(kind: str, tmp_path: Path) -> None:
     """Running it imports at most 6,000 lines of the core, the kit and the stages, and no Optuna."""
     script = f"""
-import sys
+import json, sys
 import learnforge as lf
 lf.run({recipe(kind)!r})
 own = [m for n, m in sys.modules.items() if n.split(".")[0] in ("learnforge", "learnforge_kit")
        or n.startswith("learnforge_plugins.stages")]
-print("optuna" in sys.modules, *[m.__file__ for m in own if getattr(m, "__file__", None)], sep="\\n")
+print(json.dumps(["optuna" in sys.modules, [m.__file__ for m in own if getattr(m, "__file__", None)]]))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path
     )
-    has_optuna, *files = done.stdout.split("\n")[-1 - done.stdout.count("\n") :][:-1]
-    assert has_optuna == "False"
+    has_optuna, files = json.loads(done.stdout.splitlines()[-1])
+    assert not has_optuna
     assert 1000 < sum(lines_of_code(Path(file)) for file in files) <= 6000
 
 

@@ -240,10 +240,8 @@ def learnforge_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-
 CHANGING = ("learnforge_vet_design", "learnforge_optimizer", "learnforge_batch")
 """Hooks that change a result: the plugins that implement one belong to a stage's fingerprint."""
 
-
 REMOTE = ("learnforge_optimizer", "learnforge_batch")
 """Hooks that act where the work runs, also in worker processes."""
-
 
 NOTIFYING = (
     "learnforge_run_started",

@@ -33,7 +33,6 @@ State = Literal["passed", "failed", "skipped", "expected failure"]
 _META = "suite_checks_something"
 """The check of the suite itself, which counts for none of the method's."""
 
-
 F = TypeVar("F", bound=Callable[..., None])
 
 

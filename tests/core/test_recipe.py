@@ -35,6 +35,38 @@ def edited(*changes: tuple[list[Any], Any]) -> dict[str, Any]:
     return data
 
 
+def test_packages_bring_recipes(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point `recipe.NAME` names the package of `NAME.toml`: a module at the top or further down. One
+    without its file, one that is disabled and one whose package is missing are left out.
+    """
+    install("lf-test-a", {"recipe.lone": "lf_test_a", "recipe.absent": "lf_test_a"}, {"lf_test_a": ""})
+    install("lf-test-b", {"recipe.deep": "lf_test_b.recipes", "recipe.gone": "lf_test_c"}, {})
+    package = install.folder / "lf_test_b" / "recipes"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    lone, deep = install.folder / "lone.toml", package / "deep.toml"
+    for file in (lone, deep):
+        file.write_text("")
+    assert [find_recipe("lone"), find_recipe("deep")] == [lone, deep]
+    for name in ("absent", "gone"):
+        with pytest.raises(lf.RecipeError, match=name):
+            find_recipe(name)
+    monkeypatch.setenv("LEARNFORGE_DISABLE_PLUGINS", "recipe.deep")
+    with pytest.raises(lf.RecipeError, match="deep"):
+        find_recipe("deep")
+
+
+def test_recipes_of_one_name_go_by_their_distributions(install: Any) -> None:
+    """Neither is taken for the other."""
+    install("lf-test-a", {"recipe.digits": "lf_test_a"}, {"lf_test_a": ""})
+    (install.folder / "digits.toml").write_text("")
+    assert find_recipe("lf-test-a:digits") == install.folder / "digits.toml"
+    assert find_recipe("learnforge:digits").parent.name == "recipes"
+    with pytest.raises(lf.RecipeError, match="lf-test-a:digits"):
+        find_recipe("digits")
+
+
 def test_a_run_without_a_name_gets_that_of_the_file(tmp_path: Path) -> None:
     """Two recipes without names do not share a folder; a name that is given stays."""
     for text, name in (("", "mine"), ('[run]\nname = "other"\n', "other"), ("[run]\nseed = 1\n", "mine")):

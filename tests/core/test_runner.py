@@ -16,10 +16,11 @@ from attrs import evolve
 from PIL import Image
 
 import learnforge as lf
-from learnforge import PluginChoice, files
+from learnforge import PluginChoice, PluginWarning, files
 from learnforge.record import Run, processor
 from learnforge.report import read_summary
 from learnforge.runlog import lock, read_events
+from learnforge.runner import show_run
 from tests.core.recipes import DISTILL
 
 
@@ -204,6 +205,20 @@ def learnforge_run_finished(run): seen.append("run finished")
 @hookimpl
 def learnforge_run_failed(run, error): seen.append(f"run failed: {type(error).__name__}")
 """
+
+
+def test_a_run_is_shown_by_copies(tmp_path: Path) -> None:
+    """Who shows a run can neither change it nor end it."""
+    file = tmp_path / "shows.py"
+    file.write_text(
+        "from learnforge import hookimpl\n\n@hookimpl\n"
+        "def learnforge_show_run(run):\n    run.artifacts.clear()\n    raise OSError('no screen')\n"
+    )
+    run = lf.run(DISTILL, tmp_path / "run", plugins=PluginChoice(files=(str(file),)))
+    names = set(run.artifacts)
+    with pytest.warns(PluginWarning, match="`learnforge_show_run` fails with OSError: no screen"):
+        show_run(run)
+    assert set(run.artifacts) == names != set()
 
 
 def test_folders_that_no_run_made_are_never_emptied(tmp_path: Path) -> None:

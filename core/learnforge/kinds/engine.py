@@ -96,7 +96,6 @@ Solution = Callable[["Engine", Parameters, Labelled], Mapping[str, Tensor]]
 """From the engine, one task's parameters and its support set to that task's adapted parameters of the
 network, differentiably. May read further entries of the parameters; does not hand them on."""
 
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From one task's outputs and labels to a scalar."""
 

@@ -15,10 +15,8 @@ from learnforge.errors import StageError
 EMBEDDING = "embedding"
 """Stands for what goes into a network's last layer."""
 
-
 INPUT = ":input"
 """Behind a layer's name it stands for what goes into the layer."""
-
 
 _SHOWN = 40
 

@@ -25,7 +25,6 @@ T = TypeVar("T")
 Resolve = Callable[[str, Any, str, list[Problem]], Any]
 """Turns a `{ use = … }` table of a kind at a path into an instance, or appends problems and returns None."""
 
-
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", Path: "a path"}
 
 

@@ -22,7 +22,6 @@ from learnforge.plugins.kinds import HOOKS, KINDS, RECIPE
 ENVIRONMENT = "LEARNFORGE_DISABLE_PLUGINS"
 """Environment variable with names to disable, separated by commas."""
 
-
 Status = Literal["available", "loaded", "disabled", "failed", "duplicate", "incompatible"]
 
 

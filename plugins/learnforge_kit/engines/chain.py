@@ -221,7 +221,6 @@ class _Tracer(fx.Tracer):
 _NOTHING: Any = object()
 """Stands for a layer that changes nothing."""
 
-
 _FUNCTIONS = {
     torch.relu: Rectifier,
     F.relu: Rectifier,

@@ -18,7 +18,6 @@ from learnforge_kit.search.sampler import contains, draw
 Meter = Callable[[Design], float]
 """Says something of a design before it is trained, such as a zero-cost score; more is better."""
 
-
 FEW = 8
 """Choices with more values than this have this many neighbours, drawn at random."""
 

@@ -31,7 +31,6 @@ from learnforge_plugins.stages.export import Deployed
 BATCHES = (1, 8, 64)
 """Batches that a whole network is timed with; a layer is timed with one image."""
 
-
 DESIGNS = 5
 """Random designs that are timed whole, to see what layers take in a network."""
 

@@ -14,17 +14,14 @@ from learnforge_kit.search.encoding import encode, flatten
 MOST_FEW = 8
 """Trials below which nothing is said about the importance of choices."""
 
-
 THEMED = "themed"
 """What the layout of a figure says that takes the page's colours, light or dark."""
-
 
 _COSTS = ("parameters", "macs", "latency_ms")
 
 
 _SHARE = ".2~%"
 """Format of shares: as many digits as part one from the next."""
-
 
 _LINES = {"gridcolor": "rgba(127,127,127,0.3)", "zerolinecolor": "rgba(127,127,127,0.3)"}
 

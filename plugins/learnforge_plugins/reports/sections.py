@@ -13,7 +13,6 @@ from learnforge_plugins.reports import figures
 MOST_WORST = 3
 """Classes that the report names as the worst."""
 
-
 MOST_NAMES = 6
 """Classes that the verdict names."""
 

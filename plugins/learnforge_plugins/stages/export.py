@@ -38,7 +38,6 @@ from learnforge_kit.networks.heads import count_parameters
 MANY = 64
 """Images of the larger batch that is timed."""
 
-
 BATCH = 256
 """Images that are read at once."""
 

@@ -31,14 +31,11 @@ SLOTS = (Slot(threads=1), Slot(threads=2))
 THREADS = 4
 """The driver's threads during a session, other than those of the slots."""
 
-
 SECONDS = (0.2, 0.0, 0.0, 0.1, 0.1, 0.0)
 """Lengths of the jobs of a session, handed to its slots in turn; the later ones are done before the first."""
 
-
 PATIENCE = 120.0
 """Seconds that a job of a fraction of a second may take, a slow start of its process included."""
-
 
 _FILE = "learnforge_conformance_worker.py"
 
@@ -58,7 +55,6 @@ class Noted:
 def learnforge_spaces():
     return {"conformance": Noted}
 """
-
 
 _NUMBERS = itertools.count()
 

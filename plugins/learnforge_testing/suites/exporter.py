@@ -26,10 +26,8 @@ BATCHES, EXAMPLES = (1, 2, 7), 64
 TOLERANCE = 1e-4
 """Largest difference of a class score, relative to the largest one: the export stage's own default."""
 
-
 ROUGH = 0.2
 """The same for methods that quantise, whose files the stage judges by accuracy."""
-
 
 _INFO = TaskInfo(
     "noise", ("a", "b", "c"), ("noise:a", "noise:b", "noise:c"), (3, 8, 8), (0.4,) * 3, (0.2,) * 3

@@ -38,7 +38,6 @@ from learnforge_testing.suite import require
 DESIGNS = 20
 """Random designs in the checks of designs alone."""
 
-
 BUILT = 3
 """Random designs in the checks of networks."""
 

@@ -36,7 +36,6 @@ LOOKED_AT = 2000
 SHARED = 0.01
 """Largest share of a split's images that may be found in another one; real data repeat a few."""
 
-
 _LOADED: dict[type, Task] = {}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from learnforge import Plugins
 from learnforge.cli import main
 
 SOFT = '''
@@ -248,6 +250,52 @@ def test_a_broken_command_plugin_harms_no_other_command(run, install):
     assert run("plugins", "--kind", "searcher")[0] == 0
     code, _, err = run("broken")
     assert (code, "'command.broken' of lf-test-a 1.0 cannot be imported" in err) == (2, True)
+
+
+def test_help_stands_what_the_file_of_a_command_says(run, install):
+    """Its own `short_help`, not that of another call; a file that is no Python is listed without words."""
+    source = """
+        @click.group("other", short_help="Of another.")
+        def other(): ...
+        @click.command("wordy", short_help="Says much.")
+        def wordy(): ...
+    """
+    install("lf-test-a", {"command.wordy": "lf_test_a"}, {"lf_test_a": source})
+    install("lf-test-b", {"command.halved": "lf_test_b"}, {"lf_test_b": "def ("})
+    code, out, _ = run("--help")
+    assert code == 0
+    assert re.search(r"wordy +Says much\.", out)
+    assert "halved" in out
+
+
+def test_the_name_of_a_method_is_not_that_of_a_command_or_recipe(run, install):
+    """A short name means the method; the others go by their whole names."""
+    install(
+        "lf-test-a", {"command.evolution": "lf_test_a", "recipe.evolution": "lf_test_a"}, {"lf_test_a": ""}
+    )
+    code, out, _ = run("plugins", "evolution", "--json")
+    assert (code, json.loads(out)["name"]) == (0, "searcher.evolution")
+
+
+def test_no_built_in_plugin_has_a_fault():
+    """Each is available or loaded, and nothing has to be said of it."""
+    ours = [s for s in Plugins().standings() if s.plugin.distribution == "learnforge"]
+    assert len(ours) > 80
+    assert [(s.plugin.name, s.reason) for s in ours if s.reason] == []
+
+
+def test_commands_import_torch_when_they_are_called():
+    """Reading what a command offers imports no torch, so that help comes at once."""
+    script = """
+import json, sys
+from importlib.metadata import entry_points
+for point in entry_points(group="learnforge"):
+    if point.name.startswith("command."):
+        point.load()
+print(json.dumps(sorted({"torch", "optuna", "torchvision"} & set(sys.modules))))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
 
 
 # Conformance

@@ -825,6 +825,13 @@ def test_check_wants_equal_shapes(few: Task, source: dict[str, Artifact], make_s
     ]
 
 
+def test_check_finds_every_fault_at_once(few: Task, source: dict[str, Artifact], make_stage: Any) -> None:
+    """Wrong images do not hide wrong episodes."""
+    wide = {"source": evolve(source["source"], task=evolve(few.info, input_shape=(3, 8, 8)))}
+    problems = make_stage(episodes=EpisodeShape(1, 2, 3)).check(few, wide, Plugins())
+    assert [problem.path for problem in problems] == ["from", "episodes.ways"]
+
+
 @frozen
 class Rated(MetaLearner):
     """One step at a learned rate; `name` is that of the rate, `is_broken` makes the losses NaN."""

@@ -39,7 +39,6 @@ _ACCURACIES: Mapping[tuple[str, str], Sequence[float]] = {
 }
 """{(teacher, student): test accuracy in per cent of each of the methods}."""
 
-
 _TRAINING: Mapping[str, Any] = {
     "optimizer": "sgd",
     "epochs": 240,

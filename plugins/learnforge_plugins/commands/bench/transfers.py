@@ -44,7 +44,6 @@ SOURCE_ONLY = "source only"
 LEAST_STEPS = 200
 """With few labels epochs are short; there are then so many that a training has at least this many steps."""
 
-
 Labels = Sequence[int | None]
 """Numbers of labels per class of the new task; None for all, 0 for a domain adaptation."""
 

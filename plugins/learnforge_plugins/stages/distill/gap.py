@@ -27,7 +27,6 @@ WIDE_GAP = 20.0
 """A teacher with more than so many times the student's parameters is warned of; the paper's own example,
 ResNet-110 over ResNet-8, has 22."""
 
-
 MOST_ASSISTANTS = 2
 
 

@@ -46,7 +46,6 @@ from learnforge_kit.training.settings import Train
 MEASURES = {"classification": "accuracy", "regression": "loss", "environment": "return"}
 """What adaptation is scored by, for each form of task."""
 
-
 BLOCKS = 20
 """Meta-training is reported, and may be checkpointed, this many times."""
 

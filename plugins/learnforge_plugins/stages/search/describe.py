@@ -29,7 +29,6 @@ from learnforge_kit.search.view import SpaceView
 COUNTED = 200_000
 """Spaces with more ways to choose than this are not counted one by one."""
 
-
 PROBES = 500
 """Random designs that show which choices there are."""
 

@@ -41,12 +41,10 @@ from learnforge_plugins.stages.search.storage import open_study
 REPEATS_BEFORE_RANDOM = 50
 """Repeated or refused designs in a row after which the driver draws an unseen random design itself."""
 
-
 DRAWS_BEFORE_EXHAUSTED = 2000
 """Random designs drawn without an unseen, admissible one among them after which the space is called
 exhausted.
 """
-
 
 FLOOR = "learnforge_floor"
 """Attribute of a study that holds the least score that its filter lets pass."""
