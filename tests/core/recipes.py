@@ -45,6 +45,7 @@ name = "meta"
 use = "maml"
 task = { use = "digits", classes = [0, 1, 2, 6, 8, 9], rotations = 2, test_classes = [4, 7] }
 episodes = { ways = 3, shots = 1, queries = 3 }
+engine = "vmap"
 iterations = 20
 tasks = 2
 validation_episodes = 20
