@@ -69,7 +69,10 @@ def compare(seed: int, given: argparse.Namespace) -> tuple[dict[str, Any], dict[
     train = stage.longer  # type: ignore[attr-defined]
     context = lf.Context("resnet8", seed, torch.device("cpu"), plugins, given.runs / f"resnet8-{seed}")
     fit(Trainee(network, cross_entropy(network, train)), task.train, task.info, train, context, "resnet8")
-    return dict(run.artifacts[stage.name].metrics), {**judge(network, task), **measure_costs(network, task)}
+    return dict(run.artifacts[stage.name].metrics), {
+        **judge(network, task).as_metrics(),
+        **measure_costs(network, task).as_metrics(),
+    }
 
 
 if __name__ == "__main__":

@@ -5,64 +5,113 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from attrs import frozen
 from torch import Tensor, nn
 
 from learnforge.kinds.task import Split, Task
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.data.images import as_png
+from learnforge_kit.measured import Measured, nested
 from learnforge_kit.training.evaluation import calibration, confusion, fit_temperature, predict, score
 
 MOST_CLASSES = 100
 """Classes up to which all confusions are kept; for a thousand they would be a million numbers."""
 
 
-def judge(network: nn.Module, task: Task, prefix: str = "") -> dict[str, Any]:
-    """Return validation and test accuracy, in [0, 1], the accuracy of each class on the test split (None for
-    one without images), its most frequent mistakes, and, for up to `MOST_CLASSES` classes, all confusions;
-    without a prefix also calibration and the images that are most wrong.
+@frozen(kw_only=True)
+class Confidence(Measured):
+    """How well a network knows what it knows, and where it is most wrong.
 
-    This is where a stage reads the test split, once, when all that it chooses is chosen.
+    Args:
+        calibration_error: Expected calibration error on test images, in [0, 1].
+        reliability: [mean confidence, accuracy, images] of each bin that has images.
+        most_wrong: Wrong predictions with the highest confidence, as `find_most_wrong` gives them.
+        temperature: What class scores are divided by to fit the validation images best; None where the
+            flattest scores fit best.
+        scaled_calibration_error: Calibration error with scores divided by it, in [0, 1].
+    """
+
+    calibration_error: float
+    reliability: list[list[float]]
+    most_wrong: list[dict[str, Any]]
+    temperature: float | None = None
+    scaled_calibration_error: float | None = None
+
+
+@frozen(kw_only=True)
+class Judgement(Measured):
+    """How a network does on data that it has not learnt from.
+
+    Args:
+        validation_accuracy: Share of validation images that are classified correctly, in [0, 1].
+        test_accuracy: Share of test images, in [0, 1].
+        class_accuracy: That of each class, in [0, 1]; None for one without images.
+        mistakes: The most frequent mistakes on test images, [true class, predicted class, images].
+        confusion: Test images by true class (row) and predicted class (column); None beyond
+            `MOST_CLASSES` classes.
+        confidence: How well it knows what it knows; None for baselines and teachers.
+    """
+
+    validation_accuracy: float
+    test_accuracy: float
+    class_accuracy: list[float | None]
+    mistakes: list[list[int]]
+    confusion: list[list[int]] | None = None
+    confidence: Confidence | None = nested(Confidence, prefix="", default=None)
+
+
+@frozen(kw_only=True)
+class NetworkCosts(Measured):
+    """What a network costs.
+
+    Args:
+        parameters: Its parameters.
+        macs: Multiply-adds for one image.
+        peak_activation_bytes: Largest activations that are held at once, in bytes, for one image.
+        latency_ms: Median milliseconds for one image on one thread.
+    """
+
+    parameters: int
+    macs: int
+    peak_activation_bytes: int
+    latency_ms: float
+
+
+def judge(network: nn.Module, task: Task, confidence: bool = True) -> Judgement:
+    """Judge a finished network. This is where a stage reads the test split, once, when all that it chooses
+    is chosen.
 
     Args:
         network: The finished network.
         task: The task, loaded on the network's device.
-        prefix: Put before each name, such as `baseline_`.
+        confidence: Whether to judge also how well it knows what it knows.
     """
     held_out = predict(network, task.validation, task.info)
     logits = predict(network, task.test, task.info)
     counts = confusion(logits, task.test.labels)
-    found = {
-        f"{prefix}validation_accuracy": score(held_out, task.validation.labels).accuracy,
-        f"{prefix}test_accuracy": score(logits, task.test.labels).accuracy,
-        f"{prefix}class_accuracy": class_accuracies(counts),
-        f"{prefix}mistakes": find_mistakes(counts),
-    }
-    if len(counts) <= MOST_CLASSES:
-        found[f"{prefix}confusion"] = counts.tolist()
-    if not prefix:
-        found |= _confidence(held_out, logits, task)
-    return found
+    return Judgement(
+        validation_accuracy=score(held_out, task.validation.labels).accuracy,
+        test_accuracy=score(logits, task.test.labels).accuracy,
+        class_accuracy=class_accuracies(counts),
+        mistakes=find_mistakes(counts),
+        confusion=counts.tolist() if len(counts) <= MOST_CLASSES else None,
+        confidence=_confidence(held_out, logits, task) if confidence else None,
+    )
 
 
-def _confidence(held_out: Tensor, logits: Tensor, task: Task) -> dict[str, Any]:
-    """Return how well a network knows what it knows, and where it is most wrong.
-
-    Args:
-        held_out: Class scores of the validation images.
-        logits: Those of the test images.
-        task: The task.
-    """
+def _confidence(held_out: Tensor, logits: Tensor, task: Task) -> Confidence:
+    """Judge a network by its class scores of the validation and of the test images."""
     temperature = fit_temperature(held_out, task.validation.labels)
     plain = calibration(logits, task.test.labels)
-    found = {
-        "calibration_error": plain.error,
-        "reliability": [list(own) for own in plain.bins],
-        "most_wrong": find_most_wrong(logits, task.test),
-    }
-    if temperature is not None:
-        scaled = calibration(logits / temperature, task.test.labels).error
-        found |= {"temperature": temperature, "scaled_calibration_error": scaled}
-    return found
+    return Confidence(
+        calibration_error=plain.error,
+        reliability=[list(own) for own in plain.bins],
+        most_wrong=find_most_wrong(logits, task.test),
+        temperature=temperature,
+        scaled_calibration_error=None
+        if temperature is None
+        else calibration(logits / temperature, task.test.labels).error,
+    )
 
 
 def find_most_wrong(logits: Tensor, split: Split, most: int = 12) -> list[dict[str, Any]]:
@@ -105,9 +154,12 @@ def find_mistakes(counts: Tensor, most: int = 20) -> list[list[int]]:
     ]
 
 
-def measure_costs(network: nn.Module, task: Task) -> dict[str, float]:
-    """Return a network's costs: parameters, multiply-adds, activation memory, and latency with one image and
-    one thread.
-    """
-    costs = measure_cost(copy.deepcopy(network).to("meta"), task.info).as_metrics()
-    return {**costs, "latency_ms": measure_latency(network, task.info)}
+def measure_costs(network: nn.Module, task: Task) -> NetworkCosts:
+    """Measure what a network costs, its latency with one image and one thread."""
+    cost = measure_cost(copy.deepcopy(network).to("meta"), task.info)
+    return NetworkCosts(
+        parameters=cost.parameters,
+        macs=cost.macs,
+        peak_activation_bytes=cost.peak_activation_bytes,
+        latency_ms=measure_latency(network, task.info),
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from learnforge_kit.search.encoding import encode, flatten
+from learnforge_plugins.stages.measured import Adaptation, Trials
 
 MOST_FEW = 8
 """Trials below which nothing is said about the importance of choices."""
@@ -29,7 +30,7 @@ _LINES = {"gridcolor": "rgba(127,127,127,0.3)", "zerolinecolor": "rgba(127,127,1
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#db2777")
 
 
-def search_history(search: Mapping[str, Any]) -> Any:
+def search_history(search: Trials) -> Any:
     """Draw each trial's first objective and the best so far."""
     name, sign = _objective(search)
     trials = _judged(search)
@@ -46,15 +47,15 @@ def search_history(search: Mapping[str, Any]) -> Any:
     return _as_share(figure, name)
 
 
-def pareto(search: Mapping[str, Any]) -> Any:
+def pareto(search: Trials) -> Any:
     """Draw the first objective against the cost that the search was to keep small, or against
     the parameters.
     """
     name, _ = _objective(search)
-    costs = [o[1:] for o in search["objectives"] if o.startswith("-") and o[1:] not in ("loss", name)]
+    costs = [o[1:] for o in search.objectives if o.startswith("-") and o[1:] not in ("loss", name)]
     trials = _judged(search)
     cost = costs[0] if costs else "parameters"
-    front = search.get("front", ())
+    front = search.front or ()
     figure = _figure("Pareto set", cost, name)
     known = [r for r in trials if cost in r["metrics"]]
     others = [r for r in known if r["number"] not in front]
@@ -71,7 +72,7 @@ def pareto(search: Mapping[str, Any]) -> Any:
     return _as_share(figure, name)
 
 
-def costs(search: Mapping[str, Any]) -> Any:
+def costs(search: Trials) -> Any:
     """Draw the first objective against each cost that is known of the trials, and against their seconds."""
     from plotly.subplots import make_subplots
 
@@ -93,7 +94,7 @@ def costs(search: Mapping[str, Any]) -> Any:
     return _as_share(figure, name)
 
 
-def importance(search: Mapping[str, Any]) -> Any:
+def importance(search: Trials) -> Any:
     """Draw how much of the first objective's variance each choice explains, by a random forest; None for
     few trials.
 
@@ -122,7 +123,7 @@ def importance(search: Mapping[str, Any]) -> Any:
     return figure
 
 
-def parallel(search: Mapping[str, Any]) -> Any:
+def parallel(search: Trials) -> Any:
     """Draw every evaluated design as a line through its choices, coloured by the first objective; None
     for few.
     """
@@ -169,15 +170,15 @@ def _varies(designs: Sequence[Mapping[str, Any]], path: str) -> bool:
     return len({repr(design.get(path)) for design in designs}) > 1
 
 
-def _judged(search: Mapping[str, Any]) -> list[Any]:
+def _judged(search: Trials) -> list[Any]:
     """Return the records of trials that have a value, oldest first."""
     name, _ = _objective(search)
-    return [r for r in search["history"] if r["state"] in ("evaluated", "stopped") and name in r["metrics"]]
+    return [r for r in search.history if r["state"] in ("evaluated", "stopped") and name in r["metrics"]]
 
 
-def _objective(search: Mapping[str, Any]) -> tuple[str, float]:
+def _objective(search: Trials) -> tuple[str, float]:
     """Return the first objective's name, and 1 if more of it is better, else -1."""
-    first = str(search["objectives"][0])
+    first = str(search.objectives[0])
     return first.removeprefix("-"), -1.0 if first.startswith("-") else 1.0
 
 
@@ -262,11 +263,11 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Any:
     return figure
 
 
-def adaptation(scores: Mapping[str, Any], measure: str) -> Any:
+def adaptation(scores: Adaptation, measure: str) -> Any:
     """Draw accuracy or loss after each step of adaptation with its confidence interval."""
     figure = _figure("Adaptation to unseen tasks", "steps", measure)
-    means = [mean for mean, _ in scores["by_step"]]
-    bars = {"type": "data", "array": [interval for _, interval in scores["by_step"]]}
+    means = [mean for mean, _ in scores.by_step]
+    bars = {"type": "data", "array": [interval for _, interval in scores.by_step]}
     figure.add_bar(
         x=[str(step) for step in range(len(means))], y=means, error_y=bars, marker_color=_COLOURS[0]
     )

@@ -5,16 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from learnforge.report import Picture, RunSummary, Section, StageSummary
+from learnforge_kit.measured import Measured, nested
+from learnforge_kit.training.measures import Judgement
 from learnforge_plugins.reports import figures
+from learnforge_plugins.stages.measured import (
+    Adaptation,
+    Distilled,
+    Exported,
+    MetaLearnt,
+    Searched,
+    Transferred,
+    Trials,
+)
 
 MOST_WORST = 3
 """Classes that the report names as the worst."""
 
 MOST_NAMES = 6
 """Classes that the verdict names."""
+
+
+@frozen(kw_only=True)
+class Shown(Measured):
+    """What the table of stages shows of any stage, where it was measured; see the records of each kind."""
+
+    measure: str = "accuracy"
+    ways: int = 1
+    shots: int = 1
+    test: Adaptation | None = nested(Adaptation, default=None)
+    test_accuracy: float | None = None
+    teacher_test_accuracy: float | None = None
+    baseline_test_accuracy: float | None = None
+    baseline_name: str | None = None
+    agreement: float | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    latency_ms: float | None = None
 
 
 def make_sections(run: RunSummary) -> list[Section]:
@@ -60,62 +89,66 @@ def stage_columns(stages: Iterable[StageSummary]) -> tuple[str, ...]:
 
 def stage_row(stage: StageSummary) -> tuple[str, ...]:
     """Return a stage's row in the table of stages."""
-    m = stage.metrics
-    if not m:
+    if not stage.metrics:
         return (stage.name, stage.method.get("use", ""), stage.state, "", "", "", "", "")
+    m = Shown.of(stage.metrics)
     return (
         stage.name,
         str(stage.method.get("use", "")),
         _main_score(m),
         _comparison(m),
-        f"{m['parameters']:,}" if "parameters" in m else "",
-        f"{m['macs']:,}" if "macs" in m else "",
-        f"{m['latency_ms']:.2f} ms" if "latency_ms" in m else "",
+        "" if m.parameters is None else f"{m.parameters:,}",
+        "" if m.macs is None else f"{m.macs:,}",
+        "" if m.latency_ms is None else f"{m.latency_ms:.2f} ms",
         f"{stage.seconds:.1f}",
     )
 
 
-def main_score(m: Mapping[str, Any]) -> float | None:
+def main_score(metrics: Mapping[str, Any]) -> float | None:
     """Return a stage's accuracy on test data, in [0, 1]; None where it has no accuracy."""
-    if "test" in m:
-        return float(m["test"]["after"]) if m["measure"] == "accuracy" else None
-    return m.get("test_accuracy")
+    m = Shown.of(metrics)
+    if m.test is not None:
+        return m.test.after if m.measure == "accuracy" else None
+    return m.test_accuracy
 
 
-def _main_score(m: Mapping[str, Any]) -> str:
-    if "test" in m:
-        return f"{_adapted(m, 'test', 'after')}"
-    return f"{m['test_accuracy']:.1%}" if "test_accuracy" in m else ""
+def _main_score(m: Shown) -> str:
+    if m.test is not None:
+        return _after(m.test, m.measure)
+    return "" if m.test_accuracy is None else f"{m.test_accuracy:.1%}"
 
 
-def _comparison(m: Mapping[str, Any]) -> str:
-    if "test" in m:
-        return f"{_adapted(m, 'test', 'before')} before, {_episode(m)}"
-    if "baseline_test_accuracy" in m:
-        name = "without teacher" if "teacher_test_accuracy" in m else _baseline_name(m)
-        return f"{m['baseline_test_accuracy']:.1%} {name}"
-    if "agreement" in m:
-        return f"same class as the network for {m['agreement']:.1%}"
-    return ""
+def _comparison(m: Shown) -> str:
+    if m.test is not None:
+        return f"{_before(m.test, m.measure)} before, {_episode(m)}"
+    if m.baseline_test_accuracy is not None:
+        name = _baseline_name(m) if m.teacher_test_accuracy is None else "without teacher"
+        return f"{m.baseline_test_accuracy:.1%} {name}"
+    return "" if m.agreement is None else f"same class as the network for {m.agreement:.1%}"
 
 
-def _baseline_name(m: Mapping[str, Any]) -> str:
+def _baseline_name(m: Shown | Transferred) -> str:
     """Name a transfer's baseline; without labels it knows the labelled task alone."""
-    return str(m.get("baseline_name", "from scratch"))
+    return m.baseline_name or "from scratch"
 
 
-def _adapted(m: Mapping[str, Any], split: str, when: str) -> str:
-    """Spell accuracy or loss before or after adaptation, with its confidence interval."""
-    return _spell(m[split][when], m[split][f"{when}_interval"], m["measure"])
+def _before(scores: Adaptation, measure: str) -> str:
+    """Spell the score before adaptation, with its confidence interval."""
+    return _spell(scores.before, scores.before_interval, measure)
+
+
+def _after(scores: Adaptation, measure: str) -> str:
+    """Spell the score after adaptation, with its confidence interval."""
+    return _spell(scores.after, scores.after_interval, measure)
 
 
 def _spell(mean: float, interval: float, measure: str) -> str:
     return f"{mean:.1%} ± {100 * interval:.1f}" if measure == "accuracy" else f"{mean:.3f} ± {interval:.3f}"
 
 
-def _episode(m: Mapping[str, Any]) -> str:
+def _episode(m: Shown | MetaLearnt) -> str:
     """Spell the size of an episode."""
-    return f"{m['shots']} rollouts" if m["measure"] == "return" else f"{m['ways']}-way {m['shots']}-shot"
+    return f"{m.shots} rollouts" if m.measure == "return" else f"{m.ways}-way {m.shots}-shot"
 
 
 def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
@@ -127,69 +160,66 @@ def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
 
 
 def _search_verdict(stage: StageSummary) -> str:
-    m = stage.metrics
+    m = Searched.of(stage.metrics)
     return (
-        f"The search trained {m['trials']} different designs and handed on one with {m['parameters']:,} "
-        "parameters that gets "
-        f"{m['test_accuracy']:.1%} of the test images right."
+        f"The search trained {m.search.trials} different designs and handed on one with "
+        f"{m.costs.parameters:,} parameters that gets {m.judgement.test_accuracy:.1%} of the test images "
+        "right."
     )
 
 
 def _distill_verdict(stage: StageSummary) -> str:
-    m = stage.metrics
+    m = Distilled.of(stage.metrics)
     words = (
-        f"It taught a student of {m['parameters']:,} parameters on {stage.task['train']:,} images, which "
-        f"gets {m['test_accuracy']:.1%} right where its teacher gets {m['teacher_test_accuracy']:.1%}"
+        f"It taught a student of {m.costs.parameters:,} parameters on {stage.task['train']:,} images, which "
+        f"gets {m.judgement.test_accuracy:.1%} right where its teacher gets {m.teacher.test_accuracy:.1%}"
     )
-    if "baseline_test_accuracy" in m:
-        words += f"; without its teacher the same student gets {m['baseline_test_accuracy']:.1%}"
-    parameters, macs, time = (
-        f"{m[name] / m[f'teacher_{name}']:.2g}" for name in ("parameters", "macs", "latency_ms")
-    )
+    if m.baseline is not None:
+        words += f"; without its teacher the same student gets {m.baseline.test_accuracy:.1%}"
     return (
-        f"{words}. It has {parameters} times the teacher's parameters and {macs} times its multiply-adds, "
-        f"and takes {time} times as long for one image in torch."
+        f"{words}. It has {m.costs.parameters / m.teacher_parameters:.2g} times the teacher's parameters and "
+        f"{m.costs.macs / m.teacher_macs:.2g} times its multiply-adds, and takes "
+        f"{m.costs.latency_ms / m.teacher_latency_ms:.2g} times as long for one image in torch."
     )
 
 
 def _transfer_verdict(stage: StageSummary) -> str:
-    m = stage.metrics
+    m = Transferred.of(stage.metrics)
     words = (
-        f"Carried to {stage.task['name']}, {stage.task['train']:,} images, it gets {m['test_accuracy']:.1%}"
+        f"Carried to {stage.task['name']}, {stage.task['train']:,} images, it gets "
+        f"{m.judgement.test_accuracy:.1%}"
     )
-    if "baseline_test_accuracy" in m:
-        words += f", {_baseline_name(m)} {m['baseline_test_accuracy']:.1%}"
+    if m.baseline is not None:
+        words += f", {_baseline_name(m)} {m.baseline.test_accuracy:.1%}"
     return words + "."
 
 
 def _meta_verdict(stage: StageSummary) -> str:
-    m = stage.metrics
-    if m["measure"] == "loss":
+    m = MetaLearnt.of(stage.metrics)
+    before, after = _before(m.test, m.measure), _after(m.test, m.measure)
+    if m.measure == "loss":
+        count = m.ways * m.shots
+        return f"From {count} examples it learns a new task to a loss of {after}, from {before} before."
+    if m.measure == "return":
         return (
-            f"From {m['ways'] * m['shots']} examples it learns a new task to a loss of "
-            f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
+            f"From {m.shots} rollouts in a new environment the policy learns to a mean return of {after}, "
+            f"from {before} before."
         )
-    if m["measure"] == "return":
-        return (
-            f"From {m['shots']} rollouts in a new environment the policy learns to a mean return of "
-            f"{_adapted(m, 'test', 'after')}, from {_adapted(m, 'test', 'before')} before."
-        )
-    seen = " (test classes were seen upstream)" if m["seen_upstream"] else ""
+    seen = " (test classes were seen upstream)" if m.seen_upstream else ""
     is_fresh = stage.parts.get("settings", {}).get("fresh")
     who = "the same network, from fresh weights," if is_fresh else "it"
     return (
-        f"From {m['shots']} example{'s' if m['shots'] > 1 else ''} each {who} learns {m['ways']} new "
-        f"classes to an accuracy of {_adapted(m, 'test', 'after')}{seen}, from "
-        f"{_adapted(m, 'test', 'before')} before."
+        f"From {m.shots} example{'s' if m.shots > 1 else ''} each {who} learns {m.ways} new "
+        f"classes to an accuracy of {after}{seen}, from {before} before."
     )
 
 
 def _export_verdict(stage: StageSummary) -> str:
-    m = stage.metrics
+    m = Exported.of(stage.metrics)
     return (
-        f"The exported file has {m['bytes'] / 1024:.0f} KiB and takes {m['latency_ms']:.2f} ms an image on "
-        f"one thread. It gets {m['test_accuracy']:.1%} of {m['images']:,} images of "
-        f"{_list(m['classes'])} right, and names the same class as the network for {m['agreement']:.1%}."
+        f"The exported file has {m.bytes / 1024:.0f} KiB and takes {m.proof.latency_ms:.2f} ms an image on "
+        f"one thread. It gets {m.proof.test_accuracy:.1%} of {m.proof.images:,} images of "
+        f"{_list(m.classes)} right, and names the same class as the network for {m.proof.agreement:.1%}."
     )
 
 
@@ -200,24 +230,22 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _search_section(stage: StageSummary) -> Section:
-    return _search_words(f"{stage.name}: search by {stage.method['use']}", stage.metrics)
+    return _search_words(f"{stage.name}: search by {stage.method['use']}", Trials.of(stage.metrics))
 
 
-def _search_words(title: str, search: Mapping[str, Any], more: str = "") -> Section:
+def _search_words(title: str, search: Trials, more: str = "") -> Section:
     """Return the section of a search: of architectures, of a stage's options, or of one that is
     not finished.
     """
-    objectives = [name.removeprefix("-") for name in search["objectives"]]
+    objectives = [name.removeprefix("-") for name in search.objectives]
+    counts = (
+        (search.stopped, "of them stopped early"),
+        (search.failed, "of them failed"),
+        (search.repeats, "repeated"),
+        (search.refused, "refused"),
+    )
     states = ", ".join(
-        f"{search[key]} {word}"
-        for key, word in (
-            ("trials", "evaluated"),
-            ("stopped", "of them stopped early"),
-            ("failed", "of them failed"),
-            ("repeats", "repeated"),
-            ("refused", "refused"),
-        )
-        if key == "trials" or search.get(key)
+        [f"{search.trials} evaluated", *(f"{count} {words}" for count, words in counts if count)]
     )
     shown = _shown(search)
     columns = list(dict.fromkeys([*objectives, "parameters", "macs"]))
@@ -227,21 +255,21 @@ def _search_words(title: str, search: Mapping[str, Any], more: str = "") -> Sect
         for r in shown
     ]
     words = (
-        f"{more}Objectives: {', '.join(search['objectives'])}. Designs: {states}. Accuracy in this section "
-        f"is on validation data; the table shows {'the Pareto set' if search.get('front') else 'the best'}."
+        f"{more}Objectives: {', '.join(search.objectives)}. Designs: {states}. Accuracy in this section "
+        f"is on validation data; the table shows {'the Pareto set' if search.front else 'the best'}."
     )
     drawn = [figures.search_history, figures.pareto, figures.costs, figures.importance, figures.parallel]
     pictures = [picture for draw in drawn if shown and (picture := draw(search)) is not None]
     return Section(title, words, ("trial", *known, "seconds"), rows, pictures)
 
 
-def _shown(search: Mapping[str, Any]) -> list[Any]:
+def _shown(search: Trials) -> list[Any]:
     """Return the records that a table shows: the Pareto set, or the best few, best first."""
-    name = search["objectives"][0].removeprefix("-")
-    sign = -1.0 if not search["objectives"][0].startswith("-") else 1.0
-    judged = [r for r in search["history"] if r["state"] == "evaluated" and name in r["metrics"]]
-    front = [r for r in judged if r["number"] in search["front"]] if search.get("front") else judged
-    return sorted(front, key=lambda r: sign * r["metrics"][name])[: None if search.get("front") else 5]
+    name = search.objectives[0].removeprefix("-")
+    sign = -1.0 if not search.objectives[0].startswith("-") else 1.0
+    judged = [r for r in search.history if r["state"] == "evaluated" and name in r["metrics"]]
+    front = [r for r in judged if r["number"] in search.front] if search.front else judged
+    return sorted(front, key=lambda r: sign * r["metrics"][name])[: None if search.front else 5]
 
 
 def _number(name: str, value: float) -> str:
@@ -253,7 +281,7 @@ def _number(name: str, value: float) -> str:
 def _open_sections(run: RunSummary) -> list[Section]:
     """Return a section for each stage that is not finished and has trials already."""
     return [
-        _search_words(f"{stage.name}: not finished", stage.progress)
+        _search_words(f"{stage.name}: not finished", Trials.of(stage.progress))
         for stage in run.stages
         if not stage.is_finished and stage.progress
     ]
@@ -263,8 +291,9 @@ def _costs(finished: Sequence[StageSummary]) -> list[Section]:
     """Return the section of what the run took, if anything is finished."""
     rows = []
     for stage in finished:
-        searches = [stage.metrics, *(stage.metrics.get(name) or {} for name in ("tuned", "searched"))]
-        counts = [sum(search.get(name, 0) for search in searches) for name in ("trials", "repeats")]
+        tables = stage.metrics, stage.metrics.get("tuned", {}), stage.metrics.get("searched", {})
+        searches = [Trials.of(table) for table in tables if Trials.is_in(table)]
+        counts = sum(own.trials for own in searches), sum(own.repeats for own in searches)
         peak = stage.peak_mebibytes
         memory = "" if peak is None else f"{peak:,.0f} MiB"
         rows.append((stage.name, f"{stage.seconds:,.1f}", memory, *(str(n) if n else "" for n in counts)))
@@ -280,48 +309,48 @@ def _costs(finished: Sequence[StageSummary]) -> list[Section]:
 
 def _tuned_sections(stage: StageSummary) -> list[Section]:
     """Return the section of the search over a stage's options, if there was one."""
-    tuned = stage.metrics.get("tuned")
-    if not tuned:
+    if not stage.metrics.get("tuned"):
         return []
+    tuned = Trials.of(stage.metrics["tuned"])
     chosen = ", ".join(
-        f"{path.removeprefix('options.')} = {value}" for path, value in tuned["options"].items()
+        f"{path.removeprefix('options.')} = {value}" for path, value in (tuned.options or {}).items()
     )
-    title = f"{stage.name}: options by {tuned['searcher']}"
+    title = f"{stage.name}: options by {tuned.searcher}"
     return [_search_words(title, tuned, f"Chosen: {chosen}. ")]
 
 
 def _searched_sections(stage: StageSummary) -> list[Section]:
     """Return the section of the search for a student, if there was one."""
-    searched = stage.metrics.get("searched")
-    if not searched:
+    if not stage.metrics.get("searched"):
         return []
+    searched = Trials.of(stage.metrics["searched"])
     words = f"Chosen: the student of trial {_trial_of(searched)}. "
-    return [_search_words(f"{stage.name}: student by {searched['searcher']}", searched, words)]
+    return [_search_words(f"{stage.name}: student by {searched.searcher}", searched, words)]
 
 
-def _trial_of(searched: Mapping[str, Any]) -> int:
+def _trial_of(searched: Trials) -> int:
     """Return the number of the trial that evaluated the chosen design."""
-    own = [r for r in searched["history"] if r["state"] == "evaluated" and r["design"] == searched["design"]]
+    own = [r for r in searched.history if r["state"] == "evaluated" and r["design"] == searched.design]
     return int(own[0]["number"])
 
 
-def _teaching_words(m: Mapping[str, Any]) -> str:
+def _teaching_words(m: Distilled) -> str:
     """Say how student and teacher stand to each other, and what teaching cost."""
     words = [
-        f"Student and teacher name the same class for {m['agreement']:.1%} of the test images. The teacher "
-        f"has {m['capacity_ratio']:.1f} times the student's parameters; on validation images it gets "
-        f"{100 * m['accuracy_gap']:+.1f} points."
+        f"Student and teacher name the same class for {m.agreement:.1%} of the test images. The teacher "
+        f"has {m.capacity_ratio:.1f} times the student's parameters; on validation images it gets "
+        f"{100 * m.accuracy_gap:+.1f} points."
     ]
-    if m["assistants"]:
-        chain = ", ".join(_spell_model(model) for model in m["assistants"])
+    if m.assistants:
+        chain = ", ".join(_spell_model(model) for model in m.assistants)
         words.append(f"Between them taught, largest first: {chain}.")
-    forwards = m["teacher_forwards"]
+    forwards = m.teacher_forwards
     if forwards["computed"] < forwards["asked"]:
         words.append(
             f"The teacher was asked for {forwards['asked']:,} views and computed {forwards['computed']:,}: "
             f"its cache saved {forwards['saved']:.1%} of the forward passes."
         )
-    words += [f"Note: {warning}." for warning in m["warnings"]]
+    words += [f"Note: {warning}." for warning in m.warnings]
     return " ".join(words)
 
 
@@ -330,103 +359,118 @@ def _spell_model(model: Mapping[str, Any]) -> str:
     return f"{model['use']} ({', '.join(options)})"
 
 
-def _compared_section(stage: StageSummary) -> Section:
-    m = stage.metrics
-    own = "student" if stage.kind == "distill" else "transferred"
-    rows = [(own, f"{m['validation_accuracy']:.1%}", f"{m['test_accuracy']:.1%}", f"{m['parameters']:,}")]
-    if "baseline_test_accuracy" in m:
-        baseline = f"{m['baseline_validation_accuracy']:.1%}", f"{m['baseline_test_accuracy']:.1%}"
-        name = "without its teacher" if stage.kind == "distill" else _baseline_name(m)
-        rows.append((f"{name}, same budget", *baseline, f"{m['parameters']:,}"))
-    words = ""
-    if "teacher_test_accuracy" in m:
-        teacher = f"{m['teacher_validation_accuracy']:.1%}", f"{m['teacher_test_accuracy']:.1%}"
-        rows.append(("teacher", *teacher, f"{m['teacher_parameters']:,}"))
-        words = _teaching_words(m)
-    parts = (words, *_transfer_words(m), _worst_words(m, stage), _calibration_words(m))
-    words = " ".join(part for part in parts if part)
-    pictures = [figures.curves(m["history"])]
-    if "confusion" in m:
-        pictures.append(figures.confusion(m["confusion"], stage.task["classes"]))
-    if "reliability" in m:
-        pictures.append(figures.reliability(m["reliability"]))
+def _distill_section(stage: StageSummary) -> Section:
+    m = Distilled.of(stage.metrics)
+    teacher = f"{m.teacher.validation_accuracy:.1%}", f"{m.teacher.test_accuracy:.1%}"
+    rows = [
+        *_compared_rows("student", "without its teacher", m),
+        ("teacher", *teacher, f"{m.teacher_parameters:,}"),
+    ]
+    return _compared_section(stage, m, rows, [_teaching_words(m)])
+
+
+def _transfer_section(stage: StageSummary) -> Section:
+    m = Transferred.of(stage.metrics)
+    rows = _compared_rows("transferred", _baseline_name(m), m)
+    return _compared_section(stage, m, rows, [*_transfer_words(m)])
+
+
+def _compared_rows(name: str, baseline: str, m: Distilled | Transferred) -> list[tuple[str, ...]]:
+    """Return the rows of a network and of its baseline."""
+    networks = [(name, m.judgement)]
+    if m.baseline is not None:
+        networks.append((f"{baseline}, same budget", m.baseline))
+    return [
+        (name, f"{own.validation_accuracy:.1%}", f"{own.test_accuracy:.1%}", f"{m.costs.parameters:,}")
+        for name, own in networks
+    ]
+
+
+def _compared_section(
+    stage: StageSummary, m: Distilled | Transferred, rows: list[tuple[str, ...]], words: list[str]
+) -> Section:
+    own, classes = m.judgement, stage.task["classes"]
+    words += [_worst_words(own, classes), _calibration_words(own)]
+    pictures = [figures.curves(m.history)]
+    if own.confusion is not None:
+        pictures.append(figures.confusion(own.confusion, classes))
+    if own.confidence is not None:
+        pictures.append(figures.reliability(own.confidence.reliability))
     return Section(
         f"{stage.name}: {stage.kind} by {stage.method['use']}",
-        words,
+        " ".join(part for part in words if part),
         ("network", "validation accuracy", "test accuracy", "parameters"),
         rows,
         pictures,
-        [*_most_wrong(m, stage.task["classes"])],
+        [*_most_wrong(own, classes)],
         "The most confident mistakes on test images:",
     )
 
 
-def _most_wrong(m: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Picture]:
+def _most_wrong(m: Judgement, classes: Sequence[str]) -> Iterator[Picture]:
     """Show test images that are taken for another class with the most confidence."""
-    for own in m.get("most_wrong", ()):
+    for own in m.confidence.most_wrong if m.confidence else ():
         true, taken = classes[own["true"]], classes[own["predicted"]]
         yield Picture(own["image"], f"{true} taken for {taken}, confidence {own['confidence']:.1%}")
 
 
-def _transfer_words(m: Mapping[str, Any]) -> Iterator[str]:
+def _transfer_words(m: Transferred) -> Iterator[str]:
     """Say what was changed to carry a network over, and how a labelled task stands to the new one."""
-    if m.get("changes"):
-        yield f"Changed for the new task: {'; '.join(m['changes'])}."
-    if "source_accuracy" in m:
-        yield f"On validation images of the labelled task it gets {m['source_accuracy']:.1%}."
-        other = [f"{labelled} = {new}" for labelled, new in m["pairs"] if labelled != new]
+    if m.changes:
+        yield f"Changed for the new task: {'; '.join(m.changes)}."
+    if m.unlabelled is not None:
+        yield f"On validation images of the labelled task it gets {m.unlabelled.source_accuracy:.1%}."
+        other = [f"{labelled} = {new}" for labelled, new in m.pairs or () if labelled != new]
         yield f"Classes are paired in their order: {', '.join(other)}." if other else ""
 
 
-def _calibration_words(m: Mapping[str, Any]) -> str:
+def _calibration_words(m: Judgement) -> str:
     """Say how far the network's confidence is from its accuracy."""
-    if "calibration_error" not in m:
+    if m.confidence is None:
         return ""
-    words = f"Its confidence is off by {m['calibration_error']:.1%} on average (expected calibration error)"
-    if "temperature" not in m:
+    error = m.confidence.calibration_error
+    words = f"Its confidence is off by {error:.1%} on average (expected calibration error)"
+    if m.confidence.temperature is None:
         return words + "."
     return (
-        f"{words}, by {m['scaled_calibration_error']:.1%} with scores divided by {m['temperature']:.2f}, as "
-        f"fits the validation images best."
+        f"{words}, by {m.confidence.scaled_calibration_error:.1%} with scores divided by "
+        f"{m.confidence.temperature:.2f}, as fits the validation images best."
     )
 
 
-def _worst_words(m: Mapping[str, Any], stage: StageSummary) -> str:
+def _worst_words(m: Judgement, classes: Sequence[str]) -> str:
     """Say which classes the network does badly on, and what it takes them for."""
-    classes = stage.task["classes"]
-    known = [
-        (own, label) for label, own in enumerate(m.get("class_accuracy", ())) if own is not None and own < 1
-    ]
+    known = [(own, label) for label, own in enumerate(m.class_accuracy) if own is not None and own < 1]
     parts = []
     for accuracy, label in sorted(known)[:MOST_WORST]:
-        taken = [classes[predicted] for true, predicted, _ in m["mistakes"] if true == label]
+        taken = [classes[predicted] for true, predicted, _ in m.mistakes if true == label]
         parts.append(f"{classes[label]} {accuracy:.1%}" + (f" (taken for {taken[0]})" if taken else ""))
     return f"Classes that it does worst on: {', '.join(parts)}." if parts else ""
 
 
 def _meta_section(stage: StageSummary) -> Section:
-    m = stage.metrics
+    m = MetaLearnt.of(stage.metrics)
     rows = [
-        (name, str(m[name]["episodes"]), _adapted(m, name, "before"), _adapted(m, name, "after"))
-        for name in ("validation", "test")
-        if name in m
+        (name, str(own.episodes), _before(own, m.measure), _after(own, m.measure))
+        for name, own in (("validation", m.validation), ("test", m.test))
+        if own is not None
     ]
-    seen = ", ".join(m["seen_upstream"])
-    is_policy = m["measure"] == "return"
-    shots = [figures.by_shots(m["by_shots"], m["measure"])] if "by_shots" in m else []
+    seen = ", ".join(m.seen_upstream)
+    is_policy = m.measure == "return"
+    shots = [figures.by_shots(m.by_shots, m.measure)] if m.by_shots else []
     word = "rollouts" if is_policy else "shots"
     rows += [
-        (f"test, {int(count)} {word}", str(m["test"]["episodes"]), "", _spell(mean, interval, m["measure"]))
-        for count, mean, interval in m.get("by_shots", ())
-        if count != m["shots"]
+        (f"test, {int(count)} {word}", str(m.test.episodes), "", _spell(mean, interval, m.measure))
+        for count, mean, interval in m.by_shots or ()
+        if count != m.shots
     ]
-    training = figures.returns(m["history"]["meta"]) if is_policy else figures.curves(m["history"])
+    training = figures.returns(m.history["meta"]) if is_policy else figures.curves(m.history)
     words = (
-        f"{_episode(m)}, {m['measure']}, mean and 95 % confidence interval over "
-        f"episodes, batch statistics: {m['normalisation']}, engine: {m['engine']}. Test classes that an "
+        f"{_episode(m)}, {m.measure}, mean and 95 % confidence interval over "
+        f"episodes, batch statistics: {m.normalisation}, engine: {m.engine}. Test classes that an "
         f"earlier stage was trained on: {seen or 'none'}."
     )
-    if m.get("validation_is_seen"):
+    if m.validation_is_seen:
         words += (
             " Validation episodes are of classes that were trained on, by other images, so they are easier."
         )
@@ -435,26 +479,27 @@ def _meta_section(stage: StageSummary) -> Section:
         words,
         ("split", "episodes", "before adaptation", "after adaptation"),
         rows,
-        [training, figures.adaptation(m["test"], m["measure"]), *shots],
+        [training, figures.adaptation(m.test, m.measure), *shots],
     )
 
 
 def _export_section(stage: StageSummary) -> Section:
-    m = stage.metrics
+    m = Exported.of(stage.metrics)
+    own = m.proof
     rows = [
-        ("file", f"{stage.name}/{m['file']}, {m['bytes']:,} bytes"),
-        ("classes", ", ".join(m["classes"])),
-        ("accuracy of the file", f"{m['test_accuracy']:.1%} of {m['images']} test images"),
-        ("accuracy of the network", f"{m['network_accuracy']:.1%}"),
-        ("same class as the network", f"{m['agreement']:.1%}"),
+        ("file", f"{stage.name}/{m.file}, {m.bytes:,} bytes"),
+        ("classes", ", ".join(m.classes)),
+        ("accuracy of the file", f"{own.test_accuracy:.1%} of {own.images} test images"),
+        ("accuracy of the network", f"{own.network_accuracy:.1%}"),
+        ("same class as the network", f"{own.agreement:.1%}"),
         (
             "difference of class scores",
-            f"at most {m['max_difference']:.2g}, on average {m['mean_difference']:.2g}",
+            f"at most {own.max_difference:.2g}, on average {own.mean_difference:.2g}",
         ),
-        ("latency of the file, batch 1, 1 thread", f"{m['latency_ms']:.3f} ms"),
-        ("latency of the network in torch, batch 1, 1 thread", f"{m['network_latency_ms']:.3f} ms"),
-        ("latency of the file, batch 64, 1 thread", f"{m['latency_64_ms']:.3f} ms"),
-        ("latency of the network in torch, batch 64, 1 thread", f"{m['network_latency_64_ms']:.3f} ms"),
+        ("latency of the file, batch 1, 1 thread", f"{own.latency_ms:.3f} ms"),
+        ("latency of the network in torch, batch 1, 1 thread", f"{own.network_latency_ms:.3f} ms"),
+        ("latency of the file, batch 64, 1 thread", f"{own.latency_64_ms:.3f} ms"),
+        ("latency of the network in torch, batch 64, 1 thread", f"{own.network_latency_64_ms:.3f} ms"),
     ]
     return Section(f"{stage.name}: export by {stage.method['use']}", "", ("what", "measured"), rows)
 
@@ -490,8 +535,8 @@ def _provenance(run: RunSummary) -> Section:
 
 _STAGES: dict[str, Callable[[StageSummary], Section]] = {
     "search": _search_section,
-    "distill": _compared_section,
-    "transfer": _compared_section,
+    "distill": _distill_section,
+    "transfer": _transfer_section,
     "meta": _meta_section,
     "export": _export_section,
 }

@@ -34,6 +34,7 @@ from learnforge_kit.costs.measuring import time_call
 from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
 from learnforge_kit.engines.adaptation import LearnerOptions, adapt_artifact, episode_source
 from learnforge_kit.networks.heads import count_parameters
+from learnforge_plugins.stages.measured import Agreement, Exported
 
 MANY = 64
 """Images of the larger batch that is timed."""
@@ -153,21 +154,26 @@ class ExportStage(Stage):
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         artifact, proof = self._ready(inputs["source"], task, context)
         module = Deployed(artifact.network(context.plugins), artifact.task).eval()
-        temperature = {name: value for name, value in artifact.metrics.items() if name == "temperature"}
+        temperature = artifact.metrics.get("temperature")
         with _folder(context) as folder:
             path = folder / f"model{self.method.suffix}"
-            manual = _manual(artifact.task, path.name, self.method) | temperature
+            manual = _manual(artifact.task, path.name, self.method)
+            if temperature is not None:
+                manual["temperature"] = temperature
             learnt_from = self._learnt_from(task, proof, context)
-            metrics = self._export(module, learnt_from, proof, path, manual)
+            compared, size = self._export(module, learnt_from, proof, path, manual)
             write_json(folder / "model.json", manual)
             if self.method.runner and artifact.task.input_shape[0] in (1, 3):
                 write_text(folder / "run_model.py", _script(self.method.runner))
-        metrics |= temperature | {
-            "classes": list(artifact.task.classes),
-            "file": path.name,
-            "parameters": count_parameters(module.network),
-        }
-        return evolve(artifact, metrics=metrics)
+        measured = Exported(
+            proof=compared,
+            bytes=size,
+            classes=list(artifact.task.classes),
+            file=path.name,
+            parameters=count_parameters(module.network),
+            temperature=temperature,
+        )
+        return evolve(artifact, metrics=measured.as_metrics())
 
     def _ready(self, source: Artifact, task: Task, context: Context) -> tuple[Artifact, Proof]:
         """Return what is exported, and what it is proved on."""
@@ -206,16 +212,17 @@ class ExportStage(Stage):
         proof: Proof,
         path: Path,
         manual: dict[str, Any],
-    ) -> dict[str, Any]:
+    ) -> tuple[Agreement, int]:
+        """Write the file, compare it with the network, and return how they compare and its size in bytes."""
         partial = path.parent / "partial"
         partial.mkdir(exist_ok=True)
         draft = partial / path.name
         try:
             self.method.export(module, learnt_from, draft)
             self.method.annotate(draft, json.dumps(manual))
-            metrics = self._prove(module, self.method.load(draft), proof)
-            metrics["bytes"] = draft.stat().st_size
-            fault = self._fault(metrics)
+            compared = self._prove(module, self.method.load(draft), proof)
+            size = draft.stat().st_size
+            fault = self._fault(compared)
             if fault:
                 rejected = path.with_name(f"{REJECTED}{path.name}")
                 draft.replace(rejected)
@@ -225,17 +232,17 @@ class ExportStage(Stage):
             raise refusal(path, error) from error
         finally:
             remove(partial)
-        return metrics
+        return compared, size
 
-    def _fault(self, metrics: Mapping[str, Any]) -> str:
+    def _fault(self, compared: Agreement) -> str:
         """Return why the file is not handed over, or ""."""
-        same = f"names the same class for {metrics['agreement']:.1%} of {metrics['images']} images"
-        if self.method.is_exact and not metrics["is_equal"]:
+        same = f"names the same class for {compared.agreement:.1%} of {compared.images} images"
+        if self.method.is_exact and not compared.is_equal:
             return (
                 f"the exported file must give the network's class scores within {self.tolerance:g} of the "
-                f"largest, but it is off by {metrics['relative_difference']:.2g}, and {same}"
+                f"largest, but it is off by {compared.relative_difference:.2g}, and {same}"
             )
-        file, network = metrics["test_accuracy"], metrics["network_accuracy"]
+        file, network = compared.test_accuracy, compared.network_accuracy
         if not self.method.is_exact and network - file > self.largest_loss + 1e-9:
             return (
                 f"the exported file may lose {self.largest_loss:.1%} of accuracy (`largest_loss`), but it "
@@ -243,7 +250,7 @@ class ExportStage(Stage):
             )
         return ""
 
-    def _prove(self, module: Deployed, runtime: Runtime, proof: Proof) -> dict[str, Any]:
+    def _prove(self, module: Deployed, runtime: Runtime, proof: Proof) -> Agreement:
         """Compare file and network on every test image, and measure both."""
         with torch.inference_mode():
             parts = [(module(images), runtime(images), labels) for images, labels in proof]
@@ -252,21 +259,21 @@ class ExportStage(Stage):
         relative = float(difference.max() / own.abs().max().clamp_min(1e-12))
         some = proof.first(MANY)
         one, many, cpu = some[:1], some[torch.arange(MANY) % len(some)], torch.device("cpu")
-        return {
-            "test_accuracy": float((theirs.argmax(1) == labels).double().mean()),
-            "network_accuracy": float((own.argmax(1) == labels).double().mean()),
-            "agreement": float((theirs.argmax(1) == own.argmax(1)).double().mean()),
-            "max_difference": float(difference.max()),
-            "mean_difference": float(difference.mean()),
-            "relative_difference": relative,
-            "images": len(labels),
-            "latency_ms": time_call(lambda: runtime(one), None, cpu, 1),
-            "network_latency_ms": time_call(lambda: module(one), module, cpu, 1),
-            "latency_64_ms": time_call(lambda: runtime(many), None, cpu, 1),
-            "network_latency_64_ms": time_call(lambda: module(many), module, cpu, 1),
-            "is_exact": self.method.is_exact,
-            "is_equal": relative <= self.tolerance,
-        }
+        return Agreement(
+            test_accuracy=float((theirs.argmax(1) == labels).double().mean()),
+            network_accuracy=float((own.argmax(1) == labels).double().mean()),
+            agreement=float((theirs.argmax(1) == own.argmax(1)).double().mean()),
+            max_difference=float(difference.max()),
+            mean_difference=float(difference.mean()),
+            relative_difference=relative,
+            images=len(labels),
+            latency_ms=time_call(lambda: runtime(one), None, cpu, 1),
+            network_latency_ms=time_call(lambda: module(one), module, cpu, 1),
+            latency_64_ms=time_call(lambda: runtime(many), None, cpu, 1),
+            network_latency_64_ms=time_call(lambda: module(many), module, cpu, 1),
+            is_exact=self.method.is_exact,
+            is_equal=relative <= self.tolerance,
+        )
 
 
 @contextmanager

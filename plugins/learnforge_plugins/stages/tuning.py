@@ -32,7 +32,7 @@ from learnforge.randomness import seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.search.pareto import best_first
-from learnforge_kit.search.trials import count_states
+from learnforge_plugins.stages.measured import Trials
 from learnforge_plugins.stages.search.driver import search_designs
 from learnforge_plugins.stages.search.evaluator import Evaluator, Place, Refused, TrialJob, TrialResult
 from learnforge_plugins.stages.search.record import Goal
@@ -239,13 +239,9 @@ class SearchTuner(Tuner):
         )
         values = [[record.metrics[name] for name in goal.metrics] for record in records]
         first = best_first([row[:1] for row in values], goal.directions[:1])[0]
-        found = {
-            "searcher": type(settings.searcher).__name__,
-            "objectives": list(settings.objectives),
-            "history": history,
-            **count_states(history),
-        }
-        return records[first].design, found
+        name = type(settings.searcher).__name__
+        found = Trials.counted(settings.objectives, history, searcher=name)
+        return records[first].design, found.as_metrics()
 
 
 @hookimpl

@@ -25,7 +25,7 @@ def known() -> Task:
     return lf.load_task("digits", classes=[0, 1, 2, 3, 5, 6], test_classes=[4, 7], rotations=2)
 
 
-@pytest.fixture(scope="module", params=["maml", "protonet", "meta-sgd"])
+@pytest.fixture(scope="module", params=[pytest.param("maml", marks=pytest.mark.slow), "protonet", "meta-sgd"])
 def learner(request: pytest.FixtureRequest, known: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a short meta-training of two ways."""
     folder = tmp_path_factory.mktemp(request.param) / "run"

@@ -48,6 +48,7 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return device(folder / "new" / "clock.py", folder / "phone.json"), folder / "phone.json"
 
 
+@pytest.mark.slow
 def test_the_network_and_its_layers_are_timed(profiled: tuple[dict[str, Any], Path]) -> None:
     """By batch, with each layer once under the signature that the cost looks up, and the device's name."""
     found, _ = profiled
@@ -67,6 +68,7 @@ def test_the_network_and_its_layers_are_timed(profiled: tuple[dict[str, Any], Pa
     assert found["unit"] == "ms"
 
 
+@pytest.mark.slow
 def test_what_it_wrote_is_a_cost_table(profiled: tuple[dict[str, Any], Path]) -> None:
     """The cost of the same network is the sum of its layers on the device, and what a call costs there."""
     found, file = profiled
@@ -89,6 +91,7 @@ def test_a_file_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     assert not done.stdout
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_is_kept(profiled: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
     """A table of another device is not lost by a second call; `--overwrite` replaces it."""
     _, file = profiled
@@ -145,6 +148,7 @@ def test_layers_of_a_space_price_its_search(tmp_path: Path) -> None:
     assert 0 <= trial["metrics"]["phone_ms"] < 100
 
 
+@pytest.mark.slow
 def test_a_table_of_another_space_is_refused_before_the_search(
     profiled: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:

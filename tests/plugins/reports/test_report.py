@@ -15,6 +15,7 @@ import learnforge as lf
 from learnforge import PluginChoice
 from learnforge.cli.group import cli
 from learnforge.report import RunSummary, StageSummary, read_summary
+from learnforge_kit.training.measures import Judgement, NetworkCosts
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.compare import compare_runs
 from learnforge_plugins.reports.device import read_profile
@@ -22,8 +23,16 @@ from learnforge_plugins.reports.figures import adaptation, confusion, curves, pa
 from learnforge_plugins.reports.plugin import report_sections
 from learnforge_plugins.reports.sections import _VERDICTS, make_sections, stage_columns, stage_row
 from learnforge_plugins.reports.write import to_html, to_markdown, write_report
+from learnforge_plugins.stages.measured import Adaptation, Agreement, Distilled, Exported, Trials
 from tests.core.recipes import DISTILL
 from tests.plugins.reports.samples import META, SEARCH, TRANSFER, make_search, stage, summary
+
+
+def judged(test_accuracy: float) -> Judgement:
+    """Return how a network does whose accuracy is the same everywhere."""
+    return Judgement(
+        validation_accuracy=test_accuracy, test_accuracy=test_accuracy, class_accuracy=[], mistakes=[]
+    )
 
 
 def test_the_search_section_shows_its_pareto_set() -> None:
@@ -60,9 +69,22 @@ def test_the_distill_verdict_weighs_the_student() -> None:
     """What it learnt from, and its share of the teacher's parameters, multiply-adds and time, be it above
     one.
     """
-    metrics = {"parameters": 500, "macs": 300, "latency_ms": 1.25, "test_accuracy": 0.9}
-    metrics |= {"teacher_parameters": 1000, "teacher_macs": 1200, "teacher_latency_ms": 0.5}
-    metrics |= {"teacher_test_accuracy": 0.95, "baseline_test_accuracy": 0.875}
+    metrics = Distilled(
+        judgement=judged(0.9),
+        costs=NetworkCosts(parameters=500, macs=300, peak_activation_bytes=8, latency_ms=1.25),
+        teacher=judged(0.95),
+        teacher_parameters=1000,
+        teacher_macs=1200,
+        teacher_latency_ms=0.5,
+        capacity_ratio=2.0,
+        accuracy_gap=0.05,
+        agreement=0.9,
+        assistants=[],
+        teacher_forwards={"asked": 1, "computed": 1, "saved": 0.0},
+        warnings=[],
+        history={},
+        baseline=judged(0.875),
+    ).as_metrics()
     words = _VERDICTS["distill"](stage("distill", metrics))
     assert words == (
         "It taught a student of 500 parameters on 1,200 images, which gets 90.0% right where its teacher "
@@ -73,8 +95,23 @@ def test_the_distill_verdict_weighs_the_student() -> None:
 
 def test_the_export_verdict_says_what_the_file_gets_right() -> None:
     """Accuracy on these classes, the first few of many, beside the agreement with the network."""
-    metrics = {"bytes": 2048, "latency_ms": 0.5, "test_accuracy": 0.625, "images": 1000, "agreement": 1.0}
-    words = _VERDICTS["export"](stage("export", metrics | {"classes": list("abcdefgh")}))
+    proof = Agreement(
+        test_accuracy=0.625,
+        network_accuracy=0.625,
+        agreement=1.0,
+        max_difference=0.0,
+        mean_difference=0.0,
+        relative_difference=0.0,
+        images=1000,
+        latency_ms=0.5,
+        network_latency_ms=1.0,
+        latency_64_ms=8.0,
+        network_latency_64_ms=9.0,
+        is_exact=True,
+        is_equal=True,
+    )
+    found = Exported(proof=proof, bytes=2048, classes=list("abcdefgh"), file="model.pt2", parameters=10)
+    words = _VERDICTS["export"](stage("export", found.as_metrics()))
     assert words == (
         "The exported file has 2 KiB and takes 0.50 ms an image on one thread. It gets 62.5% of 1,000 images "
         "of a, b, c, d, e, f and 2 others right, and names the same class as the network for 100.0%."
@@ -92,7 +129,8 @@ def test_a_score_that_is_no_accuracy_is_not_called_one() -> None:
 
 def test_a_transfers_baseline_has_its_name() -> None:
     """Without labels of the new task the baseline knows the labelled task alone, and is called so."""
-    metrics = TRANSFER | {"baseline_test_accuracy": 0.5, "baseline_validation_accuracy": 0.4}
+    baseline = evolve(judged(0.5), validation_accuracy=0.4).as_metrics()
+    metrics = TRANSFER | {f"baseline_{name}": value for name, value in baseline.items()}
     metrics |= {"class_accuracy": [], "mistakes": []}
     for given, name in (({}, "from scratch"), ({"baseline_name": "source only"}, "source only")):
         sections = make_sections(summary(stage("transfer", metrics | given)))
@@ -122,12 +160,12 @@ def test_an_unfinished_stage_is_named() -> None:
 
 def test_figures_show_the_data() -> None:
     """History follows the best so far, the Pareto set is drawn by cost, bars carry their intervals."""
-    history = search_history(SEARCH)
+    history = search_history(Trials.of(SEARCH))
     assert list(history.data[1].y) == [0.5, 0.9]
-    front = pareto(SEARCH)
+    front = pareto(Trials.of(SEARCH))
     assert list(front.data[1].x) == [20, 60]
-    assert list(adaptation(META["test"], "accuracy").data[0].y) == [0.2, 0.8]
-    assert list(adaptation(META["test"], "accuracy").data[0].error_y.array) == [0.004, 0.01]
+    assert list(adaptation(Adaptation.of(META["test"]), "accuracy").data[0].y) == [0.2, 0.8]
+    assert list(adaptation(Adaptation.of(META["test"]), "accuracy").data[0].error_y.array) == [0.004, 0.01]
     assert [list(row) for row in confusion([[3, 1], [0, 4]], ["a", "b"]).data[0].z] == [[3, 1], [0, 4]]
     assert list(curves(META["history"]).data[0].x) == [15, 30]
 
@@ -201,16 +239,16 @@ def test_the_report_says_how_to_have_it_again() -> None:
 
 def test_importance_finds_the_choice_that_decides() -> None:
     """Where one choice alone decides, it explains nearly everything; few trials say nothing."""
-    picture = figures.importance(make_search(24))
+    picture = figures.importance(Trials.of(make_search(24)))
     shares = dict(zip(picture.data[0].y, picture.data[0].x, strict=True))
     assert shares["width"] > 0.5
     assert abs(sum(shares.values()) - 1.0) < 1e-6
-    assert figures.importance(make_search(6)) is None
+    assert figures.importance(Trials.of(make_search(6))) is None
 
 
 def test_parallel_coordinates_have_an_axis_for_each_choice() -> None:
     """Numbers stand as they are, categories by name, what a design lacks as a dash, the objective last."""
-    axes = figures.parallel(make_search()).data[0].dimensions
+    axes = figures.parallel(Trials.of(make_search())).data[0].dimensions
     assert [axis.label for axis in axes] == ["width", "op", "0.kernel", "accuracy"]
     assert list(axes[1].ticktext) == ["a", "b"]
     assert list(axes[2].ticktext) == ["3", "none"]
@@ -219,14 +257,14 @@ def test_parallel_coordinates_have_an_axis_for_each_choice() -> None:
 
 def test_costs_are_drawn_where_they_are_known() -> None:
     """One panel for each cost that all trials have, and one for their seconds."""
-    picture = figures.costs(make_search())
+    picture = figures.costs(Trials.of(make_search()))
     assert [list(trace.x)[3] for trace in picture.data] == [300, 1.0]
 
 
 def test_minimised_objectives_fall() -> None:
     """The best so far of what shall be small goes down."""
     search = make_search() | {"objectives": ["-parameters"]}
-    best = list(search_history(search).data[-1].y)
+    best = list(search_history(Trials.of(search)).data[-1].y)
     assert best == sorted(best, reverse=True)
 
 

@@ -8,13 +8,14 @@ import io
 import numpy as np
 import pytest
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from PIL import Image
 from torch import Tensor, nn
 
-from learnforge import Task
+from learnforge import ArtifactError, Task
 from learnforge_kit import MemorySplit
 from learnforge_kit.data.images import as_png
+from learnforge_kit.measured import Measured, nested
 from learnforge_kit.training import measures
 from learnforge_kit.training.measures import class_accuracies, find_mistakes, find_most_wrong, judge
 
@@ -45,12 +46,12 @@ def test_all_confusions_are_kept_for_few_classes_only(task: Task, monkeypatch: p
     """Beyond the limit accuracies and mistakes remain."""
     test = MemorySplit(task.test.images[:4], torch.tensor([0, 1, 1, 2]))  # type: ignore[attr-defined]
     small = evolve(task, test=test)
-    found = judge(Constant(), small, "x_")
-    assert found["x_confusion"] == [[0, 1, 0], [0, 2, 0], [0, 1, 0]]
-    assert found["x_class_accuracy"] == [0.0, 1.0, 0.0]
-    assert found["x_mistakes"] == [[0, 1, 1], [2, 1, 1]]
+    found = judge(Constant(), small, confidence=False)
+    assert found.confusion == [[0, 1, 0], [0, 2, 0], [0, 1, 0]]
+    assert found.class_accuracy == [0.0, 1.0, 0.0]
+    assert found.mistakes == [[0, 1, 1], [2, 1, 1]]
     monkeypatch.setattr(measures, "MOST_CLASSES", 2)
-    assert set(found) - set(judge(Constant(), small, "x_")) == {"x_confusion"}
+    assert judge(Constant(), small, confidence=False) == evolve(found, confusion=None)
 
 
 def test_the_most_wrong_images_are_kept(task: Task) -> None:
@@ -79,12 +80,45 @@ def test_large_images_are_shrunk() -> None:
 
 def test_confidence_is_measured_of_the_stages_own_network(task: Task) -> None:
     """With calibration by the validation split's temperature; not for baselines and teachers."""
-    found = judge(Constant(), task)
+    found = judge(Constant(), task).confidence
+    assert found is not None
     shares = torch.tensor([0.0, 1.0, 0.0]).softmax(0)
     own = float((task.test.labels == 1).double().mean())
-    assert found["calibration_error"] == pytest.approx(abs(float(shares[1]) - own), abs=1e-6)
-    (point,) = found["reliability"]
+    assert found.calibration_error == pytest.approx(abs(float(shares[1]) - own), abs=1e-6)
+    (point,) = found.reliability
     assert point == pytest.approx([float(shares[1]), own, len(task.test)])
-    assert "temperature" not in found  # the flatter the better, for scores that say nothing
-    assert len(found["most_wrong"]) == 12
-    assert not any("calibration" in name for name in judge(Constant(), task, "baseline_"))
+    assert found.temperature is None  # the flatter the better, for scores that say nothing
+    assert len(found.most_wrong) == 12
+    assert judge(Constant(), task, confidence=False).confidence is None
+
+
+@frozen(kw_only=True)
+class Inner(Measured):
+    """A record in another."""
+
+    score: float
+    note: str | None = None
+
+
+@frozen(kw_only=True)
+class Outer(Measured):
+    """A record with one beside its own names, one that may be missing, and one in a table."""
+
+    own: Inner = nested(Inner, prefix="")
+    other: Inner | None = nested(Inner, prefix="other_", default=None)
+    table: Inner | None = nested(Inner, default=None)
+    count: int
+
+
+def test_records_are_read_as_they_are_written() -> None:
+    """Names are flat, with their prefixes; what was not measured is left out; others' names do no harm."""
+    few = Outer(own=Inner(score=0.5), count=2)
+    all_ = Outer(own=Inner(score=0.5, note="n"), other=Inner(score=0.25), table=Inner(score=1.0), count=2)
+    assert few.as_metrics() == {"score": 0.5, "count": 2}
+    written = {"score": 0.5, "note": "n", "other_score": 0.25, "table": {"score": 1.0}, "count": 2}
+    assert all_.as_metrics() == written
+    for record in (few, all_):
+        assert Outer.of(record.as_metrics() | {"seconds": 1.0, "other_name": "x"}) == record
+    for name in ("score", "count"):
+        with pytest.raises(ArtifactError, match=f"must have '{name}'"):
+            Outer.of({n: value for n, value in written.items() if n != name})

@@ -27,12 +27,14 @@ from learnforge.options.structure import structure
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, permutation
 from learnforge_kit.training.loop import train_on_labels
+from learnforge_kit.training.measures import Judgement
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.commands.bench import training
 from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds
 from learnforge_plugins.commands.bench.entries import Entry, Lineup, read_entries
 from learnforge_plugins.commands.bench.report import Cells, Report
 from learnforge_plugins.commands.bench.summary import judged, mean, spell_gain, spell_spread
+from learnforge_plugins.stages.measured import Unlabelled
 from learnforge_plugins.stages.transfer.source import untrained_words
 
 SCRATCH = "from scratch"
@@ -267,8 +269,8 @@ def baseline_of(labels: int | None) -> Entry:
 def _chosen_by(metrics: Mapping[str, Any], labels: int | None) -> float:
     """Return what may be looked at before all is chosen."""
     if labels != 0:
-        return float(metrics["validation_accuracy"])
-    return float(metrics.get("validator", metrics["source_accuracy"]))
+        return Judgement.of(metrics).validation_accuracy
+    return Unlabelled.of(metrics).score
 
 
 def keep_labels(task: Task, per_class: int, seed: int) -> Task:

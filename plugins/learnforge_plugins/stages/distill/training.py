@@ -29,6 +29,7 @@ from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_plugins.stages.distill.cache import GIB, ViewCache
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants, describe_gap
 from learnforge_plugins.stages.distill.teacher import CachedTeacher, Teacher, describe_scores, probe_scores
+from learnforge_plugins.stages.measured import Distilled, Trained
 
 if TYPE_CHECKING:
     from learnforge_plugins.stages.distill.stage import DistillStage
@@ -191,8 +192,12 @@ class Distillation:
         """Train the student alone and return it."""
         student = self._build(self.inputs["student"], "student", self.stage.fresh)
         self._train_alone(student)
-        metrics = {**judge(student, self.task), **measure_costs(student, self.task), "history": self.history}
-        return self.inputs["student"].with_state(student, task=self.task.info, metrics=metrics)
+        measured = Trained(
+            judgement=judge(student, self.task),
+            costs=measure_costs(student, self.task),
+            history=self.history,
+        )
+        return self.inputs["student"].with_state(student, task=self.task.info, metrics=measured.as_metrics())
 
     def _train_alone(self, student: nn.Module) -> None:
         # student and baseline see the same batches, since they have the same seed
@@ -209,36 +214,41 @@ class Distillation:
         """Judge, train the baseline, and hand on the student."""
         stage, task = self.stage, self.task
         teacher = Teacher(teachers, stage.teacher_settings, stage.train.batch_size)
-        metrics: dict[str, Any] = (
-            judge(student, task) | measure_costs(student, task) | judge(teacher, task, "teacher_")
-        )
-        costs = [measure_costs(network, task) for network in teachers]
-        for name in ("parameters", "macs", "latency_ms"):
-            metrics[f"teacher_{name}"] = sum(cost[name] for cost in costs)
-        metrics["capacity_ratio"] = metrics["teacher_parameters"] / metrics["parameters"]
-        metrics["accuracy_gap"] = metrics["teacher_validation_accuracy"] - metrics["validation_accuracy"]
-        metrics["agreement"] = _agreement(student, teacher, task)
-        weights = copy_weights(student)
+        judgement, costs = judge(student, task), measure_costs(student, task)
+        taught_by = judge(teacher, task, confidence=False)
+        theirs = [measure_costs(network, task) for network in teachers]
+        agreement = _agreement(student, teacher, task)
+        weights, baseline = copy_weights(student), None
         if stage.baseline:
             student.load_state_dict(initial)
             self._train_alone(student)
-            metrics |= judge(student, task, "baseline_")
+            baseline = judge(student, task, confidence=False)
             student.load_state_dict(weights)
         saved = 1 - self.forwards["computed"] / self.forwards["asked"] if self.forwards["asked"] else 0.0
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
+        measured = Distilled(
+            judgement=judgement,
+            costs=costs,
+            teacher=taught_by,
+            teacher_parameters=sum(own.parameters for own in theirs),
+            teacher_macs=sum(own.macs for own in theirs),
+            teacher_latency_ms=sum(own.latency_ms for own in theirs),
+            capacity_ratio=sum(own.parameters for own in theirs) / costs.parameters,
+            accuracy_gap=taught_by.validation_accuracy - judgement.validation_accuracy,
+            agreement=agreement,
+            assistants=list(assistants),
+            teacher_forwards={**self.forwards, "saved": saved},
+            warnings=self.warnings,
+            history=self.history,
+            baseline=baseline,
+        )
         return evolve(
             self.inputs["student"],
             weights=weights,
             adapter={},
             adapter_options={},
             task=task.info,
-            metrics=metrics
-            | {
-                "assistants": list(assistants),
-                "teacher_forwards": {**self.forwards, "saved": saved},
-                "warnings": self.warnings,
-                "history": self.history,
-            },
+            metrics=measured.as_metrics(),
             provenance=Provenance(trained_on=(learnt,)),
         )
 

@@ -42,6 +42,7 @@ from learnforge_kit.networks.normalisation import find_normalisations
 from learnforge_kit.training.measures import measure_costs
 from learnforge_kit.training.optimization import make_optimizer
 from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.measured import Adaptation, MetaLearnt
 
 MEASURES = {"classification": "accuracy", "regression": "loss", "environment": "return"}
 """What adaptation is scored by, for each form of task."""
@@ -238,11 +239,9 @@ class MetaStage(Stage):
         return evolve(self, validation_episodes=0, allow_seen=True)
 
     def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        after = metrics["test"]["after"]
-        return {
-            **super().measured(metrics),
-            "accuracy": -after if metrics["measure"] == "loss" else after,
-        }
+        own = MetaLearnt.of(metrics)
+        after = own.test.after
+        return {**super().measured(metrics), "accuracy": -after if own.measure == "loss" else after}
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         source = inputs["source"]
@@ -272,18 +271,25 @@ class MetaStage(Stage):
             parameter.data.copy_(parameters[name])
         extra |= carried
         meta = {**parameters, **extra}
-        metrics: dict[str, Any] = {"ways": self.episodes.ways, "shots": self.episodes.shots}
-        metrics |= {"normalisation": self.normalisation, "seen_upstream": sorted(seen)}
-        metrics["engine"] = engine_name
-        metrics["measure"] = MEASURES[task.info.form]
+        validation, is_seen = None, None
         if self.validation_episodes:
-            known = set(task.origins_of(task.train)) & set(task.origins_of(task.validation))
-            metrics["validation_is_seen"] = bool(known)
-            metrics["validation"] = self._evaluate(engine, meta, here, context, "validation", self.episodes)
-        metrics["test"] = self._evaluate(engine, meta, here, context, "test", self.episodes)
-        if self.test_shots:
-            metrics["by_shots"] = self._by_shots(metrics["test"], engine, meta, here, context)
-        metrics |= measure_costs(network, here)
+            is_seen = bool(set(task.origins_of(task.train)) & set(task.origins_of(task.validation)))
+            validation = self._evaluate(engine, meta, here, context, "validation", self.episodes)
+        test = self._evaluate(engine, meta, here, context, "test", self.episodes)
+        measured = MetaLearnt(
+            ways=self.episodes.ways,
+            shots=self.episodes.shots,
+            normalisation=self.normalisation,
+            seen_upstream=sorted(seen),
+            engine=engine_name,
+            measure=MEASURES[task.info.form],
+            test=test,
+            costs=measure_costs(network, here),
+            history={"meta": history},
+            validation=validation,
+            validation_is_seen=is_seen,
+            by_shots=self._by_shots(test, engine, meta, here, context) if self.test_shots else None,
+        )
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         return evolve(
             source,
@@ -293,7 +299,7 @@ class MetaStage(Stage):
             adapter_options=LearnerOptions(
                 spell(self.method), self.episodes, self.normalisation, engine_name
             ).as_options(),
-            metrics=metrics | {"history": {"meta": history}},
+            metrics=measured.as_metrics(),
             provenance=Provenance(trained_on=(learnt,)),
         ).with_state(network)
 
@@ -406,7 +412,7 @@ class MetaStage(Stage):
 
     def _by_shots(
         self,
-        known: Mapping[str, Any],
+        known: Adaptation,
         engine: Engine,
         meta: Mapping[str, Tensor],
         task: Task,
@@ -418,7 +424,7 @@ class MetaStage(Stage):
             if shots not in found:
                 shape = evolve(self.episodes, shots=shots)
                 found[shots] = self._evaluate(engine, meta, task, context, "test", shape)
-        return [[shots, m["after"], m["after_interval"]] for shots, m in sorted(found.items())]
+        return [[shots, found[shots].after, found[shots].after_interval] for shots in sorted(found)]
 
     def _evaluate(
         self,
@@ -428,7 +434,7 @@ class MetaStage(Stage):
         context: Context,
         name: str,
         shape: EpisodeShape,
-    ) -> dict[str, Any]:
+    ) -> Adaptation:
         """Judge adaptation on many episodes: accuracy, the loss where targets are numbers, or the return of
         an environment, after 0, 1, … steps, each with its 95 % confidence interval.
         """
@@ -445,14 +451,14 @@ class MetaStage(Stage):
         scores = torch.cat(rows, 1).cpu()  # [steps + 1, episode]
         mean = scores.mean(1)
         interval = 1.96 * scores.std(1) / count**0.5
-        return {
-            "episodes": count,
-            "before": float(mean[0]),
-            "before_interval": float(interval[0]),
-            "after": float(mean[-1]),
-            "after_interval": float(interval[-1]),
-            "by_step": [[float(m), float(i)] for m, i in zip(mean, interval, strict=True)],
-        }
+        return Adaptation(
+            episodes=count,
+            before=float(mean[0]),
+            before_interval=float(interval[0]),
+            after=float(mean[-1]),
+            after_interval=float(interval[-1]),
+            by_step=[[float(m), float(i)] for m, i in zip(mean, interval, strict=True)],
+        )
 
     def _score(self, engine: Engine, steps: list[FastWeights], episodes: Episodes) -> Tensor:
         """Return what each task is scored by after each step of adaptation: [steps + 1, task]."""

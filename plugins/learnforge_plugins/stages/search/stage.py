@@ -27,12 +27,12 @@ from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
 from learnforge.spec import NetworkSpec, Provenance, trained_on
 from learnforge_kit.search.pareto import best_first, non_dominated_rank, to_losses
-from learnforge_kit.search.trials import count_states
 from learnforge_kit.search.view import SpaceView
 from learnforge_kit.training.evaluation import Scores, evaluate
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.measured import Searched, Trials
 from learnforge_plugins.stages.search.describe import random_designs
 from learnforge_plugins.stages.search.driver import search_designs
 from learnforge_plugins.stages.search.networks import NetworkEvaluator, label_of
@@ -232,18 +232,14 @@ class SearchStage(Stage):
             evolve(r, metrics=r.metrics | {"accuracy": s.accuracy, "loss": s.loss}) for r, _, s in retrained
         ]
         record, network, _ = retrained[self._preference(after)[0]]
-        metrics = {
-            **judge(network, here),
-            **measure_costs(network, here),
-            "design": record.design,
-            **count_states(history),
-            "objectives": list(self.objectives),
-            "front": [r.number for r in front],
-            "history": history,
-        }
+        numbers = [r.number for r in front]
+        search = Trials.counted(self.objectives, history, front=numbers, design=record.design)
+        measured = Searched(judgement=judge(network, here), costs=measure_costs(network, here), search=search)
         spec = NetworkSpec.of_space(self.space, record.design)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
-        artifact = Artifact(spec, task.info, metrics=metrics, provenance=Provenance(trained_on=(learnt,)))
+        artifact = Artifact(
+            spec, task.info, metrics=measured.as_metrics(), provenance=Provenance(trained_on=(learnt,))
+        )
         return artifact.with_state(network)
 
     def _search(self, task: Task, context: Context) -> tuple[list[Record], list[dict[str, Any]]]:

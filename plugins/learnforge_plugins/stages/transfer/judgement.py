@@ -11,6 +11,7 @@ from learnforge.errors import StageError
 from learnforge.kinds.task import Task
 from learnforge.kinds.validator import Evidence, Validator
 from learnforge_kit.training.evaluation import predict
+from learnforge_plugins.stages.measured import Unlabelled
 
 
 def judge_without_labels(
@@ -19,7 +20,7 @@ def judge_without_labels(
     labelled: Task,
     validator: Validator | None,
     statistics: contextlib.AbstractContextManager[None] | None = None,
-) -> dict[str, float]:
+) -> Unlabelled:
     """Judge a network by what needs no label of the new task.
 
     Args:
@@ -29,21 +30,16 @@ def judge_without_labels(
         validator: What scores it, if anything.
         statistics: Puts the labelled task's batch statistics into the network for a block.
 
-    Returns:
-        `source_accuracy`, on the labelled task's validation images, in [0, 1], and `validator`, the score.
-
     Raises:
         StageError: The score is not finite.
     """
     with statistics or contextlib.nullcontext():
         known = predict(network, labelled.validation, labelled.info)
     labels = labelled.validation.labels.to(known.device)
-    found = {"source_accuracy": float((known.argmax(1) == labels).double().mean())}
-    if validator is not None:
-        evidence = Evidence(known, labels, predict(network, here.validation, here.info))
-        found["validator"] = float(validator.score(evidence))
-        if not math.isfinite(found["validator"]):
-            raise StageError(
-                f"a validator's score must be finite, {type(validator).__name__} gave {found['validator']}"
-            )
-    return found
+    accuracy = float((known.argmax(1) == labels).double().mean())
+    if validator is None:
+        return Unlabelled(source_accuracy=accuracy)
+    score = float(validator.score(Evidence(known, labels, predict(network, here.validation, here.info))))
+    if not math.isfinite(score):
+        raise StageError(f"a validator's score must be finite, {type(validator).__name__} gave {score}")
+    return Unlabelled(source_accuracy=accuracy, validator=score)

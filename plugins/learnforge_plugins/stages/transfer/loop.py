@@ -24,6 +24,7 @@ from learnforge_kit.networks.taps import Tapped
 from learnforge_kit.training.domain import LabelledStatistics
 from learnforge_kit.training.loop import Companion, Trainee, fit
 from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.measured import Unlabelled
 from learnforge_plugins.stages.transfer.freezing import freeze, set_training
 from learnforge_plugins.stages.transfer.judgement import judge_without_labels
 
@@ -99,7 +100,7 @@ class TransferLoop:
             measure="accuracy" if self.validator is None else "validator",
         )
 
-    def judge(self) -> dict[str, float]:
+    def judge(self) -> Unlabelled:
         """Judge the network by what needs no label of the new task; see `judge_without_labels`."""
         statistics = self.statistics.in_place() if self.statistics is not None else None
         return judge_without_labels(self.network, self.here, self.labelled, self.validator, statistics)
@@ -114,8 +115,7 @@ class TransferLoop:
             return self.criterion(seen[0], batch, seen[1], other)
 
     def _validate(self) -> float:
-        found = self.judge()
-        return found.get("validator", found["source_accuracy"])
+        return self.judge().score
 
 
 def _in_single_precision(outputs: Outputs) -> Outputs:

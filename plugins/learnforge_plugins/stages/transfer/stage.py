@@ -25,6 +25,7 @@ from learnforge_kit.networks.heads import count_parameters
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.measured import Trained, Transferred, Unlabelled
 from learnforge_plugins.stages.transfer.judgement import judge_without_labels
 from learnforge_plugins.stages.transfer.loop import TransferLoop, share_epochs
 from learnforge_plugins.stages.transfer.source import (
@@ -121,7 +122,7 @@ class TransferStage(Stage):
         """
         found = super().measured(metrics)
         if not self.method.uses_labels:
-            found["accuracy"] = metrics.get("validator", metrics["source_accuracy"])
+            found["accuracy"] = Unlabelled.of(metrics).score
         return found
 
     def for_trial(self) -> TransferStage:
@@ -142,17 +143,26 @@ class TransferStage(Stage):
         network.to(context.device)
         history, seen = self._carry(network, source.task, here, labelled, context)
         network = self.method.finish(network).eval()
-        metrics: dict[str, Any] = judge(network, here) | measure_costs(network, here) | seen
-        metrics |= {"changes": changes}
+        judgement, costs = judge(network, here), measure_costs(network, here)
+        pairs, baseline, name = None, None, None
         if self.source_task is not None:
-            pairs = zip(labelled.info.classes, here.info.classes, strict=True)
-            metrics["pairs"] = [list(pair) for pair in pairs]
+            pairs = [list(pair) for pair in zip(labelled.info.classes, here.info.classes, strict=True)]
         finished = self._as_artifact(source, network, task, labelled, context)
         if self.baseline and source.spec.kind != "module":  # a module of the caller's has no fresh weights
             fresh, history["from scratch"] = self._train_fresh(finished, labelled, context)
-            metrics |= judge(fresh, here, "baseline_")
-            metrics["baseline_name"] = "source only" if self.source_task is not None else "from scratch"
-        return evolve(finished, metrics=metrics | {"history": history})
+            baseline = judge(fresh, here, confidence=False)
+            name = "source only" if self.source_task is not None else "from scratch"
+        measured = Transferred(
+            judgement=judgement,
+            costs=costs,
+            changes=changes,
+            history=history,
+            pairs=pairs,
+            unlabelled=seen,
+            baseline=baseline,
+            baseline_name=name,
+        )
+        return evolve(finished, metrics=measured.as_metrics())
 
     def run_baseline(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         """Train the network from fresh weights, on the same batches and with the same budget as in `run`; for
@@ -162,10 +172,13 @@ class TransferStage(Stage):
         labelled = self.source_task.load().load(context.device) if self.source_task else here
         start = evolve(inputs["source"], task=task.info, weights=None, adapter={}, adapter_options={})
         fresh, history = self._train_fresh(start, labelled, context)
-        metrics: dict[str, Any] = judge(fresh, here) | {"history": {"from scratch": history}}
-        if self.source_task is not None:
-            metrics |= judge_without_labels(fresh, here, labelled, self.validator)
-        return start.with_state(fresh, metrics=metrics)
+        seen = (
+            judge_without_labels(fresh, here, labelled, self.validator)
+            if self.source_task is not None
+            else None
+        )
+        measured = Trained(judgement=judge(fresh, here), history={"from scratch": history}, unlabelled=seen)
+        return start.with_state(fresh, metrics=measured.as_metrics())
 
     def _as_artifact(
         self, source: Artifact, network: nn.Module, task: Task, labelled: Task, context: Context
@@ -185,7 +198,7 @@ class TransferStage(Stage):
 
     def _carry(
         self, network: nn.Module, old: TaskInfo, here: Task, labelled: Task, context: Context
-    ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]]:
+    ) -> tuple[dict[str, list[dict[str, Any]]], Unlabelled | None]:
         """Train or fit the network; return the history, and what judges it without labels of the new task."""
         if isinstance(self.method, DirectTransfer):
             with seeded(context.derive("fit")):
@@ -197,7 +210,7 @@ class TransferStage(Stage):
                 )
             is_judged = self.source_task is not None
             return {"transfer": []}, (
-                judge_without_labels(network, here, labelled, self.validator) if is_judged else {}
+                judge_without_labels(network, here, labelled, self.validator) if is_judged else None
             )
         phases = self.method.phases(network, old, here.info)
         lengths = share_epochs(phases, self.train)
@@ -209,7 +222,7 @@ class TransferStage(Stage):
                     phase, train, f"{number} {phase.name}" if len(phases) > 1 else phase.name
                 )
             ]
-            return {"transfer": history}, loop.judge() if self.adapts_domain else {}
+            return {"transfer": history}, loop.judge() if self.adapts_domain else None
 
     def _train_fresh(
         self, artifact: Artifact, labelled: Task, context: Context

@@ -110,6 +110,7 @@ def test_a_warm_start_finds_the_best_at_once(words: Plugins) -> None:
     assert search.chosen(10.0)[0] >= 7.0  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_workers_find_the_same(words: Plugins, tmp_path: Path) -> None:
     """Two processes find what one finds, and what is kept in a folder is not searched again."""
     table = words.load("table", "words")()

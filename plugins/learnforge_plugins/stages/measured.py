@@ -1,0 +1,274 @@
+"""What each kind of stage measures; reports read it back by these records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from learnforge_kit.measured import Measured, nested
+from learnforge_kit.search.trials import count_states
+from learnforge_kit.training.measures import Judgement, NetworkCosts
+
+History = Mapping[str, Sequence[Mapping[str, Any]]]
+"""{name of a training: what was measured after each epoch}."""
+
+
+@frozen(kw_only=True)
+class Trials(Measured):
+    """The trials of a search: of architectures, of a stage's options, or of a student.
+
+    Args:
+        objectives: What was searched for, a minus before what shall be small.
+        history: What became of each trial: number, state, design, metrics, seconds.
+        trials: Designs that were evaluated, those that failed or were stopped among them.
+        failed: Those that failed.
+        stopped: Those that were stopped early.
+        refused: Designs that were refused untrained.
+        repeats: Designs that were proposed again, and not trained again.
+        front: Numbers of the trials in the Pareto set; None where none was chosen from.
+        searcher: Name of the searcher's class; None where it is the stage's own method.
+        design: The design that was chosen.
+        options: {option: value that was chosen}, of a search over a stage's options.
+    """
+
+    objectives: Sequence[str]
+    history: Sequence[Mapping[str, Any]]
+    trials: int = 0
+    failed: int = 0
+    stopped: int = 0
+    refused: int = 0
+    repeats: int = 0
+    front: Sequence[int] | None = None
+    searcher: str | None = None
+    design: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] | None = None
+
+    @classmethod
+    def counted(cls, objectives: Sequence[str], history: Sequence[Mapping[str, Any]], **more: Any) -> Trials:
+        """Count what became of the trials of a history."""
+        more |= count_states(history)
+        return cls(objectives=list(objectives), history=history, **more)
+
+
+@frozen(kw_only=True)
+class Searched(Measured):
+    """What a search stage measures.
+
+    Args:
+        judgement: Of the network that it hands on.
+        costs: Of that network.
+        search: The trials.
+    """
+
+    judgement: Judgement = nested(Judgement, prefix="")
+    costs: NetworkCosts = nested(NetworkCosts, prefix="")
+    search: Trials = nested(Trials, prefix="")
+
+
+@frozen(kw_only=True)
+class Unlabelled(Measured):
+    """What judges a network without a label of the new task.
+
+    Args:
+        source_accuracy: Accuracy on the labelled task's validation images, in [0, 1].
+        validator: The validator's score; None without one.
+    """
+
+    source_accuracy: float
+    validator: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What stages are chosen by: the validator's score, or else the accuracy."""
+        return self.source_accuracy if self.validator is None else self.validator
+
+
+@frozen(kw_only=True)
+class Trained(Measured):
+    """What a baseline measures: a network that was trained without the stage's method.
+
+    Args:
+        judgement: Of the network.
+        costs: Of the network, where they are not those of the stage's own.
+        history: Of its training.
+        unlabelled: What judges it without labels of the new task, of a domain adaptation.
+    """
+
+    judgement: Judgement = nested(Judgement, prefix="")
+    costs: NetworkCosts | None = nested(NetworkCosts, prefix="", default=None)
+    history: History
+    unlabelled: Unlabelled | None = nested(Unlabelled, prefix="", default=None)
+
+
+@frozen(kw_only=True)
+class Distilled(Measured):
+    """What a distill stage measures.
+
+    Args:
+        judgement: Of the student.
+        costs: Of the student.
+        teacher: How the teacher, of several their mean, does.
+        teacher_parameters: Those of all teachers together.
+        teacher_macs: Multiply-adds of all teachers for one image.
+        teacher_latency_ms: Milliseconds of all teachers for one image on one thread.
+        capacity_ratio: The teachers' parameters over the student's.
+        accuracy_gap: The teacher's validation accuracy less the student's, in [-1, 1].
+        agreement: Share of test images for which both name the same class, in [0, 1].
+        assistants: Models of the networks that taught between them, largest first.
+        teacher_forwards: Views that the teacher was `asked` for, those `computed`, and the share `saved`.
+        warnings: What was noticed of the pair.
+        history: Of all trainings.
+        baseline: How the student does without a teacher.
+    """
+
+    judgement: Judgement = nested(Judgement, prefix="")
+    costs: NetworkCosts = nested(NetworkCosts, prefix="")
+    teacher: Judgement = nested(Judgement, prefix="teacher_")
+    teacher_parameters: int
+    teacher_macs: int
+    teacher_latency_ms: float
+    capacity_ratio: float
+    accuracy_gap: float
+    agreement: float
+    assistants: Sequence[Mapping[str, Any]]
+    teacher_forwards: Mapping[str, float]
+    warnings: Sequence[str]
+    history: History
+    baseline: Judgement | None = nested(Judgement, prefix="baseline_", default=None)
+
+
+@frozen(kw_only=True)
+class Transferred(Measured):
+    """What a transfer stage measures.
+
+    Args:
+        judgement: Of the network on the new task.
+        costs: Of the network.
+        changes: What was changed to carry it over, in words.
+        history: Of all trainings.
+        pairs: [class of the labelled task, class of the new one], of a domain adaptation.
+        unlabelled: What judges it without labels of the new task, of a domain adaptation.
+        baseline: How the same network does from fresh weights.
+        baseline_name: What the baseline is called.
+    """
+
+    judgement: Judgement = nested(Judgement, prefix="")
+    costs: NetworkCosts = nested(NetworkCosts, prefix="")
+    changes: Sequence[str]
+    history: History
+    pairs: Sequence[Sequence[str]] | None = None
+    unlabelled: Unlabelled | None = nested(Unlabelled, prefix="", default=None)
+    baseline: Judgement | None = nested(Judgement, prefix="baseline_", default=None)
+    baseline_name: str | None = None
+
+
+@frozen(kw_only=True)
+class Adaptation(Measured):
+    """How adaptation does over many episodes, as mean and half of the 95 % confidence interval.
+
+    Args:
+        episodes: How many.
+        before: Score before adaptation.
+        before_interval: Its interval.
+        after: Score after the last step.
+        after_interval: Its interval.
+        by_step: [score, interval] after 0, 1, … steps.
+    """
+
+    episodes: int
+    before: float
+    before_interval: float
+    after: float
+    after_interval: float
+    by_step: Sequence[Sequence[float]]
+
+
+@frozen(kw_only=True)
+class MetaLearnt(Measured):
+    """What a meta stage measures.
+
+    Args:
+        ways: Classes in an episode.
+        shots: Labelled examples of each.
+        normalisation: Which batch statistics are used.
+        seen_upstream: Test classes that an earlier stage was trained on.
+        engine: The engine that trained.
+        measure: What scores are: `accuracy` in [0, 1], `loss` or `return`.
+        test: On test episodes.
+        costs: Of the network.
+        history: Of meta-training.
+        validation: On validation episodes.
+        validation_is_seen: Whether those are of classes that were trained on.
+        by_shots: [shots, score after adaptation, interval], by shots.
+    """
+
+    ways: int
+    shots: int
+    normalisation: str
+    seen_upstream: Sequence[str]
+    engine: str
+    measure: str
+    test: Adaptation = nested(Adaptation)
+    costs: NetworkCosts | None = nested(NetworkCosts, prefix="", default=None)
+    history: History
+    validation: Adaptation | None = nested(Adaptation, default=None)
+    validation_is_seen: bool | None = None
+    by_shots: Sequence[Sequence[float]] | None = None
+
+
+@frozen(kw_only=True)
+class Agreement(Measured):
+    """How an exported file compares with its network, on test images.
+
+    Args:
+        test_accuracy: Of the file, in [0, 1].
+        network_accuracy: Of the network, in [0, 1].
+        agreement: Share of images for which both name the same class, in [0, 1].
+        max_difference: Largest difference of class scores.
+        mean_difference: Mean difference of class scores.
+        relative_difference: The largest over the largest class score.
+        images: How many.
+        latency_ms: Milliseconds of the file for one image on one thread.
+        network_latency_ms: Those of the network.
+        latency_64_ms: Milliseconds of the file for 64 images on one thread.
+        network_latency_64_ms: Those of the network.
+        is_exact: Whether the exporter promises the network's own scores.
+        is_equal: Whether the scores are within the tolerance.
+    """
+
+    test_accuracy: float
+    network_accuracy: float
+    agreement: float
+    max_difference: float
+    mean_difference: float
+    relative_difference: float
+    images: int
+    latency_ms: float
+    network_latency_ms: float
+    latency_64_ms: float
+    network_latency_64_ms: float
+    is_exact: bool
+    is_equal: bool
+
+
+@frozen(kw_only=True)
+class Exported(Measured):
+    """What an export stage measures.
+
+    Args:
+        proof: How the file compares with its network.
+        bytes: Size of the file.
+        classes: Their names.
+        file: The file's name in the stage's folder.
+        parameters: Those of the network.
+        temperature: What class scores are divided by for a better confidence.
+    """
+
+    proof: Agreement = nested(Agreement, prefix="")
+    bytes: int
+    classes: Sequence[str]
+    file: str
+    parameters: int
+    temperature: float | None = None
