@@ -92,6 +92,7 @@ class Artifact:
         if self.module is not None:
             module = copy.deepcopy(self.module)
         else:
+            # fetched weights would only be overwritten by its own, and fit no other task's outputs
             is_pretrained = self.weights is None and task is None
             with seeded(seed):
                 module = self.spec.build(target, plugins or Plugins(), is_pretrained)
@@ -200,6 +201,7 @@ class Artifact:
             weights, lambda path: save_file({k: t.contiguous() for k, t in tensors.items()}, path)
         )
         write_json(folder / "metrics.json", dict(self.metrics))
+        # last, and with the hash of the weights: a kill before it leaves no artifact, never half of one
         write_json(
             folder / "artifact.json",
             {
@@ -249,6 +251,7 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
             raise ArtifactError(
                 f"{folder}: written by a newer learnforge (format {data['format']}); upgrade learnforge"
             )
+        # a kill between two writes can leave new weights beside the old description
         if digest != data["weights_sha256"]:
             raise ArtifactError(
                 f"{folder}: weights.safetensors is not the file that artifact.json was written for"

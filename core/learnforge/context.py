@@ -61,6 +61,7 @@ class Checkpoint:
 
     def __init__(self, path: Path | None):
         self.path = path
+        # a training shorter than the interval writes its last state only
         self._written = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
@@ -154,6 +155,7 @@ def choose_device(name: str, path: str = "run.device", source: str = "recipe") -
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        # torch accepts any index until something is put there
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -32,12 +32,14 @@ def fingerprints(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> dict[str, st
     for position, stage in enumerate(recipe.stages):
         sources = task_sources(recipe, stage)
         task = tasks.load(sources[0])
+        # a stage without `from` begins with what the one above it makes
         above = prints[recipe.stages[position - 1].name] if position else ""
         prints[stage.name] = fingerprint(
             {
                 **stage.fingerprint_data(),
                 "seed": derive(recipe.run.seed, "stage", stage.name),
                 "deterministic": recipe.run.deterministic,
+                # by their content: data that changed in place count as others
                 "tasks": [_task_print(source, tasks.load(source)) for source in sources],
                 "changing": changing,
                 "inputs": {

@@ -138,7 +138,8 @@ def copy_for_listeners(value: Any) -> Any:
     return deepcopy(value) if isinstance(value, Mapping) else value
 
 
-def _loggable(value: Any) -> Any:
+def loggable(value: Any) -> Any:
+    """Return what the event log holds of a value: of an artifact its fingerprint and short metrics."""
     if isinstance(value, Artifact):
         small = {k: v for k, v in value.metrics.items() if isinstance(v, (int, float, str))}
         return {"fingerprint": value.provenance.fingerprint, "metrics": small}

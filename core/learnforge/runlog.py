@@ -84,6 +84,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     events = []
+    # what follows the last newline was cut off by a kill, or is being written now
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:
             events.append(json.loads(line))

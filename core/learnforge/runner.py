@@ -40,7 +40,7 @@ from learnforge.plugins.identity import FROM_FILE, identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved
 from learnforge.recipe import Recipe
-from learnforge.record import Run, StageRecord, _loggable, copy_for_listeners, versions, write_toml
+from learnforge.record import Run, StageRecord, copy_for_listeners, loggable, versions, write_toml
 from learnforge.runlog import EventLog, lock
 
 
@@ -115,6 +115,7 @@ class _Runner:
                     run.artifacts[stage.name] = self._run_stage(position, stage, prints)
                     run.write()
             run.state = "finished"
+        # Ctrl-C too: who listens must hear how it ended
         except BaseException as error:
             run.state = "failed"
             for record in run.stages:
@@ -130,8 +131,9 @@ class _Runner:
 
     def emit(self, event: str, **data: Any) -> None:
         """Fire the hook of an event and write it to the log."""
+        # the log first: it says what happened even where a strict plugin ends the run
         if self.log is not None:
-            self.log.write(event, {name: _loggable(value) for name, value in data.items()})
+            self.log.write(event, {name: loggable(value) for name, value in data.items()})
         hook = getattr(self.plugins.hook, f"learnforge_{event}")
         if hook.get_hookimpls():
             with preserved():  # who only listens cannot change a run: neither its random numbers nor its data
@@ -201,6 +203,7 @@ class _Runner:
             if note.exists() and f'"{print_}"' in note.read_text(encoding="utf-8"):
                 return
             held = [path for path in folder.iterdir() if path != note] if folder.is_dir() else []
+            # a kill in the middle of a write leaves a .tmp file, which is nobody's work
             if not note.exists() and any(path.suffix != ".tmp" for path in held):
                 raise RunError(
                     f"{folder} must be empty or a stage's folder of an earlier run, but it holds files that "
@@ -236,6 +239,7 @@ class _Runner:
         record.peak_mebibytes = memory.mebibytes()
         artifact = self._stamp(artifact, stage, prints[stage.name], inputs, record.seconds)
         if context.folder is not None:
+            # in this order: a kill in between leaves a whole artifact and a checkpoint that nobody reads
             artifact.save(context.folder)
             context.clear_checkpoints()
         record.state = "finished"
@@ -247,6 +251,7 @@ class _Runner:
         executor = "serial" if self.options.workers == 1 else "processes"
         return Context(
             stage=stage.name,
+            # by name, not by position: a stage put in before it changes none of its bits
             seed=derive(self.current.seed, "stage", stage.name),
             device=self.device,
             plugins=self.plugins,

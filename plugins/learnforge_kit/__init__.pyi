@@ -82,8 +82,8 @@ from .training.loop import fit as fit
 from .training.loop import train_on_labels as train_on_labels
 from .training.losses import cross_entropy as cross_entropy
 from .training.losses import label_loss as label_loss
+from .training.measures import Assessment as Assessment
 from .training.measures import Confidence as Confidence
-from .training.measures import Judgement as Judgement
 from .training.measures import NetworkCosts as NetworkCosts
 from .training.measures import judge as judge
 from .training.measures import measure_costs as measure_costs

@@ -70,6 +70,7 @@ def _wait_for_parent(line: Connection | None) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel, *([] if line is None else [line])])
+        # not sys.exit, which would end this thread alone
         os._exit(1)
 
 

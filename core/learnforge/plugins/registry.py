@@ -52,6 +52,7 @@ class Plugins:
         """Pickle the choice and the names of what is loaded: another process loads the same plugins, files
         by their content, and knows their classes by the same names.
         """
+        # hooks-only plugins come with the choice, and commands run in this process alone
         own = [p for p in self.loaded if p.entry_point is not None and p.kind not in ("hooks", "command")]
         return _load_again, (self.choice, [(p.kind, f"{p.distribution}:{p.method}") for p in own])
 
@@ -151,6 +152,7 @@ class Plugins:
         if base is not None and not (isinstance(cls, type) and issubclass(cls, base)):
             raise PluginError(f"{plugin}: {name!r} must be a subclass of {base.__name__}, got {cls!r}")
         if inspect.isclass(cls):
+            # an undecorated subclass inherits the attribute, and would lose its own options
             if "__attrs_attrs__" not in vars(cls):
                 raise PluginError(f"{plugin}: {cls.__name__} must be decorated with `@attrs.frozen` itself")
             is_only = sum(other.name == plugin.name for other in self._candidates(kind)) == 1
@@ -185,6 +187,7 @@ class Plugins:
         """Return the `learnforge_batch` implementations, in pluggy's order of calls; empty costs a
         step nothing.
         """
+        # pluggy lists implementations in the reverse of the order in which it calls them
         implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
         return [as_transform(impl, stage) for impl in implementations]
 

@@ -132,7 +132,7 @@ class NetworkEngine(Engine):
         return (loss or self.rules.query_loss)(outputs, labels), outputs
 
     def accuracies(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return _accuracy(outputs, labels)
+        return share_right(outputs, labels)
 
     def measure_statistics(self, parameters: Parameters, images: Tensor) -> dict[str, Tensor]:
         """Return the buffers that make an ordinary network, in eval mode, normalise as the policy does.
@@ -167,22 +167,24 @@ def _differentiable_twice(network: nn.Module) -> nn.Module:
     return network
 
 
-def _one(labelled: Labelled, task: int) -> tuple[Tensor, Tensor]:
+def of_task(labelled: Labelled, task: int) -> tuple[Tensor, Tensor]:
+    """Return the images and labels of one task."""
     return labelled.images[task], labelled.labels[task]
 
 
-def _accuracy(outputs: Tensor, labels: Tensor) -> Tensor:
+def share_right(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the share of right classes over the last axis of the labels; NaN where labels are no classes."""
     if labels.is_floating_point():
         return outputs.new_full(outputs.shape[:-2], float("nan"))
     return (outputs.argmax(-1) == labels).double().mean(-1)
 
 
-def _stack(tasks: Sequence[Parameters]) -> dict[str, Tensor]:
+def stack_tasks(tasks: Sequence[Parameters]) -> dict[str, Tensor]:
+    """Put the tensors of several tasks behind one another, along a first axis of tasks."""
     return {name: torch.stack([task[name] for task in tasks]) for name in tasks[0]}
 
 
-def _pulled(gradients: Parameters, leaves: Parameters, cotangent: Parameters) -> dict[str, Tensor]:
+def hessian_product(gradients: Parameters, leaves: Parameters, cotangent: Parameters) -> dict[str, Tensor]:
     """Return the product of one task's Hessian with a vector, through the graph of its gradient."""
     outputs = [(g, cotangent[name]) for name, g in gradients.items() if g.requires_grad]
     found = torch.autograd.grad(

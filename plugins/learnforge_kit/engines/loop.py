@@ -10,7 +10,7 @@ from torch import Tensor
 
 from learnforge.kinds.engine import FastWeights, Judgement, Loss, Parameters, Solution, Step
 from learnforge.kinds.episodes import Labelled
-from learnforge_kit.engines.engine import NetworkEngine, _accuracy, _one, _pulled, _stack
+from learnforge_kit.engines.engine import NetworkEngine, hessian_product, of_task, share_right, stack_tasks
 
 
 class LoopEngine(NetworkEngine):
@@ -32,15 +32,15 @@ class LoopEngine(NetworkEngine):
             gradients.append(dict(zip(asked, found, strict=True)))
 
         def hessian_vector(cotangent: Parameters) -> dict[str, Tensor]:
-            return _stack(
+            return stack_tasks(
                 [
-                    _pulled(gradients[t], leaves[t], {n: c[t] for n, c in cotangent.items()})
+                    hessian_product(gradients[t], leaves[t], {n: c[t] for n, c in cotangent.items()})
                     for t in range(tasks)
                 ]
             )
 
         return Step(
-            _stack([{n: g.detach() for n, g in found.items()} for found in gradients]),
+            stack_tasks([{n: g.detach() for n, g in found.items()} for found in gradients]),
             torch.stack(losses),
             hessian_vector,
         )
@@ -58,26 +58,26 @@ class LoopEngine(NetworkEngine):
         for task in range(len(query.labels)):
             theta = {name: t.detach().requires_grad_() for name, t in weights.of(task).items()}
             with torch.enable_grad():
-                own, outputs = judge(theta, *_one(support, task), *_one(query, task))
+                own, outputs = judge(theta, *of_task(support, task), *of_task(query, task))
                 found = torch.autograd.grad(own, list(theta.values()), materialize_grads=True)
             gradients.append(dict(zip(theta, found, strict=True)))
             losses.append(own.detach())
-            accuracies.append(_accuracy(outputs.detach(), query.labels[task]))
-        return Judgement(_stack(gradients), torch.stack(losses), torch.stack(accuracies))
+            accuracies.append(share_right(outputs.detach(), query.labels[task]))
+        return Judgement(stack_tasks(gradients), torch.stack(losses), torch.stack(accuracies))
 
     def solve(self, weights: FastWeights, support: Labelled, solution: Solution) -> FastWeights:
         with torch.no_grad():
             found = [
-                solution(self, weights.of(task), Labelled(*_one(support, task)))
+                solution(self, weights.of(task), Labelled(*of_task(support, task)))
                 for task in range(len(support.labels))
             ]
-        return FastWeights(_stack(found))
+        return FastWeights(stack_tasks(found))
 
     def predict(self, weights: FastWeights, support: Labelled, query: Labelled) -> Tensor:
         with torch.no_grad():
             return torch.stack(
                 [
-                    self._predict(weights.of(task), *_one(support, task), query.images[task])
+                    self._predict(weights.of(task), *of_task(support, task), query.images[task])
                     for task in range(len(query.labels))
                 ]
             )

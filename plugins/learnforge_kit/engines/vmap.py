@@ -12,7 +12,7 @@ from torch.func import grad, vmap
 
 from learnforge.kinds.engine import FastWeights, Judgement, Loss, Parameters, Solution, Step
 from learnforge.kinds.episodes import Labelled
-from learnforge_kit.engines.engine import NetworkEngine, _accuracy
+from learnforge_kit.engines.engine import NetworkEngine, share_right
 
 CHUNK = 8
 """Tasks that are computed at a time where they are vectorised; more would only need more memory."""
@@ -67,7 +67,7 @@ class VmapEngine(NetworkEngine):
         run = vmap(slope, in_dims=(axis, 0, 0, 0, 0), chunk_size=CHUNK)
         pairs = (support.images, support.labels, query.images, query.labels)
         gradients, (losses, outputs) = run(dict(weights.tensors), *pairs)
-        return Judgement(gradients, losses, _accuracy(outputs, query.labels))
+        return Judgement(gradients, losses, share_right(outputs, query.labels))
 
     def solve(self, weights: FastWeights, support: Labelled, solution: Solution) -> FastWeights:
         def adapt(parameters: Parameters, images: Tensor, labels: Tensor) -> Mapping[str, Tensor]:

@@ -217,6 +217,7 @@ class _Training:
             self.trainee.prepare(*self._plan(self.split, "order"))
         set_mode = self.trainee.set_mode or self.trainee.network.train
         set_mode()
+        # the variance of one image is zero, so layers normalise by their running statistics
         if self.settings.batch_size == 1:
             for layer in find_normalisations(self.trainee.network):
                 layer.eval()
@@ -245,6 +246,7 @@ class _Training:
         )
         for step, batches in enumerate(self._batches()):
             factor = settings.rate(self.epoch * self.steps + step, total, self.steps)
+            # schedules scale each group's own rate, so that layers may learn at different ones
             for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
                 group["lr"] = scale * factor
             with autocast:
@@ -270,6 +272,7 @@ class _Training:
 
     def _usable(self, split: Split) -> int:
         """Return how many images an epoch shows: all, but for a last batch of a single one."""
+        # batch normalisation cannot learn from a batch of one
         return len(split) - (len(split) > 1 and len(split) % self.settings.batch_size == 1)
 
     def _plan(self, split: Split, purpose: str, lap: int = 0) -> tuple[Tensor, Tensor]:
@@ -297,6 +300,7 @@ class _Training:
         found = zip(split.batches(order, settings.batch_size), views_of_batches, strict=True)
         for step, ((images, labels, indices), views) in enumerate(found):
             shown = normalise(settings.augmentation.show(images, views))
+            # a method that reads a companion's labels sees -1, which cross-entropy refuses
             known = labels if has_labels else torch.full_like(labels, -1)
             progress = (self.epoch * self.steps + step) / total
             batch = Batch(shown, known, indices, views, progress, settings.label_smoothing)
@@ -319,11 +323,13 @@ class _Training:
         is_bad = ~values.isfinite()
         if bool(is_bad.any()):
             raise DivergedError(self.epoch + 1, int(is_bad.int().argmax()) + 1, self.steps)
+        # the last step may have spoilt the weights after its loss was read
         if not bool(nn.utils.get_total_norm(self.parameters).isfinite()):
             raise DivergedError(self.epoch + 1, self.steps, self.steps)
         return float(values.mean())
 
     def _remember_best(self, value: float) -> None:
+        # of equals the first: it was trained for less
         if value > self.best_value:
             self.best_value, self.best_epoch = value, self.epoch
             if self.settings.weights == "best":

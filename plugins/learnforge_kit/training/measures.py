@@ -39,7 +39,7 @@ class Confidence(Measured):
 
 
 @frozen(kw_only=True)
-class Judgement(Measured):
+class Assessment(Measured):
     """How a network does on data that it has not learnt from.
 
     Args:
@@ -77,7 +77,7 @@ class NetworkCosts(Measured):
     latency_ms: float
 
 
-def judge(network: nn.Module, task: Task, confidence: bool = True) -> Judgement:
+def judge(network: nn.Module, task: Task, confidence: bool = True) -> Assessment:
     """Judge a finished network. This is where a stage reads the test split, once, when all that it chooses
     is chosen.
 
@@ -89,7 +89,7 @@ def judge(network: nn.Module, task: Task, confidence: bool = True) -> Judgement:
     held_out = predict(network, task.validation, task.info)
     logits = predict(network, task.test, task.info)
     counts = confusion(logits, task.test.labels)
-    return Judgement(
+    return Assessment(
         validation_accuracy=score(held_out, task.validation.labels).accuracy,
         test_accuracy=score(logits, task.test.labels).accuracy,
         class_accuracy=class_accuracies(counts),

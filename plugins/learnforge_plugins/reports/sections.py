@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 
 from learnforge.report import Picture, RunSummary, Section, StageSummary
 from learnforge_kit.measured import Measured, nested
-from learnforge_kit.training.measures import Judgement
+from learnforge_kit.training.measures import Assessment
 from learnforge_plugins.reports import figures
 from learnforge_plugins.stages.measured import (
     Adaptation,
@@ -163,7 +163,7 @@ def _search_verdict(stage: StageSummary) -> str:
     m = Searched.of(stage.metrics)
     return (
         f"The search trained {m.search.trials} different designs and handed on one with "
-        f"{m.costs.parameters:,} parameters that gets {m.judgement.test_accuracy:.1%} of the test images "
+        f"{m.costs.parameters:,} parameters that gets {m.assessment.test_accuracy:.1%} of the test images "
         "right."
     )
 
@@ -172,7 +172,7 @@ def _distill_verdict(stage: StageSummary) -> str:
     m = Distilled.of(stage.metrics)
     words = (
         f"It taught a student of {m.costs.parameters:,} parameters on {stage.task['train']:,} images, which "
-        f"gets {m.judgement.test_accuracy:.1%} right where its teacher gets {m.teacher.test_accuracy:.1%}"
+        f"gets {m.assessment.test_accuracy:.1%} right where its teacher gets {m.teacher.test_accuracy:.1%}"
     )
     if m.baseline is not None:
         words += f"; without its teacher the same student gets {m.baseline.test_accuracy:.1%}"
@@ -187,7 +187,7 @@ def _transfer_verdict(stage: StageSummary) -> str:
     m = Transferred.of(stage.metrics)
     words = (
         f"Carried to {stage.task['name']}, {stage.task['train']:,} images, it gets "
-        f"{m.judgement.test_accuracy:.1%}"
+        f"{m.assessment.test_accuracy:.1%}"
     )
     if m.baseline is not None:
         words += f", {_baseline_name(m)} {m.baseline.test_accuracy:.1%}"
@@ -377,7 +377,7 @@ def _transfer_section(stage: StageSummary) -> Section:
 
 def _compared_rows(name: str, baseline: str, m: Distilled | Transferred) -> list[tuple[str, ...]]:
     """Return the rows of a network and of its baseline."""
-    networks = [(name, m.judgement)]
+    networks = [(name, m.assessment)]
     if m.baseline is not None:
         networks.append((f"{baseline}, same budget", m.baseline))
     return [
@@ -389,7 +389,7 @@ def _compared_rows(name: str, baseline: str, m: Distilled | Transferred) -> list
 def _compared_section(
     stage: StageSummary, m: Distilled | Transferred, rows: list[tuple[str, ...]], words: list[str]
 ) -> Section:
-    own, classes = m.judgement, stage.task["classes"]
+    own, classes = m.assessment, stage.task["classes"]
     words += [_worst_words(own, classes), _calibration_words(own)]
     pictures = [figures.curves(m.history)]
     if own.confusion is not None:
@@ -407,7 +407,7 @@ def _compared_section(
     )
 
 
-def _most_wrong(m: Judgement, classes: Sequence[str]) -> Iterator[Picture]:
+def _most_wrong(m: Assessment, classes: Sequence[str]) -> Iterator[Picture]:
     """Show test images that are taken for another class with the most confidence."""
     for own in m.confidence.most_wrong if m.confidence else ():
         true, taken = classes[own["true"]], classes[own["predicted"]]
@@ -424,7 +424,7 @@ def _transfer_words(m: Transferred) -> Iterator[str]:
         yield f"Classes are paired in their order: {', '.join(other)}." if other else ""
 
 
-def _calibration_words(m: Judgement) -> str:
+def _calibration_words(m: Assessment) -> str:
     """Say how far the network's confidence is from its accuracy."""
     if m.confidence is None:
         return ""
@@ -438,7 +438,7 @@ def _calibration_words(m: Judgement) -> str:
     )
 
 
-def _worst_words(m: Judgement, classes: Sequence[str]) -> str:
+def _worst_words(m: Assessment, classes: Sequence[str]) -> str:
     """Say which classes the network does badly on, and what it takes them for."""
     known = [(own, label) for label, own in enumerate(m.class_accuracy) if own is not None and own < 1]
     parts = []

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from learnforge_kit.measured import Measured, nested
 from learnforge_kit.search.trials import count_states
-from learnforge_kit.training.measures import Judgement, NetworkCosts
+from learnforge_kit.training.measures import Assessment, NetworkCosts
 
 History = Mapping[str, Sequence[Mapping[str, Any]]]
 """{name of a training: what was measured after each epoch}."""
@@ -57,12 +57,12 @@ class Searched(Measured):
     """What a search stage measures.
 
     Args:
-        judgement: Of the network that it hands on.
+        assessment: Of the network that it hands on.
         costs: Of that network.
         search: The trials.
     """
 
-    judgement: Judgement = nested(Judgement, prefix="")
+    assessment: Assessment = nested(Assessment, prefix="")
     costs: NetworkCosts = nested(NetworkCosts, prefix="")
     search: Trials = nested(Trials, prefix="")
 
@@ -90,13 +90,13 @@ class Trained(Measured):
     """What a baseline measures: a network that was trained without the stage's method.
 
     Args:
-        judgement: Of the network.
+        assessment: Of the network.
         costs: Of the network, where they are not those of the stage's own.
         history: Of its training.
         unlabelled: What judges it without labels of the new task, of a domain adaptation.
     """
 
-    judgement: Judgement = nested(Judgement, prefix="")
+    assessment: Assessment = nested(Assessment, prefix="")
     costs: NetworkCosts | None = nested(NetworkCosts, prefix="", default=None)
     history: History
     unlabelled: Unlabelled | None = nested(Unlabelled, prefix="", default=None)
@@ -107,7 +107,7 @@ class Distilled(Measured):
     """What a distill stage measures.
 
     Args:
-        judgement: Of the student.
+        assessment: Of the student.
         costs: Of the student.
         teacher: How the teacher, of several their mean, does.
         teacher_parameters: Those of all teachers together.
@@ -123,9 +123,9 @@ class Distilled(Measured):
         baseline: How the student does without a teacher.
     """
 
-    judgement: Judgement = nested(Judgement, prefix="")
+    assessment: Assessment = nested(Assessment, prefix="")
     costs: NetworkCosts = nested(NetworkCosts, prefix="")
-    teacher: Judgement = nested(Judgement, prefix="teacher_")
+    teacher: Assessment = nested(Assessment, prefix="teacher_")
     teacher_parameters: int
     teacher_macs: int
     teacher_latency_ms: float
@@ -136,7 +136,7 @@ class Distilled(Measured):
     teacher_forwards: Mapping[str, float]
     warnings: Sequence[str]
     history: History
-    baseline: Judgement | None = nested(Judgement, prefix="baseline_", default=None)
+    baseline: Assessment | None = nested(Assessment, prefix="baseline_", default=None)
 
 
 @frozen(kw_only=True)
@@ -144,7 +144,7 @@ class Transferred(Measured):
     """What a transfer stage measures.
 
     Args:
-        judgement: Of the network on the new task.
+        assessment: Of the network on the new task.
         costs: Of the network.
         changes: What was changed to carry it over, in words.
         history: Of all trainings.
@@ -154,13 +154,13 @@ class Transferred(Measured):
         baseline_name: What the baseline is called.
     """
 
-    judgement: Judgement = nested(Judgement, prefix="")
+    assessment: Assessment = nested(Assessment, prefix="")
     costs: NetworkCosts = nested(NetworkCosts, prefix="")
     changes: Sequence[str]
     history: History
     pairs: Sequence[Sequence[str]] | None = None
     unlabelled: Unlabelled | None = nested(Unlabelled, prefix="", default=None)
-    baseline: Judgement | None = nested(Judgement, prefix="baseline_", default=None)
+    baseline: Assessment | None = nested(Assessment, prefix="baseline_", default=None)
     baseline_name: str | None = None
 
 

@@ -15,7 +15,7 @@ import learnforge as lf
 from learnforge import PluginChoice
 from learnforge.cli.group import cli
 from learnforge.report import RunSummary, StageSummary, read_summary
-from learnforge_kit.training.measures import Judgement, NetworkCosts
+from learnforge_kit.training.measures import Assessment, NetworkCosts
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.compare import compare_runs
 from learnforge_plugins.reports.device import read_profile
@@ -28,9 +28,9 @@ from tests.core.recipes import DISTILL
 from tests.plugins.reports.samples import META, SEARCH, TRANSFER, make_search, stage, summary
 
 
-def judged(test_accuracy: float) -> Judgement:
+def judged(test_accuracy: float) -> Assessment:
     """Return how a network does whose accuracy is the same everywhere."""
-    return Judgement(
+    return Assessment(
         validation_accuracy=test_accuracy, test_accuracy=test_accuracy, class_accuracy=[], mistakes=[]
     )
 
@@ -70,7 +70,7 @@ def test_the_distill_verdict_weighs_the_student() -> None:
     one.
     """
     metrics = Distilled(
-        judgement=judged(0.9),
+        assessment=judged(0.9),
         costs=NetworkCosts(parameters=500, macs=300, peak_activation_bytes=8, latency_ms=1.25),
         teacher=judged(0.95),
         teacher_parameters=1000,

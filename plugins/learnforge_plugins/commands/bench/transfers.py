@@ -27,7 +27,7 @@ from learnforge.options.structure import structure
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, permutation
 from learnforge_kit.training.loop import train_on_labels
-from learnforge_kit.training.measures import Judgement
+from learnforge_kit.training.measures import Assessment
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.commands.bench import training
 from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds
@@ -269,7 +269,7 @@ def baseline_of(labels: int | None) -> Entry:
 def _chosen_by(metrics: Mapping[str, Any], labels: int | None) -> float:
     """Return what may be looked at before all is chosen."""
     if labels != 0:
-        return Judgement.of(metrics).validation_accuracy
+        return Assessment.of(metrics).validation_accuracy
     return Unlabelled.of(metrics).score
 
 

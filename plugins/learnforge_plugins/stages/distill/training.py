@@ -60,6 +60,7 @@ class Distillation:
         self._warn_of_gap(
             [capacity[0], *(count_parameters(network) for _, network in assistants), capacity[1]]
         )
+        # after the warning: whoever reads it can stop before hours of training
         for role, teacher in zip(teacher_roles(self.inputs), teachers, strict=True):
             self._train_teacher(role, teacher)
         for number, (_, network) in enumerate(assistants, 1):
@@ -183,6 +184,7 @@ class Distillation:
             criterion: Criterion = self.stage.method.criterion(
                 tapped(images), teacher.answer(images), self.task
             )
+        # what is asked to read shapes is no training
         teacher.counts.update(asked=0, computed=0)
         if isinstance(criterion, nn.Module):
             criterion.to(context.device)
@@ -193,7 +195,7 @@ class Distillation:
         student = self._build(self.inputs["student"], "student", self.stage.fresh)
         self._train_alone(student)
         measured = Trained(
-            judgement=judge(student, self.task),
+            assessment=judge(student, self.task),
             costs=measure_costs(student, self.task),
             history=self.history,
         )
@@ -214,10 +216,11 @@ class Distillation:
         """Judge, train the baseline, and hand on the student."""
         stage, task = self.stage, self.task
         teacher = Teacher(teachers, stage.teacher_settings, stage.train.batch_size)
-        judgement, costs = judge(student, task), measure_costs(student, task)
+        assessment, costs = judge(student, task), measure_costs(student, task)
         taught_by = judge(teacher, task, confidence=False)
         theirs = [measure_costs(network, task) for network in teachers]
         agreement = _agreement(student, teacher, task)
+        # the baseline is trained in the student's own modules, so its weights are put back afterwards
         weights, baseline = copy_weights(student), None
         if stage.baseline:
             student.load_state_dict(initial)
@@ -227,14 +230,14 @@ class Distillation:
         saved = 1 - self.forwards["computed"] / self.forwards["asked"] if self.forwards["asked"] else 0.0
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         measured = Distilled(
-            judgement=judgement,
+            assessment=assessment,
             costs=costs,
             teacher=taught_by,
             teacher_parameters=sum(own.parameters for own in theirs),
             teacher_macs=sum(own.macs for own in theirs),
             teacher_latency_ms=sum(own.latency_ms for own in theirs),
             capacity_ratio=sum(own.parameters for own in theirs) / costs.parameters,
-            accuracy_gap=taught_by.validation_accuracy - judgement.validation_accuracy,
+            accuracy_gap=taught_by.validation_accuracy - assessment.validation_accuracy,
             agreement=agreement,
             assistants=list(assistants),
             teacher_forwards={**self.forwards, "saved": saved},

@@ -82,6 +82,7 @@ class Driver:
         self.seconds = 0.0
         self.in_a_row = 0
         self.is_exhausted = False
+        # workers keep evaluators of several searches apart by it; the id tells apart two of one stage
         self._search = f"{context.stage}/{context.seed}/{id(self)}"
         self._setup = (context.plugins, self._search, evaluator, context.deterministic)
 
@@ -142,6 +143,7 @@ class Driver:
         """Read the study in trial order: count what was told, take up what was in flight."""
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state == TrialState.RUNNING:
+                # its choices are stored, so the space makes the same again; Optuna has no public way to this
                 self._admit(Trial(self.study, trial._trial_id))
             elif NOTE in trial.user_attrs:
                 record = Record(**trial.user_attrs[NOTE])
@@ -222,6 +224,7 @@ class Driver:
         trials = self.study.get_trials(deepcopy=False)
         if any(trial.state == TrialState.WAITING for trial in trials):
             return True  # put there just before a kill
+        # seeded by how far the study is, so that a resumed search draws the same
         rng = generator(self.context.seed, "unseen", len(trials))
         seen = set(self.records)
         label = f"{self.context.stage}: looking for a design that is allowed"
@@ -246,6 +249,7 @@ class Driver:
         known = self.records.get(key)
         if known is not None:
             self._notice(Record(trial.number, key, design, "repeat"), is_new=False)
+            # its value is not known yet: it is told with the trial that it repeats
             if known.state == "running":
                 self.twins.setdefault(key, []).append(trial)
             else:

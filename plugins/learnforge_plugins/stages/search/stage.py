@@ -234,7 +234,9 @@ class SearchStage(Stage):
         record, network, _ = retrained[self._preference(after)[0]]
         numbers = [r.number for r in front]
         search = Trials.counted(self.objectives, history, front=numbers, design=record.design)
-        measured = Searched(judgement=judge(network, here), costs=measure_costs(network, here), search=search)
+        measured = Searched(
+            assessment=judge(network, here), costs=measure_costs(network, here), search=search
+        )
         spec = NetworkSpec.of_space(self.space, record.design)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         artifact = Artifact(

@@ -143,7 +143,7 @@ class TransferStage(Stage):
         network.to(context.device)
         history, seen = self._carry(network, source.task, here, labelled, context)
         network = self.method.finish(network).eval()
-        judgement, costs = judge(network, here), measure_costs(network, here)
+        assessment, costs = judge(network, here), measure_costs(network, here)
         pairs, baseline, name = None, None, None
         if self.source_task is not None:
             pairs = [list(pair) for pair in zip(labelled.info.classes, here.info.classes, strict=True)]
@@ -153,7 +153,7 @@ class TransferStage(Stage):
             baseline = judge(fresh, here, confidence=False)
             name = "source only" if self.source_task is not None else "from scratch"
         measured = Transferred(
-            judgement=judgement,
+            assessment=assessment,
             costs=costs,
             changes=changes,
             history=history,
@@ -177,7 +177,7 @@ class TransferStage(Stage):
             if self.source_task is not None
             else None
         )
-        measured = Trained(judgement=judge(fresh, here), history={"from scratch": history}, unlabelled=seen)
+        measured = Trained(assessment=judge(fresh, here), history={"from scratch": history}, unlabelled=seen)
         return start.with_state(fresh, metrics=measured.as_metrics())
 
     def _as_artifact(
