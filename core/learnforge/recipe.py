@@ -123,15 +123,13 @@ def _packaged_recipes() -> dict[str, Path]:
     """
     choice = PluginChoice().with_environment(os.environ)
     usable = [p for p in installed() if p.kind == RECIPE and is_usable(p, choice)]
-    names = [plugin.method for plugin in usable]
-    found = {}
-    for plugin in usable:
-        file = locate(plugin)
-        recipe = file.parent / f"{plugin.method}.toml" if file is not None else None
-        if recipe is not None and recipe.is_file():
-            is_only = names.count(plugin.method) == 1
-            found[plugin.method if is_only else f"{plugin.distribution}:{plugin.method}"] = recipe
-    return found
+    places = [(p, file.parent / f"{p.method}.toml") for p in usable if (file := locate(p)) is not None]
+    whole = [(plugin, recipe) for plugin, recipe in places if recipe.is_file()]
+    names = [plugin.method for plugin, _ in whole]
+    return {
+        p.method if names.count(p.method) == 1 else f"{p.distribution}:{p.method}": recipe
+        for p, recipe in whole
+    }
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -32,7 +32,10 @@ from .engines.engine import NetworkEngine as NetworkEngine
 from .engines.head_learner import HeadLearner as HeadLearner
 from .engines.loop import LoopEngine as LoopEngine
 from .engines.vmap import VmapEngine as VmapEngine
+from .measured import Assessment as Assessment
+from .measured import Confidence as Confidence
 from .measured import Measured as Measured
+from .measured import NetworkCosts as NetworkCosts
 from .measured import nested as nested
 from .networks.blocks import find_blocks as find_blocks
 from .networks.connectors import Connector as Connector
@@ -82,9 +85,6 @@ from .training.loop import fit as fit
 from .training.loop import train_on_labels as train_on_labels
 from .training.losses import cross_entropy as cross_entropy
 from .training.losses import label_loss as label_loss
-from .training.measures import Assessment as Assessment
-from .training.measures import Confidence as Confidence
-from .training.measures import NetworkCosts as NetworkCosts
 from .training.measures import judge as judge
 from .training.measures import measure_costs as measure_costs
 from .training.settings import Train as Train

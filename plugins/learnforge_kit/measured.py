@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from attrs import NOTHING, field, fields, frozen
 
 from learnforge.errors import ArtifactError
+
+MOST_CLASSES = 100
+"""Classes up to which all confusions are kept; for a thousand they would be a million numbers."""
 
 
 def nested(cls: type[Measured], *, prefix: str | None = None, default: Any = NOTHING) -> Any:
@@ -41,14 +44,15 @@ class Measured:
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any], prefix: str = "") -> Self:
-        """Read a record out of metrics, among which there may be others.
+        """Read a record out of metrics, among which there may be others. Values are taken as they are.
 
         Args:
             metrics: {name: value}.
             prefix: Stands before each name.
 
         Raises:
-            ArtifactError: One that must be there is missing.
+            ArtifactError: One that must be there is missing. A nested record may be missing as a whole, where
+                it has a default.
         """
         values: dict[str, Any] = {}
         for own in fields(cls):
@@ -59,14 +63,73 @@ class Measured:
                 elif own.default is NOTHING:
                     raise ArtifactError(f"the metrics of a {cls.__name__} must have {name!r}, it is missing")
             elif own.metadata["prefix"] is None:
-                if own.default is NOTHING or inner.is_in(metrics.get(name) or {}):
+                if own.default is NOTHING or inner.is_in(metrics.get(name)):
                     values[own.name] = inner.of(metrics.get(name) or {})
             elif own.default is NOTHING or inner.is_in(metrics, prefix + own.metadata["prefix"]):
                 values[own.name] = inner.of(metrics, prefix + own.metadata["prefix"])
         return cls(**values)
 
     @classmethod
-    def is_in(cls, metrics: Mapping[str, Any], prefix: str = "") -> bool:
-        """Tell whether metrics have all that a record of this class must have."""
+    def is_in(cls, metrics: Any, prefix: str = "") -> bool:
+        """Tell whether metrics, a table, have anything that a record of this class must have."""
         must = [f.name for f in fields(cls) if f.default is NOTHING and "record" not in f.metadata]
-        return all(prefix + name in metrics for name in must)
+        return isinstance(metrics, Mapping) and any(prefix + name in metrics for name in must)
+
+
+@frozen(kw_only=True)
+class Confidence(Measured):
+    """How well a network knows what it knows, and where it is most wrong.
+
+    Args:
+        calibration_error: Expected calibration error on test images, in [0, 1].
+        reliability: [mean confidence, accuracy, images] of each bin that has images.
+        most_wrong: Wrong predictions with the highest confidence, as `find_most_wrong` gives them.
+        temperature: What class scores are divided by to fit the validation images best; None where the
+            flattest scores fit best.
+        scaled_calibration_error: Calibration error with scores divided by it, in [0, 1].
+    """
+
+    calibration_error: float
+    reliability: list[list[float]]
+    most_wrong: list[dict[str, Any]]
+    temperature: float | None = None
+    scaled_calibration_error: float | None = None
+
+
+@frozen(kw_only=True)
+class Assessment(Measured):
+    """How a network does on data that it has not learnt from.
+
+    Args:
+        validation_accuracy: Share of validation images that are classified correctly, in [0, 1].
+        test_accuracy: Share of test images, in [0, 1].
+        class_accuracy: That of each class, in [0, 1]; None for one without images.
+        mistakes: The most frequent mistakes on test images, [true class, predicted class, images].
+        confusion: Test images by true class (row) and predicted class (column); None beyond
+            `MOST_CLASSES` classes.
+        confidence: How well it knows what it knows; None for a teacher, and for a baseline beside a network.
+    """
+
+    validation_accuracy: float
+    test_accuracy: float
+    class_accuracy: Sequence[float | None] = ()
+    mistakes: Sequence[Sequence[int]] = ()
+    confusion: list[list[int]] | None = None
+    confidence: Confidence | None = nested(Confidence, prefix="", default=None)
+
+
+@frozen(kw_only=True)
+class NetworkCosts(Measured):
+    """What a network costs.
+
+    Args:
+        parameters: Its parameters.
+        macs: Multiply-adds for one image.
+        peak_activation_bytes: Largest activations that are held at once, in bytes, for one image.
+        latency_ms: Median milliseconds for one image on one thread.
+    """
+
+    parameters: int
+    macs: int
+    peak_activation_bytes: int | None = None
+    latency_ms: float

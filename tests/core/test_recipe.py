@@ -36,19 +36,21 @@ def edited(*changes: tuple[list[Any], Any]) -> dict[str, Any]:
 
 
 def test_packages_bring_recipes(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry point `recipe.NAME` names the package of `NAME.toml`: a module at the top or further down. One
-    without its file, one that is disabled and one whose package is missing are left out.
+    """An entry point `recipe.NAME` names the package of `NAME.toml`: a module at the top or further down, be
+    it a folder of recipes alone. One without its file, one that is disabled and one whose package is missing
+    are left out.
     """
-    install("lf-test-a", {"recipe.lone": "lf_test_a", "recipe.absent": "lf_test_a"}, {"lf_test_a": ""})
+    points = {"recipe.lone": "lf_test_a", "recipe.absent": "lf_test_a", "recipe.digits": "lf_test_a"}
+    install("lf-test-a", points, {"lf_test_a": ""})
     install("lf-test-b", {"recipe.deep": "lf_test_b.recipes", "recipe.gone": "lf_test_c"}, {})
     package = install.folder / "lf_test_b" / "recipes"
     package.mkdir(parents=True)
-    for folder in (package, package.parent):
-        (folder / "__init__.py").touch()
+    (package.parent / "__init__.py").touch()
     lone, deep = install.folder / "lone.toml", package / "deep.toml"
     for file in (lone, deep):
         file.write_text("")
     assert [find_recipe("lone"), find_recipe("deep")] == [lone, deep]
+    assert find_recipe("digits").parent.name == "recipes"  # there is one file of that name
     for name in ("absent", "gone"):
         with pytest.raises(lf.RecipeError, match=name):
             find_recipe(name)

@@ -73,7 +73,10 @@ def _environment() -> Iterator[str]:
 
 def _dependencies() -> list[str]:
     """List what learnforge itself requires, its extras left out."""
-    wanted = [Requirement(text) for text in importlib.metadata.requires(GROUP) or ()]
+    try:
+        wanted = [Requirement(text) for text in importlib.metadata.requires(GROUP) or ()]
+    except importlib.metadata.PackageNotFoundError:  # an import from a checkout that is not installed
+        return []
     return sorted(r.name for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""}))
 
 

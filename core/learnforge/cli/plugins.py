@@ -13,12 +13,15 @@ from learnforge.cli.options import plugin_options
 from learnforge.errors import PluginError, nearest
 from learnforge.plugins.choice import PluginChoice, Standing, survey
 from learnforge.plugins.found import Plugin, installed
-from learnforge.plugins.kinds import KINDS
+from learnforge.plugins.kinds import KINDS, RECIPE
 
 COLUMNS = ("kind", "name", "distribution", "version", "status", "reason")
 
 
 _COLOURS = {"available": "green", "loaded": "green", "disabled": "yellow"}
+
+_NOT_MEANT = (RECIPE, "command", "tuner")
+"""Kinds that a short name means only where no method has it: none of them is chosen by `use`."""
 
 
 @click.command("plugins", short_help="List the plugins that are installed, without importing them.")
@@ -82,8 +85,8 @@ def find_plugin(name: str, kind: str | None, standings: Sequence[Standing]) -> P
     if not found:
         known = [s.plugin.name if "." in short else s.plugin.method for s in standings]
         raise PluginError(f"there is no plugin {name!r}; {nearest(name, known)}")
-    if len(found) > 1 and "." not in short:  # a method is meant before a recipe or command of its name
-        found = [p for p in found if p.kind in KINDS and KINDS[p.kind].base and p.kind != "tuner"] or found
+    if len(found) > 1 and "." not in short:
+        found = [p for p in found if p.kind not in _NOT_MEANT] or found
     if len(found) > 1:  # a file may be called like the method in it, which is what is meant
         found = [p for p in found if p.kind != "hooks" or p.entry_point is not None] or found
     if len(found) > 1:

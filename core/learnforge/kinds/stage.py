@@ -127,6 +127,8 @@ class Stage(ABC):
     ) -> Artifact:
         """Teach what a stage of this kind made new classes from a few examples; refused by default.
 
+        What is made by a kind other than `meta` says so in its `adapter_options`, as `"stage": kind`.
+
         Args:
             artifact: What the stage made.
             images: float [image, channel, height, width], normalised as the artifact's task says.

@@ -113,8 +113,8 @@ def missing_module(plugin: Plugin) -> str:
 
 
 def locate(plugin: Plugin) -> Path | None:
-    """Return the file of a plugin's module, of a package its `__init__.py`, importing nothing; None where
-    there is none.
+    """Return the file of a plugin's module, of a package its `__init__.py`, which need not be there; None
+    where its top-level package is not found. Imports nothing.
     """
     match = plugin.entry_point.pattern.match(plugin.entry_point.value) if plugin.entry_point else None
     if match is None:
@@ -129,8 +129,7 @@ def locate(plugin: Plugin) -> Path | None:
     if not parts:
         return Path(spec.origin)
     place = Path(spec.origin).parent.joinpath(*parts)
-    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    return file if file.is_file() else None
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 @frozen

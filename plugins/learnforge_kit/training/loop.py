@@ -329,7 +329,7 @@ class _Training:
         return float(values.mean())
 
     def _remember_best(self, value: float) -> None:
-        # of equals the first: it was trained for less
+        # a tie keeps the earlier epoch
         if value > self.best_value:
             self.best_value, self.best_epoch = value, self.epoch
             if self.settings.weights == "best":

@@ -5,76 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from attrs import frozen
 from torch import Tensor, nn
 
 from learnforge.kinds.task import Split, Task
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.data.images import as_png
-from learnforge_kit.measured import Measured, nested
+from learnforge_kit.measured import MOST_CLASSES, Assessment, Confidence, NetworkCosts
 from learnforge_kit.training.evaluation import calibration, confusion, fit_temperature, predict, score
-
-MOST_CLASSES = 100
-"""Classes up to which all confusions are kept; for a thousand they would be a million numbers."""
-
-
-@frozen(kw_only=True)
-class Confidence(Measured):
-    """How well a network knows what it knows, and where it is most wrong.
-
-    Args:
-        calibration_error: Expected calibration error on test images, in [0, 1].
-        reliability: [mean confidence, accuracy, images] of each bin that has images.
-        most_wrong: Wrong predictions with the highest confidence, as `find_most_wrong` gives them.
-        temperature: What class scores are divided by to fit the validation images best; None where the
-            flattest scores fit best.
-        scaled_calibration_error: Calibration error with scores divided by it, in [0, 1].
-    """
-
-    calibration_error: float
-    reliability: list[list[float]]
-    most_wrong: list[dict[str, Any]]
-    temperature: float | None = None
-    scaled_calibration_error: float | None = None
-
-
-@frozen(kw_only=True)
-class Assessment(Measured):
-    """How a network does on data that it has not learnt from.
-
-    Args:
-        validation_accuracy: Share of validation images that are classified correctly, in [0, 1].
-        test_accuracy: Share of test images, in [0, 1].
-        class_accuracy: That of each class, in [0, 1]; None for one without images.
-        mistakes: The most frequent mistakes on test images, [true class, predicted class, images].
-        confusion: Test images by true class (row) and predicted class (column); None beyond
-            `MOST_CLASSES` classes.
-        confidence: How well it knows what it knows; None for baselines and teachers.
-    """
-
-    validation_accuracy: float
-    test_accuracy: float
-    class_accuracy: list[float | None]
-    mistakes: list[list[int]]
-    confusion: list[list[int]] | None = None
-    confidence: Confidence | None = nested(Confidence, prefix="", default=None)
-
-
-@frozen(kw_only=True)
-class NetworkCosts(Measured):
-    """What a network costs.
-
-    Args:
-        parameters: Its parameters.
-        macs: Multiply-adds for one image.
-        peak_activation_bytes: Largest activations that are held at once, in bytes, for one image.
-        latency_ms: Median milliseconds for one image on one thread.
-    """
-
-    parameters: int
-    macs: int
-    peak_activation_bytes: int
-    latency_ms: float
 
 
 def judge(network: nn.Module, task: Task, confidence: bool = True) -> Assessment:

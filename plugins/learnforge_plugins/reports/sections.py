@@ -8,11 +8,10 @@ from typing import Any
 from attrs import evolve, frozen
 
 from learnforge.report import Picture, RunSummary, Section, StageSummary
-from learnforge_kit.measured import Measured, nested
-from learnforge_kit.training.measures import Assessment
+from learnforge_kit.measured import Assessment, Measured, nested
 from learnforge_plugins.reports import figures
 from learnforge_plugins.stages.measured import (
-    Adaptation,
+    Adapted,
     Distilled,
     Exported,
     MetaLearnt,
@@ -35,7 +34,7 @@ class Shown(Measured):
     measure: str = "accuracy"
     ways: int = 1
     shots: int = 1
-    test: Adaptation | None = nested(Adaptation, default=None)
+    test: Adapted | None = nested(Adapted, default=None)
     test_accuracy: float | None = None
     teacher_test_accuracy: float | None = None
     baseline_test_accuracy: float | None = None
@@ -44,6 +43,8 @@ class Shown(Measured):
     parameters: int | None = None
     macs: int | None = None
     latency_ms: float | None = None
+    trials: int = 0
+    repeats: int = 0
 
 
 def make_sections(run: RunSummary) -> list[Section]:
@@ -132,12 +133,12 @@ def _baseline_name(m: Shown | Transferred) -> str:
     return m.baseline_name or "from scratch"
 
 
-def _before(scores: Adaptation, measure: str) -> str:
+def _before(scores: Adapted, measure: str) -> str:
     """Spell the score before adaptation, with its confidence interval."""
     return _spell(scores.before, scores.before_interval, measure)
 
 
-def _after(scores: Adaptation, measure: str) -> str:
+def _after(scores: Adapted, measure: str) -> str:
     """Spell the score after adaptation, with its confidence interval."""
     return _spell(scores.after, scores.after_interval, measure)
 
@@ -291,8 +292,8 @@ def _costs(finished: Sequence[StageSummary]) -> list[Section]:
     """Return the section of what the run took, if anything is finished."""
     rows = []
     for stage in finished:
-        tables = stage.metrics, stage.metrics.get("tuned", {}), stage.metrics.get("searched", {})
-        searches = [Trials.of(table) for table in tables if Trials.is_in(table)]
+        tables = [stage.metrics, *(stage.metrics.get(name) or {} for name in ("tuned", "searched"))]
+        searches = [Shown.of(table) for table in tables]
         counts = sum(own.trials for own in searches), sum(own.repeats for own in searches)
         peak = stage.peak_mebibytes
         memory = "" if peak is None else f"{peak:,.0f} MiB"

@@ -7,9 +7,8 @@ from typing import Any
 
 from attrs import frozen
 
-from learnforge_kit.measured import Measured, nested
+from learnforge_kit.measured import Assessment, Measured, NetworkCosts, nested
 from learnforge_kit.search.trials import count_states
-from learnforge_kit.training.measures import Assessment, NetworkCosts
 
 History = Mapping[str, Sequence[Mapping[str, Any]]]
 """{name of a training: what was measured after each epoch}."""
@@ -86,7 +85,7 @@ class Unlabelled(Measured):
 
 
 @frozen(kw_only=True)
-class Trained(Measured):
+class Baseline(Measured):
     """What a baseline measures: a network that was trained without the stage's method.
 
     Args:
@@ -165,23 +164,32 @@ class Transferred(Measured):
 
 
 @frozen(kw_only=True)
-class Adaptation(Measured):
-    """How adaptation does over many episodes, as mean and half of the 95 % confidence interval.
+class Adapted(Measured):
+    """Scores before and after adaptation, as mean and half of the 95 % confidence interval.
 
     Args:
-        episodes: How many.
         before: Score before adaptation.
         before_interval: Its interval.
         after: Score after the last step.
         after_interval: Its interval.
-        by_step: [score, interval] after 0, 1, … steps.
     """
 
-    episodes: int
     before: float
     before_interval: float
     after: float
     after_interval: float
+
+
+@frozen(kw_only=True)
+class Adaptation(Adapted):
+    """How adaptation does over many episodes; see also `Adapted`.
+
+    Args:
+        episodes: How many.
+        by_step: [score, interval] after 0, 1, … steps.
+    """
+
+    episodes: int
     by_step: Sequence[Sequence[float]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 
 from learnforge import Plugins
 from learnforge.cli import main
+from learnforge.cli.doctor import _dependencies
 
 SOFT = '''
 """Soft labels.
@@ -206,6 +208,17 @@ def test_the_doctor_finds_nothing(run):
         assert text in out
 
 
+def test_the_doctor_lives_without_metadata(monkeypatch):
+    """An import from a checkout that is not installed is diagnosed all the same."""
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    assert "torch" in _dependencies()
+    monkeypatch.setattr(importlib.metadata, "requires", missing)
+    assert _dependencies() == []
+
+
 def test_the_doctor_names_what_fails(run, install, monkeypatch):
     """Each plugin that cannot be used is named with the reason and what to do; the exit status is 1."""
     install("lf-test-a", {"searcher.mine": "lf_test_a", "lf-test-track": "lf_test_b"}, {"lf_test_a": "1 / 0"})
@@ -285,13 +298,14 @@ def test_no_built_in_plugin_has_a_fault():
 
 
 def test_commands_import_torch_when_they_are_called():
-    """Reading what a command offers imports no torch, so that help comes at once."""
+    """Reading what a command offers imports no torch, so that help comes at once; nor does a report."""
     script = """
 import json, sys
 from importlib.metadata import entry_points
 for point in entry_points(group="learnforge"):
     if point.name.startswith("command."):
         point.load()
+import learnforge_plugins.reports.compare, learnforge_plugins.reports.sections
 print(json.dumps(sorted({"torch", "optuna", "torchvision"} & set(sys.modules))))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import learnforge as lf
 from learnforge import PluginChoice
 from learnforge.cli.group import cli
 from learnforge.report import RunSummary, StageSummary, read_summary
-from learnforge_kit.training.measures import Assessment, NetworkCosts
+from learnforge_kit.measured import Assessment, NetworkCosts
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.compare import compare_runs
 from learnforge_plugins.reports.device import read_profile

@@ -8,16 +8,24 @@ import io
 import numpy as np
 import pytest
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 from PIL import Image
 from torch import Tensor, nn
 
 from learnforge import ArtifactError, Task
 from learnforge_kit import MemorySplit
 from learnforge_kit.data.images import as_png
-from learnforge_kit.measured import Measured, nested
+from learnforge_kit.measured import Measured, NetworkCosts, nested
 from learnforge_kit.training import measures
 from learnforge_kit.training.measures import class_accuracies, find_mistakes, find_most_wrong, judge
+from learnforge_plugins.stages.measured import (
+    Baseline,
+    Distilled,
+    Exported,
+    MetaLearnt,
+    Searched,
+    Transferred,
+)
 
 COUNTS = torch.tensor([[3, 1, 0], [2, 0, 2], [0, 0, 0]])
 
@@ -122,3 +130,58 @@ def test_records_are_read_as_they_are_written() -> None:
     for name in ("score", "count"):
         with pytest.raises(ArtifactError, match=f"must have '{name}'"):
             Outer.of({n: value for n, value in written.items() if n != name})
+
+
+ASSESSED = """
+    validation_accuracy test_accuracy class_accuracy mistakes confusion
+    calibration_error reliability most_wrong temperature scaled_calibration_error
+"""
+COSTS = " parameters macs peak_activation_bytes latency_ms "
+TRIALS = " objectives history trials failed stopped refused repeats front searcher design options "
+UNLABELLED = " source_accuracy validator "
+NAMES = {
+    Searched: ASSESSED + COSTS + TRIALS,
+    Baseline: ASSESSED + COSTS + UNLABELLED + "history",
+    Distilled: ASSESSED
+    + COSTS
+    + """teacher_parameters teacher_macs teacher_latency_ms capacity_ratio accuracy_gap agreement assistants
+    teacher_forwards warnings history"""
+    + "".join(f" {who}_{name}" for who in ("teacher", "baseline") for name in ASSESSED.split()),
+    Transferred: ASSESSED
+    + COSTS
+    + UNLABELLED
+    + "changes history pairs baseline_name"
+    + "".join(f" baseline_{name}" for name in ASSESSED.split()),
+    MetaLearnt: COSTS
+    + """ways shots normalisation seen_upstream engine measure test history validation validation_is_seen
+    by_shots""",
+    Exported: """test_accuracy network_accuracy agreement max_difference mean_difference relative_difference
+    images latency_ms network_latency_ms latency_64_ms network_latency_64_ms is_exact is_equal bytes classes
+    file parameters temperature""",
+}
+
+
+@pytest.mark.parametrize("record", NAMES, ids=lambda record: record.__name__)
+def test_names_in_the_metrics_stay(record: type[Measured]) -> None:
+    """Run folders and scripts read them, so none may be renamed by the way."""
+    assert sorted(names_of(record)) == sorted(NAMES[record].split())
+
+
+def names_of(record: type[Measured]) -> list[str]:
+    """List the names that a record has in the metrics."""
+    found = []
+    for own in fields(record):
+        prefix = own.metadata.get("prefix")
+        inner = names_of(own.metadata["record"]) if prefix is not None else [own.name]
+        found += [f"{prefix or ''}{name}" for name in inner]
+    return found
+
+
+def test_a_record_that_is_there_in_part_is_an_error() -> None:
+    """It is never taken for one that was not measured."""
+    whole = {"validation_accuracy": 0.5, "test_accuracy": 0.25}
+    full = Baseline.of({**whole, "history": {}, "seconds": 1.0, **dict.fromkeys(COSTS.split(), 1)})
+    assert full.costs == NetworkCosts(parameters=1, macs=1, peak_activation_bytes=1, latency_ms=1)
+    assert Baseline.of({**whole, "history": {}}).costs is None
+    with pytest.raises(ArtifactError, match="NetworkCosts must have 'parameters'"):
+        Baseline.of({**whole, "history": {}, "macs": 3.0})

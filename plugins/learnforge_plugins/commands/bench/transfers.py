@@ -26,8 +26,8 @@ from learnforge.kinds.task import GivenTask, Task
 from learnforge.options.structure import structure
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, permutation
+from learnforge_kit.measured import Assessment
 from learnforge_kit.training.loop import train_on_labels
-from learnforge_kit.training.measures import Assessment
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.commands.bench import training
 from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds

@@ -29,7 +29,7 @@ from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_plugins.stages.distill.cache import GIB, ViewCache
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants, describe_gap
 from learnforge_plugins.stages.distill.teacher import CachedTeacher, Teacher, describe_scores, probe_scores
-from learnforge_plugins.stages.measured import Distilled, Trained
+from learnforge_plugins.stages.measured import Baseline, Distilled
 
 if TYPE_CHECKING:
     from learnforge_plugins.stages.distill.stage import DistillStage
@@ -194,7 +194,7 @@ class Distillation:
         """Train the student alone and return it."""
         student = self._build(self.inputs["student"], "student", self.stage.fresh)
         self._train_alone(student)
-        measured = Trained(
+        measured = Baseline(
             assessment=judge(student, self.task),
             costs=measure_costs(student, self.task),
             history=self.history,

@@ -25,7 +25,7 @@ from learnforge_kit.networks.heads import count_parameters
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
-from learnforge_plugins.stages.measured import Trained, Transferred, Unlabelled
+from learnforge_plugins.stages.measured import Baseline, Transferred, Unlabelled
 from learnforge_plugins.stages.transfer.judgement import judge_without_labels
 from learnforge_plugins.stages.transfer.loop import TransferLoop, share_epochs
 from learnforge_plugins.stages.transfer.source import (
@@ -177,7 +177,7 @@ class TransferStage(Stage):
             if self.source_task is not None
             else None
         )
-        measured = Trained(assessment=judge(fresh, here), history={"from scratch": history}, unlabelled=seen)
+        measured = Baseline(assessment=judge(fresh, here), history={"from scratch": history}, unlabelled=seen)
         return start.with_state(fresh, metrics=measured.as_metrics())
 
     def _as_artifact(
