@@ -56,9 +56,10 @@ GROUPS = {
         Group("python-kinds", "Validators", ("kinds.validator",)),
         Group("python-kinds", "Meta-learners", ("kinds.meta_learner",)),
         Group("python-kinds", "Engines and episodes", ("kinds.engine", "kinds.episodes")),
+        Group("python-kinds", "Changes of networks", ("kinds.change", "changes", "rebuilding")),
         Group("python-kinds", "Exporters", ("kinds.exporter",)),
         Group("python-kinds", "Stages and tuners", ("kinds.stage", "kinds.tuner")),
-        Group("python-kinds", "What methods see of a network", ("kinds.network", "cut")),
+        Group("python-kinds", "What methods see of a network", ("kinds.network",)),
         Group("python-kinds", "Other kinds", ("kinds.",)),
         Group("python-core", "Hooks and plugins", ("hookspecs", "plugins.")),
         Group("python-core", "Options", ("options.",)),
@@ -83,6 +84,8 @@ GROUPS = {
     ),
 }
 WORDS = {
+    "Criterion": "What the distill stage calls for every batch: outputs of student and teacher and "
+    "the batch to a scalar.",
     "Choice": "What a choice of a design may be.",
     "Design": "A network as plain data: what ``Space.design`` returns.",
     "Form": "What the targets of a task are.",

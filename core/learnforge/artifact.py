@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from learnforge.changes import without_changes
 from learnforge.errors import ArtifactError, LearnforgeError
 from learnforge.files import fingerprint, hash_file, write_atomically, write_json
 from learnforge.plugins.registry import Plugins
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from learnforge.kinds.model import Model
     from learnforge.kinds.task import Task
 
-FORMAT = 1
+FORMAT = 2
 
 
 @frozen(eq=False)
@@ -52,8 +53,10 @@ class Artifact:
         adapter_options: A method's own plain data, such as the number of inner steps.
         metrics: What the stage measured, JSON-able.
         provenance: Where it comes from.
-        module: The caller's own module, for a spec of the kind `module`.
+        module: The caller's own module, for a spec of the kind `module`, without the spec's changes.
         data: The task itself, where it was made in this session; not saved.
+        made: The network that the weights were copied from; not saved. The runner holds what the spec builds
+            against it before a stage may end.
     """
 
     spec: NetworkSpec
@@ -65,6 +68,7 @@ class Artifact:
     provenance: Provenance = field(factory=Provenance)
     module: nn.Module | None = field(default=None, repr=False)
     data: Task | None = field(default=None, repr=False)
+    made: nn.Module | None = field(default=None, repr=False)
 
     @property
     def content(self) -> str:
@@ -89,16 +93,22 @@ class Artifact:
             ArtifactError: The network cannot be built, or the weights do not fit it.
         """
         target = task or self.task
-        if self.module is not None:
-            module = copy.deepcopy(self.module)
-        else:
-            # fetched weights would only be overwritten by its own, and fit no other task's outputs
-            is_pretrained = self.weights is None and task is None
-            with seeded(seed):
+        with seeded(seed):
+            if self.module is not None:
+                module = self._own_module(target, plugins)
+            else:
+                # fetched weights would only be overwritten by its own, and fit no other task's outputs
+                is_pretrained = self.weights is None and task is None
                 module = self.spec.build(target, plugins or Plugins(), is_pretrained)
         if self.weights is not None and task is None:
             load_weights(module, self.weights)
         return module
+
+    def _own_module(self, task: TaskInfo, plugins: Plugins | None, device: str | None = None) -> nn.Module:
+        """Return a copy of the caller's module with all changes made again, on a device."""
+        assert self.module is not None
+        module = without_changes(copy.deepcopy(self.module).to(device))
+        return self.spec.changed(module, task, plugins or Plugins()) if self.spec.changes else module
 
     @property
     def is_buildable(self) -> bool:
@@ -116,9 +126,9 @@ class Artifact:
             ArtifactError: The network cannot be built.
         """
         with torch.device("meta"):
-            if self.module is not None:
-                return copy.deepcopy(self.module).to("meta")
             try:
+                if self.module is not None:
+                    return self._own_module(task or self.task, plugins, "meta")
                 return self.spec.build(task or self.task, plugins, False)
             except LearnforgeError:
                 raise
@@ -128,8 +138,11 @@ class Artifact:
                 ) from error
 
     def with_state(self, module: nn.Module, **changes: Any) -> Artifact:
-        """Return this artifact with a module's weights, copied to the CPU, and other changes."""
-        return evolve(self, weights=copy_weights(module), **changes)
+        """Return this artifact with a network's weights, copied to the CPU, with what was changed in it
+        (`apply_change`) in its spec, and with other fields as given.
+        """
+        spec = self.spec.as_changed(module)
+        return evolve(self, spec=spec, weights=copy_weights(module), made=module, **changes)
 
     def predict(self, images: Tensor, plugins: Plugins | None = None) -> Tensor:
         """Return class scores for images: float [image, class].
@@ -247,9 +260,13 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         data = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         digest = hash_file(folder / "weights.safetensors")
-        if data["format"] > FORMAT:
+        if data["format"] != FORMAT:
+            age, way_out = (
+                ("newer", "upgrade learnforge") if data["format"] > FORMAT else ("older", "run it again")
+            )
             raise ArtifactError(
-                f"{folder}: written by a newer learnforge (format {data['format']}); upgrade learnforge"
+                f"{folder}: written by a version of learnforge that is {age} (format {data['format']}, this "
+                f"one reads {FORMAT}); {way_out}"
             )
         # a kill between two writes can leave new weights beside the old description
         if digest != data["weights_sha256"]:
@@ -275,7 +292,7 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         raise ArtifactError(
             f"{folder}: the artifact is damaged ({type(error).__name__}: {error}); run the stage again"
         ) from error
-    if module is not None and artifact.weights is not None:
+    if module is not None and artifact.weights is not None and not artifact.spec.changes:
         load_weights(module, artifact.weights)
     return artifact
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from attrs import evolve
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from learnforge.artifact import Artifact, from_model, from_module, load_artifact
 from learnforge.errors import ArtifactError, LearnforgeError, Problem, RecipeError, TaskError
@@ -16,8 +19,9 @@ from learnforge.kinds.task import Task, TaskSource, check_task
 from learnforge.kinds.tuner import check_ranges_of
 from learnforge.plugins.identity import identify
 from learnforge.plugins.registry import Plugins
+from learnforge.randomness import preserved
 from learnforge.recipe import Recipe
-from learnforge.spec import trained_on
+from learnforge.spec import TaskInfo, trained_on
 
 
 def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
@@ -39,7 +43,9 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
             continue
         except KeyError:
             continue  # an input's stage is itself at fault, and reported
-        faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs, plugins)
+        foreign = _check_modules(stage, inputs)
+        faults = _check_form(stage, task) + _check_models(stage, task) + foreign
+        faults += [] if foreign else stage.check(task, inputs, plugins)
         if stage.tune is not None or stage.ranges:
             faults += check_ranges_of(stage, plugins)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
@@ -138,16 +144,83 @@ def _check_models(stage: Stage, task: Task) -> list[Problem]:
             reference.require()
             with torch.device("meta"), torch.no_grad(), torch.compiler.set_stance("force_eager"):
                 network = reference.without_pretrained().build(task.info).eval()
-                network(torch.zeros(1, *task.info.input_shape))
+                fault = scores_fault(network(torch.zeros(2, *task.info.input_shape)), task.info.outputs)
+            if fault:
+                problems.append(Problem(stage.input_path(role), f"the model {fault}"))
         except LearnforgeError as error:
             problems.append(Problem(stage.input_path(role), str(error)))
         except Exception as error:
             shape = list(task.info.input_shape)
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             problems.append(
                 Problem(
                     stage.input_path(role),
-                    f"the model must take images of shape {shape}, but it fails with {reason}",
+                    f"the model must take images of shape {shape}, but it fails with {first_line(error)}",
                 )
             )
     return problems
+
+
+def _check_modules(stage: Stage, inputs: Mapping[str, Artifact]) -> list[Problem]:
+    """Find modules of the caller's that cannot be trained, or do not fit the stage's task."""
+    return [
+        Problem(stage.input_path(role), f"the module {artifact.spec.table['use']} {fault}")
+        for role, artifact in inputs.items()
+        if artifact.module is not None
+        and (fault := module_fault(artifact.module, artifact.task, stage.replaces_head))
+    ]
+
+
+def module_fault(module: nn.Module, task: TaskInfo, may_differ: bool = False) -> str:
+    """Say why a caller's module cannot serve for a task, or "".
+
+    Args:
+        module: The module; it is copied, not run.
+        task: The task.
+        may_differ: Let it have another number of outputs, since it gets a new head.
+    """
+    parameters = list(module.parameters())
+    if any(is_lazy(parameter) for parameter in parameters):
+        return "has lazy layers, whose shapes are not known yet; run a batch through it first"
+    kinds = sorted({str(p.dtype) for p in parameters if p.is_floating_point()})
+    if not kinds:
+        return "has no parameters, so nothing can be trained"
+    if kinds != ["torch.float32"]:
+        return f"must have parameters of type float32, it has {', '.join(kinds)}; call `.float()` on it"
+    try:
+        copied = copy.deepcopy(module)
+    except Exception as error:  # whatever a stranger's module raises
+        return (
+            f"cannot be copied: {first_line(error)}. If it has weights that are computed from others, take "
+            "`torch.nn.utils.parametrizations.weight_norm` in the place of `torch.nn.utils.weight_norm`"
+        )
+    images = torch.zeros(2, *task.input_shape, device=parameters[0].device)
+    for is_training in (True, False):
+        mode = "training" if is_training else "eval"
+        try:
+            with preserved(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                scores = copied.train(is_training)(images)
+        except Exception as error:
+            shape = list(task.input_shape)
+            return f"must take images of shape {shape}, in {mode} mode it fails with {first_line(error)}"
+        fault = scores_fault(scores, None if may_differ else task.outputs)
+        if fault:
+            return f"{fault} in {mode} mode"
+    return ""
+
+
+def scores_fault(scores: object, outputs: int | None) -> str:
+    """Say what is wrong with a network's outputs for two images, or ""."""
+    want = f"[batch, {'class' if outputs is None else outputs}]"
+    if not isinstance(scores, Tensor):
+        words = f"it gives a {type(scores).__name__}"
+        return (
+            f"must give one tensor of class scores {want}, {words}; wrap it in a module that gives the scores"
+        )
+    if scores.ndim != 2 or len(scores) != 2 or outputs not in (None, scores.shape[1]):
+        return f"must give class scores {want}, it gives [batch, {', '.join(map(str, scores.shape[1:]))}]"
+    return ""
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's type and the first line of its words."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

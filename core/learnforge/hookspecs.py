@@ -4,8 +4,8 @@ A plugin implements a hook by a function of the same name, marked with `@hookimp
 entry point names; it may leave out arguments that it does not need. Four sorts of hooks:
 
 - *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`,
-  `_validators`, `_meta_learners`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`, `_stages`,
-  `_tuners`. Each returns `{method name: class}`.
+  `_validators`, `_meta_learners`, `_changes`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`,
+  `_stages`, `_tuners`. Each returns `{method name: class}`.
 - *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work
   runs, also in worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from learnforge.artifact import Artifact
+    from learnforge.kinds.change import Change
     from learnforge.kinds.cost import Cost, CostMeter
     from learnforge.kinds.distiller import Distiller
     from learnforge.kinds.executor import Executor
@@ -94,6 +95,11 @@ def learnforge_validators() -> Mapping[str, type[Validator]]:  # type: ignore[em
 @hookspec
 def learnforge_meta_learners() -> Mapping[str, type[MetaLearner]]:  # type: ignore[empty-body]
     """Offer meta-learners (entry point `meta-learner.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_changes() -> Mapping[str, type[Change]]:  # type: ignore[empty-body]
+    """Offer changes of networks (entry point `change.NAME`). Called once, on first use."""
 
 
 @hookspec

@@ -28,17 +28,17 @@ from attrs import evolve, field, frozen
 
 from learnforge.artifact import Artifact, load_artifact
 from learnforge.check import Tasks, check_recipe, resolve_inputs, with_lineage
-from learnforge.context import Context, Progress, Silence, choose_device
+from learnforge.context import Context, PeakMemory, Progress, Silence, choose_device
 from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
 from learnforge.files import refusal, remove, write_json, write_text
 from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import describe_task
 from learnforge.kinds.tuner import load_tuner
-from learnforge.memory import PeakMemory
 from learnforge.plugins.identity import FROM_FILE, identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved
+from learnforge.rebuilding import require_rebuilt, save_proved
 from learnforge.recipe import Recipe
 from learnforge.record import Run, StageRecord, copy_for_listeners, loggable, versions, write_toml
 from learnforge.runlog import EventLog, lock
@@ -238,10 +238,17 @@ class _Runner:
         artifact = with_lineage(artifact, task, inputs)
         record.peak_mebibytes = memory.mebibytes()
         artifact = self._stamp(artifact, stage, prints[stage.name], inputs, record.seconds)
-        if context.folder is not None:
-            # in this order: a kill in between leaves a whole artifact and a checkpoint that nobody reads
-            artifact.save(context.folder)
-            context.clear_checkpoints()
+        try:
+            if context.folder is None:
+                require_rebuilt(artifact, self.plugins, is_kept=False)
+            else:
+                # in this order: a kill in between leaves a whole artifact and a checkpoint that nobody reads
+                save_proved(artifact, context.folder, self.plugins)
+                context.clear_checkpoints()
+        except StageError as error:
+            error.add_note(_place(stage))
+            raise
+        artifact = evolve(artifact, made=None)
         record.state = "finished"
         record.made_with = self._conditions()
         self.emit("stage_finished", stage=stage.name, artifact=artifact)

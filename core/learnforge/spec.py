@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from learnforge.cut import cut_network
-from learnforge.errors import ArtifactError
+from learnforge.changes import apply_change, changes_of
+from learnforge.errors import ArtifactError, LearnforgeError
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 
@@ -54,6 +54,10 @@ class TaskInfo:
         return len(self.classes) * (2 if self.form == "environment" else 1)
 
 
+def _as_tuple(changes: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(changes)  # a list, where they were read from JSON
+
+
 @frozen
 class NetworkSpec:
     """How to build a network: plain data that names a model, or a space and a design in it.
@@ -62,13 +66,14 @@ class NetworkSpec:
         kind: `model`, `space`, or `module` for a module that the caller brought and must bring again.
         table: What a recipe would say, `{"use": name, **options}`; for a module its class's name.
         design: The design, for a space.
-        cut: The layer at which the network ends, with a linear head on its features; None for all of it.
+        changes: What was changed in the network since, first one first: `{"use": name, **options}` of
+            changes, which `build` makes again.
     """
 
     kind: str
     table: Mapping[str, Any]
     design: Mapping[str, Any] | None = None
-    cut: str | None = None
+    changes: tuple[Mapping[str, Any], ...] = field(default=(), converter=_as_tuple)
 
     @classmethod
     def of_model(cls, model: Model) -> NetworkSpec:
@@ -89,7 +94,8 @@ class NetworkSpec:
             pretrained: Let a model load the pretrained weights that its options name.
 
         Raises:
-            ArtifactError: The network was a caller's own module, or its plugin cannot build it any more.
+            ArtifactError: The network was a caller's own module, its plugin cannot build it any more, or a
+                change cannot be made again.
         """
         if self.kind == "module":
             raise ArtifactError(
@@ -108,7 +114,36 @@ class NetworkSpec:
         else:
             module = (source if pretrained else source.without_pretrained()).build(task)
         assert isinstance(module, nn.Module)
-        return module if self.cut is None else cut_network(module, self.cut, task.input_shape, task.outputs)
+        return self.changed(module, task, plugins)
+
+    def changed(self, module: nn.Module, task: TaskInfo, plugins: Plugins) -> nn.Module:
+        """Return a network as its model, space or author builds it with all changes made again.
+
+        Raises:
+            ArtifactError: A change is not installed, or cannot be made again.
+        """
+        for table in self.changes:
+            problems: list[Any] = []
+            change = plugins.resolve("change", table, "change", problems)
+            if change is None:
+                raise ArtifactError(
+                    "a change of this artifact's network cannot be made again: "
+                    + "; ".join(map(str, problems))
+                )
+            try:
+                module = apply_change(module, change, task)
+            except LearnforgeError:
+                raise
+            except Exception as error:  # whatever a plugin's own code raises
+                raise ArtifactError(
+                    f"the change {table['use']!r} cannot be made again: {type(error).__name__}: {error}"
+                ) from error
+        return module
+
+    def as_changed(self, network: nn.Module) -> NetworkSpec:
+        """Return this spec with the changes that were made to a network that it built."""
+        made = [c for c in changes_of(network) if self.kind == "module" or not c.follows_task]
+        return evolve(self, changes=tuple({**spell(change), "use": change.name} for change in made))
 
 
 def hash_tensor(tensor: Tensor) -> str:

@@ -1,6 +1,7 @@
 """The public names, each imported from its home when it is first used."""
 
 from .optuna_cases import OptunaSamplerCases as OptunaSamplerCases
+from .suites.change import ChangeSuite as ChangeSuite
 from .suites.command import CommandSuite as CommandSuite
 from .suites.cost import CostSuite as CostSuite
 from .suites.distiller import DistillerSuite as DistillerSuite

@@ -77,7 +77,7 @@ def main() -> None:
     plugins, task = Plugins(), make_task()
     torch.manual_seed(0)
     network = plugins.load("model", "resnet")(depth=20).build(task.info)
-    head = find_head(network, 10)
+    head = find_head(network, task.info)
     start = time.perf_counter()
     features = extract_features(network, task.train, task.info)
     extraction = time.perf_counter() - start

@@ -56,6 +56,8 @@ TABLES: dict[str, dict[str, Any]] = {
         "validation_episodes": 0,
         "test_episodes": 400,
     },
+    "change.cut": {"layer": "3"},
+    "change.stem": {"channels": 1},
     "stage.export": {"use": "torch-export"},
 }
 """Options without which a plugin cannot be made."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from learnforge import StageError, pool
+from learnforge import StageError
 from learnforge.kinds.network import Layers
-from learnforge_kit import Connector, match_extent, pair_stages
+from learnforge_kit import Connector, match_extent, pair_stages, pool
 
 
 @pytest.mark.parametrize(

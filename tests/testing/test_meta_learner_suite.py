@@ -15,9 +15,19 @@ import pytest
 import torch
 from attrs import evolve, frozen
 from tests.testing.breadth import BREADTHS, failed_checks
-from torch import Tensor
+from torch import Tensor, nn
 
-from learnforge import Engine, Episodes, FastWeights, Labelled, MetaGradient, MetaLearner
+from learnforge import (
+    Change,
+    Engine,
+    Episodes,
+    FastWeights,
+    Labelled,
+    MetaGradient,
+    MetaLearner,
+    TaskInfo,
+    apply_change,
+)
 from learnforge.kinds.engine import Parameters
 from learnforge_kit.engines.loop import LoopEngine
 from learnforge_testing.suites.meta_learner import MetaLearnerSuite
@@ -41,6 +51,26 @@ class Descent(MetaLearner):
         return [start, start.moved(engine.step(start, support).gradients, RATE)]
 
 
+class _Nearest(nn.Module):
+    def __init__(self, network: nn.Module, outputs: int):
+        super().__init__()
+        self.network = network
+        self.register_buffer("means", torch.zeros(outputs, outputs, dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return -(self.network(images)[:, None] - self.get_buffer("means")).square().sum(2)
+
+
+@frozen
+class Nearest(Change):
+    """The class whose mean is nearest."""
+
+    name: ClassVar[str] = "nearest"
+
+    def apply(self, network: nn.Module, task: TaskInfo) -> nn.Module:
+        return _Nearest(network, task.outputs)
+
+
 @frozen
 class Comparing(MetaLearner):
     """The classes' mean outputs are compared with a query image's, and nothing is adapted."""
@@ -53,6 +83,15 @@ class Comparing(MetaLearner):
         means = members @ engine.forward(parameters, support.images) / members.sum(1, keepdim=True)
         outputs = engine.query_outputs(parameters, support.images, images)
         return -(outputs[:, None] - means).square().sum(2)
+
+    def deploy(
+        self, engine: Engine, network: nn.Module, adapted: Parameters, support: Labelled, task: TaskInfo
+    ) -> nn.Module:
+        members = (support.labels == torch.arange(3)[:, None]).to(support.images.dtype)
+        means = members @ network(support.images) / members.sum(1, keepdim=True)
+        deployed = apply_change(network, Nearest(), task)
+        deployed.get_buffer("means").copy_(means)
+        return deployed
 
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         support, weights = episodes.support, FastWeights(parameters, is_shared=True)
@@ -69,6 +108,25 @@ class OldHead(Descent):
     """Keeps the head of the old classes."""
 
     keeps_head: ClassVar[bool] = True
+
+
+@frozen
+class Forgetting(Comparing):
+    """Has a rule of its own, and a network that does not follow it."""
+
+    def deploy(
+        self, engine: Engine, network: nn.Module, adapted: Parameters, support: Labelled, task: TaskInfo
+    ) -> nn.Module:
+        return network
+
+
+@frozen
+class Wrapping(Descent):
+    """Puts a layer behind the network and does not write it down."""
+
+    def prepare(self, network: nn.Module, episode: TaskInfo) -> nn.Module:
+        outputs = episode.outputs
+        return nn.Sequential(network, nn.Linear(outputs, outputs, dtype=torch.float64))
 
 
 @frozen
@@ -228,6 +286,8 @@ FAULTS: list[tuple[type[MetaLearner], list[str]]] = [
     (Descent, []),
     (Comparing, []),
     (OldHead, ["prepared_network_has_an_output_for_each_way"]),
+    (Wrapping, ["what_it_adds_to_the_network_is_written_down"]),
+    (Forgetting, ["network_in_use_predicts_as_the_method_does"]),
     (Namesake, ["extra_parameters_have_names_of_their_own"]),
     (Careless, ["inputs_are_left_alone"]),
     (Measuring, ["inputs_are_left_alone"]),

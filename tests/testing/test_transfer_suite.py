@@ -30,10 +30,11 @@ from learnforge import (
     Task,
     TaskInfo,
     Transfer,
+    apply_change,
 )
 from learnforge.kinds.transfer import TransferCriterion
 from learnforge.spec import Normaliser
-from learnforge_kit import replace_head
+from learnforge_kit import NewHead
 from learnforge_testing.suites.transfer import TransferSuite
 
 FEATURES, HEAD = "7", "8"
@@ -58,7 +59,7 @@ class Adapting(PhasedTransfer):
     """Trains the head, then the head and an adapter that is merged at the end."""
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        replace_head(network, old.outputs, new.outputs)
+        network = apply_change(network, NewHead(), new)
         network.set_submodule("3", Adapter(network.get_submodule("3")))
         return network
 
@@ -81,8 +82,7 @@ class Ridge(DirectTransfer):
     """Solves for the head in closed form."""
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        replace_head(network, old.outputs, new.outputs)
-        return network
+        return apply_change(network, NewHead(), new)
 
     def fit(self, network: nn.Module, task: Task, context: Context) -> nn.Module:
         images, labels, _ = next(task.train.batches(torch.arange(len(task.train)), len(task.train)))
@@ -175,8 +175,7 @@ class Plain(PhasedTransfer):
     networks: ClassVar[list[Any]] = []
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        replace_head(network, old.outputs, new.outputs)
-        return network
+        return apply_change(network, NewHead(), new)
 
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
         return [Phase({HEAD: 1.0})]
@@ -336,11 +335,11 @@ class Spying(Adversarial):
 
 
 @frozen
-class Growing(Plain):
-    """Leaves a layer behind."""
+class Swapping(Plain):
+    """Leaves another activation behind, which no state dict shows."""
 
     def finish(self, network: nn.Module) -> nn.Module:
-        network.register_buffer("seen", torch.zeros(1))
+        network.set_submodule("2", nn.LeakyReLU(0.5))
         return network
 
 
@@ -403,8 +402,7 @@ class Direct(DirectTransfer):
     is_baseline: ClassVar[bool] = True
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        replace_head(network, old.outputs, new.outputs)
-        return network
+        return apply_change(network, NewHead(), new)
 
     def fit(self, network: nn.Module, task: Task, context: Context) -> nn.Module:
         return network
@@ -473,7 +471,7 @@ def test_right_transfers_pass(method: type[Transfer]) -> None:
         (Spying, "withheld_labels_are_not_read", "withheld labels must not be read, but 0.weight"),
         (Peeking, "withheld_labels_are_not_read", "withheld labels must not be read, but 8.bias"),
         (Copying, "fit_returns_its_network", "must return the network that it was given"),
-        (Growing, "finished_network_is_the_models_own", "these differ: seen"),
+        (Swapping, "artifact_builds_the_finished_network", "all weights fit, and outputs differ by"),
         (Locking, "everything_can_be_trained_again", "nothing may be frozen, 0.weight, 0.bias still are"),
         (Listening, "no_hook_is_left", "there are some on 2"),
         (Forgetful, "cut_off_stage_ends_with_the_same_bits", "it differs in 8.weight"),

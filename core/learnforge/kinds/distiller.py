@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from learnforge.kinds.network import Layers, Outputs
 from learnforge.kinds.task import Batch, Task
+from learnforge.spec import TaskInfo
 
 Criterion = Callable[[Outputs, Outputs, Batch], Tensor]
 
@@ -64,3 +65,17 @@ class Distiller(ABC):
             task: Sizes of the splits, classes.
         """
         return self.loss
+
+    def finish(self, student: nn.Module, criterion: Criterion, task: TaskInfo) -> nn.Module:
+        """Return the student as it is handed on; as it is, by default.
+
+        A method whose student answers through a part of the criterion, such as the teacher's own head behind
+        a projector (SimKD), adds that part by `apply_change` and copies its weights. Also called before the
+        training, to refuse a change that is not written down, and for each validation, both with a copy.
+
+        Args:
+            student: The trained student, in eval mode; it may be changed.
+            criterion: What `criterion` returned, as it is after the training.
+            task: What the student is for.
+        """
+        return student

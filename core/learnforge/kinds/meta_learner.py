@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from learnforge.kinds.engine import Engine, FastWeights, Parameters, Rules
 from learnforge.kinds.episodes import Episodes, Labelled
+from learnforge.spec import TaskInfo
 
 
 @frozen(eq=False)
@@ -66,6 +67,11 @@ class MetaLearner(Rules, ABC):
     forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
     """Forms of tasks that it learns."""
 
+    @classmethod
+    def loses_rule(cls) -> bool:
+        """Tell whether the method predicts by a rule of its own that a network in use would not have."""
+        return cls.predict is not Rules.predict and cls.deploy is MetaLearner.deploy
+
     @abstractmethod
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         """Return the meta-gradient of a batch of episodes, averaged over tasks.
@@ -88,14 +94,32 @@ class MetaLearner(Rules, ABC):
             support: Labelled images of every task.
         """
 
-    def prepare(self, network: nn.Module, outputs: int, ways: int) -> nn.Module:
-        """Return the network that is meta-learnt; by default the one given.
+    def prepare(self, network: nn.Module, episode: TaskInfo) -> nn.Module:
+        """Return the network that is meta-learnt; by default the one given. What it adds, such as adapters,
+        it adds by `apply_change`.
 
         Args:
-            network: The network with its weights, and with a fresh head of `ways` outputs
-                unless `keeps_head`.
-            outputs: Outputs that it has.
-            ways: Classes in an episode.
+            network: The network with its weights, and with a fresh head for the classes of an episode unless
+                `keeps_head`.
+            episode: The task of an episode: its ways are the classes.
+        """
+        return network
+
+    def deploy(
+        self, engine: Engine, network: nn.Module, adapted: Parameters, support: Labelled, task: TaskInfo
+    ) -> nn.Module:
+        """Return the network for the classes of one support set, which is saved and exported; by default the
+        one given, whose weights and batch statistics are the adapted ones already.
+
+        A method whose `predict` is its own must have its own `deploy` too, so that the rule outlives the
+        support set: a change that keeps what it needs as buffers, made by `apply_change`.
+
+        Args:
+            engine: Runs the network.
+            network: The network, in eval mode, with the adapted weights.
+            adapted: Meta-parameters and adapted parameters of the task.
+            support: The support set, without the task axis.
+            task: Its classes.
         """
         return network
 

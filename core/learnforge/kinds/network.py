@@ -32,8 +32,10 @@ class Layers:
         network: The network.
         shapes: {layer: shape of its output, without the batch axis}, in the order in which they run.
         stages: Layers of the stages, from the input on.
-        embedding: What goes into the last linear layer or convolution, as `layer:input`; None without one.
+        embedding: What goes into the last of the heads, as `layer:input`; None without one.
         overwritten: Layers whose output the layer after them writes over, in place.
+        heads: The linear layers and convolutions that the class scores come from: one, or several whose
+            scores are combined.
     """
 
     network: nn.Module
@@ -41,6 +43,7 @@ class Layers:
     stages: tuple[str, ...] = ()
     embedding: str | None = None
     overwritten: frozenset[str] = frozenset()
+    heads: tuple[str, ...] = ()
 
     def find(self, name: str) -> str:
         """Return the layer that a name means: a layer's own, `stage 2` (from 1; `stage -1` is the last),

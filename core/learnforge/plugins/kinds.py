@@ -60,6 +60,9 @@ KINDS = {
         Kind("transfer", "Transfer", "transfer strategy", _in_stage("transfer")),
         Kind("validator", "Validator", "validator", 'a transfer stage: `validator = { use = "$name" }`'),
         Kind("meta-learner", "MetaLearner", "meta-learner", _in_stage("meta")),
+        Kind(
+            "change", "Change", "change", "a method or stage of yours: `apply_change(network, change, task)`"
+        ),
         Kind("exporter", "Exporter", "exporter", _in_stage("export")),
         Kind("executor", "Executor", "executor", 'a search stage: `executor = { use = "$name" }`'),
         Kind("score", "Score", "zero-cost score", 'a search stage: `scores = ["$name"]`'),

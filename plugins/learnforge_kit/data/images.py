@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import inspect
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -79,19 +77,6 @@ def decode_image(file: Path, size: int, channels: int) -> Tensor:
     left, top = (image.width - size) // 2, (image.height - size) // 2
     pixels = np.asarray(image.crop((left, top, left + size, top + size)))
     return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
-
-
-def as_png(image: Tensor, longest: int = 96) -> str:
-    """Return an image, uint8 [channel, height, width], as PNG in base64, shrunk to a longest side. Of other
-    than one or three channels the first is shown.
-    """
-    channels = image if image.shape[0] in (1, 3) else image[:1]
-    pixels = channels.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-    picture.thumbnail((longest, longest))
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return base64.b64encode(stream.getvalue()).decode()
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -10,24 +10,23 @@ from attrs import asdict, evolve, frozen
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
+from learnforge.changes import apply_change
 from learnforge.errors import ArtifactError
 from learnforge.kinds.engine import Engine, FastWeights
 from learnforge.kinds.episodes import Episodes, EpisodeShape, EpisodeSource, Labelled
 from learnforge.kinds.meta_learner import MetaLearner
 from learnforge.kinds.task import Split, Task
 from learnforge.plugins.registry import Plugins
-from learnforge.spec import Normaliser
-from learnforge_kit.data.environments import RolloutEpisodes
+from learnforge.spec import Normaliser, TaskInfo
 from learnforge_kit.data.episodes import ImageEpisodeSource
 from learnforge_kit.data.splits import MemorySplit
 from learnforge_kit.engines.choice import ENGINES
 from learnforge_kit.engines.engine import NetworkEngine
 from learnforge_kit.engines.normalisation import Policy
-from learnforge_kit.networks.heads import find_head, replace_head
+from learnforge_kit.networks.heads import NewHead, find_head
 
-MOST_FOLDS, STEPS_FOR_MORE = 20, 10
-"""Adaptations at most that left-out images are judged by, and steps at least for more classes than in
-meta-training."""
+STEPS_FOR_MORE = 10
+"""Steps at least for more classes than in meta-training."""
 
 
 def episode_source(task: Task, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
@@ -91,22 +90,62 @@ def adapt_artifact(
             f"labels must use each of 0 to {ways - 1} (the artifact learns {ways} ways), got "
             f"{labels.tolist()}"
         )
-    learner, network, engine, meta = _ready(artifact, plugins)
+    learner, network, engine, meta = ready_learner(artifact, plugins)
     support = Labelled(images[None], labels[None])
     adapted: FastWeights = learner.adapt(engine, meta, support)[-1]
-    parameters = adapted.of(0)
-    state = network.state_dict() | parameters | engine.measure_statistics(parameters, images)
-    network.load_state_dict(state)
-    return evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
+    deployed = deploy_network(learner, engine, network, meta | adapted.of(0), support, artifact.task)
+    return evolve(artifact, adapter={}, adapter_options={}).with_state(deployed)
 
 
-def prepare_network(learner: MetaLearner, network: nn.Module, outputs: int, ways: int) -> nn.Module:
-    """Return the network that a meta-learner learns with: with a fresh head of `ways` outputs, unless it
-    keeps the one there is, and what it adds itself. The given one is changed.
+def deploy_network(
+    learner: MetaLearner,
+    engine: NetworkEngine,
+    network: nn.Module,
+    adapted: Mapping[str, Tensor],
+    support: Labelled,
+    task: TaskInfo,
+) -> nn.Module:
+    """Return the network that stands for a task's adapted parameters by itself, in eval mode.
+
+    Args:
+        learner: The method.
+        engine: Runs the network.
+        network: The network, whose weights and batch statistics become the adapted ones.
+        adapted: Meta-parameters and adapted parameters of the task.
+        support: The support set, of one task.
+        task: Its classes.
+
+    Raises:
+        ArtifactError: It does not predict as the method does.
+    """
+    parameters = {name: adapted[name] for name in engine.names}
+    one = Labelled(support.images[0], support.labels[0])
+    statistics = engine.measure_statistics(parameters, one.images)
+    network.load_state_dict(network.state_dict() | parameters | statistics)
+    with torch.no_grad():
+        deployed = learner.deploy(engine, network.eval(), adapted, one, task).eval()
+        given, wanted = deployed(one.images), learner.predict(engine, adapted, one, one.images)
+    if given.shape != wanted.shape or not torch.allclose(given, wanted, rtol=1e-3, atol=1e-3):
+        name = type(learner).__name__
+        raise ArtifactError(
+            f"{name}.deploy must return a network that predicts as {name}.predict does, but on the support "
+            "images their outputs differ"
+        )
+    return deployed
+
+
+def prepare_network(learner: MetaLearner, network: nn.Module, episode: TaskInfo) -> nn.Module:
+    """Return the network that a meta-learner learns with: with a fresh head for an episode's classes, unless
+    it keeps the one there is, and what it adds itself. The given one is changed.
+
+    Args:
+        learner: The method.
+        network: The network.
+        episode: The task of an episode.
     """
     if not learner.keeps_head:
-        replace_head(network, outputs, ways)
-    return learner.prepare(network, outputs, ways)
+        network = apply_change(network, NewHead(), episode)
+    return learner.prepare(network, episode)
 
 
 @frozen
@@ -145,69 +184,6 @@ class LearnerOptions:
         }
 
 
-@frozen
-class LeftOut:
-    """How images were named by networks that were taught others.
-
-    Args:
-        right: Images named rightly.
-        judged: Images that were left out.
-        classes: Classes that these are of.
-    """
-
-    right: int
-    judged: int
-    classes: int
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share that is right; None where none could be left out."""
-        return self.right / self.judged if self.judged else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the accuracy, taken as that of independent images (Wilson, Probable inference,
-        1927); None where none could be left out.
-        """
-        if not self.judged:
-            return None
-        from scipy.stats import binomtest  # slow to import
-
-        found = binomtest(self.right, self.judged).proportion_ci(0.95, "wilson")
-        return float(found.low), float(found.high)
-
-
-def judge_left_out(
-    artifact: Artifact, images: Tensor, labels: Tensor, plugins: Plugins, classes: Sequence[str]
-) -> LeftOut:
-    """Leave images out in turn, and let a network name them that was taught the others.
-
-    One image of each class is left out at a time, or more where a class has over `MOST_FOLDS`, so that
-    classes of equal size stay equal. An image that is the only one of its class is never left out.
-
-    Args:
-        artifact: What a meta stage made.
-        images: float [image, channel, height, width], normalised.
-        labels: int64 [image].
-        plugins: Where the meta-learner is looked up.
-        classes: Names of the classes.
-    """
-    learner, _, engine, meta = _ready(with_ways(artifact, classes, plugins), plugins)
-    same = labels[:, None] == labels
-    counts, places = same.sum(1), same.tril(-1).sum(1)  # of the image's class, and its place among them
-    folds = min(int(counts.max()), MOST_FOLDS)
-    right = 0
-    for fold in range(folds):
-        is_out = (places % folds == fold) & (counts > 1)
-        if not is_out.any():
-            continue
-        support = Labelled(images[None, ~is_out], labels[None, ~is_out])
-        query = Labelled(images[None, is_out], labels[None, is_out])
-        adapted = learner.adapt(engine, meta, support)[-1]
-        right += int((engine.predict(adapted, support, query)[0].argmax(1) == labels[is_out]).sum())
-    return LeftOut(right, int((counts > 1).sum()), len(labels[counts > 1].unique()))
-
-
 def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> Artifact:
     """Return a meta-learnt artifact that learns as many classes as there are names.
 
@@ -232,7 +208,7 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
     if len(names) == old:
         return evolve(artifact, task=task)
     network = artifact.network(plugins)
-    head, (learner, _) = find_head(network, old), _adapter(artifact, plugins)
+    head, (learner, _) = find_head(network, artifact.task), _adapter(artifact, plugins)
     parts = f"{head}.weight", f"{head}.bias"
     follow = {prefix + part for prefix in ("", *learner.shaped_as_weights) for part in parts}
     rows = torch.arange(len(names)) % old
@@ -241,18 +217,14 @@ def with_ways(artifact: Artifact, classes: Sequence[str], plugins: Plugins) -> A
         return {name: t[rows] if name in follow else t for name, t in tensors.items()}
 
     weights, adapter = resized(network.state_dict()), resized(artifact.adapter)
-    module = None
-    if artifact.module is not None:
-        module = network
-        replace_head(module, old, len(names))
-        module.load_state_dict(weights)
+    spec = artifact.spec.as_changed(apply_change(network, NewHead(), task))
     known = LearnerOptions.of(artifact)
     assert known is not None, "`_adapter` refuses an artifact that has learnt nothing"
     if len(names) > old:
         known = evolve(known, meta_learner=_with_more_steps(known.meta_learner, learner))
     options = known.as_options()
     return evolve(
-        artifact, task=task, weights=weights, adapter=adapter, adapter_options=options, module=module
+        artifact, spec=spec, task=task, weights=weights, adapter=adapter, adapter_options=options, made=None
     )
 
 
@@ -263,37 +235,6 @@ def _with_more_steps(table: Mapping[str, Any], learner: MetaLearner) -> Mapping[
     known = learner.adaptation_steps
     steps = getattr(learner, "inner_steps", 1) if known is None else known
     return {**table, "adaptation_steps": max(steps, STEPS_FOR_MORE)}
-
-
-def adapt_policy(
-    artifact: Artifact, episodes: RolloutEpisodes, plugins: Plugins | None = None
-) -> tuple[Artifact, float]:
-    """Adapt a meta-learnt policy to one environment, from rollouts in it.
-
-    Args:
-        artifact: What a meta stage made on a task of environments.
-        episodes: One environment, such as `Point().goals(torch.tensor([[2.0, -1.5]]))`.
-        plugins: Where the meta-learner is looked up; what is installed by default.
-
-    Returns:
-        An ordinary artifact with the adapted policy, and the mean return of the rollouts that it adapted to.
-
-    Raises:
-        ArtifactError: It is no meta-learnt policy, or there are several environments.
-    """
-    if artifact.task.form != "environment":
-        raise ArtifactError(f"only a policy adapts to rollouts; this artifact's task is {artifact.task.form}")
-    if len(episodes.indices) != 1:
-        raise ArtifactError(
-            f"a policy adapts to one environment at a time, there are {len(episodes.indices)} episodes"
-        )
-    learner, network, engine, meta = _ready(artifact, plugins or Plugins())
-    begun = begin(episodes, engine, meta)
-    assert isinstance(begun, RolloutEpisodes)
-    adapted: FastWeights = learner.adapt(engine, meta, begun.support)[-1]
-    network.load_state_dict(network.state_dict() | adapted.of(0))
-    artifact = evolve(artifact, adapter={}, adapter_options={}).with_state(network.eval())
-    return artifact, float(begun.support.returns)
 
 
 def begin(episodes: Episodes, engine: Engine, meta: Mapping[str, Tensor]) -> Episodes:
@@ -310,7 +251,7 @@ def begin(episodes: Episodes, engine: Engine, meta: Mapping[str, Tensor]) -> Epi
     )
 
 
-def _ready(
+def ready_learner(
     artifact: Artifact, plugins: Plugins
 ) -> tuple[MetaLearner, nn.Module, NetworkEngine, dict[str, Tensor]]:
     """Return what adapting takes: the meta-learner, the network, an engine for it, and the meta-parameters.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from learnforge_kit.networks.heads import count_parameters
+from learnforge_kit.networks.layers import count_parameters
 
 
 def find_blocks(network: nn.Module) -> list[str]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learnforge.cut import pool
 from learnforge.errors import StageError
 from learnforge.kinds.network import Layers
+from learnforge_kit.networks.cut import pool
 
 Pairs = Mapping[str, str]
 """{student layer: teacher layer}, each by name, as `stage 2` or as `embedding`; see `Layers.find`."""

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learnforge.cut import Cut, cut_network, pool
+from learnforge.changes import apply_change
 from learnforge.errors import StageError
 from learnforge.kinds.network import EMBEDDING, INPUT
 from learnforge.kinds.task import Split
 from learnforge.spec import Normaliser, TaskInfo
+from learnforge_kit.networks.cut import Cut, CutNetwork, pool
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped
 
@@ -64,7 +65,7 @@ def extract_features(
     return found if found is not None else torch.empty(0, 0)
 
 
-def cut_at(network: nn.Module, layer: str, task: TaskInfo) -> Cut:
+def cut_at(network: nn.Module, layer: str, task: TaskInfo) -> nn.Module:
     """End a network at a layer, with a fresh linear head for a task's classes.
 
     Args:
@@ -80,8 +81,8 @@ def cut_at(network: nn.Module, layer: str, task: TaskInfo) -> Cut:
     name = read_layers(network.eval(), shown).find(layer)
     if name.endswith(INPUT):
         raise StageError(f"a network ends at what a layer puts out; {layer!r} is what goes into one")
-    own = name.removeprefix("body.") if isinstance(network, Cut) else name
-    return cut_network(network, own, task.input_shape, task.outputs)
+    own = name.removeprefix("body.") if isinstance(network, CutNetwork) else name
+    return apply_change(network, Cut(own), task)
 
 
 def _allocate(images: int, width: int, folder: Path | None) -> Tensor:

@@ -1,89 +1,127 @@
-"""Both ends of a network, its stem and its head: finding them, and making them fit another task."""
+"""The head of a network, the layer that gives the class scores: finding it, and replacing it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
+from attrs import frozen
 from torch import nn
 
 from learnforge.errors import ArtifactError
+from learnforge.kinds.change import Change
+from learnforge.kinds.network import Layers
+from learnforge.spec import TaskInfo
+from learnforge_kit.networks.layers import read_layers
 
 
-def find_head(module: nn.Module, outputs: int) -> str:
-    """Return the name of the layer that gives the class scores: the last linear layer or convolution with as
-    many outputs.
+def find_heads(network: nn.Module, task: TaskInfo) -> tuple[str, ...]:
+    """Return the names of the layers that give the class scores, found by running the network: one linear
+    layer or convolution, or several whose scores are combined, as in distilled vision transformers.
+
+    Args:
+        network: The network, for any number of classes.
+        task: Gives the shape of the images that it takes.
 
     Raises:
         ArtifactError: There is none; the layers are listed.
     """
-    layers = [(name, m) for name, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    for name, layer in reversed(layers):
-        if (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels) == outputs:
-            return str(name)
-    listing = ", ".join(f"{name} {type(layer).__name__}" for name, layer in layers) or "none"
+    heads = run_layers(network, task.input_shape).heads
+    if heads:
+        return heads
+    listed = [
+        f"{name} {type(network.get_submodule(name)).__name__}"
+        for name, module in network.named_modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d))
+    ]
     raise ArtifactError(
-        f"no layer of {type(module).__name__} has {outputs} outputs, so its head is unknown; layers: "
-        f"{listing}"
+        f"the head of {type(network).__name__} is unknown: its class scores come from no linear layer or "
+        f"convolution with an output for each; layers: {', '.join(listed) or 'none'}"
     )
 
 
-def replace_head(module: nn.Module, outputs: int, new_outputs: int) -> str:
-    """Put a fresh head with `new_outputs` outputs in place of the old one, of its type and on its device;
-    return its name.
-
-    Its initialisation is torch's own, from the global generator.
-    """
-    name = find_head(module, outputs)
-    old = module.get_submodule(name)
-    if isinstance(old, nn.Linear):
-        new: nn.Module = nn.Linear(old.in_features, new_outputs, old.bias is not None)
-    else:
-        assert isinstance(old, nn.Conv2d)
-        new = _convolution_like(old, old.in_channels, new_outputs)
-    module.set_submodule(name, new.to(old.weight.device, old.weight.dtype))
-    return name
-
-
-def find_stem(module: nn.Module) -> str:
-    """Return the name of the layer that images go into: the first convolution or linear layer.
+def find_head(network: nn.Module, task: TaskInfo) -> str:
+    """Return the name of the layer that gives the class scores; see `find_heads`.
 
     Raises:
-        ArtifactError: There is none.
+        ArtifactError: There is none, or there are several.
     """
-    for name, layer in module.named_modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            return str(name)
-    raise ArtifactError(f"{type(module).__name__} has no convolution and no linear layer to take images")
-
-
-def replace_stem(module: nn.Module, channels: int) -> str:
-    """Let the first convolution take another number of channels, its weights averaged over the old ones;
-    return its name.
-
-    The sum over channels keeps its size, so that activations do.
-
-    Raises:
-        ArtifactError: The first layer is no convolution, or one in groups.
-    """
-    name = find_stem(module)
-    old = module.get_submodule(name)
-    if not isinstance(old, nn.Conv2d) or old.groups > 1:
+    heads = find_heads(network, task)
+    if len(heads) > 1:
         raise ArtifactError(
-            f"{name}, the first layer of {type(module).__name__}, must be a plain convolution to take "
-            f"{channels} channels, it is {old}"
+            f"the class scores of {type(network).__name__} come from {len(heads)} heads, {', '.join(heads)}, "
+            "and this needs a network with one; `fine-tune` takes several"
         )
-    new = _convolution_like(old, channels, old.out_channels).to(old.weight.device, old.weight.dtype)
-    with torch.no_grad():
-        mean = old.weight.mean(1, keepdim=True)
-        new.weight.copy_(mean.expand_as(new.weight) * (old.in_channels / channels))
-        if old.bias is not None and new.bias is not None:
-            new.bias.copy_(old.bias)
-    module.set_submodule(name, new)
-    return name
+    return heads[0]
 
 
-def _convolution_like(old: nn.Conv2d, inside: int, outside: int) -> nn.Conv2d:
+def replace_heads(network: nn.Module, task: TaskInfo) -> tuple[str, ...]:
+    """Put fresh heads for a task's classes in place of the old ones, of their types and on their device;
+    return their names. Methods do it by the change `NewHead`, which is written down.
+
+    Their initialisation is torch's own, from the global generator.
+
+    Raises:
+        ArtifactError: There is none, or what comes behind it needs the old number of classes.
+    """
+    names = find_heads(network, task)
+    for name in names:
+        old = network.get_submodule(name)
+        if isinstance(old, nn.Linear):
+            new: nn.Module = nn.Linear(old.in_features, task.outputs, old.bias is not None)
+        else:
+            assert isinstance(old, nn.Conv2d)
+            new = convolution_like(old, old.in_channels, task.outputs)
+        network.set_submodule(name, new.to(old.weight.device, old.weight.dtype).train(old.training))
+    try:
+        found = find_heads(network, task)
+    except Exception as error:  # whatever a stranger's network raises
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if found == names:
+            return names
+        reason = f"its scores come from {', '.join(found)} then"
+    raise ArtifactError(
+        f"{type(network).__name__} does not work with a head of {task.outputs} outputs at "
+        f"{', '.join(names)}: {reason}"
+    )
+
+
+@frozen
+class NewHead(Change):
+    """A fresh head for the task's classes, in the place of the one there is. It has no options."""
+
+    name: ClassVar[str] = "head"
+    follows_task: ClassVar[bool] = True
+
+    def apply(self, network: nn.Module, task: TaskInfo) -> nn.Module:
+        replace_heads(network, task)
+        return network
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Let a network be in eval mode within a block, then give every module its own mode back."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, is_training in modes:
+            module.training = is_training
+
+
+def run_layers(network: nn.Module, input_shape: tuple[int, ...]) -> Layers:
+    """Read a network's layers with two black images of a shape, in eval mode."""
+    first = next(network.parameters(), None)
+    like = torch.empty(0) if first is None else first
+    with in_eval_mode(network):
+        return read_layers(network, torch.zeros(2, *input_shape, device=like.device, dtype=like.dtype))
+
+
+def convolution_like(old: nn.Conv2d, inside: int, outside: int) -> nn.Conv2d:
     """Make a fresh convolution that differs from another in its channels alone."""
     conv: Any = nn.Conv2d  # torch annotates the kernel size of a layer as a tuple of any length
     new: nn.Conv2d = conv(
@@ -97,19 +135,3 @@ def _convolution_like(old: nn.Conv2d, inside: int, outside: int) -> nn.Conv2d:
         padding_mode=old.padding_mode,
     )
     return new
-
-
-def describe_changes(old: tuple[int, int], new: tuple[int, int]) -> list[str]:
-    """Say how a network is changed for other channels and classes.
-
-    Args:
-        old: Channels and classes that it was made for.
-        new: Those of the task.
-    """
-    changes = [f"{old[0]} → {new[0]} channels: first convolution averaged"] if old[0] != new[0] else []
-    return changes + ([f"{old[1]} → {new[1]} classes: new head"] if old[1] != new[1] else [])
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of parameters."""
-    return sum(p.numel() for p in module.parameters())

@@ -27,6 +27,7 @@ class _Call:
     given: tuple[int, ...]
     output: Tensor = field(repr=False)
     version: int
+    origin: Any = field(repr=False)
 
 
 def read_layers(network: nn.Module, images: Tensor) -> Layers:
@@ -39,21 +40,54 @@ def read_layers(network: nn.Module, images: Tensor) -> Layers:
     calls: list[_Call] = []
     named = [(plain_name(name), layer) for name, layer in network.named_modules() if plain_name(name)]
     handles = [layer.register_forward_hook(_note(name, calls)) for name, layer in named]
+    # autograd's graph says which layers the scores come from. The copy is no leaf, so that a network may
+    # write over it, and needs a gradient, so that frozen networks leave a trace
+    shown = images.detach().requires_grad_().clone()
     try:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            scores = network(images)
+        with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+            scores = network(shown)
     finally:
         for handle in handles:
             handle.remove()
     if not isinstance(scores, Tensor) or scores.ndim != 2:
         what = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise StageError(f"{type(network).__name__} must put out class scores [batch, class], got {what}")
-    heads = [call for call in calls if isinstance(call.layer, (nn.Linear, nn.Conv2d))]
-    fitting = [call for call in heads if call.given[0] == scores.shape[1]] or heads
-    embedding = f"{fitting[-1].name}{INPUT}" if fitting else None
+    heads = _find_heads(scores, calls)
+    embedding = f"{heads[-1]}{INPUT}" if heads else None
     overwritten = frozenset(call.name for call in calls if call.output._version != call.version)
     shapes = {call.name: call.given for call in calls}
-    return Layers(network, shapes, _find_stages(calls), embedding, overwritten)
+    return Layers(network, shapes, _find_stages(calls), embedding, overwritten, heads)
+
+
+def _find_heads(scores: Tensor, calls: Sequence[_Call]) -> tuple[str, ...]:
+    """Return the linear layers and convolutions that the class scores come from, in the order in which they
+    run: going back from the scores, the first such layers that are met, if they have an output for each.
+    """
+    layers = {call.origin: call for call in calls if isinstance(call.layer, (nn.Linear, nn.Conv2d))}
+    layers.pop(None, None)  # what runs without autograd
+    found, waiting, seen = set(), [scores.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in layers:
+            found.add(layers[node].name)
+        else:
+            waiting += [before for before, _ in node.next_functions]
+    fitting = {call.name: _outputs(call.layer) == scores.shape[1] for call in layers.values()}
+    if not all(fitting[name] for name in found):  # what is behind such a layer is no score of a class yet
+        return ()
+    return tuple(dict.fromkeys(call.name for call in calls if call.name in found))
+
+
+def _outputs(layer: nn.Module) -> int:
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in module.parameters())
 
 
 def plain_name(name: str) -> str:
@@ -71,7 +105,17 @@ def _note(name: str, calls: list[_Call]) -> Any:
         if isinstance(output, Tensor):
             taken = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
             before = tuple(taken.shape[1:]) if taken is not None else None
-            calls.append(_Call(name, layer, before, tuple(output.shape[1:]), output, output._version))
+            calls.append(
+                _Call(
+                    name,
+                    layer,
+                    before,
+                    tuple(output.shape[1:]),
+                    output.detach(),
+                    output._version,
+                    output.grad_fn,
+                )
+            )
 
     return hook
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,15 +22,3 @@ def read_objectives(study: optuna.Study) -> list[str]:
     names = study.metric_names or [f"objective {i}" for i in range(len(study.directions))]
     signs = ["-" if direction.name == "MINIMIZE" else "" for direction in study.directions]
     return [sign + name for sign, name in zip(signs, names, strict=True)]
-
-
-def count_states(told: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count what became of the trials of a search.
-
-    Args:
-        told: The driver's notes.
-    """
-    states = [entry["state"] for entry in told]
-    counts = {name: states.count(name) for name in ("failed", "stopped", "refused")}
-    trials = states.count("evaluated") + counts["failed"] + counts["stopped"]
-    return {"trials": trials, **counts, "repeats": states.count("repeat")}

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from learnforge.changes import apply_change
 from learnforge.kinds.transfer import Phase, PhasedTransfer
 from learnforge.spec import TaskInfo
-from learnforge_kit.networks.heads import replace_head
+from learnforge_kit.networks.heads import NewHead
 from learnforge_kit.networks.normalisation import find_normalisations
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -31,9 +32,7 @@ class DomainAdaptation(PhasedTransfer):
     uses_labels: ClassVar[bool] = False
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        if old.outputs != new.outputs:
-            replace_head(network, old.outputs, new.outputs)
-        return network
+        return network if old.outputs == new.outputs else apply_change(network, NewHead(), new)
 
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
         return [Phase({"": 1.0}, name="adapt")]

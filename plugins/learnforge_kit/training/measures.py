@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from learnforge.kinds.task import Split, Task
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
-from learnforge_kit.data.images import as_png
+from learnforge_kit.data.pictures import as_png
 from learnforge_kit.measured import MOST_CLASSES, Assessment, Confidence, NetworkCosts
 from learnforge_kit.training.evaluation import calibration, confusion, fit_temperature, predict, score
 

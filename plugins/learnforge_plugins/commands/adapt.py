@@ -47,7 +47,8 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     from learnforge.plugins.registry import Plugins
     from learnforge.spec import Provenance, trained_on
     from learnforge_kit.data.images import read_classes
-    from learnforge_kit.engines.adaptation import LearnerOptions, judge_left_out
+    from learnforge_kit.engines.adaptation import LearnerOptions
+    from learnforge_kit.engines.left_out import judge_left_out
 
     target = target or Path("runs") / support.resolve().name
     if target.is_file() or (target / "run.json").exists() or (target / "recipe.toml").exists():

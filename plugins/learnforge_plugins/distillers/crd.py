@@ -29,8 +29,8 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, le
 from torch import Tensor, nn
 
-from learnforge import Batch, Distiller, Layers, Outputs, Task, hookimpl, pool
-from learnforge_kit import label_loss
+from learnforge import Batch, Distiller, Layers, Outputs, Task, hookimpl
+from learnforge_kit import label_loss, pool
 
 _TAP = "embedding"
 

@@ -26,8 +26,8 @@ from attrs import field, frozen
 from attrs.validators import ge
 from torch import Tensor
 
-from learnforge import Batch, Distiller, Layers, Outputs, hookimpl, pool
-from learnforge_kit import label_loss
+from learnforge import Batch, Distiller, Layers, Outputs, hookimpl
+from learnforge_kit import label_loss, pool
 
 _TAP = "embedding"
 _EPSILON = 1e-12

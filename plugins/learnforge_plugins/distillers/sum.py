@@ -19,7 +19,7 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, ge
 from torch import Tensor, nn
 
-from learnforge import Batch, Distiller, Layers, Outputs, Task, hookimpl, plugin_field
+from learnforge import Batch, Criterion, Distiller, Layers, Outputs, Task, TaskInfo, hookimpl, plugin_field
 
 
 @frozen
@@ -57,6 +57,12 @@ class Sum(Distiller):
 
     def criterion(self, student: Outputs, teacher: Outputs, task: Task) -> _Parts:
         return _Parts(self, student, teacher, task)
+
+    def finish(self, student: nn.Module, criterion: Criterion, task: TaskInfo) -> nn.Module:
+        assert isinstance(criterion, _Parts)
+        for method, part in zip(self.methods, criterion.criteria, strict=True):
+            student = method.finish(student, part, task)
+        return student
 
     def _add(self, losses: Sequence[Tensor]) -> Tensor:
         weights = self.weights or (1.0,) * len(losses)

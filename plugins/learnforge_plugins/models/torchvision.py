@@ -22,7 +22,7 @@ from attrs.validators import min_len
 from torch import nn
 
 from learnforge import ArtifactError, Model, TaskInfo, hookimpl, nearest
-from learnforge_kit import describe_changes, replace_head, replace_stem
+from learnforge_kit import describe_changes, replace_heads, replace_stem
 
 
 @frozen
@@ -60,7 +60,7 @@ class TorchvisionModel(Model):
     def build(self, task: TaskInfo) -> nn.Module:
         from torchvision import models
 
-        entry = self._entry()
+        entry, shown = self._entry(), (3, *task.input_shape[1:])
         if entry is None:
             model: nn.Module = models.get_model(self.name, weights=None, num_classes=task.outputs)
         else:
@@ -68,10 +68,10 @@ class TorchvisionModel(Model):
             model = models.get_model(self.name, weights=None, num_classes=classes)
             _load_weights(model, self._find(entry))
             if task.outputs != classes:
-                replace_head(model, classes, task.outputs)
+                replace_heads(model, evolve(task, input_shape=shown))
         _drop_auxiliary_heads(model)
         if task.input_shape[0] != 3:
-            replace_stem(model, task.input_shape[0])
+            replace_stem(model, shown, task.input_shape[0])
         return model
 
     def _entry(self) -> Any:

@@ -38,7 +38,7 @@ from learnforge import (
     load_weights,
     plugin_field,
 )
-from learnforge_kit import describe_changes, find_head, find_stem, replace_head, replace_stem
+from learnforge_kit import describe_changes, find_heads, find_stem, replace_heads, replace_stem
 
 _INNER = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
@@ -102,16 +102,17 @@ class WeightsFile(Model):
         network = self.model.without_pretrained().build(made_for)
         self._load(network, weights)
         if made_for.outputs != task.outputs:
-            replace_head(network, made_for.outputs, task.outputs)
+            replace_heads(network, evolve(task, input_shape=made_for.input_shape))
         if made_for.input_shape[0] != task.input_shape[0]:
-            replace_stem(network, task.input_shape[0])
+            replace_stem(network, made_for.input_shape, task.input_shape[0])
         return network
 
     def _made_for(self, task: TaskInfo, weights: Mapping[str, Tensor]) -> TaskInfo:
         """Return the task with as many classes and channels as the file has weights for."""
         with torch.device("meta"):
             plain = self.model.without_pretrained().build(task)
-        head, stem = (f"{name}.weight" for name in (find_head(plain, task.outputs), find_stem(plain)))
+        found = find_heads(plain, task)[0], find_stem(plain, task.input_shape)
+        head, stem = (f"{name}.weight" for name in found)
         made_for = task
         if head in weights:
             names = tuple(str(label) for label in range(len(weights[head])))

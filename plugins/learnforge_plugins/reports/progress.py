@@ -10,7 +10,8 @@ from typing import Any
 from attrs import evolve
 
 from learnforge.report import RunSummary, StageSummary, read_summary
-from learnforge_kit.search.trials import count_states, read_objectives, read_records
+from learnforge_kit.search.trials import read_objectives, read_records
+from learnforge_plugins.stages.measured import count_states
 
 STUDIES = ("study.db", "options.db", "student.db")
 """Files of studies in a stage's folder: of an architecture search, of its options, of a student."""

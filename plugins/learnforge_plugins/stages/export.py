@@ -33,7 +33,7 @@ from learnforge.spec import TaskInfo, byte_constants
 from learnforge_kit.costs.measuring import time_call
 from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
 from learnforge_kit.engines.adaptation import LearnerOptions, adapt_artifact, episode_source
-from learnforge_kit.networks.heads import count_parameters
+from learnforge_kit.networks.layers import count_parameters
 from learnforge_plugins.stages.measured import Agreement, Exported
 
 MANY = 64

@@ -8,7 +8,6 @@ from typing import Any
 from attrs import frozen
 
 from learnforge_kit.measured import Assessment, Measured, NetworkCosts, nested
-from learnforge_kit.search.trials import count_states
 
 History = Mapping[str, Sequence[Mapping[str, Any]]]
 """{name of a training: what was measured after each epoch}."""
@@ -280,3 +279,15 @@ class Exported(Measured):
     file: str
     parameters: int
     temperature: float | None = None
+
+
+def count_states(told: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count what became of the trials of a search.
+
+    Args:
+        told: The driver's notes.
+    """
+    states = [entry["state"] for entry in told]
+    counts = {name: states.count(name) for name in ("failed", "stopped", "refused")}
+    trials = states.count("evaluated") + counts["failed"] + counts["stopped"]
+    return {"trials": trials, **counts, "repeats": states.count("repeat")}

@@ -17,8 +17,8 @@ from attrs import field, frozen
 from attrs.validators import ge, in_
 from torch import Tensor
 
-from learnforge import Batch, Layers, Outputs, Transfer, hookimpl, pool
-from learnforge_kit import DomainAdaptation
+from learnforge import Batch, Layers, Outputs, Transfer, hookimpl
+from learnforge_kit import DomainAdaptation, pool
 
 _TAP = "embedding"
 

@@ -21,8 +21,8 @@ from attrs import field, frozen
 from attrs.validators import ge
 from torch import Tensor, nn
 
-from learnforge import Batch, Layers, Outputs, TaskInfo, Transfer, hookimpl, pool
-from learnforge_kit import DomainAdaptation, adversarial_strength, reverse_gradient
+from learnforge import Batch, Layers, Outputs, TaskInfo, Transfer, hookimpl
+from learnforge_kit import DomainAdaptation, adversarial_strength, pool, reverse_gradient
 
 _TAP = "embedding"
 

@@ -36,9 +36,10 @@ from learnforge import (
     TaskInfo,
     Transfer,
     TransferCriterion,
+    apply_change,
     hookimpl,
 )
-from learnforge_kit import find_blocks, find_head, replace_head
+from learnforge_kit import NewHead, find_blocks, find_heads
 
 
 @frozen
@@ -77,62 +78,61 @@ class FineTune(PhasedTransfer):
             raise ValueError(f"l2_sp_head is a part of l2_sp, which must be above 0, got {self.l2_sp}")
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        replace_head(network, old.outputs, new.outputs)
-        return network
+        return apply_change(network, NewHead(), new)
 
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
-        head = find_head(network, new.outputs)
-        rates = self._rates(network, head)
-        alone = Phase({head: self.head_rate}, self.head_epochs or None, "head")
+        heads = find_heads(network, new)
+        rates = self._rates(network, heads)
+        alone = Phase(dict.fromkeys(heads, self.head_rate), self.head_epochs or None, "head")
         first = [alone] if self.head_epochs or self.unfreeze else []
-        names = [name for name in rates if name != head]
-        last = [name for name in names if _holds(name, head)]  # the block around the head
+        names = [name for name in rates if name not in heads]
+        last = [name for name in names if _holds_any(name, heads)]  # the block around a head
         steps = max(1, min(self.unfreeze, len(names)))
         phases = []
         for step in range(1, steps + 1):
-            kept = [*names[len(names) - round(len(names) * step / steps) :], *last, head]
+            kept = [*names[len(names) - round(len(names) * step / steps) :], *last, *heads]
             part = {name: rates[name] for name in kept} | dict.fromkeys(self.freeze, 0.0)
             phases.append(Phase(part, name=f"unfreeze {step}" if self.unfreeze else "fine-tune"))
         return [*first, *phases]
 
-    def _rates(self, network: nn.Module, head: str) -> dict[str, float]:
+    def _rates(self, network: nn.Module, heads: Sequence[str]) -> dict[str, float]:
         """Return the rate of every block that is trained, and of the head; from the input on."""
-        self._check_names(network, head)
+        self._check_names(network, heads)
         blocks = find_blocks(network)
-        depth = next(number for number, name in enumerate(blocks) if _holds(name, head))
+        depth = next(number for number, name in enumerate(blocks) if _holds_any(name, heads))
         trained = blocks[self.freeze_blocks :]
         if self.train_share is not None:
-            trained = [name for name in trained if name in self._affordable(network, blocks, head)]
+            trained = [name for name in trained if name in self._affordable(network, blocks, heads)]
         rates = {
             name: self.backbone_rate * self.layer_decay ** abs(depth - blocks.index(name))
             for name in trained
-            if name != head and not any(_holds(still, name) for still in self.freeze)
+            if name not in heads and not any(_holds(still, name) for still in self.freeze)
         }
-        return {**rates, head: self.head_rate}
+        return {**rates, **dict.fromkeys(heads, self.head_rate)}
 
-    def _affordable(self, network: nn.Module, blocks: Sequence[str], head: str) -> set[str]:
+    def _affordable(self, network: nn.Module, blocks: Sequence[str], heads: Sequence[str]) -> set[str]:
         """Return the last blocks that together keep to `train_share`, the head's cost counted."""
         assert self.train_share is not None
         sizes = {name: p.numel() for name, p in network.named_parameters()}
         total, left = sum(sizes.values()), self.train_share * sum(sizes.values())
-        left -= sum(size for name, size in sizes.items() if _holds(head, name))
+        left -= sum(size for name, size in sizes.items() if _is_in(name, heads))
         if left < 0:
             share = self.train_share - left / total
             raise StageError(
-                f"train_share must be at least {share:.3g}, the share of the head {head!r} alone; it is "
-                f"{self.train_share}"
+                f"train_share must be at least {share:.3g}, the share of the head ({', '.join(heads)}) "
+                f"alone; it is {self.train_share}"
             )
         kept = set()
         for block in reversed(blocks):
-            if block == head:
+            if block in heads:
                 continue
-            left -= sum(n for name, n in sizes.items() if _holds(block, name) and not _holds(head, name))
+            left -= sum(n for name, n in sizes.items() if _holds(block, name) and not _is_in(name, heads))
             if left < 0:
                 break
             kept.add(block)
         return kept
 
-    def _check_names(self, network: nn.Module, head: str) -> None:
+    def _check_names(self, network: nn.Module, heads: Sequence[str]) -> None:
         parts = {name for name, _ in [*network.named_modules(), *network.named_parameters()]}
         blocks = find_blocks(network)
         unknown = [name for name in self.freeze if name not in parts or not name]
@@ -140,28 +140,28 @@ class FineTune(PhasedTransfer):
             raise StageError(
                 f"freeze must name parts of the network, {unknown} are none; its blocks: {', '.join(blocks)}"
             )
-        if any(_holds(name, head) for name in self.freeze) or self.freeze_blocks >= len(blocks):
+        if any(_holds_any(name, heads) for name in self.freeze) or self.freeze_blocks >= len(blocks):
             raise StageError(
-                f"the new head {head!r} must be trained, but it is frozen; the network has {len(blocks)} "
-                f"blocks: {', '.join(blocks)}"
+                f"the new head ({', '.join(heads)}) must be trained, but it is frozen; the network has "
+                f"{len(blocks)} blocks: {', '.join(blocks)}"
             )
 
     def criterion(self, network: nn.Module, outputs: Outputs, task: TaskInfo) -> TransferCriterion:
         if not self.l2_sp:
             return self.loss
-        return _StartingPoint(self, network, find_head(network, task.outputs))
+        return _StartingPoint(self, network, find_heads(network, task))
 
 
 class _StartingPoint(nn.Module):
     """The loss with the pull towards the weights at the start, which it remembers."""
 
-    def __init__(self, method: FineTune, network: nn.Module, head: str):
+    def __init__(self, method: FineTune, network: nn.Module, heads: Sequence[str]):
         super().__init__()
         self.method = method
         named = dict(network.named_parameters())
         # plain lists, so that the network's parameters do not become this module's
-        self.old = [p for name, p in named.items() if not _holds(head, name)]
-        self.new = [p for name, p in named.items() if _holds(head, name)]
+        self.old = [p for name, p in named.items() if not _is_in(name, heads)]
+        self.new = [p for name, p in named.items() if _is_in(name, heads)]
         for number, parameter in enumerate(self.old):
             self.register_buffer(f"start_{number}", parameter.detach().clone())
 
@@ -179,6 +179,14 @@ class _StartingPoint(nn.Module):
 def _holds(prefix: str, name: str) -> bool:
     """Tell whether a part is, or contains, what has a name."""
     return name == prefix or name.startswith(f"{prefix}.")
+
+
+def _holds_any(prefix: str, names: Sequence[str]) -> bool:
+    return any(_holds(prefix, name) for name in names)
+
+
+def _is_in(name: str, parts: Sequence[str]) -> bool:
+    return any(_holds(part, name) for part in parts)
 
 
 @hookimpl

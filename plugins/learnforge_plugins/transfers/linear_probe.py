@@ -25,8 +25,17 @@ from attrs import field, frozen
 from attrs.validators import gt, in_, min_len, optional
 from torch import Tensor, nn
 
-from learnforge import Context, DirectTransfer, StageError, Task, TaskInfo, Transfer, hookimpl
-from learnforge_kit import cut_at, extract_features, find_head, replace_head
+from learnforge import (
+    Context,
+    DirectTransfer,
+    StageError,
+    Task,
+    TaskInfo,
+    Transfer,
+    apply_change,
+    hookimpl,
+)
+from learnforge_kit import NewHead, cut_at, extract_features, find_head
 
 _STRENGTHS = tuple(10.0**power for power in range(-6, 1))
 _EMBEDDING = "embedding"
@@ -60,7 +69,8 @@ class LinearProbe(DirectTransfer):
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
         if self.features != _EMBEDDING:
             return cut_at(network, self.features, new)
-        head = network.get_submodule(replace_head(network, old.outputs, new.outputs))
+        network = apply_change(network, NewHead(), new)
+        head = network.get_submodule(find_head(network, new))
         if not isinstance(head, nn.Linear) or head.bias is None:
             raise StageError(f"the head must be a linear layer with bias to be fitted, it is {head}")
         return network
@@ -76,7 +86,7 @@ class LinearProbe(DirectTransfer):
         labels, answers = task.train.labels.cpu(), task.validation.labels.cpu()
         weight, bias = self._choose(known, labels, checked, answers, task.info.outputs)
         weight = weight / scale  # the standardisation becomes a part of the head
-        head = network.get_submodule(find_head(network, task.info.outputs))
+        head = network.get_submodule(find_head(network, task.info))
         assert isinstance(head, nn.Linear)
         with torch.no_grad():
             head.weight.copy_(weight)

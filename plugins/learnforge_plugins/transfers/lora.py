@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from attrs import field, frozen
@@ -25,8 +26,18 @@ from attrs.validators import ge, gt
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from learnforge import Phase, PhasedTransfer, StageError, TaskInfo, Transfer, hookimpl
-from learnforge_kit import find_head, replace_head
+from learnforge import (
+    Change,
+    Phase,
+    PhasedTransfer,
+    StageError,
+    TaskInfo,
+    Transfer,
+    apply_change,
+    hookimpl,
+    undo_change,
+)
+from learnforge_kit import NewHead, find_head
 
 
 @frozen
@@ -47,7 +58,40 @@ class LoRA(PhasedTransfer):
     head_rate: float = field(default=1.0, validator=gt(0.0))
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
-        head = replace_head(network, old.outputs, new.outputs)
+        return apply_change(apply_change(network, NewHead(), new), self._change, new)
+
+    @property
+    def _change(self) -> LowRank:
+        return LowRank(self.rank, self.alpha, self.layers)
+
+    def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
+        changes = [name for name, module in network.named_modules() if isinstance(module, _LowRank)]
+        head = find_head(network, new)
+        return [Phase({**dict.fromkeys(changes, 1.0), head: self.head_rate}, name="lora")]
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        return undo_change(network, self._change)
+
+
+@frozen
+class LowRank(Change):
+    """A change of low rank to the weights of a network's layers, but its head. Undone, it is added to them.
+
+    Args:
+        rank: Rank of the change of each weight, from 1; a smaller matrix is changed in full rank.
+        alpha: Size of the change, above 0; it is scaled by alpha / rank.
+        layers: Names of the parts whose linear layers, convolutions and attention are adapted; all
+            by default.
+    """
+
+    rank: int = field(default=4, validator=ge(1))
+    alpha: float = field(default=8.0, validator=gt(0.0))
+    layers: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "low-rank"
+
+    def apply(self, network: nn.Module, task: TaskInfo) -> nn.Module:
+        head = find_head(network, task)
         named = dict(network.named_modules())
         unknown = [name for name in self.layers if name not in named]
         if unknown:
@@ -73,12 +117,7 @@ class LoRA(PhasedTransfer):
             and (not self.layers or any(name == part or name.startswith(f"{part}.") for part in self.layers))
         ]
 
-    def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
-        changes = [name for name, module in network.named_modules() if isinstance(module, _LowRank)]
-        head = find_head(network, new.outputs)
-        return [Phase({**dict.fromkeys(changes, 1.0), head: self.head_rate}, name="lora")]
-
-    def finish(self, network: nn.Module) -> nn.Module:
+    def undo(self, network: nn.Module) -> nn.Module:
         for module in list(network.modules()):
             weight = _weight_of(module)
             changes = getattr(module, "parametrizations", {})
@@ -113,3 +152,8 @@ class _LowRank(nn.Module):
 @hookimpl
 def learnforge_transfers() -> dict[str, type[Transfer]]:
     return {"lora": LoRA}
+
+
+@hookimpl
+def learnforge_changes() -> dict[str, type[Change]]:
+    return {LowRank.name: LowRank}

@@ -4,6 +4,7 @@ points, and that adapting and meta-training help.
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Mapping
 from functools import partial
@@ -13,14 +14,18 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
-from learnforge.errors import StageError
+from learnforge.artifact import from_module
+from learnforge.errors import ArtifactError, StageError
 from learnforge.kinds.engine import Engine, FastWeights, Parameters
 from learnforge.kinds.episodes import Episodes, Labelled
 from learnforge.kinds.meta_learner import MetaGradient, MetaLearner
+from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, hashed, seeded, uniform
+from learnforge.rebuilding import require_recorded
+from learnforge.spec import Form, TaskInfo
 from learnforge_kit.data.environments import Estimation, RolloutEpisodes, World
 from learnforge_kit.data.episodes import ImageEpisodes
-from learnforge_kit.engines.adaptation import prepare_network
+from learnforge_kit.engines.adaptation import deploy_network, prepare_network
 from learnforge_kit.engines.choice import ENGINES
 from learnforge_kit.engines.engine import NetworkEngine
 from learnforge_testing.method import MethodSuite
@@ -133,6 +138,14 @@ class MetaLearnerSuite(MethodSuite):
         """Outputs that the prepared network has, or actions."""
         return 1 if self.learns_policies else WAYS
 
+    @property
+    def episode(self) -> TaskInfo:
+        """The task of an episode."""
+        names = tuple(f"class {way}" for way in range(self.ways))
+        form: Form = "environment" if self.learns_policies else "classification"
+        shape = (1, 1, 1) if self.learns_policies else (1, SIZE, SIZE)
+        return TaskInfo("episode", names, names, shape, (0.0,), (1.0,), form)
+
     def network(self) -> nn.Module:
         """Return the network to prepare: float64, smooth, with a normalisation and `OLD_OUTPUTS` outputs; for
         policies without one, and with mean and logarithm of the deviation as outputs.
@@ -190,6 +203,30 @@ class MetaLearnerSuite(MethodSuite):
             tuple(together.shape) == (2, *want),
             f"predictions must be [task, image, way] = {[2, *want]}, got {list(together.shape)}",
         )
+
+    def test_what_it_adds_to_the_network_is_written_down(self) -> None:
+        """A network that is built again, with the changes that `prepare` made, has all layers."""
+        network, learner = self.network(), self.make()
+        before = from_module(network, self.episode)
+        prepared = prepare_network(learner, copy.deepcopy(network), self.episode)
+        try:
+            require_recorded(before, prepared, Plugins(), f"{type(learner).__name__}.prepare")
+        except StageError as error:
+            raise AssertionError(str(error)) from error
+
+    @needs(lambda suite: "environment" not in suite.method.forms, "the method is for environments")
+    def test_network_in_use_predicts_as_the_method_does(self) -> None:
+        """What is saved and exported for a support set gives the scores that `predict` gives; a method with a
+        `predict` of its own has a `deploy` of its own.
+        """
+        learning, episodes = self._learning(), self.episodes(0, 1)
+        adapted = learning.learner.adapt(learning.engine, learning.meta, episodes.support)[-1].of(0)
+        own = dict(learning.meta) | adapted
+        network, support = copy.deepcopy(learning.network), episodes.support
+        try:
+            deploy_network(learning.learner, learning.engine, network, own, support, self.episode)
+        except ArtifactError as error:
+            raise AssertionError(str(error)) from error
 
     def test_extra_parameters_have_names_of_their_own(self) -> None:
         """No extra meta-parameter is named as one of the network's."""
@@ -420,8 +457,7 @@ class MetaLearnerSuite(MethodSuite):
     def _learning(self, engine: str = "loop", **options: Any) -> _Learning:
         learner = self.make(**options)
         with seeded(1):
-            old = 1 if self.learns_policies else OLD_OUTPUTS
-            network = prepare_network(learner, self.network(), old, self.ways)
+            network = prepare_network(learner, self.network(), self.episode)
         parameters = {name: p.detach().clone() for name, p in network.named_parameters()}
         with seeded(2):
             extra = {n: t.detach().clone() for n, t in learner.extra_parameters(parameters).items()}

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, from_module
 from learnforge.context import Context, Emit
-from learnforge.errors import LearnforgeError
+from learnforge.errors import LearnforgeError, StageError
 from learnforge.kinds.network import Layers, Outputs
 from learnforge.kinds.task import Batch, GivenTask, Split, Task
 from learnforge.kinds.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer, TransferCriterion
+from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
+from learnforge.rebuilding import require_rebuilt
 from learnforge.spec import Normaliser, TaskInfo, copy_weights
 from learnforge_kit.data.splits import MemorySplit
 from learnforge_kit.training.evaluation import evaluate
@@ -163,15 +165,14 @@ class TransferSuite(MethodSuite):
             self._carried().is_same, "`fit` must return the network that it was given, it returned another"
         )
 
-    def test_finished_network_is_the_models_own(self) -> None:
-        """What is handed on has the layers that its model builds for the new task, so it loads again."""
-        want = {name: tuple(t.shape) for name, t in self.network(_info(3)).state_dict().items()}
-        got = {name: tuple(t.shape) for name, t in self._carried().finished.state_dict().items()}
-        wrong = [name for name in {**want, **got} if want.get(name) != got.get(name)]
-        require(
-            not wrong,
-            f"the finished network must be as its model builds it, these differ: {', '.join(wrong)}",
-        )
+    def test_artifact_builds_the_finished_network(self) -> None:
+        """What is handed on is built again from its model and the changes that are written down: the same
+        layers, the same scores.
+        """
+        try:
+            require_rebuilt(self._carried().artifact, Plugins())
+        except StageError as error:
+            raise AssertionError(str(error)) from error
 
     def test_everything_can_be_trained_again(self) -> None:
         """Every parameter that is handed on asks for a gradient, for the next stage."""
@@ -253,8 +254,8 @@ class TransferSuite(MethodSuite):
         )
         heard = evolve(context, emit=seen.listen(context.emit))
         artifact = stage.run(task or self._target(), {"source": self._source()}, heard)
-        assert artifact.module is not None
-        seen.finished = artifact.module
+        assert artifact.made is not None
+        seen.artifact, seen.finished = artifact, artifact.made
         return seen
 
 
@@ -266,6 +267,7 @@ class Seen:
     """
 
     network: nn.Module
+    artifact: Artifact
     finished: nn.Module
     inner: TransferCriterion
     is_same = False

@@ -14,7 +14,8 @@ from PIL import Image
 import learnforge as lf
 from learnforge import Artifact, ArtifactError, Plugins, Task
 from learnforge.cli.group import cli
-from learnforge_kit.engines.adaptation import LeftOut, judge_left_out, with_ways
+from learnforge_kit.engines.adaptation import with_ways
+from learnforge_kit.engines.left_out import LeftOut, judge_left_out
 
 NAMES = {4: "four", 7: "seven", 8: "eight", 9: "nine"}
 

@@ -48,7 +48,7 @@ def test_features_are_written_with_the_files_names(run: Path, tmp_path: Path, pl
     network = artifact.network(plugins).eval()
     images = torch.stack([torch.from_numpy(pixels * (place + 1))[None] for place in range(3)])
     caught: list[torch.Tensor] = []
-    head = network.get_submodule(kit.find_head(network, 2))
+    head = network.get_submodule(kit.find_head(network, artifact.task))
     head.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
     with torch.no_grad():
         network(artifact.normalise(images))

@@ -10,7 +10,17 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from learnforge import Artifact, ArtifactError, Context, EpisodeShape, FastWeights, Plugins, StageError, Task
+from learnforge import (
+    Artifact,
+    ArtifactError,
+    Context,
+    EpisodeShape,
+    FastWeights,
+    Plugins,
+    StageError,
+    Task,
+    TaskInfo,
+)
 from learnforge import context as context_module
 from learnforge.artifact import from_model, from_module
 from learnforge.options.structure import build
@@ -20,6 +30,7 @@ from learnforge_kit.engines.choice import ENGINES
 from learnforge_plugins.stages.meta.stage import MetaStage
 
 NAMES = ["loop", "vmap"]
+LINE = TaskInfo("line", ("move",), ("move",), (1, 1, 1), (0.0,), (1.0,), "environment")
 
 
 @pytest.fixture
@@ -204,7 +215,7 @@ def test_a_policy_learns_to_adapt_and_does(policy: Artifact, plugins: Plugins) -
 def test_other_outputs_are_refused(make: Any, plugins: Plugins) -> None:
     """The prepared network is the one given: actions are the same in all tasks."""
     network = Line()
-    assert prepare_network(make(), network, 2, 2) is network
+    assert prepare_network(make(), network, LINE) is network
     assert FastWeights({"w": torch.zeros(3)}).expanded(3)["w"].shape == (3,)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from learnforge import Plugins, RecipeError
 from learnforge.options.structure import build
-from learnforge_kit.networks.heads import count_parameters
+from learnforge_kit.networks.layers import count_parameters
 from learnforge_testing.network import make_info
 
 

@@ -18,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from learnforge import Section
-from learnforge_kit.data.images import as_png
+from learnforge_kit.data.pictures import as_png
 from learnforge_plugins.reports.device import read_profile
 from learnforge_plugins.reports.sections import make_sections
 from learnforge_plugins.reports.write import to_html

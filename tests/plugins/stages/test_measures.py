@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from learnforge import ArtifactError, Task
 from learnforge_kit import MemorySplit
-from learnforge_kit.data.images import as_png
+from learnforge_kit.data.pictures import as_png
 from learnforge_kit.measured import Measured, NetworkCosts, nested
 from learnforge_kit.training import measures
 from learnforge_kit.training.measures import class_accuracies, find_mistakes, find_most_wrong, judge

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from learnforge import StageError, Task
 from learnforge.artifact import from_module
@@ -27,16 +27,17 @@ def test_it_begins_with_the_old_network(make: Any, net: Any, task: Task) -> None
 
 def test_change_by_hand(make: Any, task: Task) -> None:
     """W0 + alpha / rank · B A, for a linear layer of two units and three inputs."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False), nn.Linear(2, 3))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False), nn.Linear(2, 3))
     start = network[1].weight.detach().clone()
-    make("lora", rank=1, alpha=4.0).prepare(network, task.info, task.info)
+    method = make("lora", rank=1, alpha=4.0)
+    method.prepare(network, task.info, task.info)
     low = network[1].parametrizations.weight[0]  # type: ignore[union-attr, index]
     with torch.no_grad():
         low.up.copy_(torch.tensor([[1.0], [2.0]]))
-        low.down.copy_(torch.tensor([[1.0, 0.0, -1.0]]))
-    change = 4 * torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0]])
+        low.down.copy_(torch.arange(64.0)[None])
+    change = 4 * torch.stack([torch.arange(64.0), 2 * torch.arange(64.0)])
     torch.testing.assert_close(network[1].weight, start + change)
-    make("lora").finish(network)
+    method.finish(network)
     torch.testing.assert_close(network[1].weight, start + change)
     assert set(network.state_dict()) == {"1.weight", "2.weight", "2.bias"}
 
@@ -79,10 +80,22 @@ def test_layers_choose_what_is_adapted(make: Any, net: Any, task: Task) -> None:
     assert [nn.utils.parametrize.is_parametrized(network[i]) for i in (0, 2, 3)] == [False, True, False]
 
 
+class _Attentive(nn.Module):
+    """Attention between the eight rows of an image, in four features each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2), nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images[:, 0, :, :4].transpose(0, 1)
+        scores: Tensor = self.head(self.attention(rows, rows, rows, need_weights=False)[0].mean(0))
+        return scores
+
+
 def test_attention_is_adapted_and_other_parametrizations_are_left_alone(make: Any, task: Task) -> None:
     """Query, key and value of torch's attention get one change; what is parametrized already is refused."""
-    network = nn.Module()
-    network.attention, network.head = nn.MultiheadAttention(4, 2), nn.Linear(4, 3)
+    network = _Attentive()
     names = set(network.state_dict())
     method = make("lora", rank=1)
     method.prepare(network, task.info, task.info)
@@ -96,6 +109,5 @@ def test_attention_is_adapted_and_other_parametrizations_are_left_alone(make: An
     )
     with pytest.raises(StageError, match="1 must be a plain layer to be adapted, it is parametrized already"):
         method.prepare(normed, task.info, task.info)
-    names = set(normed.state_dict())
-    make("lora").finish(normed)
-    assert set(normed.state_dict()) == names
+    with pytest.raises(StageError, match="only the last change can be undone, which is head, not 'low-rank'"):
+        make("lora").finish(normed)

@@ -23,7 +23,7 @@ from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
-from learnforge_kit.networks.heads import count_parameters
+from learnforge_kit.networks.layers import count_parameters
 from learnforge_plugins.commands.bench import training
 from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds
 from learnforge_plugins.commands.bench.entries import Entry, Lineup, read_entries

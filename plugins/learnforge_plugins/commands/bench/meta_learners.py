@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 from attrs import evolve, frozen
 
 from learnforge.check import Tasks, check_recipe
+from learnforge.context import PeakMemory
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import fingerprint
-from learnforge.memory import PeakMemory
 from learnforge.options.tables import read_table
 from learnforge.plugins.registry import Plugins
 from learnforge_plugins.commands.bench import training

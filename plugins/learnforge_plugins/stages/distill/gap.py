@@ -21,7 +21,7 @@ from learnforge.errors import StageError
 from learnforge.kinds.model import Model
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import NetworkSpec, TaskInfo
-from learnforge_kit.networks.heads import count_parameters
+from learnforge_kit.networks.layers import count_parameters
 
 WIDE_GAP = 20.0
 """A teacher with more than so many times the student's parameters is warned of; the paper's own example,

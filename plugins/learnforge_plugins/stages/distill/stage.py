@@ -27,8 +27,7 @@ from learnforge.options.ranges import Tune
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import NetworkSpec
-from learnforge_kit.networks.heads import count_parameters
-from learnforge_kit.networks.layers import read_layers
+from learnforge_kit.networks.layers import count_parameters, read_layers
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants
 from learnforge_plugins.stages.distill.teacher import TeacherSettings

@@ -43,9 +43,9 @@ class TeacherSettings:
 class Teacher(nn.Module):
     """Frozen networks that answer as one.
 
-    They are in eval mode, in channels-last layout, and get no gradient. A batch is always padded to the
-    full batch size, since a kernel's result may depend on it: so the scores of a view are the same bits in
-    any batch.
+    They are in eval mode, in the memory layout that they came in, and get no gradient. A batch is always
+    padded to the full batch size, since a kernel's result may depend on it: so the scores of a view are the
+    same bits in any batch.
 
     Args:
         networks: One network or several; copies that nobody else uses.
@@ -64,8 +64,6 @@ class Teacher(nn.Module):
         super().__init__()
         for network in networks:
             network.eval().requires_grad_(False)
-            if any(parameter.ndim == 4 for parameter in network.parameters()):
-                network.to(memory_format=torch.channels_last)
         self.networks = nn.ModuleList(networks)
         self.settings, self.batch_size = settings, batch_size
         self.counts = {"asked": 0, "computed": 0}
@@ -83,8 +81,6 @@ class Teacher(nn.Module):
         self.counts["computed"] += len(images)
         missing = self.batch_size - len(images)
         shown = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
-        if shown.ndim == 4:
-            shown = shown.contiguous(memory_format=torch.channels_last)
         device = images.device.type
         with (
             torch.no_grad(),

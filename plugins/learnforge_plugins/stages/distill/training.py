@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 from learnforge.artifact import Artifact, from_model
 from learnforge.context import Context
 from learnforge.errors import GapWarning, StageError
-from learnforge.kinds.distiller import Criterion
+from learnforge.kinds.distiller import Criterion, Distiller
 from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task
 from learnforge.plugins.identity import spell
 from learnforge.randomness import seeded
+from learnforge.rebuilding import require_recorded
 from learnforge.spec import Normaliser, Provenance, copy_weights, trained_on
-from learnforge_kit.networks.heads import count_parameters
-from learnforge_kit.networks.layers import read_layers
+from learnforge_kit.networks.layers import count_parameters, read_layers
 from learnforge_kit.networks.taps import Tapped
 from learnforge_kit.training.evaluation import evaluate, predict, score
 from learnforge_kit.training.loop import Trainee, fit, train_on_labels
@@ -63,17 +64,18 @@ class Distillation:
         # after the warning: whoever reads it can stop before hours of training
         for role, teacher in zip(teacher_roles(self.inputs), teachers, strict=True):
             self._train_teacher(role, teacher)
-        for number, (_, network) in enumerate(assistants, 1):
-            self._distil(network, current, f"assistant {number}")
-            current = [network]
+        for number, (model, network) in enumerate(assistants, 1):
+            current = [
+                self._distil(network, current, f"assistant {number}", from_model(model, self.task.info))
+            ]
         network = first
         for generation in range(1, stage.generations + 1):
             if generation > 1:
                 network = self._build(student, f"generation {generation}", True)
             last = generation == stage.generations
-            self._distil(network, current, "student" if last else f"generation {generation}")
-            current = [network]
-        return self._finish(network, teachers, initial, [spell(model) for model, _ in assistants])
+            part = "student" if last else f"generation {generation}"
+            current = [self._distil(network, current, part, student)]
+        return self._finish(current[0], teachers, initial, [spell(model) for model, _ in assistants])
 
     def ready_teacher(self, role: str) -> nn.Module:
         """Build a teacher, and train it first where it is a model that knows nothing of the task."""
@@ -117,8 +119,10 @@ class Distillation:
             self.warnings.append(words)
             warnings.warn(f"stage {self.context.stage!r}: {words}", GapWarning, stacklevel=2)
 
-    def _distil(self, student: nn.Module, teachers: Sequence[nn.Module], part: str) -> None:
-        """Train one network on what others know."""
+    def _distil(
+        self, student: nn.Module, teachers: Sequence[nn.Module], part: str, origin: Artifact
+    ) -> nn.Module:
+        """Train one network, built from `origin`, on what others know; return it as it is handed on."""
         stage, task, context = self.stage, self.task, self.context
         images = example_images(task, context, min(2, len(task.train)))
         for network in (student, *teachers):
@@ -132,6 +136,14 @@ class Distillation:
         )
         try:
             criterion = self._criterion(tapped, cached.teacher)
+            if self._hands_on_more:
+                sketch = self._as_handed_on(copy.deepcopy(student), criterion)
+                require_recorded(origin, sketch, context.plugins, f"{type(stage.method).__name__}.finish")
+
+            def validate() -> float:
+                copied = copy.deepcopy(student) if self._hands_on_more else student
+                return evaluate(self._as_handed_on(copied, criterion), task.validation, task.info).accuracy
+
             trainee = Trainee(
                 student,
                 lambda batch: criterion(tapped(batch.images), cached.answer(batch), batch),
@@ -147,7 +159,7 @@ class Distillation:
                 stage.train,
                 evolve(context, seed=seed),
                 part,
-                lambda: evaluate(student, task.validation, task.info).accuracy,
+                validate,
             )
         finally:
             tapped.close()
@@ -155,6 +167,19 @@ class Distillation:
         cached.teacher.require_unchanged(type(stage.method).__name__)
         for name in self.forwards:
             self.forwards[name] += cached.teacher.counts[name]
+        return self._as_handed_on(student, criterion)
+
+    @property
+    def _hands_on_more(self) -> bool:
+        """Whether the method hands on more than the student that it trains."""
+        return type(self.stage.method).finish is not Distiller.finish
+
+    def _as_handed_on(self, student: nn.Module, criterion: Criterion) -> nn.Module:
+        if not self._hands_on_more:
+            return student
+        with torch.no_grad(), seeded(self.context.derive("finish")):
+            finished: nn.Module = self.stage.method.finish(student.eval(), criterion, self.task.info)
+        return finished.to(self.context.device)
 
     def _cached_teacher(self, teacher: Teacher) -> CachedTeacher:
         stage, task, context = self.stage, self.task, self.context
@@ -220,13 +245,12 @@ class Distillation:
         taught_by = judge(teacher, task, confidence=False)
         theirs = [measure_costs(network, task) for network in teachers]
         agreement = _agreement(student, teacher, task)
-        # the baseline is trained in the student's own modules, so its weights are put back afterwards
-        weights, baseline = copy_weights(student), None
+        baseline = None
         if stage.baseline:
-            student.load_state_dict(initial)
-            self._train_alone(student)
-            baseline = judge(student, task, confidence=False)
-            student.load_state_dict(weights)
+            alone = self._build(self.inputs["student"], "student", stage.fresh)
+            alone.load_state_dict(initial)
+            self._train_alone(alone)
+            baseline = judge(alone, task, confidence=False)
         saved = 1 - self.forwards["computed"] / self.forwards["asked"] if self.forwards["asked"] else 0.0
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         measured = Distilled(
@@ -247,13 +271,12 @@ class Distillation:
         )
         return evolve(
             self.inputs["student"],
-            weights=weights,
             adapter={},
             adapter_options={},
             task=task.info,
             metrics=measured.as_metrics(),
             provenance=Provenance(trained_on=(learnt,)),
-        )
+        ).with_state(student)
 
 
 def _part_of(role: str) -> str:

@@ -26,6 +26,7 @@ from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
+from learnforge.rebuilding import require_recorded
 from learnforge.spec import Provenance, TaskInfo, trained_on
 from learnforge_kit.data.environments import RolloutEpisodes
 from learnforge_kit.data.episodes import episode_fault
@@ -121,6 +122,7 @@ class MetaStage(Stage):
     forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression", "environment"})
     method_kind: ClassVar[str] = "meta-learner"
     method_base: ClassVar[type] = MetaLearner
+    replaces_head: ClassVar[bool] = True
 
     def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         problems = []
@@ -157,9 +159,7 @@ class MetaStage(Stage):
         with torch.device("meta"):
             try:
                 network = source.skeleton(plugins)
-                network = prepare_network(
-                    self.method, network, source.task.outputs, self._info(task.info).outputs
-                )
+                network = prepare_network(self.method, network, self._info(task.info))
                 engine = ENGINES["loop"](network, self.normalisation, self.method)
                 engine.embed(dict(network.named_parameters()), torch.zeros(2, *task.info.input_shape))
             except StageError as error:
@@ -176,6 +176,12 @@ class MetaStage(Stage):
                 f"has an output for each way, got {self.train_ways}"
             )
             return [Problem("train_ways", words)]
+        if self.method.loses_rule():
+            words = (
+                f"must be a method that a network can follow in use: {spell(self.method)['use']} predicts by "
+                "a rule of its own (`predict`), and has no `deploy` that builds it into the network"
+            )
+            return [Problem("use", words)]
         form = task.info.form
         if form not in self.method.forms:
             known = ", ".join(sorted(self.method.forms))
@@ -252,11 +258,13 @@ class MetaStage(Stage):
         here = task.load(context.device)
         fresh_task = source.task if self.fresh else None
         network = source.network(context.plugins, context.derive("source"), fresh_task)
-        outputs = self._info(task.info).outputs
-        goes_on = self._goes_on(source, outputs)
+        episode = self._info(task.info)
+        goes_on = self._goes_on(source, episode.outputs)
         if not goes_on:
             with seeded(context.derive("prepare")):
-                network = prepare_network(self.method, network, source.task.outputs, outputs)
+                network = prepare_network(self.method, network, episode)
+            start = evolve(source, task=episode)
+            require_recorded(start, network, context.plugins, f"{type(self.method).__name__}.prepare")
         network = network.to(context.device)
         if task.info.form == "environment" and find_normalisations(network):
             raise StageError(
@@ -293,8 +301,7 @@ class MetaStage(Stage):
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         return evolve(
             source,
-            task=self._info(task.info),
-            module=network if source.spec.kind == "module" else None,
+            task=episode,
             adapter={name: t.detach().cpu() for name, t in extra.items()},
             adapter_options=LearnerOptions(
                 spell(self.method), self.episodes, self.normalisation, engine_name

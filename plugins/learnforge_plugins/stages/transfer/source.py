@@ -10,14 +10,17 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
+from learnforge.changes import apply_change
+from learnforge.check import scores_fault
 from learnforge.context import Context
-from learnforge.errors import ArtifactError, LearnforgeError
+from learnforge.errors import ArtifactError, LearnforgeError, StageError
 from learnforge.kinds.model import Model
 from learnforge.kinds.transfer import DirectTransfer, Transfer
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import TaskInfo, find_mismatches, join_faults
-from learnforge_kit.networks.heads import describe_changes, find_head, find_stem, replace_stem
+from learnforge_kit.networks.heads import find_heads, in_eval_mode
+from learnforge_kit.networks.stems import NewStem, describe_changes, find_stem, replace_stem
 
 
 def source_refusal(source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
@@ -37,7 +40,7 @@ def source_refusal(source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
     try:
         network = source.skeleton(plugins, _seen_as(source.task, task))
         with torch.device("meta"):
-            reason = _refusal(network, weights, task)
+            reason = _refusal(network, weights, source.task.input_shape, task.input_shape)
     except ArtifactError as error:
         reason = str(error)
     want, got = list(task.input_shape), list(source.task.input_shape)
@@ -61,11 +64,13 @@ def untrained_words(method: Transfer, source: Any, task: TaskInfo) -> str:
     return "" if knows else f"must know the classes, which {name} does not learn, but is a model {words}"
 
 
-def _refusal(network: nn.Module, weights: Mapping[str, Tensor], task: TaskInfo) -> str:
-    """Return why a network on the meta device cannot take a task's images, or ""."""
+def _refusal(
+    network: nn.Module, weights: Mapping[str, Tensor], old: tuple[int, ...], new: tuple[int, ...]
+) -> str:
+    """Return why a network on the meta device cannot take images of another shape, or ""."""
     try:
-        _transplant(network, weights, task.input_shape[0])
-        network.eval()(torch.zeros(2, *task.input_shape))
+        _transplant(network, weights, old, new)
+        network.eval()(torch.zeros(2, *new))
     except ArtifactError as error:
         return str(error)
     except Exception as error:  # whatever a stranger's network raises about the images
@@ -90,11 +95,11 @@ def load_source(source: Artifact, task: TaskInfo, context: Context) -> tuple[nn.
     if old == new or source.spec.kind == "module":
         network = source.network(context.plugins, seed)
         if old[0] != new[0]:
-            replace_stem(network, new[0])
+            network = apply_change(network, NewStem(old[0]), task)
     else:
         trained = source.network(context.plugins, seed).state_dict()
         network = evolve(source, weights=None).network(context.plugins, seed, _seen_as(source.task, task))
-        _transplant(network, trained, new[0])
+        _transplant(network, trained, old, new)
     changes = describe_changes((old[0], 0), (new[0], 0))
     changes += [f"images {_extent(old)} → {_extent(new)}"] if old[1:] != new[1:] else []
     if source.weights is None and source.spec.kind == "model":
@@ -103,23 +108,36 @@ def load_source(source: Artifact, task: TaskInfo, context: Context) -> tuple[nn.
     return network, changes
 
 
-def head_weight(network: nn.Module, outputs: int) -> Tensor | None:
-    """Return the weight of a network's head, or None where it has none of its own."""
+def head_weights(network: nn.Module, task: TaskInfo) -> list[Tensor]:
+    """Return the weights of a network's heads; none where it has no head of its own."""
     try:
-        return network.get_submodule(find_head(network, outputs)).get_parameter("weight")
+        return [network.get_submodule(name).get_parameter("weight") for name in find_heads(network, task)]
     except (ArtifactError, AttributeError):
-        return None
+        return []
 
 
-def _transplant(network: nn.Module, weights: Mapping[str, Tensor], channels: int) -> None:
-    """Load weights made for other images; nothing, where there are none, but the stem is replaced."""
+def require_scores(network: nn.Module, task: TaskInfo, who: str) -> None:
+    """Refuse a network that does not give scores for a task's classes.
+
+    Raises:
+        StageError: It gives something else.
+    """
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    with in_eval_mode(network), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        fault = scores_fault(network(torch.zeros(2, *task.input_shape, device=device)), task.outputs)
+    if fault:
+        raise StageError(f"the network that {who} makes ready {fault}")
+
+
+def _transplant(
+    network: nn.Module, weights: Mapping[str, Tensor], old: tuple[int, ...], new: tuple[int, ...]
+) -> None:
+    """Load weights made for images of another shape; where there are none, replace the stem."""
     if not weights:
-        replace_stem(network, channels)
+        replace_stem(network, (old[0], *new[1:]), new[0])
         return
-    stem = f"{find_stem(network)}.weight"
-    loaded = {
-        name: _averaged(tensor, channels) if name == stem else tensor for name, tensor in weights.items()
-    }
+    stem = f"{find_stem(network, new)}.weight"
+    loaded = {name: _averaged(tensor, new[0]) if name == stem else tensor for name, tensor in weights.items()}
     faults = find_mismatches(network, loaded)
     if faults:
         raise ArtifactError(f"weights depend on height and width: {join_faults(faults)}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 from attrs import evolve, frozen
 from torch import nn
 
 from learnforge.artifact import Artifact
+from learnforge.changes import changes_of
 from learnforge.context import Context
-from learnforge.cut import Cut
 from learnforge.errors import Problem, StageError, TaskError
 from learnforge.hookspecs import hookimpl
 from learnforge.kinds.stage import Reference, Stage
@@ -19,9 +20,11 @@ from learnforge.kinds.transfer import DirectTransfer, PhasedTransfer, Transfer
 from learnforge.kinds.validator import Validator
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import seeded
-from learnforge.spec import Provenance, TaskInfo, load_weights, trained_on
-from learnforge_kit.networks.heads import count_parameters
+from learnforge.randomness import preserved, seeded
+from learnforge.rebuilding import require_recorded
+from learnforge.spec import Provenance, TaskInfo, trained_on
+from learnforge_kit.networks.cut import Cut
+from learnforge_kit.networks.layers import count_parameters
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
@@ -29,8 +32,9 @@ from learnforge_plugins.stages.measured import Baseline, Transferred, Unlabelled
 from learnforge_plugins.stages.transfer.judgement import judge_without_labels
 from learnforge_plugins.stages.transfer.loop import TransferLoop, share_epochs
 from learnforge_plugins.stages.transfer.source import (
-    head_weight,
+    head_weights,
     load_source,
+    require_scores,
     source_refusal,
     untrained_words,
 )
@@ -61,6 +65,7 @@ class TransferStage(Stage):
     kind: ClassVar[str] = "transfer"
     method_kind: ClassVar[str] = "transfer"
     method_base: ClassVar[type] = Transfer
+    replaces_head: ClassVar[bool] = True
 
     @property
     def adapts_domain(self) -> bool:
@@ -131,15 +136,21 @@ class TransferStage(Stage):
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         here, source = task.load(context.device), inputs["source"]
         labelled = self.source_task.load().load(context.device) if self.source_task else here
+        self._require_recorded(source, task.info, context)
         network, changes = load_source(source, task.info, context)
-        head = head_weight(network, source.task.outputs)
-        whole = count_parameters(network)
+        heads = head_weights(network, task.info)
+        whole, before = count_parameters(network), len(changes_of(network))
         with seeded(context.derive("prepare")):
             network = self.method.prepare(network, source.task, task.info)
-        if isinstance(network, Cut) and network.layer != source.spec.cut:
-            changes.append(f"ends at {network.layer}: {count_parameters(network):,} of {whole:,} parameters")
-        if head_weight(network, task.info.outputs) is not head and source.task != task.info:
+        for change in changes_of(network)[before:]:
+            if isinstance(change, Cut):
+                changes.append(
+                    f"ends at {change.layer}: {count_parameters(network):,} of {whole:,} parameters"
+                )
+        is_new = any(a is not b for a, b in zip_longest(heads, head_weights(network, task.info)))
+        if is_new and source.task != task.info:
             changes.append(f"{source.task.outputs} → {task.info.outputs} classes: new head")
+        require_scores(network, task.info, f"{type(self.method).__name__}.prepare")
         network.to(context.device)
         history, seen = self._carry(network, source.task, here, labelled, context)
         network = self.method.finish(network).eval()
@@ -164,6 +175,15 @@ class TransferStage(Stage):
         )
         return evolve(finished, metrics=measured.as_metrics())
 
+    def _require_recorded(self, source: Artifact, task: TaskInfo, context: Context) -> None:
+        """Refuse, before the training, changes that are not written down, unless `finish` takes them back."""
+        # not a copy of the network: torch's parametrizations share a class with their copies
+        with preserved():
+            sketch, _ = load_source(source, task, context)
+            sketch = self.method.finish(self.method.prepare(sketch, source.task, task))
+        start = evolve(source, task=task)
+        require_recorded(start, sketch, context.plugins, type(self.method).__name__)
+
     def run_baseline(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         """Train the network from fresh weights, on the same batches and with the same budget as in `run`; for
         a method that adapts a domain on the labelled task alone.
@@ -186,15 +206,7 @@ class TransferStage(Stage):
         tasks = [task, labelled] if self.adapts_domain else [task]
         learnt = tuple(trained_on(t.info.name, t.origins_of(t.train), t.train) for t in tasks)
         plain = evolve(source, task=task.info, adapter={}, adapter_options={})
-        artifact = evolve(plain, provenance=Provenance(trained_on=learnt)).with_state(network)
-        if isinstance(network, Cut):
-            artifact = evolve(artifact, spec=evolve(source.spec, cut=network.layer))
-        if source.spec.kind == "module":
-            return evolve(artifact, module=network)
-        assert artifact.weights is not None
-        # it must load again as its model builds it
-        load_weights(artifact.network(context.plugins, task=task.info), artifact.weights)
-        return artifact
+        return evolve(plain, provenance=Provenance(trained_on=learnt)).with_state(network)
 
     def _carry(
         self, network: nn.Module, old: TaskInfo, here: Task, labelled: Task, context: Context

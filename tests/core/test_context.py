@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from learnforge.memory import PeakMemory
+from learnforge.context import PeakMemory
 
 SIZE = 200
 """MiB of a tensor."""
@@ -49,7 +49,7 @@ def test_without_proc_the_peak_of_the_process_counts(
     """Where Linux's files are missing or say nothing, the system's own count is taken."""
     if told is not None:
         (tmp_path / "status").write_text(told)
-    monkeypatch.setattr("learnforge.memory._PROCESS", tmp_path)
+    monkeypatch.setattr("learnforge.context._PROCESS", tmp_path)
     memory = PeakMemory(torch.device("cpu")).mebibytes()
     assert memory is not None
     assert memory > 10

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
+from attrs import frozen
 from torch import Tensor, fx, nn
 
 from learnforge.errors import ArtifactError
+from learnforge.kinds.change import Change
+from learnforge.spec import TaskInfo
 
 
-class Cut(nn.Module):
+class CutNetwork(nn.Module):
     """The layers of a network up to one of them, then averaged features and a linear head.
 
     Parameters and buffers that are left keep their names behind `body.`.
@@ -44,7 +48,7 @@ class _AlongTheWay(fx.Tracer):
         return not self.layer.startswith(f"{module_qualified_name}.")
 
 
-def cut_network(network: nn.Module, layer: str, input_shape: Sequence[int], outputs: int) -> Cut:
+def cut_network(network: nn.Module, layer: str, input_shape: Sequence[int], outputs: int) -> CutNetwork:
     """End a network at a layer; its modules are shared, the head is fresh and from the global generator.
 
     What the forward passes of modules around the layer do themselves, such as functional dropout, is kept as
@@ -59,7 +63,7 @@ def cut_network(network: nn.Module, layer: str, input_shape: Sequence[int], outp
     Raises:
         ArtifactError: torch.fx cannot trace the network up to the layer.
     """
-    whole = network.body if isinstance(network, Cut) else network
+    whole = network.body if isinstance(network, CutNetwork) else network
     mode = whole.training
     try:
         body = _trace(whole.eval(), layer)
@@ -72,7 +76,23 @@ def cut_network(network: nn.Module, layer: str, input_shape: Sequence[int], outp
         ) from error
     finally:
         whole.train(mode)
-    return Cut(body.train(mode), layer, width, outputs).to(_device(whole))
+    return CutNetwork(body.train(mode), layer, width, outputs).to(_device(whole))
+
+
+@frozen
+class Cut(Change):
+    """The network ends at a layer, with a fresh linear head on its averaged features.
+
+    Args:
+        layer: Name of the layer in the network as it was before it was first cut.
+    """
+
+    layer: str
+
+    name: ClassVar[str] = "cut"
+
+    def apply(self, network: nn.Module, task: TaskInfo) -> nn.Module:
+        return cut_network(network, self.layer, task.input_shape, task.outputs)
 
 
 def pool(features: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Built-in changes of networks."""
