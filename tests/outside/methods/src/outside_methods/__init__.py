@@ -1,0 +1,1 @@
+"""Methods whose networks differ from what their models build."""
