@@ -104,10 +104,10 @@ class Artifact:
             load_weights(module, self.weights)
         return module
 
-    def _own_module(self, task: TaskInfo, plugins: Plugins | None, device: str | None = None) -> nn.Module:
-        """Return a copy of the caller's module with all changes made again, on a device."""
+    def _own_module(self, task: TaskInfo, plugins: Plugins | None) -> nn.Module:
+        """Return a copy of the caller's module with all changes made again."""
         assert self.module is not None
-        module = without_changes(copy.deepcopy(self.module).to(device))
+        module = without_changes(copy.deepcopy(self.module))
         return self.spec.changed(module, task, plugins or Plugins()) if self.spec.changes else module
 
     @property
@@ -116,30 +116,32 @@ class Artifact:
         return self.module is not None or self.spec.kind == "model" or self.spec.design is not None
 
     def skeleton(self, plugins: Plugins, task: TaskInfo | None = None) -> nn.Module:
-        """Return the network on torch's device `meta`, with shapes and no weights.
+        """Return the network to look at: on torch's device `meta`, with shapes and no weights; of a module of
+        the caller's a copy where it is, since tensors that are no buffers would not follow it there.
 
         Args:
             plugins: Where the model or space is looked up.
-            task: Build for this task instead; a caller's own module is the same for all.
+            task: Build for this task instead.
 
         Raises:
             ArtifactError: The network cannot be built.
         """
-        with torch.device("meta"):
-            try:
-                if self.module is not None:
-                    return self._own_module(task or self.task, plugins, "meta")
+        try:
+            if self.module is not None:
+                with seeded(0):
+                    return self._own_module(task or self.task, plugins)
+            with torch.device("meta"):
                 return self.spec.build(task or self.task, plugins, False)
-            except LearnforgeError:
-                raise
-            except Exception as error:  # whatever a plugin's own code raises
-                raise ArtifactError(
-                    f"{self.spec.table['use']} cannot be built: {type(error).__name__}: {error}"
-                ) from error
+        except LearnforgeError:
+            raise
+        except Exception as error:  # whatever a plugin's own code raises
+            raise ArtifactError(
+                f"{self.spec.table['use']} cannot be built: {type(error).__name__}: {error}"
+            ) from error
 
     def with_state(self, module: nn.Module, **changes: Any) -> Artifact:
-        """Return this artifact with a network's weights, copied to the CPU, with what was changed in it
-        (`apply_change`) in its spec, and with other fields as given.
+        """Return this artifact with a network's weights, copied to the CPU, what was changed in it, and other
+        fields as given.
         """
         spec = self.spec.as_changed(module)
         return evolve(self, spec=spec, weights=copy_weights(module), made=module, **changes)
@@ -261,13 +263,8 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         digest = hash_file(folder / "weights.safetensors")
         if data["format"] != FORMAT:
-            age, way_out = (
-                ("newer", "upgrade learnforge") if data["format"] > FORMAT else ("older", "run it again")
-            )
-            raise ArtifactError(
-                f"{folder}: written by a version of learnforge that is {age} (format {data['format']}, this "
-                f"one reads {FORMAT}); {way_out}"
-            )
+            age = "newer; upgrade it" if data["format"] > FORMAT else "older; run it again"
+            raise ArtifactError(f"{folder}: the learnforge that wrote it (format {data['format']}) is {age}")
         # a kill between two writes can leave new weights beside the old description
         if digest != data["weights_sha256"]:
             raise ArtifactError(

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from attrs import evolve
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from learnforge.artifact import Artifact, from_model, from_module, load_artifact
 from learnforge.errors import ArtifactError, LearnforgeError, Problem, RecipeError, TaskError
@@ -179,8 +178,6 @@ def module_fault(module: nn.Module, task: TaskInfo, may_differ: bool = False) ->
         may_differ: Let it have another number of outputs, since it gets a new head.
     """
     parameters = list(module.parameters())
-    if any(is_lazy(parameter) for parameter in parameters):
-        return "has lazy layers, whose shapes are not known yet; run a batch through it first"
     kinds = sorted({str(p.dtype) for p in parameters if p.is_floating_point()})
     if not kinds:
         return "has no parameters, so nothing can be trained"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from learnforge.changes import apply_change, changes_of
 from learnforge.errors import ArtifactError, LearnforgeError
@@ -155,7 +156,16 @@ def hash_tensor(tensor: Tensor) -> str:
 
 
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Return a detached copy of a module's state dict on the CPU."""
+    """Return a detached copy of a module's state dict on the CPU.
+
+    Raises:
+        ArtifactError: Layers are lazy still, and have no weights.
+    """
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        raise ArtifactError(
+            f"{type(module).__name__} has lazy layers, whose shapes are not known yet; run a batch through "
+            "it first"
+        )
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 

@@ -137,7 +137,9 @@ def test_newer_format_asks_for_an_upgrade(artifact, tmp_path):
     artifact.save(tmp_path)
     data = json.loads((tmp_path / "artifact.json").read_text())
     (tmp_path / "artifact.json").write_text(json.dumps({**data, "format": FORMAT + 1}))
-    with pytest.raises(ArtifactError, match=rf"learnforge that is newer \(format {FORMAT + 1}, .*; upgrade"):
+    with pytest.raises(
+        ArtifactError, match=rf"the learnforge that wrote it \(format {FORMAT + 1}\) is newer; upgrade"
+    ):
         load_artifact(tmp_path)
 
 

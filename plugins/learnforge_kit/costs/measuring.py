@@ -18,17 +18,17 @@ from learnforge.spec import TaskInfo
 
 
 def measure_cost(module: nn.Module, task: TaskInfo) -> Cost:
-    """Count parameters, multiply-adds and activation memory of a module on the meta device: nothing
-    is computed.
+    """Count parameters, multiply-adds and activation memory of a module.
 
     Args:
-        module: A module on the meta device (built under `torch.device("meta")`).
+        module: A module, on the meta device (built under `torch.device("meta")`) for nothing to be computed.
         task: Gives the input shape.
     """
     module = getattr(module, "_orig_mod", module)  # what `torch.compile` wraps: only plain layers are counted
     was_training = module.training
     module.eval()
-    image = torch.empty(1, *task.input_shape, device="meta")
+    device = next((p.device for p in module.parameters()), torch.device("meta"))
+    image = torch.zeros(1, *task.input_shape, device=device)
     flops, memory = FlopCounterMode(display=False), _ActivationMeter(image)
     with torch.no_grad(), torch.compiler.set_stance("force_eager"), flops, memory:
         module(image)

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from learnforge.errors import ArtifactError
 from learnforge.kinds.change import Change
 from learnforge.spec import TaskInfo
+from learnforge_kit.networks.layers import device_of
 
 
 class CutNetwork(nn.Module):
@@ -68,7 +69,7 @@ def cut_network(network: nn.Module, layer: str, input_shape: Sequence[int], outp
     try:
         body = _trace(whole.eval(), layer)
         with torch.no_grad():
-            width = pool(body(torch.zeros(1, *input_shape, device=_device(whole)))).shape[1]
+            width = pool(body(torch.zeros(1, *input_shape, device=device_of(whole)))).shape[1]
     except Exception as error:  # whatever a stranger's network raises when it is traced
         raise ArtifactError(
             f"{type(whole).__name__} cannot end at {layer!r}, since torch.fx does not trace it that far "
@@ -76,7 +77,7 @@ def cut_network(network: nn.Module, layer: str, input_shape: Sequence[int], outp
         ) from error
     finally:
         whole.train(mode)
-    return CutNetwork(body.train(mode), layer, width, outputs).to(_device(whole))
+    return CutNetwork(body.train(mode), layer, width, outputs).to(device_of(whole))
 
 
 @frozen
@@ -122,7 +123,3 @@ def _trace(network: nn.Module, layer: str) -> fx.GraphModule:
     body.delete_all_unused_submodules()
     body.recompile()
     return body
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device

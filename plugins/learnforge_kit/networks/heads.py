@@ -124,14 +124,7 @@ def run_layers(network: nn.Module, input_shape: tuple[int, ...]) -> Layers:
 def convolution_like(old: nn.Conv2d, inside: int, outside: int) -> nn.Conv2d:
     """Make a fresh convolution that differs from another in its channels alone."""
     conv: Any = nn.Conv2d  # torch annotates the kernel size of a layer as a tuple of any length
-    new: nn.Conv2d = conv(
-        inside,
-        outside,
-        old.kernel_size,
-        old.stride,
-        old.padding,
-        old.dilation,
-        bias=old.bias is not None,
-        padding_mode=old.padding_mode,
-    )
+    shape = old.kernel_size, old.stride, old.padding, old.dilation
+    more = {"bias": old.bias is not None, "padding_mode": old.padding_mode}
+    new: nn.Conv2d = conv(inside, outside, *shape, **more)
     return new

@@ -90,6 +90,11 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network's parameters are; the CPU for one that has none."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+
 def plain_name(name: str) -> str:
     """Return a layer's name without what `torch.compile` puts before it."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")

@@ -93,7 +93,10 @@ def find_mistakes(counts: Tensor, most: int = 20) -> list[list[int]]:
 
 def measure_costs(network: nn.Module, task: Task) -> NetworkCosts:
     """Measure what a network costs, its latency with one image and one thread."""
-    cost = measure_cost(copy.deepcopy(network).to("meta"), task.info)
+    try:
+        cost = measure_cost(copy.deepcopy(network).to("meta"), task.info)
+    except RuntimeError:  # tensors that are no buffers do not follow it to the meta device
+        cost = measure_cost(network, task.info)
     return NetworkCosts(
         parameters=cost.parameters,
         macs=cost.macs,

@@ -27,7 +27,7 @@ from learnforge.options.ranges import Tune
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import NetworkSpec
-from learnforge_kit.networks.layers import count_parameters, read_layers
+from learnforge_kit.networks.layers import count_parameters, device_of, read_layers
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants
 from learnforge_plugins.stages.distill.teacher import TeacherSettings
@@ -188,7 +188,7 @@ class DistillStage(Stage):
         for role in roles:
             try:
                 network = inputs[role].skeleton(plugins, task.info).eval()
-                with torch.device("meta"):
+                with device_of(network):
                     found.append(read_layers(network, torch.zeros(2, *task.info.input_shape)))
             except Exception as error:  # whatever the network's own code raises
                 return self.build_failure(role, error)

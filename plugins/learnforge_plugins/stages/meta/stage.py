@@ -25,7 +25,7 @@ from learnforge.kinds.task import Task
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import seeded
+from learnforge.randomness import preserved, seeded
 from learnforge.rebuilding import require_recorded
 from learnforge.spec import Provenance, TaskInfo, trained_on
 from learnforge_kit.data.environments import RolloutEpisodes
@@ -39,6 +39,7 @@ from learnforge_kit.engines.adaptation import (
 )
 from learnforge_kit.engines.choice import ENGINES, time_engines
 from learnforge_kit.engines.normalisation import POLICIES, Policy
+from learnforge_kit.networks.layers import device_of
 from learnforge_kit.networks.normalisation import find_normalisations
 from learnforge_kit.training.measures import measure_costs
 from learnforge_kit.training.optimization import make_optimizer
@@ -156,16 +157,16 @@ class MetaStage(Stage):
         """Find a network without a head that the method could adapt, where it can be built already."""
         if not self.method.adapts_head_alone or not source.is_buildable:
             return []
-        with torch.device("meta"):
-            try:
-                network = source.skeleton(plugins)
+        try:
+            network = source.skeleton(plugins)
+            with preserved(), device_of(network):
                 network = prepare_network(self.method, network, self._info(task.info))
                 engine = ENGINES["loop"](network, self.normalisation, self.method)
                 engine.embed(dict(network.named_parameters()), torch.zeros(2, *task.info.input_shape))
-            except StageError as error:
-                return [Problem("from", str(error))]
-            except Exception as error:  # whatever the network's own code raises
-                return self.build_failure("source", error)
+        except StageError as error:
+            return [Problem("from", str(error))]
+        except Exception as error:  # whatever the network's own code raises
+            return self.build_failure("source", error)
         return []
 
     def _check_episodes(self, task: Task) -> list[Problem]:

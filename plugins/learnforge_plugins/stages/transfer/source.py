@@ -18,8 +18,10 @@ from learnforge.kinds.model import Model
 from learnforge.kinds.transfer import DirectTransfer, Transfer
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
+from learnforge.randomness import preserved
 from learnforge.spec import TaskInfo, find_mismatches, join_faults
 from learnforge_kit.networks.heads import find_heads, in_eval_mode
+from learnforge_kit.networks.layers import device_of
 from learnforge_kit.networks.stems import NewStem, describe_changes, find_stem, replace_stem
 
 
@@ -39,7 +41,7 @@ def source_refusal(source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
     weights = source.skeleton(plugins).state_dict() if source.module is None else {}
     try:
         network = source.skeleton(plugins, _seen_as(source.task, task))
-        with torch.device("meta"):
+        with preserved(), device_of(network):
             reason = _refusal(network, weights, source.task.input_shape, task.input_shape)
     except ArtifactError as error:
         reason = str(error)
@@ -122,9 +124,9 @@ def require_scores(network: nn.Module, task: TaskInfo, who: str) -> None:
     Raises:
         StageError: It gives something else.
     """
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    images = torch.zeros(2, *task.input_shape, device=device_of(network))
     with in_eval_mode(network), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        fault = scores_fault(network(torch.zeros(2, *task.input_shape, device=device)), task.outputs)
+        fault = scores_fault(network(images), task.outputs)
     if fault:
         raise StageError(f"the network that {who} makes ready {fault}")
 
