@@ -1,4 +1,4 @@
-"""The order in which implementations of a hook are called is pluggy's."""
+"""The order in which implementations of a hook are called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ORDER: list[str] = []
 
 
 class Early:
-    """Called before those without a wish; of two equal ones the plugin that was loaded last goes first."""
+    """Called before those without a wish."""
 
     @hookimpl(tryfirst=True)
     def learnforge_stage_started(self, stage: str) -> None:

@@ -115,7 +115,6 @@ from .randomness import preserved as preserved
 from .randomness import seeded as seeded
 from .randomness import uniform as uniform
 from .rebuilding import require_rebuilt as require_rebuilt
-from .rebuilding import require_recorded as require_recorded
 from .record import Run as Run
 from .report import Picture as Picture
 from .report import RunSummary as RunSummary

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from attrs import evolve
-from torch import Tensor, nn
+from torch import Tensor
 
 from learnforge.artifact import Artifact, from_model, from_module, load_artifact
 from learnforge.errors import ArtifactError, LearnforgeError, Problem, RecipeError, TaskError
@@ -18,9 +17,8 @@ from learnforge.kinds.task import Task, TaskSource, check_task
 from learnforge.kinds.tuner import check_ranges_of
 from learnforge.plugins.identity import identify
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import preserved
 from learnforge.recipe import Recipe
-from learnforge.spec import TaskInfo, trained_on
+from learnforge.spec import trained_on
 
 
 def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
@@ -42,9 +40,7 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
             continue
         except KeyError:
             continue  # an input's stage is itself at fault, and reported
-        foreign = _check_modules(stage, inputs)
-        faults = _check_form(stage, task) + _check_models(stage, task) + foreign
-        faults += [] if foreign else stage.check(task, inputs, plugins)
+        faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs, plugins)
         if stage.tune is not None or stage.ranges:
             faults += check_ranges_of(stage, plugins)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
@@ -129,80 +125,29 @@ def _check_form(stage: Stage, task: Task) -> list[Problem]:
 
 
 def _check_models(stage: Stage, task: Task) -> list[Problem]:
-    """Build every model that the stage names on the meta device and show it one image of its task."""
-    problems = []
-    for role, reference in stage.describe_inputs().items():
-        if not isinstance(reference, Model):
-            continue
-        if task.info.form not in reference.forms:
-            known = ", ".join(sorted(reference.forms))
-            words = f"{type(reference).__name__} is for tasks of the form {known}, {task.info.name} is "
-            problems.append(Problem(stage.input_path(role), words + task.info.form))
-            continue
-        try:
-            reference.require()
-            with torch.device("meta"), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                network = reference.without_pretrained().build(task.info).eval()
-                fault = scores_fault(network(torch.zeros(2, *task.info.input_shape)), task.info.outputs)
-            if fault:
-                problems.append(Problem(stage.input_path(role), f"the model {fault}"))
-        except LearnforgeError as error:
-            problems.append(Problem(stage.input_path(role), str(error)))
-        except Exception as error:
-            shape = list(task.info.input_shape)
-            problems.append(
-                Problem(
-                    stage.input_path(role),
-                    f"the model must take images of shape {shape}, but it fails with {first_line(error)}",
-                )
-            )
-    return problems
+    """Build every model that the stage names on the meta device and show it two images of its task."""
+    models = [(role, m) for role, m in stage.describe_inputs().items() if isinstance(m, Model)]
+    faults = [(role, _model_fault(model, task)) for role, model in models]
+    return [Problem(stage.input_path(role), fault) for role, fault in faults if fault]
 
 
-def _check_modules(stage: Stage, inputs: Mapping[str, Artifact]) -> list[Problem]:
-    """Find modules of the caller's that cannot be trained, or do not fit the stage's task."""
-    return [
-        Problem(stage.input_path(role), f"the module {artifact.spec.table['use']} {fault}")
-        for role, artifact in inputs.items()
-        if artifact.module is not None
-        and (fault := module_fault(artifact.module, artifact.task, stage.replaces_head))
-    ]
-
-
-def module_fault(module: nn.Module, task: TaskInfo, may_differ: bool = False) -> str:
-    """Say why a caller's module cannot serve for a task, or "".
-
-    Args:
-        module: The module; it is copied, not run.
-        task: The task.
-        may_differ: Let it have another number of outputs, since it gets a new head.
-    """
-    parameters = list(module.parameters())
-    kinds = sorted({str(p.dtype) for p in parameters if p.is_floating_point()})
-    if not kinds:
-        return "has no parameters, so nothing can be trained"
-    if kinds != ["torch.float32"]:
-        return f"must have parameters of type float32, it has {', '.join(kinds)}; call `.float()` on it"
-    try:
-        copied = copy.deepcopy(module)
-    except Exception as error:  # whatever a stranger's module raises
+def _model_fault(model: Model, task: Task) -> str:
+    if task.info.form not in model.forms:
+        known = ", ".join(sorted(model.forms))
         return (
-            f"cannot be copied: {first_line(error)}. If it has weights that are computed from others, take "
-            "`torch.nn.utils.parametrizations.weight_norm` in the place of `torch.nn.utils.weight_norm`"
+            f"{type(model).__name__} is for tasks of the form {known}, {task.info.name} is {task.info.form}"
         )
-    images = torch.zeros(2, *task.input_shape, device=parameters[0].device)
-    for is_training in (True, False):
-        mode = "training" if is_training else "eval"
-        try:
-            with preserved(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-                scores = copied.train(is_training)(images)
-        except Exception as error:
-            shape = list(task.input_shape)
-            return f"must take images of shape {shape}, in {mode} mode it fails with {first_line(error)}"
-        fault = scores_fault(scores, None if may_differ else task.outputs)
-        if fault:
-            return f"{fault} in {mode} mode"
-    return ""
+    shape = list(task.info.input_shape)
+    try:
+        model.require()
+        with torch.device("meta"), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            network = model.without_pretrained().build(task.info).eval()
+            fault = scores_fault(network(torch.zeros(2, *shape)), task.info.outputs)
+    except LearnforgeError as error:
+        return str(error)
+    except Exception as error:  # whatever a plugin's own code raises
+        return f"the model must take images of shape {shape}, but it fails with {first_line(error)}"
+    return fault and f"the model {fault}"
 
 
 def scores_fault(scores: object, outputs: int | None) -> str:

@@ -55,6 +55,8 @@ from .networks.heads import in_eval_mode as in_eval_mode
 from .networks.heads import replace_heads as replace_heads
 from .networks.layers import count_parameters as count_parameters
 from .networks.layers import read_layers as read_layers
+from .networks.modules import check_modules as check_modules
+from .networks.modules import require_recorded as require_recorded
 from .networks.normalisation import find_normalisations as find_normalisations
 from .networks.normalisation import measure_statistics as measure_statistics
 from .networks.stems import NewStem as NewStem

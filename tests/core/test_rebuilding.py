@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import weight_norm
 
 import learnforge as lf
-from learnforge.check import module_fault
 from learnforge_kit import Train
+from learnforge_kit.networks.modules import module_fault
 from learnforge_testing.toys import make_network, make_task
 
 QUICK = Train(epochs=1)

@@ -20,9 +20,13 @@ from learnforge.errors import LearnforgeError, RunError
 from learnforge.fingerprints import fingerprints
 from learnforge.plugins.added import ADDED
 from learnforge.plugins.choice import PluginChoice, Wish
+from learnforge.plugins.identity import code_of
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import parse_recipe, read_recipe
 from learnforge.record import versions
+
+MOST_FILES = 5
+"""Changed files that are named."""
 
 NOT_GIVEN = "not given"
 """Stands for a plugin file that the caller did not name."""
@@ -89,7 +93,12 @@ def _read(folder: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for stage in record["stages"]:
             stage["name"], stage["fingerprint"], stage["kind"], stage["parts"]  # what is read below
-        record["plugins"]["wishes"], record["plugins"]["files"], _conditions(record)
+        (
+            record["plugins"]["wishes"],
+            record["plugins"]["files"],
+            record["plugins"]["code"],
+            _conditions(record),
+        )
     except FileNotFoundError as error:
         raise RunError(f"{folder} must be the folder of a run, it has no run.json") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -206,15 +215,17 @@ def _compare_plugins(record: Mapping[str, Any], plugins: Plugins) -> list[Differ
 
 
 def _compare_sources(record: Mapping[str, Any], plugins: Plugins) -> list[Difference]:
-    """Hold the source of editable plugins against the record, which their version does not pin."""
-    here = {(p["name"], p["distribution"]): p["source"] for p in plugins.record()["loaded"]}
-    found: dict[str, Difference] = {}
-    for then in _loaded(record):
-        now = here.get((then["name"], then["distribution"]))
-        if now is not None and now != then["source"]:
-            what = f"source of {then['name']} of {then['distribution']}"
-            found[what] = Difference(what, _hash_words(then["source"]), _hash_words(now), "it was edited")
-    return list(found.values())
+    """Hold every file of the distributions that took part against the record."""
+    here = code_of(plugins.loaded)
+    found = []
+    for owner, then in record["plugins"]["code"].items():
+        now = here.get(owner, then)
+        changed = sorted(name for name in {**then, **now} if then.get(name) != now.get(name))
+        if changed:
+            more = f" and {len(changed) - MOST_FILES} more" if len(changed) > MOST_FILES else ""
+            words = f"another one: {', '.join(changed[:MOST_FILES])}{more} changed"
+            found.append(Difference(f"code of {owner}", "that of the run", words))
+    return found
 
 
 def _hash_words(source: str) -> str:

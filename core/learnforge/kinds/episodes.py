@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import field, frozen
@@ -41,6 +41,9 @@ class Labelled:
 
 class Episodes(ABC):
     """A batch of few-shot tasks; axis 0 of everything is the task."""
+
+    are_rollouts: ClassVar[bool] = False
+    """Whether these are environments, whose data depend on what a policy does."""
 
     def begin(self, act: Act, parameters: Mapping[str, Tensor]) -> Episodes:
         """Return the episodes of a network that is to be adapted: for images these.

@@ -56,8 +56,6 @@ class Stage(ABC):
     method_of_many: ClassVar[str | None] = None
     """Name of the method that `use = ["one", "other"]` means; its option `methods` gets the list."""
     forms: ClassVar[frozenset[str]] = frozenset({"classification"})
-    replaces_head: ClassVar[bool] = False
-    """Whether a caller's module may have another number of outputs than the task."""
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod

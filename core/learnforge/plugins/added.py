@@ -10,7 +10,7 @@ from learnforge import hookspecs
 from learnforge.errors import PluginError
 from learnforge.files import fingerprint
 from learnforge.plugins.found import Plugin
-from learnforge.plugins.identity import hash_source
+from learnforge.plugins.identity import hash_source, pin_source
 from learnforge.plugins.loading import Loader
 
 ADDED = "(added in Python)"
@@ -45,8 +45,8 @@ def add_hooks(loader: Loader, hooks: Any) -> None:
         raise PluginError(f"{name} cannot be added in Python: {fault}")
 
 
-def hash_hooks(hooks: Any) -> str:
-    """Hash (hex) a module's source; of an object added in Python also what it holds, as its repr shows it."""
+def hash_hooks(plugin: Plugin, hooks: Any) -> str:
+    """Hash (hex) a plugin's code; of an object added in Python also what it holds, as its repr shows it."""
     if isinstance(hooks, ModuleType):
-        return hash_source(hooks)
+        return pin_source(plugin, hooks)
     return fingerprint([hash_source(inspect.getmodule(type(hooks))), repr(hooks)])

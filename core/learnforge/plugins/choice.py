@@ -8,6 +8,7 @@ the environment's LEARNFORGE_DISABLE_PLUGINS.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from attrs import evolve, field, frozen
 
-from learnforge.errors import PluginError, nearest
+from learnforge.errors import PluginError, PluginWarning, nearest
 from learnforge.plugins.found import Plugin, missing_module
 from learnforge.plugins.kinds import HOOKS, KINDS, RECIPE
 
@@ -180,9 +181,11 @@ class PluginChoice:
                     hint = f"did you mean {alike[0]!r}? " if alike else ""
                     hint += "`learnforge plugins` lists all"
                     hint = f"did you mean {' or '.join(map(repr, methods))}?" if methods else hint
-                    raise PluginError(
-                        f"{wish.where}: {word!r} is no installed plugin or distribution; {hint}"
-                    )
+                    fault = f"{wish.where}: {word!r} is no installed plugin or distribution; {hint}"
+                    if wish.where != ENVIRONMENT:
+                        raise PluginError(fault)
+                    # the environment is for all runs, also where a plugin is not installed
+                    warnings.warn(fault, PluginWarning, stacklevel=2)
             for word in wish.enable:
                 meant = [plugin for plugin in found if plugin.is_named(word)]
                 if all(any(plugin.is_named(w) for w in wish.disable) for plugin in meant):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 from attrs import frozen
 
 from learnforge.errors import PluginError
+from learnforge.files import fingerprint, hash_file
 from learnforge.options.structure import plain
 from learnforge.plugins.found import Plugin
 from learnforge.plugins.kinds import GROUP
@@ -31,8 +35,7 @@ class Identity:
         name: Name in recipes.
         distribution: Who brings it.
         version: Version of the distribution.
-        source: SHA-256 of the source file where the version does not pin it (editable installs and files),
-            else "".
+        source: SHA-256 of all files of the distribution, or of the plugin file.
     """
 
     kind: str
@@ -86,9 +89,10 @@ def hash_source(module: ModuleType | None) -> str:
 
 
 def pin_source(plugin: Plugin, module: ModuleType | None) -> str:
-    """Hash (hex) a plugin's module where its version does not pin the code: editable installs and files."""
-    is_pinned = plugin.entry_point is not None and not _is_editable(plugin.entry_point)
-    return "" if is_pinned else hash_source(module)
+    """Hash (hex) all code that a plugin comes with: its distribution's files, or the plugin file."""
+    if plugin.entry_point is None or plugin.entry_point.dist is None:
+        return hash_source(module)
+    return fingerprint(hash_code(plugin.entry_point.dist))
 
 
 def core_version() -> str:
@@ -96,22 +100,63 @@ def core_version() -> str:
     distribution = importlib.metadata.distribution(GROUP)
     if not _says_editable(distribution):
         return distribution.version
-    digest = hashlib.sha256()
-    for root in _editable_roots(distribution):
-        for file in sorted(root.rglob("*.py")):
-            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
-    return f"{distribution.version}+source.{digest.hexdigest()[:12]}"
+    return f"{distribution.version}+source.{fingerprint(hash_code(distribution))[:12]}"
 
 
-def _editable_roots(distribution: importlib.metadata.Distribution) -> list[Path]:
-    """List the folders that an editable install puts on the path; the core's alone where it names none."""
-    files = [Path(str(file.locate())) for file in distribution.files or () if file.suffix == ".pth"]
-    lines = [Path(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line.is_dir()] or [Path(__file__).parents[1]]
+def hash_code(distribution: importlib.metadata.Distribution) -> dict[str, str]:
+    """Hash every file that a distribution brings, {name: SHA-256}: as the wheel's RECORD says, or where that
+    may lag behind, in editable installs and those without one, as the files are.
+    """
+    files = distribution.files or []
+    recorded = {str(f): str(f.hash.value) for f in files if f.hash is not None and not _is_of_the_install(f)}
+    if recorded and not _says_editable(distribution):
+        return recorded
+    found = [(root, file) for root in _roots(distribution) for file in _code_in(root)]
+    return {file.relative_to(root.parent).as_posix(): _hash_cached(file) for root, file in sorted(found)}
 
 
-def _is_editable(point: importlib.metadata.EntryPoint) -> bool:
-    return point.dist is not None and _says_editable(point.dist)
+def code_of(plugins: Iterable[Plugin]) -> dict[str, dict[str, str]]:
+    """Return {distribution: {file: SHA-256}} of all distributions that bring one of some plugins."""
+    points = [plugin.entry_point for plugin in plugins if plugin.entry_point is not None]
+    owners = {point.dist.name: point.dist for point in points if point.dist is not None}
+    return {name: hash_code(owner) for name, owner in sorted(owners.items())}
+
+
+def _is_of_the_install(file: importlib.metadata.PackagePath) -> bool:
+    """Tell whether a file differs from one install of the same wheel to the next."""
+    return file.parts[0] == ".." or file.parts[0].endswith(".dist-info") or file.suffix == ".pyc"
+
+
+def _roots(distribution: importlib.metadata.Distribution) -> list[Path]:
+    """List the packages and modules of a distribution: those that its entry points name, and all that lie
+    beside them where an editable install puts a folder on the path.
+    """
+    tops = {point.module.split(".")[0] for point in distribution.entry_points if point.group == GROUP}
+    specs = [importlib.util.find_spec(top) for top in sorted(tops)]
+    found = [Path(str(spec.origin)) for spec in specs if spec is not None and spec.origin]
+    found = [file.parent if file.name == "__init__.py" else file for file in found]
+    links = [Path(str(file.locate())) for file in distribution.files or () if file.suffix == ".pth"]
+    lines = [Path(line) for link in links for line in link.read_text(encoding="utf-8").splitlines()]
+    beside = [file.parent for folder in lines if folder.is_dir() for file in folder.glob("*/__init__.py")]
+    return sorted({*found, *(package for package in beside if package.name not in ("tests", "docs"))})
+
+
+def _code_in(root: Path) -> list[Path]:
+    files = [root] if root.is_file() else root.rglob("*")
+    return [f for f in files if f.is_file() and "__pycache__" not in f.parts and f.suffix != ".pyc"]
+
+
+def _hash_cached(file: Path) -> str:
+    try:
+        state = file.stat()
+        return _hash_as_it_was(file, state.st_mtime_ns, state.st_size)
+    except OSError as error:
+        raise PluginError(f"the code of a plugin, {file}, cannot be read: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_as_it_was(file: Path, changed: int, size: int) -> str:
+    return hash_file(file)
 
 
 def _says_editable(distribution: importlib.metadata.Distribution) -> bool:

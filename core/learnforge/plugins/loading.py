@@ -18,7 +18,10 @@ from learnforge.errors import PluginError, PluginWarning, nearest
 from learnforge.plugins.choice import ENVIRONMENT, PluginChoice, PluginFile
 from learnforge.plugins.found import Plugin
 from learnforge.plugins.isolation import guard, name_owner, words
-from learnforge.plugins.kinds import GROUP
+from learnforge.plugins.kinds import GROUP, KINDS
+
+_COLLECTING = frozenset({*(kind.hook for kind in KINDS.values()), "learnforge_add_hooks"})
+"""Hooks that say what there is, in whatever order they are called."""
 
 
 class Loader:
@@ -93,7 +96,32 @@ class Loader:
                 self.complain(f"{plugin}: {warning.message}")
             self._wrap(module, plugin)
             self.registered.append((plugin, module))
+            self._put_in_order()
         self.modules[plugin.key] = (plugin, module)
+
+    def _put_in_order(self) -> None:
+        """Let hooks be called in the stated order: of files and enabled plugins as they are listed, then of
+        those added in Python as they were added, then of all others by name.
+        """
+        acting = [(p, m) for p, m in self.registered if set(self.hooks_of(m)) - _COLLECTING]
+        wanted = sorted(acting, key=lambda pair: self._rank(pair[0]))
+        # pluggy calls first what was registered last
+        for plugin, module in reversed(wanted):
+            self.manager.unregister(module)
+            with warnings.catch_warnings(action="ignore"):  # told when the module came
+                self.manager.register(module, name=plugin.key)
+            self._wrap(module, plugin)
+
+    def _rank(self, plugin: Plugin) -> tuple[int, int, str]:
+        """Return where a plugin's hooks are called."""
+        files = [file.name for file in self.choice.files]
+        if plugin.distribution in files and plugin.entry_point is None:
+            return 0, files.index(plugin.distribution), ""
+        named = [word for wish in self.choice.wishes for word in wish.enable]
+        places = [place for place, word in enumerate(named) if plugin.is_named(word)]
+        if places and plugin.entry_point is not None:
+            return 1, places[0], plugin.key
+        return (3, 0, plugin.key) if plugin.entry_point is not None else (2, 0, "")
 
     def forget(self, module: Any) -> None:
         """Take a module's hooks out again."""

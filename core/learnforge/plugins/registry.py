@@ -20,9 +20,9 @@ from learnforge.options.structure import structure
 from learnforge.plugins.added import add_hooks, hash_hooks
 from learnforge.plugins.choice import PluginChoice, Standing, beside, is_usable, survey
 from learnforge.plugins.found import Plugin, installed
-from learnforge.plugins.identity import Identity, owner_of, pin_source, remember
+from learnforge.plugins.identity import Identity, code_of, owner_of, pin_source, remember
 from learnforge.plugins.isolation import as_transform, words
-from learnforge.plugins.kinds import HOOKS, KINDS, RECIPE, hook_of
+from learnforge.plugins.kinds import GROUP, HOOKS, KINDS, RECIPE, hook_of
 from learnforge.plugins.loading import Loader
 
 if TYPE_CHECKING:
@@ -116,12 +116,16 @@ class Plugins:
             return plugin.name == f"{kind}.{method}" and (not owner or plugin.is_of(owner))
 
         named = [plugin for plugin in self._candidates(kind) if is_meant(plugin)]
-        if len(named) > 1:
+        own = [p for p in named if p.is_of(GROUP) and all(other.entry_point for other in named)]
+        if len(named) > 1 and own:  # another package must not break recipes that worked without it
+            others = " and ".join(plugin.key for plugin in named if plugin not in own)
+            warnings.warn(f"{kind} {name!r} is learnforge's own, not {others}", PluginWarning, stacklevel=2)
+        elif len(named) > 1:
             owners = " and ".join(_owner_words(plugin) for plugin in named)
             choices = " or ".join(f'"{p.distribution}:{method}"' for p in named)
             raise PluginError(f"{kind} {name!r} is brought by {owners}; write {choices}, or disable one")
         if named:
-            return named[0]
+            return (own or named)[0]
         for standing in survey(self.found, self.choice):
             if is_meant(standing.plugin):
                 raise PluginError(str(standing))
@@ -129,12 +133,12 @@ class Plugins:
         if kind not in kinds and not self.names(kind):
             raise PluginError(f"there is no kind of plugin {kind!r}; {nearest(kind, kinds)}")
         hint = nearest(name, self.names(kind))
-        own = (
+        more = (
             ""
             if "did you mean" in hint
             else "; one of your own comes from a package, or from `--plugin FILE`"
         )
-        raise PluginError(f"there is no {kind} {name!r}; {hint}{own}")
+        raise PluginError(f"there is no {kind} {name!r}; {hint}{more}")
 
     def load(self, kind: str, name: str, base: type | None = None) -> Any:
         """Import the plugin that brings a method and return the method's class.
@@ -156,8 +160,9 @@ class Plugins:
             if "__attrs_attrs__" not in vars(cls):
                 raise PluginError(f"{plugin}: {cls.__name__} must be decorated with `@attrs.frozen` itself")
             is_only = sum(other.name == plugin.name for other in self._candidates(kind)) == 1
+            is_bare = is_only or plugin.is_of(GROUP)
             remember(
-                kind, plugin.method if is_only else f"{plugin.distribution}:{plugin.method}", plugin, cls
+                kind, plugin.method if is_bare else f"{plugin.distribution}:{plugin.method}", plugin, cls
             )
         return cls
 
@@ -192,13 +197,7 @@ class Plugins:
         return [as_transform(impl, stage) for impl in implementations]
 
     def gather(self, hook_name: str, of: type, **arguments: Any) -> list[Any]:
-        """Call a hook whose results are shown, plugin by plugin: one that fails is reported and left out.
-
-        Args:
-            hook_name: The hook.
-            of: What each result must be a list of.
-            arguments: What the hook is handed.
-        """
+        """Call a hook whose results, lists of `of`, are shown; what fails is reported and left out."""
         gathered: list[Any] = []
         for impl in reversed(getattr(self.hook, hook_name).get_hookimpls()):
             try:
@@ -215,13 +214,15 @@ class Plugins:
         return gathered
 
     def changing(self) -> list[Identity]:
-        """List the loaded plugins that implement a hook which changes results, for fingerprints."""
-        implementations = [i for name in hookspecs.CHANGING for i in getattr(self.hook, name).get_hookimpls()]
-        modules = [impl.plugin for impl in implementations]
-        owners = [(plugin, module) for plugin, module in self._loader.registered if module in modules]
+        """List the implementations of hooks that change results, in the order in which they are called, for
+        fingerprints; of each the hook is the kind.
+        """
+        owners = {id(module): plugin for plugin, module in self._loader.registered}
         return [
-            Identity("hooks", plugin.name, *owner_of(plugin), hash_hooks(module))
-            for plugin, module in sorted(owners, key=lambda pair: pair[0].key)
+            Identity(name, plugin.name, *owner_of(plugin), hash_hooks(plugin, impl.plugin))
+            for name in hookspecs.CHANGING
+            for impl in reversed(getattr(self.hook, name).get_hookimpls())
+            if (plugin := owners[id(impl.plugin)])
         ]
 
     def record(self) -> dict[str, Any]:
@@ -241,6 +242,7 @@ class Plugins:
                 }
                 for _, (plugin, module) in sorted(self._loader.modules.items())
             ],
+            "code": code_of(self.loaded),
         }
 
     def load_all(self) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import evolve, field, frozen
@@ -197,6 +197,8 @@ class RolloutEpisodes(Episodes):
         act: Runs the policies of all tasks.
         initial: The policy before adaptation, {parameter name: [task, …]}.
     """
+
+    are_rollouts: ClassVar[bool] = True
 
     make: Callable[[int], World]
     rollouts: tuple[int, int]

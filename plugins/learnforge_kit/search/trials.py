@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +10,13 @@ if TYPE_CHECKING:
 
 NOTE = "learnforge"
 """Attribute of an Optuna trial that holds what the driver noted of it, when it is told."""
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a study's database, whatever characters its path has."""
+    import sqlalchemy  # optuna's own dependency; slow to import, so only where a database is opened
+
+    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def read_records(study: optuna.Study) -> list[dict[str, Any]]:

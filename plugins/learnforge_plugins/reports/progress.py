@@ -10,7 +10,7 @@ from typing import Any
 from attrs import evolve
 
 from learnforge.report import RunSummary, StageSummary, read_summary
-from learnforge_kit.search.trials import read_objectives, read_records
+from learnforge_kit.search.trials import read_objectives, read_records, sqlite_url
 from learnforge_plugins.stages.measured import count_states
 
 STUDIES = ("study.db", "options.db", "student.db")
@@ -40,7 +40,7 @@ def _read_study(file: Path) -> dict[str, Any]:
         return {}
     import optuna
 
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+    storage = optuna.storages.RDBStorage(sqlite_url(file))
     try:
         (study,) = optuna.study.get_all_study_names(storage)
         found = optuna.load_study(study_name=study, storage=storage)

@@ -34,6 +34,7 @@ from learnforge_kit.costs.measuring import time_call
 from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
 from learnforge_kit.engines.adaptation import LearnerOptions, adapt_artifact, episode_source
 from learnforge_kit.networks.layers import count_parameters
+from learnforge_kit.networks.modules import check_modules
 from learnforge_plugins.stages.measured import Agreement, Exported
 
 MANY = 64
@@ -146,7 +147,7 @@ class ExportStage(Stage):
             return [Problem("use", str(error))]
         options = LearnerOptions.of(source)
         if options is None:
-            return check_fit("from", source.task, task.info)
+            return check_fit("from", source.task, task.info) or check_modules(self, inputs)
         is_drawn = task.episodes is None
         fault = episode_fault(task.test.labels, options.episodes, "test") if is_drawn else ""
         return [Problem("task", fault)] if fault else []

@@ -331,6 +331,17 @@ def test_a_latency_is_measured_once_and_stored(search: Any, monkeypatch: pytest.
     assert len(measured) == 2
 
 
+def test_studies_are_where_their_paths_say(tmp_path: Path) -> None:
+    """Characters that mean something in a URL are a path's own: no two runs share a study."""
+    for name in ("a?b", "a?c", "50%20", "x#y", "{SCHEMA_VERSION}", "two words"):
+        path = tmp_path / name / "study.db"
+        with open_study(path, "toy", ["maximize"]) as study:
+            study.add_trial(optuna.trial.create_trial(value=float(len(name))))
+        assert path.is_file()
+        with open_study(path, "toy", ["maximize"]) as study:
+            assert [trial.value for trial in study.trials] == [len(name)]
+
+
 def test_study_opens_with_optuna(search: Any, tmp_path: Path) -> None:
     """`optuna.load_study` reads the file: complete trials with the objective's values, failed ones marked."""
     path = tmp_path / "study.db"

@@ -28,6 +28,7 @@ from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import NetworkSpec
 from learnforge_kit.networks.layers import count_parameters, device_of, read_layers
+from learnforge_kit.networks.modules import check_modules
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants
 from learnforge_plugins.stages.distill.teacher import TeacherSettings
@@ -124,7 +125,7 @@ class DistillStage(Stage):
     def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         problems = [
             fault for role, artifact in inputs.items() for fault in check_fit(role, artifact.task, task.info)
-        ]
+        ] or check_modules(self, inputs)
         problems += self._check_teachers(task, inputs) + self._check_chain(inputs)
         if self.cache != "off" and self.train.mixes_images:
             words = "must be off where `train` mixes images (mixup, cutmix): mixtures are shown only once"

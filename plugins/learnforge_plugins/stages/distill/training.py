@@ -20,9 +20,9 @@ from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task
 from learnforge.plugins.identity import spell
 from learnforge.randomness import seeded
-from learnforge.rebuilding import require_recorded
 from learnforge.spec import Normaliser, Provenance, copy_weights, trained_on
 from learnforge_kit.networks.layers import count_parameters, read_layers
+from learnforge_kit.networks.modules import require_recorded
 from learnforge_kit.networks.taps import Tapped
 from learnforge_kit.training.evaluation import evaluate, predict, score
 from learnforge_kit.training.loop import Trainee, fit, train_on_labels

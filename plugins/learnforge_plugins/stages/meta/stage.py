@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from attrs import evolve, field, frozen
@@ -26,9 +26,7 @@ from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import preserved, seeded
-from learnforge.rebuilding import require_recorded
 from learnforge.spec import Provenance, TaskInfo, trained_on
-from learnforge_kit.data.environments import RolloutEpisodes
 from learnforge_kit.data.episodes import episode_fault
 from learnforge_kit.engines.adaptation import (
     LearnerOptions,
@@ -40,11 +38,15 @@ from learnforge_kit.engines.adaptation import (
 from learnforge_kit.engines.choice import ENGINES, time_engines
 from learnforge_kit.engines.normalisation import POLICIES, Policy
 from learnforge_kit.networks.layers import device_of
+from learnforge_kit.networks.modules import check_modules, require_recorded
 from learnforge_kit.networks.normalisation import find_normalisations
 from learnforge_kit.training.measures import measure_costs
 from learnforge_kit.training.optimization import make_optimizer
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.measured import Adaptation, MetaLearnt
+
+if TYPE_CHECKING:
+    from learnforge_kit.data.environments import RolloutEpisodes
 
 MEASURES = {"classification": "accuracy", "regression": "loss", "environment": "return"}
 """What adaptation is scored by, for each form of task."""
@@ -123,7 +125,6 @@ class MetaStage(Stage):
     forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression", "environment"})
     method_kind: ClassVar[str] = "meta-learner"
     method_base: ClassVar[type] = MetaLearner
-    replaces_head: ClassVar[bool] = True
 
     def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         problems = []
@@ -150,7 +151,8 @@ class MetaStage(Stage):
         seen = source.provenance.origins & set(task.origins_of(task.test))
         if seen and not self.allow_seen:
             problems.append(Problem("task", _seen_words(seen)))
-        head = [] if problems else self._check_head(source, task, plugins)
+        head = [] if problems else check_modules(self, inputs, may_differ=True)
+        head = head if problems or head else self._check_head(source, task, plugins)
         return problems + head + self._check_episodes(task)
 
     def _check_head(self, source: Artifact, task: Task, plugins: Plugins) -> list[Problem]:
@@ -470,7 +472,8 @@ class MetaStage(Stage):
 
     def _score(self, engine: Engine, steps: list[FastWeights], episodes: Episodes) -> Tensor:
         """Return what each task is scored by after each step of adaptation: [steps + 1, task]."""
-        if isinstance(episodes, RolloutEpisodes):
+        if episodes.are_rollouts:
+            episodes = cast("RolloutEpisodes", episodes)
             policies = [weights.expanded(len(episodes.indices)) for weights in steps]
             return torch.stack([episodes.rollout(policy, "query").returns for policy in policies])
         query = episodes.query(steps[-1].tensors)
@@ -513,7 +516,8 @@ class _Progressing:
     def note(self, found: MetaGradient, episodes: Episodes, block: int, iterations: int) -> str:
         """Count an iteration; report the end of a block and let it be checkpointed. Return a few words."""
         values = {"loss": found.losses, "accuracy": found.accuracies}
-        if isinstance(episodes, RolloutEpisodes):
+        if episodes.are_rollouts:
+            episodes = cast("RolloutEpisodes", episodes)
             values |= {"return_before": episodes.support.returns, "return": episodes.adapted_returns}
         for name, value in values.items():
             self._values.setdefault(name, []).append(value.mean())

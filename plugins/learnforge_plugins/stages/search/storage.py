@@ -10,6 +10,8 @@ from typing import Literal
 
 import optuna
 
+from learnforge_kit.search.trials import sqlite_url
+
 Direction = Literal["maximize", "minimize"]
 
 
@@ -57,7 +59,7 @@ def _sqlite(path: Path) -> optuna.storages.RDBStorage:
     import sqlalchemy  # optuna's own dependency; slow to import, so only where a database is opened
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    storage = optuna.storages.RDBStorage(sqlite_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
     with storage.engine.connect() as connection:
         connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
     return storage

@@ -21,10 +21,10 @@ from learnforge.kinds.validator import Validator
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import preserved, seeded
-from learnforge.rebuilding import require_recorded
 from learnforge.spec import Provenance, TaskInfo, trained_on
 from learnforge_kit.networks.cut import Cut
 from learnforge_kit.networks.layers import count_parameters
+from learnforge_kit.networks.modules import check_modules, require_recorded
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
@@ -65,7 +65,6 @@ class TransferStage(Stage):
     kind: ClassVar[str] = "transfer"
     method_kind: ClassVar[str] = "transfer"
     method_base: ClassVar[type] = Transfer
-    replaces_head: ClassVar[bool] = True
 
     @property
     def adapts_domain(self) -> bool:
@@ -73,7 +72,8 @@ class TransferStage(Stage):
         return isinstance(self.method, PhasedTransfer) and self.method.adapts_domain
 
     def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
-        faults = self._check_source(inputs["source"], task.info, plugins)
+        unfit = check_modules(self, inputs, may_differ=True)
+        faults = unfit or self._check_source(inputs["source"], task.info, plugins)
         problems = [*self._check_domains(task), *faults]
         words = untrained_words(self.method, self.source, task.info)
         return [*problems, *([Problem("from", words)] if words else [])]

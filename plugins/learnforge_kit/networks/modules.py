@@ -1,0 +1,98 @@
+"""What must fit before anything is trained: callers' modules their task, changed networks their record."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from attrs import evolve
+from torch import nn
+
+from learnforge.artifact import Artifact
+from learnforge.check import first_line, scores_fault
+from learnforge.errors import LearnforgeError, Problem, StageError
+from learnforge.kinds.stage import Stage
+from learnforge.plugins.registry import Plugins
+from learnforge.randomness import preserved
+from learnforge.rebuilding import WAY_OUT
+from learnforge.spec import TaskInfo, find_mismatches, join_faults
+
+
+def check_modules(stage: Stage, inputs: Mapping[str, Artifact], may_differ: bool = False) -> list[Problem]:
+    """Find modules of the caller's that cannot be trained, or do not fit their task.
+
+    Args:
+        stage: The stage that takes them.
+        inputs: Its inputs.
+        may_differ: Let them have another number of outputs, since they get a new head.
+    """
+    return [
+        Problem(stage.input_path(role), f"the module {artifact.spec.table['use']} {fault}")
+        for role, artifact in inputs.items()
+        if artifact.module is not None
+        and not artifact.spec.changes
+        and (fault := module_fault(artifact.module, artifact.task, may_differ))
+    ]
+
+
+def module_fault(module: nn.Module, task: TaskInfo, may_differ: bool = False) -> str:
+    """Say why a caller's module cannot serve for a task, or "".
+
+    Args:
+        module: The module; it is copied, not run.
+        task: The task.
+        may_differ: Let it have another number of outputs, since it gets a new head.
+    """
+    parameters = list(module.parameters())
+    kinds = sorted({str(p.dtype) for p in parameters if p.is_floating_point()})
+    if not kinds:
+        return "has no parameters, so nothing can be trained"
+    if kinds != ["torch.float32"]:
+        return f"must have parameters of type float32, it has {', '.join(kinds)}; call `.float()` on it"
+    try:
+        copied = copy.deepcopy(module)
+    except Exception as error:  # whatever a stranger's module raises
+        return (
+            f"cannot be copied: {first_line(error)}. If it has weights that are computed from others, take "
+            "`torch.nn.utils.parametrizations.weight_norm` in the place of `torch.nn.utils.weight_norm`"
+        )
+    images = torch.zeros(2, *task.input_shape, device=parameters[0].device)
+    for is_training in (True, False):
+        mode = "training" if is_training else "eval"
+        try:
+            with preserved(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                scores = copied.train(is_training)(images)
+        except Exception as error:
+            shape = list(task.input_shape)
+            return f"must take images of shape {shape}, in {mode} mode it fails with {first_line(error)}"
+        fault = scores_fault(scores, None if may_differ else task.outputs)
+        if fault:
+            return f"{fault} in {mode} mode"
+    return ""
+
+
+def require_recorded(artifact: Artifact, network: nn.Module, plugins: Plugins, who: str) -> None:
+    """Refuse, before it is trained, a network with layers that its artifact would not build again.
+
+    Args:
+        artifact: What the network was built from; the changes that were made to it since are its own record.
+        network: The network, ready to be trained.
+        plugins: Where models, spaces and changes are looked up.
+        who: What made it ready, for the error.
+
+    Raises:
+        StageError: A change is not written down.
+    """
+    if not artifact.is_buildable:
+        return
+    planned = evolve(artifact, spec=artifact.spec.as_changed(network), weights=None)
+    try:
+        again = planned.network(plugins, task=artifact.task)
+    except LearnforgeError as error:
+        raise StageError(f"{who} makes a network that cannot be built again: {error}") from error
+    faults = find_mismatches(again, network.state_dict())
+    if faults:
+        raise StageError(
+            f"{who} makes a network that its artifact does not build again: {join_faults(faults)}. {WAY_OUT}"
+        )
