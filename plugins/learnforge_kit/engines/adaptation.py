@@ -125,7 +125,7 @@ def deploy_network(
     with torch.no_grad():
         deployed = learner.deploy(engine, network.eval(), adapted, one, task).eval()
         given, wanted = deployed(one.images), learner.predict(engine, adapted, one, one.images)
-    # the usual rule is the network's own; deep normalisations round it differently with fixed statistics
+    # the usual rule is the network's own; fixed statistics move its scores in deep networks
     is_usual = type(learner).predict is Rules.predict
     scale = float(wanted.abs().max())
     if given.shape != wanted.shape or not (is_usual or torch.allclose(given, wanted, 1e-2, 1e-2 * scale)):
