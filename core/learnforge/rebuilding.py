@@ -56,7 +56,8 @@ def require_rebuilt(artifact: Artifact, plugins: Plugins, is_kept: bool = True) 
     """
     if artifact.weights is None or not artifact.is_buildable:
         return
-    if not is_kept and plugins.resolve(artifact.spec.kind, artifact.spec.table, "", []) is None:
+    is_known = artifact.module is not None or plugins.resolve(artifact.spec.kind, artifact.spec.table, "", [])
+    if not is_known and not is_kept:
         return  # a class of the caller's that no plugin brings, which nobody will look for
     with preserved():
         try:
@@ -74,8 +75,7 @@ def require_rebuilt(artifact: Artifact, plugins: Plugins, is_kept: bool = True) 
 
 def _difference(made: nn.Module, again: nn.Module, artifact: Artifact) -> str:
     """Say how two networks differ on a few random images, or ""."""
-    first = next(made.parameters(), None)
-    device = first.device if first is not None else torch.device("cpu")
+    device = next((parameter.device for parameter in made.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, *artifact.task.input_shape, generator=generator)
     own, repeated = (_outputs(made, images.to(device)) for _ in range(2))

@@ -208,6 +208,15 @@ def test_a_stage_that_hands_on_something_else_fails(tmp_path: Path, what: str, h
     assert not (tmp_path / "run" / "shift" / "artifact.json").exists()
 
 
+def test_what_is_not_kept_is_compared_too() -> None:
+    """A module of the caller's, in a call that keeps nothing, must be what the artifact builds of it."""
+    artifact = lf.from_module(linear(), make_task().info)
+    made = nn.Sequential(*linear(), nn.ReLU())  # type: ignore[arg-type]  # a sequence of its layers
+    made.load_state_dict(dict(artifact.weights or {}))
+    with pytest.raises(lf.StageError, match="all weights fit, and outputs differ by"):
+        lf.require_rebuilt(artifact.with_state(made), lf.Plugins(), is_kept=False)
+
+
 def test_an_unrecorded_layer_is_refused_before_the_training(tmp_path: Path) -> None:
     """A transfer that wraps the network: nothing has been trained when it is refused."""
     file = tmp_path / "wrap.py"
