@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ import pluggy
 import torch
 from attrs import evolve
 
-from learnforge import Artifact, Batch, Cost, Run, RunSummary, Section, hookimpl, hookspec
+from learnforge import Artifact, Batch, Cost, PluginChoice, Run, RunSummary, Section, hookimpl, hookspec
 
 NOTES: list[str] = []
 
@@ -97,6 +98,11 @@ def learnforge_report_sections(run: RunSummary) -> Iterable[Section]:
 @hookimpl
 def learnforge_show_run(run: Run) -> None:
     click.echo(f"{run.name}: {len(run.artifacts)} stages in {run.folder}")
+
+
+@hookimpl
+def learnforge_check_run(folder: Path, choice: PluginChoice) -> Iterable[str]:
+    return [] if (folder / "report.html").is_file() else ["report.html: was written, is missing"]
 
 
 class OwnHooks:

@@ -117,8 +117,11 @@ def test_every_example_of_a_hook_is_run(reference: ModuleType, tmp_path: Path) -
         "learnforge_add_hooks",
         "learnforge_commands",
         "learnforge_show_run",
+        "learnforge_check_run",
     }
     run.plugins.hook.learnforge_show_run(run=run)
+    lack = run.plugins.hook.learnforge_check_run(folder=tmp_path / "good", choice=examples)
+    assert lack == [["report.html: was written, is missing"]]
     assert run.plugins.load("tuner", "search") is not None  # the example of tuners is learnforge's own
     assert hasattr(run.plugins.hook, "learnforge_device_is_hot")
     assert run.plugins.load("command", "hello") is module.hello

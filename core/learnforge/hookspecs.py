@@ -11,7 +11,7 @@ entry point names; it may leave out arguments that it does not need. Four sorts 
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
   that drives the run. A fault in one is reported with the plugin's name, and nothing else changes.
 - *what is needed, what is shown, and growing*: `learnforge_missing`, `_report_sections`, `_show_run`,
-  `_add_hooks`, `_commands`.
+  `_check_run`, `_add_hooks`, `_commands`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import pluggy
 from learnforge.plugins.kinds import GROUP
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
     import torch
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from learnforge.kinds.transfer import Transfer
     from learnforge.kinds.tuner import Tuner
     from learnforge.kinds.validator import Validator
+    from learnforge.plugins.choice import PluginChoice
     from learnforge.record import Run
     from learnforge.report import RunSummary, Section
 
@@ -228,6 +231,14 @@ def learnforge_report_sections(run: RunSummary) -> Iterable[Section]:  # type: i
 def learnforge_show_run(run: Run) -> None:
     """Show a run that has ended to whoever started it. Called by `learnforge run` at its end; the plugin
     `report` writes the report and prints the table of stages.
+    """
+
+
+@hookspec
+def learnforge_check_run(folder: Path, choice: PluginChoice) -> Iterable[str]:  # type: ignore[empty-body]
+    """Say what would keep a finished run from giving the same bits here. Called by `learnforge check RUN`
+    with the run's folder, and with what the command line says of plugins; the plugin `report` compares
+    versions, code, data and settings.
     """
 
 

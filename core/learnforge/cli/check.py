@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from learnforge.cli.options import recipe_options
-from learnforge.errors import Problem, RecipeError
+from learnforge.errors import PluginError, Problem, RecipeError
 from learnforge.plugins.choice import PluginChoice
 
 
@@ -44,9 +44,13 @@ def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -
 
 
 def _check_run(folder: Path, choice: PluginChoice) -> None:
-    from learnforge.cli.reproduction import compare
+    from learnforge.plugins.registry import Plugins
 
-    differences = compare(folder, choice)
+    plugins = Plugins(choice)
+    if not plugins.load_hooks("report"):
+        raise PluginError("the plugin 'report' compares runs, and it is disabled; enable it")
+    said = plugins.hook.learnforge_check_run(folder=folder, choice=choice)
+    differences = [difference for each in said for difference in each]
     for difference in differences:
         click.echo(f"  {difference}")
     if differences:

@@ -1,8 +1,13 @@
-"""The plugin `report`: writes the report of a run that has ended, and prints its table."""
+"""The plugin `report`: writes the report of a run that has ended, prints its table, and compares a finished
+run with what is here.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from learnforge.hookspecs import hookimpl
+from learnforge.plugins.choice import PluginChoice
 from learnforge.record import Run
 from learnforge.report import Section
 from learnforge_plugins.reports.progress import read_run
@@ -23,3 +28,11 @@ def learnforge_show_run(run: Run) -> None:
 
     if run.folder is not None:
         show_run(write_report(run.folder, report_sections(run)))
+
+
+@hookimpl
+def learnforge_check_run(folder: Path, choice: PluginChoice) -> list[str]:
+    """List how the run's conditions differ from those here."""
+    from learnforge_plugins.reports.reproduction import compare
+
+    return [str(difference) for difference in compare(folder, choice)]

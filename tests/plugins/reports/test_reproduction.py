@@ -11,8 +11,8 @@ import pytest
 import learnforge as lf
 from learnforge import PluginChoice, RunError
 from learnforge.cli import main
-from learnforge.cli.reproduction import compare
 from learnforge.record import versions
+from learnforge_plugins.reports.reproduction import compare
 from tests.core.recipes import DISTILL
 
 TRACKER = """
