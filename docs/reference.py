@@ -20,11 +20,13 @@ from docstrings import to_markdown  # docs/docstrings.py
 from learnforge import Plugins, Stage, hookspecs
 from learnforge.cli.group import cli
 from learnforge.kinds.episodes import EpisodeShape
-from learnforge.options.description import OptionDescription, describe
 from learnforge.options.ranges import Range, Tune
+from learnforge.plugins.choice import PluginSettings
 from learnforge.plugins.kinds import GROUP, HOOKS, KINDS
-from learnforge.recipe import PluginSettings, RunSettings
+from learnforge.plugins.project import ProjectRun
+from learnforge.recipe import RunSettings
 from learnforge_kit import Train
+from learnforge_kit.description import OptionDescription, describe
 from learnforge_plugins.stages import tuning
 from learnforge_plugins.stages.distill.stage import StudentSearch
 from learnforge_plugins.stages.search.record import Filter, WarmStart
@@ -64,6 +66,8 @@ def recipe(plugins: Plugins) -> str:
     parts = [
         _section("`[run]`", RunSettings),
         _section("`[plugins]`", PluginSettings),
+        "### `[plugins.NAME]`\n\nOptions of a plugin that "
+        "[brings hooks](../how-to/write-other-kinds.md#options-of-hooks).",
         "## `[task]`\n\n`use` names the [task](methods/task.md); every other key is an option of it.",
         f"## `[[stage]]`\n\nKeys of every stage:\n\n{_table(STAGE_KEYS)}",
     ]
@@ -81,6 +85,7 @@ def recipe(plugins: Plugins) -> str:
     parts.append(_section("Ranges", Range))
     parts.append(_section("`tune`", Tune))
     parts.append(_section("`student = { search = … }`", StudentSearch))
+    parts.append(_section("`[run]` of a project file", ProjectRun))
     return "\n\n".join(parts) + "\n"
 
 

@@ -21,9 +21,9 @@ import learnforge as lf
 import learnforge_kit
 import learnforge_testing
 from learnforge import Plugins, hookspecs
-from learnforge.options.description import describe
 from learnforge.plugins.kinds import GROUP, hook_of
 from learnforge_kit import Train
+from learnforge_kit.description import describe
 from learnforge_plugins.commands import new
 from learnforge_plugins.reports.plugin import report_sections
 from learnforge_testing.scaffold.package import TEMPLATES
@@ -268,14 +268,16 @@ def test_pages_are_built(tmp_path: Path) -> None:
 def test_every_setting_of_a_recipe_is_documented(pages: dict[str, str], plugins: Plugins) -> None:
     """The page of recipes has every key of every kind of stage, of `train` and of the tables around them."""
     from learnforge.options.ranges import Range, Tune
-    from learnforge.recipe import _STAGE_KEYS, PluginSettings, RunSettings
+    from learnforge.plugins.choice import PluginSettings
+    from learnforge.plugins.project import ProjectRun
+    from learnforge.recipe import _STAGE_KEYS, RunSettings
     from learnforge_plugins.stages.distill.stage import StudentSearch
     from learnforge_plugins.stages.search.record import Filter, WarmStart
     from learnforge_plugins.stages.search.rungs import Rungs
 
     classes = [plugins.load("stage", kind) for kind in plugins.names("stage")]
     tables = (Train, RunSettings, PluginSettings, Rungs, WarmStart, Filter, Range, Tune, StudentSearch)
-    for cls in (*classes, *tables):
+    for cls in (*classes, *tables, ProjectRun):
         for field in attrs.fields(cls):
             if not field.metadata.get("internal"):
                 assert f"| `{field.metadata.get('key', field.name)}` |" in pages["recipe"]

@@ -106,6 +106,8 @@ from .options.tables import read_table as read_table
 from .plugins.choice import PluginChoice as PluginChoice
 from .plugins.identity import identify as identify
 from .plugins.identity import spell as spell
+from .plugins.project import Project as Project
+from .plugins.project import read_project as read_project
 from .plugins.registry import Plugins as Plugins
 from .randomness import derive as derive
 from .randomness import hashed as hashed

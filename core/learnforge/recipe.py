@@ -22,7 +22,7 @@ from learnforge.kinds.task import TaskSource
 from learnforge.options.ranges import check_ranges, take_ranges
 from learnforge.options.structure import option_key, structure
 from learnforge.options.tables import override
-from learnforge.plugins.choice import PluginChoice, is_usable
+from learnforge.plugins.choice import PluginChoice, Wish, is_usable, read_wish
 from learnforge.plugins.found import installed, locate
 from learnforge.plugins.kinds import RECIPE
 from learnforge.plugins.registry import Plugins
@@ -54,20 +54,6 @@ class RunSettings:
     seed: int = field(default=0, validator=ge(0))
     device: str = "auto"
     deterministic: bool = False
-
-
-@frozen
-class PluginSettings:
-    """The table `[plugins]`.
-
-    Args:
-        enable: Plugins to load at the start: those that only bring hooks, such as trackers. Methods load by
-            themselves when a stage uses them.
-        disable: Plugins or distributions to refuse before they are imported.
-    """
-
-    enable: tuple[str, ...] = ()
-    disable: tuple[str, ...] = ()
 
 
 @frozen(eq=False)
@@ -162,12 +148,13 @@ def plugin_choice(
         RecipeError: The table is wrong.
     """
     problems: list[Problem] = []
-    settings = structure(PluginSettings, data.get("plugins", {}), "plugins", problems)
-    if settings is None:
+    wish = read_wish(data.get("plugins", {}), "`[plugins]`", problems)
+    if wish is None or problems:
         raise RecipeError(problems, source)
     more = more or PluginChoice()
-    choice = PluginChoice(settings.enable, settings.disable, more.files, more.strict, where="`[plugins]`")
-    return choice.overruled(more.where, more.enable, more.disable)
+    choice = evolve(more, enable=wish.enable, disable=wish.disable, settings=wish.settings, where=wish.where)
+    over = Wish(more.where, more.enable, more.disable, more.settings)
+    return evolve(choice, overrules=()).overruled(over, *more.overrules)
 
 
 def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recipe") -> Recipe:

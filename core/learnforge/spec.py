@@ -13,7 +13,8 @@ from torch.nn.parameter import is_lazy
 
 from learnforge.changes import apply_change, changes_of
 from learnforge.errors import ArtifactError, LearnforgeError
-from learnforge.plugins.identity import spell
+from learnforge.plugins.identity import bring_back, distribution_of, identify, spell
+from learnforge.plugins.kinds import GROUP
 from learnforge.plugins.registry import Plugins
 
 if TYPE_CHECKING:
@@ -69,22 +70,24 @@ class NetworkSpec:
         design: The design, for a space.
         changes: What was changed in the network since, first one first: `{"use": name, **options}` of
             changes, which `build` makes again.
+        owners: {"kind.name": distribution} of what is not learnforge's own among model, space and changes.
     """
 
     kind: str
     table: Mapping[str, Any]
     design: Mapping[str, Any] | None = None
     changes: tuple[Mapping[str, Any], ...] = field(default=(), converter=_as_tuple)
+    owners: Mapping[str, str] = {}
 
     @classmethod
     def of_model(cls, model: Model) -> NetworkSpec:
         """Describe a model."""
-        return cls("model", spell(model))
+        return cls("model", spell(model), owners=_owners("model", model))
 
     @classmethod
     def of_space(cls, space: Space, design: Mapping[str, Any] | None = None) -> NetworkSpec:
         """Describe a design of a space; without one, a network of the space that is still to be found."""
-        return cls("space", spell(space), design)
+        return cls("space", spell(space), design, owners=_owners("space", space))
 
     def build(self, task: TaskInfo, plugins: Plugins, pretrained: bool = True) -> nn.Module:
         """Build the network for a task, initialised from torch's global generator.
@@ -104,12 +107,8 @@ class NetworkSpec:
                 "author's code can "
                 f"build; pass it, `learnforge.load(path, module=...)`"
             )
-        problems: list[Any] = []
-        source = plugins.resolve(self.kind, self.table, self.kind, problems)
-        if source is None:
-            raise ArtifactError(
-                f"the {self.kind} of this artifact cannot be built: " + "; ".join(map(str, problems))
-            )
+        fault = f"the {self.kind} of this artifact cannot be built"
+        source = self._resolve(self.kind, self.table, plugins, fault)
         if self.design is not None:
             module = source.build(dict(self.design), task)
         else:
@@ -124,13 +123,8 @@ class NetworkSpec:
             ArtifactError: A change is not installed, or cannot be made again.
         """
         for table in self.changes:
-            problems: list[Any] = []
-            change = plugins.resolve("change", table, "change", problems)
-            if change is None:
-                raise ArtifactError(
-                    "a change of this artifact's network cannot be made again: "
-                    + "; ".join(map(str, problems))
-                )
+            fault = "a change of this artifact's network cannot be made again"
+            change = self._resolve("change", table, plugins, fault)
             try:
                 module = apply_change(module, change, task)
             except LearnforgeError:
@@ -144,7 +138,28 @@ class NetworkSpec:
     def as_changed(self, network: nn.Module) -> NetworkSpec:
         """Return this spec with the changes that were made to a network that it built."""
         made = [c for c in changes_of(network) if self.kind == "module" or not c.follows_task]
-        return evolve(self, changes=tuple({**spell(change), "use": change.name} for change in made))
+        owners = dict(self.owners)
+        for change in made:
+            owners |= _owners("change", change, change.name)
+        tables = tuple({**spell(change), "use": change.name} for change in made)
+        return evolve(self, changes=tables, owners=owners)
+
+    def _resolve(self, kind: str, table: Mapping[str, Any], plugins: Plugins, fault: str) -> Any:
+        """Make what a table names, of two with one name that of the distribution that brought it."""
+        name, problems = str(table["use"]), list[Any]()
+        owner = self.owners.get(f"{kind}.{name}", "")
+        known = plugins.names(kind)
+        own = f"{owner}:{name}" if f"{owner}:{name}" in known else name
+        made = plugins.resolve(kind, {**table, "use": own}, kind, problems)
+        if made is None:
+            hint = f"; {bring_back(owner)}" if owner and own not in known else ""
+            raise ArtifactError(f"{fault}: {'; '.join(map(str, problems))}{hint}")
+        return made
+
+
+def _owners(kind: str, method: object, name: str = "") -> dict[str, str]:
+    owner = distribution_of(method)
+    return {} if owner in ("", GROUP) else {f"{kind}.{name or identify(method).name}": owner}
 
 
 def hash_tensor(tensor: Tensor) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from learnforge.errors import RecipeError
-from learnforge.options.description import OptionDescription, describe
 from learnforge.options.structure import build, option_key
 from learnforge.plugins.registry import Plugins
+from learnforge_kit.description import OptionDescription, describe
 from learnforge_testing.elsewhere import digest, digest_elsewhere
 from learnforge_testing.suite import Suite, needs, require
 

@@ -11,9 +11,9 @@ from attrs import field, frozen
 from attrs.validators import ge, in_, lt
 
 from learnforge.errors import Problem, RecipeError
-from learnforge.options.description import describe
 from learnforge.options.structure import build, plain, plugin_field, structure
 from learnforge.options.tables import read_value
+from learnforge_kit.description import describe
 
 
 @frozen

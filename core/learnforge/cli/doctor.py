@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from attrs import asdict
 from packaging.requirements import Requirement
 
-from learnforge.cli.options import plugin_options
+from learnforge.cli.options import PLACE, plugin_options
 from learnforge.errors import PluginError
 from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
 from learnforge.plugins.kinds import GROUP
+from learnforge.plugins.project import read_project
 
 
 @click.command("doctor", short_help="Look for what is wrong with this installation.")
@@ -27,7 +29,13 @@ def command(choice: PluginChoice) -> None:
     """
     from learnforge.plugins.registry import Plugins
 
-    for title, lines in (("environment", _environment()), ("versions", _versions()), ("devices", _devices())):
+    parts = {
+        "environment": _environment(),
+        "versions": _versions(),
+        "devices": _devices(),
+        "settings": _settings(choice),
+    }
+    for title, lines in parts.items():
         click.secho(title, bold=True)
         for line in lines:
             click.echo(f"  {line}")
@@ -69,6 +77,23 @@ def _environment() -> Iterator[str]:
     yield platform.platform()
     yield f"learnforge {importlib.metadata.version('learnforge')}, {Path(learnforge.__file__).parent}"
     yield f"{ENVIRONMENT} = {os.environ.get(ENVIRONMENT, '(not set)')}"
+
+
+def _settings(choice: PluginChoice) -> Iterator[str]:
+    """Say what holds for every run from here, and which place says so."""
+    project = read_project()
+    yield f"project file: {project.path or 'none, here or in a folder above'}"
+    for key, value in asdict(project.run).items():
+        if value is not None:
+            yield f"{key} = {value} (from {project.path if key in project.said else 'the default'})"
+    for file in choice.files:
+        is_own = Path(file.path) in [path.resolve() for path in project.files]
+        yield f"plugin file {file.path} (from {project.path if is_own else PLACE})"
+    for wish in choice.with_environment(os.environ).wishes:
+        yield from (f"enable {name} (from {wish.where})" for name in wish.enable)
+        yield from (f"disable {name} (from {wish.where})" for name in wish.disable)
+        for name, options in wish.settings.items():
+            yield from (f"{name}.{key} = {value!r} (from {wish.where})" for key, value in options.items())
 
 
 def _dependencies() -> list[str]:

@@ -15,8 +15,7 @@ from learnforge.plugins.found import installed, locate
 BUILT_IN = {
     "run": "Run a recipe, or go on with it.",
     "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
-    "plugins": "List the plugins that are installed, without importing them.",
-    "hooks": "List the hooks that plugins may implement.",
+    "hooks": "List the hooks, or who implements one in which order.",
     "doctor": "Look for what is wrong with this installation.",
 }
 FROM_PLUGIN = "(from a plugin)"
@@ -97,9 +96,8 @@ def _words_of(name: str) -> str:
 
 
 def _choice(ctx: click.Context) -> PluginChoice:
-    given = ctx.params
-    words, disable = given.get("group_plugin_words", ()), given.get("group_no_plugin", ())
-    return read_choice(words, disable, given.get("group_strict_plugins", False))
+    given = ctx.params.items()
+    return read_choice(**{k.removeprefix("group_"): v for k, v in given if k.startswith("group_")})
 
 
 @click.group(cls=LazyGroup)

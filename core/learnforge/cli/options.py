@@ -10,32 +10,30 @@ from typing import Any
 import click
 
 from learnforge.plugins.choice import PluginChoice
+from learnforge.plugins.project import read_project
 
 PLACE = "the command line"
 
 
 def plugin_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--plugin`, `--no-plugin` and `--strict-plugins`; the command gets them as one `choice`.
+    """Add `--plugin` and its like; the command gets them, and the project file's, as one `choice`.
 
     The same options may stand before the command's name; both are heard.
     """
 
     @wraps(function)
-    def command(
-        plugin_words: Sequence[str], no_plugin: Sequence[str], strict_plugins: bool, **given: Any
-    ) -> Any:
+    def command(**given: Any) -> Any:
+        own = {parameter: given.pop(parameter) for _, parameter, _ in _PLUGIN_OPTIONS}
         outer = click.get_current_context().find_root().params
-        words = (*outer.get("group_plugin_words", ()), *plugin_words)
-        disable = (*outer.get("group_no_plugin", ()), *no_plugin)
-        is_strict = strict_plugins or outer.get("group_strict_plugins", False)
-        return function(choice=read_choice(words, disable, is_strict), **given)
+        both = {key: outer.get(f"group_{key}", type(value)()) + value for key, value in own.items()}
+        return function(choice=read_choice(**both), **given)
 
     decorated: Callable[..., Any] = add_plugin_options(command)
     return decorated
 
 
 def add_plugin_options(function: Callable[..., Any], prefix: str = "", **settings: Any) -> Any:
-    """Add the three options to a command or group.
+    """Add the options about plugins to a command or group.
 
     Args:
         function: What is decorated.
@@ -43,28 +41,34 @@ def add_plugin_options(function: Callable[..., Any], prefix: str = "", **setting
         settings: Further settings of each option, as click takes them.
     """
     for name, parameter, words in reversed(_PLUGIN_OPTIONS):
-        form: Any = (
-            {"is_flag": True} if name == "--strict-plugins" else {"multiple": True, "metavar": _METAVAR[name]}
-        )
+        form: Any = {"multiple": True, "metavar": _METAVAR[name]} if name in _METAVAR else {"is_flag": True}
         function = click.option(name, prefix + parameter, help=words, **form, **settings)(function)
     return function
 
 
-_METAVAR = {"--plugin": "FILE|NAME", "--no-plugin": "NAME"}
-
+_METAVAR = {"--plugin": "FILE|FOLDER|NAME", "--no-plugin": "NAME"}
 
 _PLUGIN_OPTIONS = (
-    ("--plugin", "plugin_words", "Load a Python file as a plugin, or enable an installed one."),
+    ("--plugin", "plugin_words", "Load a Python file or folder as a plugin, or enable an installed one."),
     ("--no-plugin", "no_plugin", "Refuse a plugin or distribution."),
     ("--strict-plugins", "strict_plugins", "Make every fault of a plugin an error."),
+    ("--trace-hooks", "trace_hooks", "Print every call of a plugin's hook, with its seconds."),
 )
 
 
-def read_choice(words: Sequence[str], disable: Sequence[str], is_strict: bool) -> PluginChoice:
-    """Return what the command line says of plugins: words that look like paths are files, others names."""
-    files = [word for word in words if _is_path(word)]
-    names = [word for word in words if not _is_path(word)]
-    return PluginChoice(names, disable, files, is_strict, where=PLACE)
+def read_choice(
+    plugin_words: Sequence[str] = (),
+    no_plugin: Sequence[str] = (),
+    strict_plugins: bool = False,
+    trace_hooks: bool = False,
+) -> PluginChoice:
+    """Return what the command line and the project file say of plugins: words that look like paths are
+    files, others names.
+    """
+    files = [word for word in plugin_words if _is_path(word)]
+    names = [word for word in plugin_words if not _is_path(word)]
+    strict, trace = bool(strict_plugins), bool(trace_hooks)
+    return read_project().below(PluginChoice(names, no_plugin, files, strict, where=PLACE, is_tracing=trace))
 
 
 def recipe_options(function: Callable[..., Any]) -> Any:

@@ -20,9 +20,7 @@ _OF_RUNS = ("_run", "_run_started", "_run_finished", "_run_failed")
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), help="Folder of the run; runs/NAME by default."
 )
-@click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Trials of a search at a time."
-)
+@click.option("--workers", type=click.IntRange(1), help="Trials of a search at a time; 1 by default.")
 @click.option(
     "--cache",
     "cache_folder",
@@ -37,15 +35,18 @@ def command(
     overrides: Sequence[str],
     choice: PluginChoice,
     folder: Path | None,
-    workers: int,
+    workers: int | None,
     cache_folder: Path | None,
     overwrite: bool,
 ) -> None:
     """Run RECIPE: a TOML file, or the name of a built-in recipe such as digits.
 
-    A run that exists goes on where it stopped; what is finished and unchanged is kept.
+    A run that exists goes on where it stopped; what is finished and unchanged is kept. A project file,
+    learnforge.toml, says for all runs which plugins take part, where runs are kept, and how many workers
+    and which cache they use.
     """
     from learnforge.hookspecs import NOTIFYING
+    from learnforge.plugins.project import read_project
     from learnforge.plugins.registry import Plugins
     from learnforge.progress import choose_progress
     from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
@@ -55,9 +56,14 @@ def command(
     data = read_recipe(path, overrides)
     plugins = Plugins(plugin_choice(data, choice, str(recipe)))
     parsed = parse_recipe(data, plugins, str(recipe))
-    folder = folder or Path("runs") / parsed.run.name
+    project = read_project().run
+    folder = folder or project.folder / parsed.run.name
     options = Options(
-        folder, workers, cache_folder, choose_progress(), lambda names: overwrite or _ask(folder, names)
+        folder,
+        workers or project.workers,
+        cache_folder or project.cache,
+        choose_progress(),
+        lambda names: overwrite or _ask(folder, names),
     )
     run = run_recipe(parsed, plugins, options)
     loaded = plugins.record()["loaded"]

@@ -9,6 +9,7 @@ from typing import Any
 from learnforge import hookspecs
 from learnforge.errors import PluginError
 from learnforge.files import fingerprint
+from learnforge.options.structure import plain
 from learnforge.plugins.found import Plugin
 from learnforge.plugins.identity import hash_source, pin_source
 from learnforge.plugins.loading import Loader
@@ -46,7 +47,12 @@ def add_hooks(loader: Loader, hooks: Any) -> None:
 
 
 def hash_hooks(plugin: Plugin, hooks: Any) -> str:
-    """Hash (hex) a plugin's code; of an object added in Python also what it holds, as its repr shows it."""
+    """Hash (hex) a plugin's code; of an object also what it holds: its options, or, where it was added in
+    Python, what its repr shows.
+    """
     if isinstance(hooks, ModuleType):
         return pin_source(plugin, hooks)
-    return fingerprint([hash_source(inspect.getmodule(type(hooks))), repr(hooks)])
+    module = inspect.getmodule(type(hooks))
+    if plugin.distribution == ADDED:
+        return fingerprint([hash_source(module), repr(hooks)])
+    return fingerprint([pin_source(plugin, module), plain(hooks)])

@@ -1,9 +1,9 @@
 """Which plugins a run enables and refuses, and how every plugin stands by that choice.
 
 There is one vocabulary: a plugin's name (`searcher.rl`, `tensorboard`), a distribution's, or both joined by a
-colon (`my-package:searcher.rl`). There are four places to say it, each overruling those before it: the
-recipe's `[plugins]` table, a `PluginChoice` in Python, the command line's `--plugin` and `--no-plugin`, and
-the environment's LEARNFORGE_DISABLE_PLUGINS.
+colon (`my-package:searcher.rl`). There are five places to say it, each overruling those before it: the
+project file, the recipe's `[plugins]` table, a `PluginChoice` in Python, the command line's `--plugin` and
+`--no-plugin`, and the environment's LEARNFORGE_DISABLE_PLUGINS.
 """
 
 from __future__ import annotations
@@ -12,60 +12,22 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import evolve, field, frozen
 
-from learnforge.errors import PluginError, PluginWarning, nearest
+from learnforge.errors import PluginError, PluginWarning, Problem, nearest
+from learnforge.options.structure import structure
 from learnforge.plugins.found import Plugin, missing_module
 from learnforge.plugins.kinds import HOOKS, KINDS, RECIPE
+
+if TYPE_CHECKING:
+    from learnforge.plugins.sources import PluginFile
 
 ENVIRONMENT = "LEARNFORGE_DISABLE_PLUGINS"
 """Environment variable with names to disable, separated by commas."""
 
 Status = Literal["available", "loaded", "disabled", "failed", "duplicate", "incompatible"]
-
-
-@frozen
-class PluginFile:
-    """A Python file that is loaded as a plugin, read once: what was hashed is what runs, in every process.
-
-    Args:
-        path: Where it was read.
-        source: What it says.
-    """
-
-    path: str
-    source: bytes = field(repr=False)
-
-    @classmethod
-    def read(cls, path: str | Path | PluginFile) -> PluginFile:
-        """Read a file; one that was read already is returned as it is.
-
-        Raises:
-            PluginError: It cannot be read, or its name does not end in .py.
-        """
-        if isinstance(path, PluginFile):
-            return path
-        file = Path(path).resolve()
-        if file.suffix != ".py":
-            raise PluginError(f"the plugin file {path} must be a Python file that ends in .py")
-        try:
-            return cls(str(file), file.read_bytes())
-        except OSError as error:
-            raise PluginError(f"the plugin file {path} cannot be read: {error.strerror}") from error
-
-    @property
-    def name(self) -> str:
-        """The file's name without its folder."""
-        return Path(self.path).name
-
-    @property
-    def sha256(self) -> str:
-        """Hash (hex) of its content."""
-        import hashlib  # a tenth of the time that a listing takes
-
-        return hashlib.sha256(self.source).hexdigest()
 
 
 @frozen
@@ -76,11 +38,20 @@ class Wish:
         where: The place, as messages name it.
         enable: Names to enable.
         disable: Names to disable.
+        settings: {name of a plugin: its options}.
+        is_general: Whether it speaks for all runs, so that a plugin to disable or to set up may be missing.
     """
 
     where: str
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    is_general: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing."""
+        return not (self.enable or self.disable or self.settings)
 
 
 def _as_tuple(names: Iterable[str]) -> tuple[str, ...]:
@@ -88,7 +59,12 @@ def _as_tuple(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_files(files: Iterable[str | Path | PluginFile]) -> tuple[PluginFile, ...]:
-    return tuple(PluginFile.read(file) for file in files)
+    given = tuple(files)
+    if not given:
+        return ()
+    from learnforge.plugins.sources import PluginFile  # most runs need none of it
+
+    return tuple(PluginFile.read(file) for file in given)
 
 
 @frozen
@@ -98,11 +74,14 @@ class PluginChoice:
     Args:
         enable: Names of plugins to load at the start. Methods load by themselves when a stage uses them.
         disable: Names of plugins or distributions that are refused before they are imported.
-        files: Python files to load as plugins; only the command line and the API can name them.
+        files: Python files, or folders of them, to load as plugins; a recipe cannot name them.
         strict: Make every fault of a plugin that would be a warning an error.
+        settings: {name of a hooks-only plugin: its options}, checked when it is loaded.
+        beneath: What earlier places say, such as the project file.
         overrules: What later places say; each counts more than what stands before it.
         where: The place of `enable` and `disable`, as messages name it.
         has_environment: Whether the environment has been read into `overrules`, as in a worker's choice.
+        is_tracing: Print every call of a plugin's hook on standard error, with its seconds.
 
     Raises:
         PluginError: A file cannot be read, or two files have the same name.
@@ -112,35 +91,41 @@ class PluginChoice:
     disable: tuple[str, ...] = field(default=(), converter=_as_tuple)
     files: tuple[PluginFile, ...] = field(default=(), converter=_read_files)
     strict: bool = False
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    beneath: tuple[Wish, ...] = ()
     overrules: tuple[Wish, ...] = ()
     where: str = "PluginChoice"
     has_environment: bool = False
+    is_tracing: bool = False
 
     def __attrs_post_init__(self) -> None:
-        names = [file.name for file in self.files]
+        names = [file.name.removesuffix(".py") for file in self.files]
         for name in names:
             if names.count(name) > 1:
-                paths = " and ".join(file.path for file in self.files if file.name == name)
+                paths = " and ".join(f.path for f in self.files if f.name.removesuffix(".py") == name)
                 raise PluginError(f"plugin files must have different names, got {paths}; rename one")
 
-    def overruled(self, where: str, enable: Sequence[str] = (), disable: Sequence[str] = ()) -> PluginChoice:
-        """Return the choice with what a later place says; the place is named in messages."""
-        if not enable and not disable:
-            return self
-        return evolve(self, overrules=(*self.overrules, Wish(where, tuple(enable), tuple(disable))))
+    def overruled(self, *wishes: Wish) -> PluginChoice:
+        """Return the choice with what later places say."""
+        return evolve(self, overrules=(*self.overrules, *(w for w in wishes if not w.is_empty)))
 
     def with_environment(self, environment: Mapping[str, str]) -> PluginChoice:
         """Return the choice with what LEARNFORGE_DISABLE_PLUGINS disables; asked twice, it is noted once."""
         if self.has_environment:
             return self
-        names = [name.strip() for name in environment.get(ENVIRONMENT, "").split(",")]
-        read = self.overruled(ENVIRONMENT, disable=[name for name in names if name])
+        names = tuple(name for word in environment.get(ENVIRONMENT, "").split(",") if (name := word.strip()))
+        read = self.overruled(Wish(ENVIRONMENT, disable=names, is_general=True))
         return evolve(read, has_environment=True)
 
     @property
     def wishes(self) -> tuple[Wish, ...]:
         """All that is said, the last overruling."""
-        return (Wish(self.where, self.enable, self.disable), *self.overrules)
+        own = Wish(self.where, self.enable, self.disable, self.settings)
+        return (*self.beneath, own, *self.overrules)
+
+    def options_of(self, name: str) -> dict[str, Any]:
+        """Return the options of a hooks-only plugin; each is what the last place says that names it."""
+        return {key: value for wish in self.wishes for key, value in wish.settings.get(name, {}).items()}
 
     def verdict(self, plugin: Plugin) -> tuple[Literal["enable", "disable"], str] | None:
         """Return what the last place that names an installed plugin says of it, and which place that is."""
@@ -182,9 +167,8 @@ class PluginChoice:
                     hint += "`learnforge plugins` lists all"
                     hint = f"did you mean {' or '.join(map(repr, methods))}?" if methods else hint
                     fault = f"{wish.where}: {word!r} is no installed plugin or distribution; {hint}"
-                    if wish.where != ENVIRONMENT:
+                    if not wish.is_general or word in wish.enable:
                         raise PluginError(fault)
-                    # the environment is for all runs, also where a plugin is not installed
                     warnings.warn(fault, PluginWarning, stacklevel=2)
             for word in wish.enable:
                 meant = [plugin for plugin in found if plugin.is_named(word)]
@@ -192,6 +176,28 @@ class PluginChoice:
                     raise PluginError(
                         f"{wish.where}: {word!r} is both enabled and disabled; take it out of one list"
                     )
+
+
+@frozen
+class PluginSettings:
+    """The table `[plugins]` of a recipe or project file, without the tables in it.
+
+    Args:
+        enable: Plugins to load at the start: those that only bring hooks, such as trackers. Methods load by
+            themselves when a stage uses them.
+        disable: Plugins or distributions to refuse before they are imported.
+    """
+
+    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+
+
+def read_wish(table: Any, where: str, problems: list[Problem]) -> Wish | None:
+    """Read a table `[plugins]`: names to enable and disable, and under other keys the options of plugins."""
+    tables = {k: v for k, v in table.items() if isinstance(v, Mapping)} if isinstance(table, Mapping) else {}
+    own = {k: v for k, v in table.items() if k not in tables} if isinstance(table, Mapping) else table
+    names = structure(PluginSettings, own, "plugins", problems)
+    return None if names is None else Wish(where, names.enable, names.disable, tables)
 
 
 @frozen

@@ -19,7 +19,7 @@ from attrs import frozen
 from learnforge.errors import PluginError
 from learnforge.files import fingerprint, hash_file
 from learnforge.options.structure import plain
-from learnforge.plugins.found import Plugin
+from learnforge.plugins.found import Plugin, installed
 from learnforge.plugins.kinds import GROUP
 
 FROM_FILE = "(file)"
@@ -57,6 +57,25 @@ def identify(method: object) -> Identity:
     if cls in _IDENTITIES:
         return _IDENTITIES[cls]
     return Identity("local", cls.__qualname__, cls.__module__, "", hash_source(inspect.getmodule(cls)))
+
+
+def distribution_of(method: object) -> str:
+    """Return who brings a method instance: a distribution, `FROM_FILE`, or "" for code of the caller's."""
+    cls = type(method)
+    if cls in _IDENTITIES:
+        return _IDENTITIES[cls].distribution
+    top = cls.__module__.split(".")[0]
+    if top.startswith("learnforge_plugin_"):
+        return FROM_FILE
+    points = ((plugin.entry_point, plugin.distribution) for plugin in installed())
+    return next((owner for point, owner in points if point and point.module.split(".")[0] == top), "")
+
+
+def bring_back(distribution: str) -> str:
+    """Say how to get a method back that is not there any more."""
+    if distribution == FROM_FILE:
+        return "a plugin file brought it; pass that, `--plugin FILE`"
+    return f"it is from a package that is not installed: pip install {distribution}"
 
 
 def spell(method: object) -> dict[str, Any]:

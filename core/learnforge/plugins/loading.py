@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import linecache
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pluggy
+from attrs import evolve
 
 from learnforge import hookspecs
-from learnforge.errors import PluginError, PluginWarning, nearest
-from learnforge.plugins.choice import ENVIRONMENT, PluginChoice, PluginFile
+from learnforge.errors import PluginError, PluginWarning, Problem, RecipeError, nearest
+from learnforge.options.structure import structure
+from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
 from learnforge.plugins.found import Plugin
-from learnforge.plugins.isolation import guard, name_owner, words
+from learnforge.plugins.isolation import guard, name_owner, trace, words
 from learnforge.plugins.kinds import GROUP, KINDS
 
 _COLLECTING = frozenset({*(kind.hook for kind in KINDS.values()), "learnforge_add_hooks"})
@@ -33,6 +34,7 @@ class Loader:
 
     Raises:
         PluginError: A file cannot be loaded, or two enabled plugins have one name.
+        RecipeError: An option of a plugin is wrong.
     """
 
     def __init__(self, choice: PluginChoice, found: Sequence[Plugin]):
@@ -49,11 +51,16 @@ class Loader:
         """{key of a plugin: seconds that its import took, with all that it imports}."""
         self._is_starting = True
         for file in choice.files:
-            plugin = Plugin(file.name.removesuffix(".py"), file.name, file.sha256[:12])
-            self.register(_run_file(file), plugin)
+            for name, module in file.run():
+                plugin = Plugin(name, file.name, file.sha256[:12])
+                self.register(module, plugin)
+                for cls in _hook_classes(module):
+                    own = evolve(plugin, name=cls.__name__)
+                    self.register(self._make(cls, own), own)
         self._enable()
         self._is_starting = False
         self._check_registered()
+        self._check_settings()
 
     def load(self, plugin: Plugin) -> Any:
         """Return a plugin's module, imported if it was not yet.
@@ -70,7 +77,7 @@ class Loader:
                 fault = f"{plugin} cannot be imported: {words(error)}. {plugin.way_out}"
                 raise self._failed(plugin, fault) from error
             self.import_seconds[plugin.key] = time.perf_counter() - start
-            self.register(module, plugin)
+            self.register(self._make(module, plugin) if inspect.isclass(module) else module, plugin)
         return self.modules[plugin.key][1]
 
     def register(self, module: Any, plugin: Plugin) -> None:
@@ -98,6 +105,43 @@ class Loader:
             self.registered.append((plugin, module))
             self._put_in_order()
         self.modules[plugin.key] = (plugin, module)
+
+    def _make(self, cls: type[Any], plugin: Plugin) -> Any:
+        """Make hooks that are written as a class, with the options of `[plugins.NAME]`.
+
+        Raises:
+            PluginError: It is no frozen attrs class.
+            RecipeError: An option is wrong.
+        """
+        problems: list[Problem] = []
+        if not attrs.has(cls):
+            raise self._failed(plugin, f"{plugin}: {cls.__name__} must be decorated with `@attrs.frozen`")
+        hooks = structure(cls, self.choice.options_of(plugin.name), f"plugins.{plugin.name}", problems)
+        if hooks is None:
+            raise RecipeError(problems, f"options of {plugin}")
+        try:
+            hash(hooks)
+        except TypeError:
+            fault = f"{plugin}: {cls.__name__} must be hashable, as by `frozen(eq=False)`"
+            raise self._failed(plugin, fault) from None
+        return hooks
+
+    def _check_settings(self) -> None:
+        """Refuse options of what takes none, and of what is not loaded.
+
+        Raises:
+            PluginError: Naming the place, and what takes options here.
+        """
+        taking = [plugin.name for plugin, hooks in self.registered if attrs.has(type(hooks))]
+        for wish in self.choice.wishes:
+            for name in set(wish.settings) - set(taking):
+                fault = f"{wish.where}: options of {name!r}, which is no loaded plugin that takes any"
+                is_known = any(plugin.is_named(name) for plugin in self.found)
+                hint = f'add "{name}" to `enable`' if is_known else nearest(name, taking)
+                if not wish.is_general:
+                    raise PluginError(f"{fault}; {hint}")
+                if not is_known:
+                    warnings.warn(f"{fault}; {hint}", PluginWarning, stacklevel=3)
 
     def _put_in_order(self) -> None:
         """Let hooks be called in the stated order: of files and enabled plugins as they are listed, then of
@@ -252,9 +296,13 @@ class Loader:
         """Guard notifications, and let what raises in a hook that changes results say whose it is."""
         for caller in self.manager.get_hookcallers(module) or ():
             for impl in caller.get_hookimpls():
-                if impl.plugin is module and caller.name in hookspecs.NOTIFYING:
+                if impl.plugin is not module:
+                    continue
+                if self.choice.is_tracing:
+                    trace(impl, caller.name, plugin)
+                if caller.name in hookspecs.NOTIFYING:
                     guard(impl, caller.name, plugin, self.complain)
-                elif impl.plugin is module and caller.name in hookspecs.CHANGING:
+                elif caller.name in hookspecs.CHANGING:
                     name_owner(impl, caller.name, plugin)
 
     def _failed(self, plugin: Plugin, fault: str) -> PluginError:
@@ -262,23 +310,6 @@ class Loader:
         return PluginError(fault)
 
 
-def _run_file(file: PluginFile) -> ModuleType:
-    """Run a plugin file as a module whose name depends only on the file's, so that workers can unpickle its
-    classes; one that runs already with the same content is returned as it is.
-    """
-    name = f"learnforge_plugin_{file.name.removesuffix('.py')}"
-    running = sys.modules.get(name)
-    if running is not None and getattr(running, "__learnforge_source__", None) == file.sha256:
-        return running
-    module = ModuleType(name)
-    module.__file__ = file.path
-    vars(module)["__learnforge_source__"] = file.sha256
-    lines = file.source.decode("utf-8", "replace").splitlines(keepends=True)
-    linecache.cache[file.path] = (len(file.source), None, lines, file.path)  # tracebacks show what runs
-    sys.modules[name] = module
-    try:
-        exec(compile(file.source, file.path, "exec"), vars(module))
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise PluginError(f"the plugin file {file.path} cannot be imported: {words(error)}") from error
-    return module
+def _hook_classes(module: ModuleType) -> list[type[Any]]:
+    """List the classes of a plugin file that are marked with `@hookimpl`, in the order of the file."""
+    return [cls for cls in vars(module).values() if inspect.isclass(cls) and f"{GROUP}_impl" in vars(cls)]

@@ -20,7 +20,7 @@ from learnforge.options.structure import structure
 from learnforge.plugins.added import add_hooks, hash_hooks
 from learnforge.plugins.choice import PluginChoice, Standing, beside, is_usable, survey
 from learnforge.plugins.found import Plugin, installed
-from learnforge.plugins.identity import Identity, code_of, owner_of, pin_source, remember
+from learnforge.plugins.identity import Identity, bring_back, code_of, owner_of, pin_source, remember
 from learnforge.plugins.isolation import as_transform, words
 from learnforge.plugins.kinds import GROUP, HOOKS, KINDS, RECIPE, hook_of
 from learnforge.plugins.loading import Loader
@@ -121,7 +121,7 @@ class Plugins:
             others = " and ".join(plugin.key for plugin in named if plugin not in own)
             warnings.warn(f"{kind} {name!r} is learnforge's own, not {others}", PluginWarning, stacklevel=2)
         elif len(named) > 1:
-            owners = " and ".join(_owner_words(plugin) for plugin in named)
+            owners = " and ".join(" ".join(owner_of(p)) if p.entry_point else p.distribution for p in named)
             choices = " or ".join(f'"{p.distribution}:{method}"' for p in named)
             raise PluginError(f"{kind} {name!r} is brought by {owners}; write {choices}, or disable one")
         if named:
@@ -133,12 +133,11 @@ class Plugins:
         if kind not in kinds and not self.names(kind):
             raise PluginError(f"there is no kind of plugin {kind!r}; {nearest(kind, kinds)}")
         hint = nearest(name, self.names(kind))
-        more = (
-            ""
-            if "did you mean" in hint
-            else "; one of your own comes from a package, or from `--plugin FILE`"
-        )
-        raise PluginError(f"there is no {kind} {name!r}; {hint}{more}")
+        if owner and not any(plugin.is_of(owner) for plugin in self.found):
+            hint = bring_back(owner)
+        elif "did you mean" not in hint:
+            hint += "; one of your own comes from a package, or from `--plugin FILE`"
+        raise PluginError(f"there is no {kind} {name!r}; {hint}")
 
     def load(self, kind: str, name: str, base: type | None = None) -> Any:
         """Import the plugin that brings a method and return the method's class.
@@ -217,19 +216,25 @@ class Plugins:
         """List the implementations of hooks that change results, in the order in which they are called, for
         fingerprints; of each the hook is the kind.
         """
-        owners = {id(module): plugin for plugin, module in self._loader.registered}
         return [
-            Identity(name, plugin.name, *owner_of(plugin), hash_hooks(plugin, impl.plugin))
+            Identity(name, plugin.name, *owner_of(plugin), hash_hooks(plugin, hooks))
             for name in hookspecs.CHANGING
-            for impl in reversed(getattr(self.hook, name).get_hookimpls())
-            if (plugin := owners[id(impl.plugin)])
+            for plugin, hooks in self._implementing(name)
         ]
+
+    def implementing(self, hook_name: str) -> list[Plugin]:
+        """List the loaded plugins that implement a hook, in the order in which they are called."""
+        return [plugin for plugin, _ in self._implementing(hook_name)]
+
+    def _implementing(self, hook_name: str) -> list[tuple[Plugin, Any]]:
+        owners = {id(module): (plugin, module) for plugin, module in self._loader.registered}
+        return [owners[id(i.plugin)] for i in reversed(getattr(self.hook, hook_name).get_hookimpls())]
 
     def record(self) -> dict[str, Any]:
         """Return what a run's record says of its plugins: what was chosen, and all that were loaded."""
         choice = self.choice
         return {
-            "wishes": [asdict(wish) for wish in choice.wishes if wish.enable or wish.disable],
+            "wishes": [asdict(wish) for wish in choice.wishes if not wish.is_empty],
             "strict": choice.strict,
             "files": [{"name": f.name, "path": f.path, "sha256": f.sha256} for f in choice.files],
             "loaded": [
@@ -343,7 +348,3 @@ def _load_again(choice: PluginChoice, names: Sequence[tuple[str, str]]) -> Plugi
             with suppress(PluginError):  # what only the other process could load is told when it is used
                 plugins.load(kind, name)
         return plugins
-
-
-def _owner_words(plugin: Plugin) -> str:
-    return plugin.distribution if plugin.entry_point is None else f"{plugin.distribution} {plugin.version}"

@@ -122,11 +122,11 @@ def _conditions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _choice(record: Mapping[str, Any], given: PluginChoice) -> PluginChoice:
     """Repeat what the run was told about plugins, overruled by what is said now and by the environment."""
     wishes = tuple(
-        Wish(f"the run, by {wish['where']},", tuple(wish["enable"]), tuple(wish["disable"]))
+        Wish(f"the run, by {wish['where']},", tuple(wish["enable"]), tuple(wish["disable"]), wish["settings"])
         for wish in record["plugins"]["wishes"]
     )
     choice = PluginChoice(files=given.files, strict=given.strict, overrules=wishes, where="(none)")
-    return choice.overruled(given.where, given.enable, given.disable)
+    return choice.overruled(Wish(given.where, given.enable, given.disable))
 
 
 def _compare_conditions(record: Mapping[str, Any]) -> list[Difference]:

@@ -38,7 +38,8 @@ class HooksSuite(Suite):
     """Checks of a hooks-only plugin, in a short run.
 
     Args:
-        method: Name of the installed plugin, as in `[plugins] enable`; with `files`, the file's stem.
+        method: Name of the installed plugin, as in `[plugins] enable`; with `files`, the file's stem, or the
+            name of a class in it. `options` are those of `[plugins.NAME]`.
         files: Plugin files to load.
     """
 
@@ -49,7 +50,10 @@ class HooksSuite(Suite):
     @property
     def choice(self) -> PluginChoice:
         """The choice that loads the plugin and makes its faults errors."""
-        return PluginChoice(() if self.files else (self.method,), (), self.files, strict=True)
+        settings = {self.method: dict(self.options)} if self.options else {}
+        return PluginChoice(
+            () if self.files else (self.method,), (), self.files, strict=True, settings=settings
+        )
 
     @property
     def hooks(self) -> list[str]:

@@ -20,9 +20,9 @@ from torch import Tensor
 from learnforge.errors import TaskError
 from learnforge.kinds.episodes import EpisodeShape, EpisodeSource
 from learnforge.kinds.task import Split, Task, TaskSource
-from learnforge.options.description import describe
 from learnforge.randomness import permutation
 from learnforge_kit.data.splits import measure_channels
+from learnforge_kit.description import describe
 from learnforge_testing.elsewhere import digest
 from learnforge_testing.method import MethodSuite
 from learnforge_testing.suite import needs, require

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from learnforge import PluginChoice, PluginError, Plugins, PluginWarning
-from learnforge.plugins.choice import ENVIRONMENT, PluginFile, survey
+from learnforge.plugins.choice import ENVIRONMENT, Wish, survey
 from learnforge.plugins.found import installed
+from learnforge.plugins.sources import PluginFile
 
 TRACKER = """
 from learnforge import hookimpl
@@ -73,10 +74,10 @@ def test_a_wrong_name_gets_the_nearest(tracker, word):
 def test_the_last_place_counts(tracker):
     """The command line overrules the recipe, in both directions and for a distribution's names too."""
     recipe = PluginChoice(enable=("lf-test-track",), where="`[plugins]`")
-    off = recipe.overruled("the command line", disable=("lf-test-a",))
+    off = recipe.overruled(Wish("the command line", disable=("lf-test-a",)))
     assert statuses(off)["lf-test-a:lf-test-track"] == ("disabled", "by the command line")
     assert not Plugins(off).hook.learnforge_vet_design(design={}, cost=None, stage="s")
-    on = PluginChoice(disable=("lf-test-a",)).overruled("the command line", enable=("lf-test-track",))
+    on = PluginChoice(disable=("lf-test-a",)).overruled(Wish("the command line", enable=("lf-test-track",)))
     assert statuses(on)["lf-test-a:lf-test-track"][0] == "available"
     assert statuses(on)["lf-test-a:searcher.mine"] == ("disabled", "by PluginChoice")
     assert Plugins(on).hook.learnforge_vet_design(design={}, cost=None, stage="s") == "tracked"

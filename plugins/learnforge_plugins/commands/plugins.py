@@ -11,6 +11,7 @@ import click
 
 from learnforge.cli.options import plugin_options
 from learnforge.errors import PluginError, nearest
+from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice, Standing, survey
 from learnforge.plugins.found import Plugin, installed
 from learnforge.plugins.kinds import KINDS, RECIPE
@@ -97,11 +98,17 @@ def find_plugin(name: str, kind: str | None, standings: Sequence[Standing]) -> P
 
 
 def _show(plugin: Plugin, choice: PluginChoice, as_json: bool) -> None:
-    from learnforge.cli.plugin_card import describe_plugin, print_card
     from learnforge.plugins.registry import Plugins
+    from learnforge_plugins.commands.plugin_card import describe_plugin, print_card
 
     card = describe_plugin(plugin, Plugins(choice))
     if as_json:
         click.echo(json.dumps(card, indent=1))
     else:
         print_card(card)
+
+
+@hookimpl
+def learnforge_commands() -> dict[str, click.Command]:
+    """Offer `learnforge plugins`."""
+    return {"plugins": command}

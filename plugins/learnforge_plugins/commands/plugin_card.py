@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from learnforge.options.description import describe
 from learnforge.plugins.found import Plugin
 from learnforge.plugins.kinds import HOOKS, RECIPE
 from learnforge.plugins.registry import Plugins
+from learnforge_kit.description import describe
 
 
 def describe_plugin(plugin: Plugin, plugins: Plugins) -> dict[str, Any]:
