@@ -16,7 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 METHODS = Path(__file__).parent / "methods"
+TWINS = Path(__file__).parent / "twins"
 RECIPE = """
+[plugins]
+enable = ["hide-rows"]
+
+[plugins.hide-rows]
+rows = 2
+
 [run]
 name = "outside"
 device = "cpu"
@@ -103,27 +110,24 @@ pytestmark = pytest.mark.slow
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package installed, the recipe and a plugin that kills its process."""
     folder = tmp_path_factory.mktemp("outside")
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-    ]
-    subprocess.run([*install, "--target", str(folder / "site"), str(METHODS)], check=True)
+    install(METHODS, folder / "site")
     (folder / "recipe.toml").write_text(RECIPE)
     (folder / "killer.py").write_text(KILLER)
     return folder
+
+
+def install(package: Path, folder: Path) -> None:
+    """Install a package into a folder."""
+    words = "-m pip install -q --no-deps --no-index --no-build-isolation --target"
+    subprocess.run([sys.executable, *words.split(), str(folder), str(package)], check=True)
 
 
 def learnforge(
     site: Path, *arguments: str, want: int = 0, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line where the package is installed."""
-    settings = {**os.environ, "PYTHONPATH": str(site / "site"), "OMP_NUM_THREADS": "1", **environment}
+    path = os.pathsep.join(str(site / name) for name in ("site", "twins"))  # the second is there for one test
+    settings = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "learnforge", *arguments]
     done = subprocess.run(command, cwd=site, env=settings, capture_output=True, text=True, timeout=300)
     assert done.returncode == want, done.stdout + done.stderr
@@ -135,6 +139,18 @@ def finished(site: Path) -> Path:
     """An uninterrupted run."""
     learnforge(site, "run", "recipe.toml", "--plugin", "killer.py", "--run", "runs/whole")
     return site / "runs/whole"
+
+
+@pytest.fixture(scope="module")
+def support(site: Path) -> str:
+    """A folder of three classes with three images each."""
+    for number, name in enumerate(("one", "two", "three")):
+        (site / "support" / name).mkdir(parents=True)
+        for copy in range(3):
+            picture = torch.zeros(8, 8, dtype=torch.uint8)
+            picture[2 * number + 1 : 2 * number + 3, copy:] = 255
+            Image.fromarray(picture.numpy()).save(site / "support" / name / f"{copy}.png")
+    return "support"
 
 
 def test_changes_are_data(finished: Path) -> None:
@@ -168,21 +184,14 @@ def test_a_killed_run_ends_with_the_same_bits(site: Path, finished: Path, moment
         assert all(torch.equal(tensor, own[key]) for key, tensor in whole.items()), name
 
 
-def test_another_process_predicts_and_adapts(site: Path, finished: Path) -> None:
+def test_another_process_predicts_and_adapts(site: Path, finished: Path, support: str) -> None:
     """Every artifact and file is of use where nothing but the package is known."""
-    images = site / "support"
-    for number, name in enumerate(("one", "two", "three")):
-        (images / name).mkdir(parents=True, exist_ok=True)
-        for copy in range(3):
-            picture = torch.zeros(8, 8, dtype=torch.uint8)
-            picture[2 * number + 1 : 2 * number + 3, copy:] = 255
-            Image.fromarray(picture.numpy()).save(images / name / f"{copy}.png")
     for source in ("distill", "prune", "transfer", "export/model.pt2", "matching-file/model.pt2"):
-        done = learnforge(site, "predict", f"runs/whole/{source}", "support")
+        done = learnforge(site, "predict", f"runs/whole/{source}", support)
         assert done.stdout.count(".png") == 9, done.stdout
     for source in ("adapters", "matching"):
-        learnforge(site, "adapt", f"runs/whole/{source}", "--support", "support", "--to", f"taught-{source}")
-        done = learnforge(site, "predict", f"taught-{source}", "support")
+        learnforge(site, "adapt", f"runs/whole/{source}", "--support", support, "--to", f"taught-{source}")
+        done = learnforge(site, "predict", f"taught-{source}", support)
         assert done.stdout.count(".png") == 9, done.stdout
     spec = json.loads((site / "taught-matching/artifact.json").read_text())["spec"]
     assert spec["changes"] == [{"use": "matching-head", "images": 9}]
@@ -197,18 +206,51 @@ def test_a_rule_of_prediction_survives_the_export(finished: Path) -> None:
     assert measured > 0.55  # of three classes
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "change.adapters",
-        "change.handed-on-head",
-        "change.matching-head",
-        "change.narrower",
-        "change.side-network",
-        "meta-learner.adapted-maml",
-        "meta-learner.matching",
-    ],
-)
-def test_the_package_is_conformant(site: Path, name: str) -> None:
-    """The suites pass for what it brings."""
-    learnforge(site, "conformance", name)
+def test_the_package_is_conformant(site: Path) -> None:
+    """The suites pass for all that it brings."""
+    done = learnforge(site, "conformance", "outside-methods")
+    assert done.stdout.splitlines()[-1] == "outside-methods: 11 of 11 plugins are conformant"
+
+
+def test_options_of_hooks_count(site: Path, finished: Path) -> None:
+    """Other options of a plugin make other stages: the run with the old ones is not continued by mistake."""
+    record = json.loads((finished / "run.json").read_text())
+    assert record["plugins"]["wishes"][0]["settings"] == {"hide-rows": {"rows": 2}}
+    words = ["run", "recipe.toml", "--plugin", "killer.py", "--run", "runs/whole"]
+    done = learnforge(site, *words, "--set", "plugins.hide-rows.rows=3", want=1)
+    assert "changed" in done.stderr
+    done = learnforge(site, "run", "recipe.toml", "--set", "plugins.hide-rows.row=3", want=2)
+    assert "plugins.hide-rows.row: unknown option; did you mean 'rows'?" in done.stderr
+
+
+def test_a_package_with_the_same_names_breaks_nothing(site: Path, finished: Path, support: str) -> None:
+    """Bare names stay learnforge's own, with a warning; of two strangers one has to be chosen; what is saved
+    is built as it was.
+    """
+    install(TWINS, site / "twins")
+    done = learnforge(site, "predict", "runs/whole/distill", support)
+    assert done.stdout.count(".png") == 9
+    recipe = site / "twins.toml"
+    recipe.write_text(RECIPE.partition('[[stage]]\nkind = "prune')[0].replace('"simkd"', '"kd"'))
+    done = learnforge(site, "run", "twins.toml", "--run", "runs/own")
+    assert "distiller 'kd' is learnforge's own, not outside-twins:distiller.kd" in done.stderr
+    spec = json.loads((site / "runs/own/distill/artifact.json").read_text())["spec"]
+    assert spec["table"]["use"] == "conv4"
+    assert "blocks" in spec["table"]
+    done = learnforge(site, "check", "recipe.toml", want=2)
+    words = "distiller 'simkd' is brought by outside-methods 1.0 and outside-twins 1.0; write"
+    assert words in done.stderr
+    recipe.write_text(recipe.read_text().replace('"kd"', '"outside-twins:simkd"'))
+    learnforge(site, "run", "twins.toml", "--run", "runs/twin")
+
+
+def test_a_missing_package_is_named(site: Path, finished: Path, support: str) -> None:
+    """Where the artifact or the recipe knows who brought a method, the error says what to install."""
+    spec = json.loads((finished / "distill/artifact.json").read_text())["spec"]
+    assert spec["owners"] == {"change.handed-on-head": "outside-methods"}
+    done = learnforge(site, "predict", "runs/whole/distill", support, want=1, PYTHONPATH="")
+    assert "pip install outside-methods" in done.stderr
+    recipe = site / "named.toml"
+    recipe.write_text("[task]" + RECIPE.partition("[task]")[2].replace('"simkd"', '"outside-methods:simkd"'))
+    done = learnforge(site, "check", "named.toml", want=2, PYTHONPATH="")
+    assert "pip install outside-methods" in done.stderr

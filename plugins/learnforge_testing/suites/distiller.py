@@ -17,7 +17,9 @@ from learnforge.errors import DivergedError, LearnforgeError, StageError
 from learnforge.kinds.distiller import Criterion, Distiller
 from learnforge.kinds.network import Layers, Outputs
 from learnforge.kinds.task import Batch, Task
+from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
+from learnforge.rebuilding import require_rebuilt
 from learnforge.spec import TaskInfo, copy_weights
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped
@@ -85,7 +87,9 @@ class DistillerSuite(MethodSuite):
         """
         seen = self._distil()
         reached = {name: p.grad for name, p in seen.student.named_parameters()}
-        lost = [name for name in _influential(seen.student) if not _is_alive(reached[name])]
+        # what `finish` puts into the place of the student's own layers is trained as the method's parts
+        kept = [name for name in _influential(seen.finished) if name in reached]
+        lost = [name for name in kept if not _is_alive(reached[name])]
         require(not lost, f"the loss must give the student's {', '.join(lost)} a gradient, it gives none")
         everything = reached | {f"own {name}": p.grad for name, p in seen.own_parameters().items()}
         wild = _wild(everything)
@@ -205,12 +209,22 @@ class DistillerSuite(MethodSuite):
     def test_student_learns(self) -> None:
         """A short training makes the student agree with its teacher on most test images."""
         seen = self._distil(epochs=THOROUGH.epochs, learning_rate=THOROUGH.learning_rate)
-        scores, known = (predict(network, self.task.test, self.task.info) for network, _ in seen.listened)
+        networks = seen.finished, seen.teacher
+        scores, known = (predict(network, self.task.test, self.task.info) for network in networks)
         agreement = score(scores, known.argmax(1)).accuracy
         require(
             agreement >= 0.6,
             f"the student must agree with its teacher on 60 % of images, it does on {agreement:.0%}",
         )
+
+    def test_artifact_builds_the_student(self) -> None:
+        """What is handed on is built again from its model and the changes that are written down: the same
+        layers, the same scores.
+        """
+        try:
+            require_rebuilt(self._distilled().artifact, Plugins())
+        except StageError as error:
+            raise AssertionError(str(error)) from error
 
     def test_cut_off_training_ends_with_the_same_bits(self) -> None:
         """Killed and continued, a stage ends with the same student: what the method keeps is in buffers."""
@@ -259,13 +273,15 @@ class DistillerSuite(MethodSuite):
         **train: Any,
     ) -> Watched:
         """Run a stage and return what was seen of the method in it."""
-        seen = Watched(method or self.make(), stop_at)
+        method = method or self.make()
+        hands_on_more = type(method).finish is not Distiller.finish
+        seen = (WatchedToTheEnd if hands_on_more else Watched)(method, stop_at)
         inputs = self.inputs | ({"student": student} if student else {})
         stage = DistillStage(
             name="stage", method=seen, student="student", train=evolve(QUICK, **train), baseline=False
         )
         try:
-            stage.run(task or self.task, inputs, context or make_context())
+            seen.artifact = stage.run(task or self.task, inputs, context or make_context())
         except StoppedError:
             if stop_at is None:
                 raise
@@ -306,6 +322,7 @@ class Watched(Distiller):
     teacher: nn.Module
     layers: tuple[Sequence[str], Sequence[str]]
     inner: Criterion
+    artifact: Artifact
 
     def __init__(self, method: Distiller, stop_at: int | None = None):
         self.method, self.stop_at = method, stop_at
@@ -335,6 +352,11 @@ class Watched(Distiller):
         self.is_teacher_training |= any(module.training for module in self.teacher.modules())
         self.losses.append(loss.detach())
         return mend(loss, student.logits)
+
+    @property
+    def finished(self) -> nn.Module:
+        """The network that the stage hands on."""
+        return self.artifact.made or self.student
 
     @property
     def listened(self) -> list[tuple[nn.Module, Sequence[str]]]:
@@ -376,6 +398,15 @@ class Watched(Distiller):
 @functools.lru_cache(maxsize=1)
 def _distilled_once(suite: type[DistillerSuite]) -> Watched:
     return suite()._distil()
+
+
+class WatchedToTheEnd(Watched):
+    """The same for a method that hands on more than the student that was trained."""
+
+    def finish(self, student: nn.Module, criterion: Criterion, task: TaskInfo) -> nn.Module:
+        # of a copy, so that the student can still be seen as it was trained
+        finished: nn.Module = self.method.finish(copy.deepcopy(student), self.inner, task)
+        return finished
 
 
 @functools.lru_cache(maxsize=1)

@@ -45,20 +45,26 @@ class Narrower(Change):
 
     def apply(self, network: nn.Module, task: TaskInfo) -> nn.Module:
         kept = torch.tensor(self.kept)
-        layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))][:3]
+        layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d, nn.Linear))][:3]
         first, norm, second = layers
         assert isinstance(first, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        assert isinstance(second, nn.Conv2d)
+        assert isinstance(second, (nn.Conv2d, nn.Linear))
         kept = kept.to(first.weight.device)
+        places = second.weight.shape[1] // first.out_channels  # of a flattened channel, in a linear layer
+        columns = (kept[:, None] * places + torch.arange(places, device=kept.device)).flatten()
+        second.weight = nn.Parameter(second.weight.detach()[:, columns])
+        if isinstance(second, nn.Conv2d):
+            second.in_channels = len(kept)
+        else:
+            second.in_features = len(columns)
         first.weight = nn.Parameter(first.weight.detach()[kept])
         first.bias = None if first.bias is None else nn.Parameter(first.bias.detach()[kept])
-        first.out_channels = norm.num_features = second.in_channels = len(kept)
+        first.out_channels = norm.num_features = len(kept)
         for tensors, parameters in ((norm._parameters, True), (norm._buffers, False)):
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.ndim:
                     tensors[name] = nn.Parameter(tensor.detach()[kept]) if parameters else tensor[kept]
-        second.weight = nn.Parameter(second.weight.detach()[:, kept])
         return network
 
 

@@ -17,7 +17,7 @@ from attrs.validators import ge
 from torch import Tensor, nn
 
 from learnforge import Change, Phase, PhasedTransfer, TaskInfo, Transfer, apply_change, hookimpl
-from learnforge_kit import NewHead
+from learnforge_kit import NewHead, find_head
 
 
 class _Beside(nn.Module):
@@ -68,7 +68,8 @@ class SideTuning(PhasedTransfer):
         return apply_change(apply_change(network, NewHead(), new), SideNetwork(self.width), new)
 
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
-        return [Phase({"side": 1.0})]
+        assert isinstance(network, _Beside)
+        return [Phase({"side": 1.0, f"base.{find_head(network.base, new)}": 1.0})]
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""Methods that are called like those of others."""
