@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any
 
 
@@ -37,10 +43,11 @@ class Workers(concurrent.futures.ProcessPoolExecutor):
     ):
         import torch.multiprocessing
 
-        context = torch.multiprocessing.get_context("spawn")
+        context: Any = _Remembering(torch.multiprocessing.get_context("spawn"))
         # workers watch one end; the other is closed to end them, as there is no public way before Python 3.14
         watched, self._line = context.Pipe(duplex=False)
-        start = (watched, threads, setup, arguments)
+        self._started, self._processes_started = context.Event(), context.processes
+        start = (watched, self._started, threads, setup, arguments)
         super().__init__(count, context, _start, start, max_tasks_per_child=jobs_each)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
@@ -52,9 +59,89 @@ class Workers(concurrent.futures.ProcessPoolExecutor):
         if not wait:
             self.end()
 
+    @property
+    def has_started(self) -> bool:
+        """Whether a process came up."""
+        return bool(self._started.is_set())
+
+    def why_broken(self) -> str:
+        """Say what ended a process, once a job has raised `BrokenExecutor`."""
+        if not self.has_started:
+            return _why_not_started()
+        # the pool's own thread waits for them too, and of two who wait one learns the status a moment later
+        end = time.monotonic() + 5
+        while None in (statuses := [p.exitcode for p in self._processes_started]) and time.monotonic() < end:
+            time.sleep(0.01)
+        killed = [signal.Signals(-status).name for status in statuses if status is not None and status < 0]
+        if "SIGKILL" in killed:
+            return "its process was killed, most likely since memory ran out; use fewer workers"
+        # the others of a broken pool are ended by SIGTERM
+        crashed = [name for name in killed if name != "SIGTERM"]
+        return f"its process crashed ({crashed[0]})" if crashed else "its process ended before its job did"
+
     def end(self) -> None:
         """End all processes at once; jobs that were not finished raise `BrokenExecutor`."""
         self._line.close()
+
+
+class _Remembering:
+    """A context of multiprocessing that keeps the last processes it made, whose exit statuses say how they
+    ended.
+    """
+
+    def __init__(self, context: Any):
+        self._context = context
+        self.processes: deque[multiprocessing.Process] = deque(maxlen=64)
+
+    def Process(self, *arguments: Any, **named: Any) -> multiprocessing.Process:  # noqa: N802 - multiprocessing's
+        """Make a process."""
+        process: multiprocessing.Process = self._context.Process(*arguments, **named)
+        self.processes.append(process)
+        return process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+def _why_not_started() -> str:
+    """Say why no process came up: most often because it imports a script that starts it anew."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or getattr(main, "__spec__", None) is not None:
+        return "its process could not start; what it said stands above"
+    guard = 'import learnforge as lf\n\n    if __name__ == "__main__":\n        lf.run(…)'
+    if not Path(file).is_file():
+        return f"workers cannot import a script from standard input; save it in a file, with\n\n    {guard}"
+    return (
+        f"workers import the script {file}, which starts the work again; put what it does under a guard:"
+        f"\n\n    {guard}"
+    )
+
+
+def environment_fault(error: BaseException) -> str:
+    """Say which fault of the machine an error comes from, such as memory or a full disk; "" where it is one
+    of the code that raised it.
+    """
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        return f"memory ran out ({text.splitlines()[0]}): use fewer workers or smaller batches"
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        return f"the machine lacks something ({text}): make room, and run it again"
+    if "is killed by signal" in text:
+        return f"a process that loads data was killed ({text.splitlines()[0]})"
+    return ""
+
+
+_OUT_OF_MEMORY = ("OutOfMemoryError", "can't allocate memory", "CUDA out of memory")
+_OF_THE_MACHINE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+    errno.EROFS,
+)
 
 
 def end_with_parent(line: Connection | None = None) -> None:
@@ -89,8 +176,12 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(line: Connection, threads: int, setup: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _start(
+    line: Connection, started: Event, threads: int, setup: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
     import torch
+
+    started.set()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(line)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import errno
 import json
 import math
 import socket
@@ -29,6 +31,7 @@ from learnforge import (
     PluginChoice,
     Plugins,
     Searcher,
+    Slot,
     StageError,
     Task,
     View,
@@ -37,10 +40,11 @@ from learnforge import (
 from learnforge_kit import HistorySampler, SpaceView, Train, best_first, mutate
 from learnforge_kit.search.pareto import crowding_distance, non_dominated_rank, to_losses
 from learnforge_kit.search.sampler import contains, draw, generator
+from learnforge_kit.workers import environment_fault
 from learnforge_plugins.reports.write import write_report
 from learnforge_plugins.stages.search import networks, pool
 from learnforge_plugins.stages.search import stage as stage_module
-from learnforge_plugins.stages.search.evaluator import TrialResult
+from learnforge_plugins.stages.search.evaluator import TrialJob, TrialResult
 from learnforge_plugins.stages.search.record import Record
 from learnforge_plugins.stages.search.stage import SearchStage
 from learnforge_plugins.stages.search.storage import open_study
@@ -285,23 +289,75 @@ def test_a_search_in_sqlite_goes_on_as_well(search: Any, moment: int, tmp_path: 
     assert search(5, batch=3, storage=path)[1] == search(5, batch=3)[1]
 
 
-def test_a_trial_that_kills_its_worker_twice_fails(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial is run at most twice; the others go on."""
+def test_a_lost_worker_is_no_result_of_a_design(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that loses its worker twice ends the search, and stores nothing; the next run tries it again,
+    and ends as one without the fault.
+    """
     from concurrent.futures import BrokenExecutor
 
     run_trial = pool.run_trial
+    tried: list[int] = []
 
     def run(job: Any) -> TrialResult:
+        tried.append(job.number)
         if job.number == 1:
             raise BrokenExecutor
         return run_trial(job)
 
+    storage = optuna.storages.InMemoryStorage()
     monkeypatch.setattr(pool, "run_trial", run)
-    records, told = search(trials=3, batch=3)
-    assert [(e["number"], e["reason"]) for e in told if e["state"] == "failed"] == [
-        (1, "its worker process died twice")
-    ]
-    assert len(records) == 2
+    with pytest.raises(lf.StageError, match="trial 1 could not run twice, the second time alone; nothing is"):
+        search(trials=3, batch=3, storage=storage)
+    assert tried.count(1) == 2
+    monkeypatch.setattr(pool, "run_trial", run_trial)
+    assert search(trials=3, batch=3, storage=storage)[1] == search(trials=3, batch=3)[1]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()])
+def test_a_full_disk_is_no_result_of_a_design(
+    search: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What the machine lacks ends the search, is named, and is tried again by the next run."""
+
+    def fail(self: object, job: Any, place: Any) -> TrialResult:
+        raise error
+
+    storage = optuna.storages.InMemoryStorage()
+    with monkeypatch.context() as patched:
+        patched.setattr(networks.NetworkEvaluator, "evaluate", fail)
+        with pytest.raises(lf.StageError, match="trial 0 could not run; nothing is stored of it") as caught:
+            search(trials=3, batch=3, storage=storage)
+    assert environment_fault(error) in str(caught.value)
+    assert search(trials=3, batch=3, storage=storage)[1] == search(trials=3, batch=3)[1]
+
+
+def test_a_trial_is_tried_again_when_nothing_runs_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a lost worker, the job waits for the others to end, and the rest for it."""
+    running, seen = [0], dict[int, int]()
+    lost = {1}
+
+    class Slow(concurrent.futures.ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *arguments: Any, **named: Any) -> concurrent.futures.Future[Any]:
+            running[0] += 1
+            seen[arguments[0].number] = running[0]
+            return super().submit(fn, *arguments, **named)
+
+    def run(job: TrialJob) -> TrialResult:
+        time.sleep(0.05)
+        running[0] -= 1
+        if job.number in lost:
+            lost.remove(job.number)
+            raise concurrent.futures.BrokenExecutor
+        return TrialResult(job.number, {}, 0.0)
+
+    monkeypatch.setattr(pool, "run_trial", run)
+    slots = [Slot(1, "cpu")] * 3
+    jobs = pool.Pool(slots, lambda slots: [Slow(1) for _ in slots])
+    for number in range(6):
+        jobs.submit(TrialJob("search", number, {}))
+    assert sorted(result.number for result in jobs.collect(wait_for_all=True)) == [0, 1, 2, 3, 4, 5]
+    jobs.close()
+    assert seen[1] == 1
 
 
 def test_a_latency_is_measured_once_and_stored(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:

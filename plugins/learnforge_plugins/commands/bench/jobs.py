@@ -6,6 +6,7 @@ import concurrent.futures
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from learnforge.errors import StageError
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.workers import Workers
 
@@ -31,12 +32,17 @@ def run_jobs(
         plugins: The plugins in use; workers load what is loaded here.
         workers: Processes with one thread each; each job runs in one of them.
         is_each_alone: Give every job a process of its own, whose memory is that of the job.
+
+    Raises:
+        StageError: A process was killed, or could not start.
     """
     with Workers(workers, 1, _start, (plugins,), 1 if is_each_alone else None) as pool:
         futures = [pool.submit(_run, work, job) for job in jobs]
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
+        except concurrent.futures.BrokenExecutor as error:
+            raise StageError(f"a job could not run, and what is done is kept: {pool.why_broken()}") from error
         except BaseException:
             pool.end()  # what is in flight is done again next time
             raise

@@ -19,6 +19,7 @@ from learnforge.errors import DivergedError
 from learnforge.kinds.executor import Slot
 from learnforge.kinds.space import Design, Space
 from learnforge.plugins.registry import Plugins
+from learnforge_kit.workers import environment_fault
 
 
 class Refused(Exception):  # noqa: N818 - a verdict, not an error
@@ -144,7 +145,9 @@ def tear_down(search: str) -> None:
 
 
 def run_trial(job: TrialJob) -> TrialResult:
-    """Run a job. A loss that is not finite, and any other error, fails the trial alone."""
+    """Run a job. A loss that is not finite, and any other error, fails the trial alone; a fault of the
+    machine is none of the design's, and is raised.
+    """
     place = _PLACES[job.search]
     start, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(place.slot.threads)
@@ -153,6 +156,8 @@ def run_trial(job: TrialJob) -> TrialResult:
     except DivergedError as error:
         return TrialResult(job.number, {}, time.perf_counter() - start, str(error))
     except Exception as error:
+        if environment_fault(error):
+            raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
         return TrialResult(job.number, {}, time.perf_counter() - start, reason)
