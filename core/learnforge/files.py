@@ -67,7 +67,7 @@ def refusal(path: Path, error: OSError) -> RunError:
 def fingerprint(data: Any) -> str:
     """Return the SHA-256 (hex) of JSON-able data, independent of the order of keys."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()  # names of files may be any bytes
 
 
 def hash_file(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +117,9 @@ class _Line(_Counter):
         return SECONDS_BETWEEN_LINES
 
     def write(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # a run outlives the terminal that it was started from
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
 
 
 class Notebook:

@@ -31,9 +31,13 @@ _FOLDER = r"\w[\w .-]*"
 
 
 def _names_a_folder(instance: object, attribute: Any, value: str) -> None:
-    if not re.fullmatch(_FOLDER, value):
-        raise ValueError(f"{attribute.name!r} must be letters, digits, spaces, . - and _, got {value!r}")
+    if not re.fullmatch(_FOLDER, value) or len(value) > _LONGEST:
+        words = f"letters, digits, spaces, . - and _, at most {_LONGEST}"
+        raise ValueError(f"{attribute.name!r} must be {words}, got {value!r}")
 
+
+_LONGEST = 100
+"""Characters of a stage's name, and of a run's: file systems take 255 bytes."""
 
 _STAGE_KEYS = ("name", "kind", "use", "options")
 
@@ -126,7 +130,9 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
         RecipeError: The file is no TOML, or an override cannot be applied.
     """
     try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # Notepad writes a mark first
+    except OSError as error:
+        raise RecipeError([Problem("", f"cannot be read: {error.strerror}")], str(path)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         hint = '; text needs quotes, as in use = "kd"' if "Invalid value" in str(error) else ""
         raise RecipeError([Problem("", f"must be valid TOML: {error}{hint}")], str(path)) from error
@@ -303,6 +309,9 @@ def _check_names(tables: Sequence[Any], problems: list[Problem]) -> None:
             problems.append(
                 Problem(f"stage.{name}.name", "must be letters, digits, - and _, since it names a folder")
             )
+        elif len(name) > _LONGEST:
+            words = f"must have at most {_LONGEST} characters, since it names a folder, it has {len(name)}"
+            problems.append(Problem(f"stage.{name[:20]}….name", words))
 
 
 def _check_references(stages: Sequence[Stage], models: Sequence[str], problems: list[Problem]) -> None:

@@ -17,6 +17,7 @@ from .data.images import decode_image as decode_image
 from .data.images import find_images as find_images
 from .data.images import images_inside as images_inside
 from .data.images import open_dataset as open_dataset
+from .data.images import require_file as require_file
 from .data.images import resize_images as resize_images
 from .data.splits import MemorySplit as MemorySplit
 from .data.splits import StreamSplit as StreamSplit

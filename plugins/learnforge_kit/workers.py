@@ -85,8 +85,8 @@ class Workers(concurrent.futures.ProcessPoolExecutor):
 
 
 class _Remembering:
-    """A context of multiprocessing that keeps the last processes it made, whose exit statuses say how they
-    ended.
+    """A context of multiprocessing that keeps the last processes it made: their exit statuses say how they
+    have ended.
     """
 
     def __init__(self, context: Any):

@@ -306,3 +306,33 @@ def test_a_key_of_the_stage_among_options_is_told_its_place() -> None:
         found["stage.export.options.calibration"] == "is a key of the stage itself; take it out of `options`"
     )
     assert found["stage.export.options.speed"].startswith("unknown option")
+
+
+def test_a_mark_of_notepad_is_no_part_of_the_recipe(tmp_path):
+    """Editors on Windows put a byte order mark before UTF-8."""
+    file = tmp_path / "marked.toml"
+    file.write_text('[run]\nname = "größer"\n', encoding="utf-8-sig")
+    assert read_recipe(file)["run"] == {"name": "größer"}
+
+
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    """With what the system says."""
+    file = tmp_path / "secret.toml"
+    file.write_text("")
+
+    def refuse(*arguments, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    with pytest.raises(lf.RecipeError, match=r"secret\.toml: 1 problem\n.*cannot be read: Permission denied"):
+        read_recipe(file)
+
+
+def test_names_that_no_folder_can_have_are_refused(plugins):
+    """File systems take names of 255 bytes; the error does not repeat all of a long one."""
+    stage = {"kind": "transfer", "name": "s" * 300, "use": "fine-tune", "from": {"use": "mlp"}}
+    with pytest.raises(lf.RecipeError) as caught:
+        parse_recipe({"run": {"name": "r" * 300}, "task": {"use": "digits"}, "stage": [stage]}, plugins)
+    told = {problem.path: problem.message for problem in caught.value.problems}
+    assert "at most 100 characters" in told["stage.ssssssssssssssssssss….name"]
+    assert "at most 100" in told["run.name"]

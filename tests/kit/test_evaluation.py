@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learnforge_kit.training.evaluation import calibration, fit_temperature
+from learnforge import TaskInfo
+from learnforge_kit import MemorySplit, measure_channels
+from learnforge_kit.training.evaluation import calibration, fit_temperature, predict
 
 
 def scores(count: int, sharpness: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,3 +69,38 @@ def test_of_many_images_some_are_looked_at() -> None:
     """Evenly chosen, with nearly the same result."""
     logits, labels = scores(20000, 2.0)
     assert fit_temperature(logits, labels, most=5000) == fit_temperature(logits[::4], labels[::4])
+
+
+def test_passes_are_bounded_by_pixels() -> None:
+    """Large images go through a network in small batches, unless the caller says how many."""
+    seen: list[int] = []
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return torch.zeros(len(images), 2)
+
+    def passes(side: int, batch_size: int | None = None) -> list[int]:
+        seen.clear()
+        info = TaskInfo("t", ("a", "b"), ("a", "b"), (1, side, side), (0.0,), (1.0,))
+        images = torch.zeros(100, 1, side, side, dtype=torch.uint8)
+        predict(network, MemorySplit(images, torch.zeros(100, dtype=torch.int64)), info, batch_size)
+        return list(seen)
+
+    assert passes(32) == [100]
+    assert passes(160) == [40, 40, 20]
+    assert passes(160, 64) == [64, 36]
+
+
+def test_counting_the_bytes_of_images_takes_little_memory() -> None:
+    """Mean and deviation as numpy gives them, in parts: counting takes eight bytes for each pixel at once."""
+    images = torch.randint(
+        0, 256, (600, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    shares = images.double() / 255
+    mean, std = measure_channels(images)
+    assert mean == pytest.approx(shares.mean((0, 2, 3)).tolist())
+    assert std == pytest.approx(shares.std((0, 2, 3), correction=0).tolist())
+    assert measure_channels(torch.full((3, 1, 2, 2), 9, dtype=torch.uint8)) == (
+        pytest.approx((9 / 255,)),
+        (1.0,),
+    )

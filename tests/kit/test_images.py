@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +79,49 @@ def test_files_that_cannot_be_read_are_left_out(folder: Path) -> None:
     assert "broken.jpg cannot be read as an image" in faults[0]
     split, files, faults = read_images([folder / "notes.txt"], 4, 3)
     assert (split.images.shape, files, len(faults)) == ((0, 3, 4, 4), [], 1)
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    """A link to another folder shows its images, as a linked class does; one that leads back shows none."""
+    for name in ("photos/cat/1.png", "more/2.png", "more/deep/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    (tmp_path / "photos/cat/linked").symlink_to(tmp_path / "more")
+    (tmp_path / "photos/cat/again").symlink_to(tmp_path / "more")
+    (tmp_path / "more/back").symlink_to(tmp_path / "photos/cat")
+    (tmp_path / "more/deep/self").symlink_to(tmp_path / "more/deep")
+    found = [str(path.relative_to(tmp_path / "photos")) for path in find_images([tmp_path / "photos"])]
+    assert found == [
+        "cat/1.png",
+        *(f"cat/{link}/{name}" for link in ("again", "linked") for name in ("2.png", "deep/3.png")),
+    ]
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
+def test_a_long_thin_image_takes_little_memory(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Of an image of 20,000 × 1 pixels only the middle is made large."""
+    shades = np.arange(20_000, dtype=np.uint32).reshape(size[::-1]) // 80
+    Image.fromarray(shades.astype(np.uint8)).save(tmp_path / "long.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pixels = decode_image(tmp_path / "long.png", 224, 3)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert pixels.shape == (3, 224, 224)
+    assert set(pixels.unique().tolist()) <= {124, 125}  # the middle of 0 … 249
+    assert grown < 100_000  # KiB; the whole at that height would have 3 GB
+
+
+def test_a_named_pipe_is_no_image(tmp_path: Path) -> None:
+    """Reading it would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(TaskError, match="it is no regular file"):
+        decode_image(tmp_path / "pipe.png", 4, 1)
+
+
+def test_names_of_classes_must_be_text(tmp_path: Path) -> None:
+    """A folder's name may be any bytes; a class's name is written down."""
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    with pytest.raises(TaskError, match=r"names of class folders must be UTF-8, b'.*xff' is not; rename"):
+        class_folders(tmp_path)

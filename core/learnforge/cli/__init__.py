@@ -4,9 +4,11 @@ no torch.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from learnforge.errors import LearnforgeError, LearnforgeWarning
@@ -18,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from learnforge.cli.group import cli
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, as a daemon does
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
     given = list(sys.argv[1:] if arguments is None else arguments)
     is_debugging = "--debug" in given
     try:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from types import ModuleType
 from typing import Any
 
 from learnforge import hookspecs
 from learnforge.errors import PluginError
-from learnforge.files import fingerprint
-from learnforge.options.structure import plain
 from learnforge.plugins.found import Plugin
-from learnforge.plugins.identity import hash_source, pin_source
+from learnforge.plugins.identity import ADDED
 from learnforge.plugins.loading import Loader
-
-ADDED = "(added in Python)"
-"""Stands for the distribution of hooks that the caller added."""
 
 
 def add_hooks(loader: Loader, hooks: Any) -> None:
@@ -44,15 +37,3 @@ def add_hooks(loader: Loader, hooks: Any) -> None:
     if fault:
         loader.forget(hooks)
         raise PluginError(f"{name} cannot be added in Python: {fault}")
-
-
-def hash_hooks(plugin: Plugin, hooks: Any) -> str:
-    """Hash (hex) a plugin's code; of an object also what it holds: its options, or, where it was added in
-    Python, what its repr shows.
-    """
-    if isinstance(hooks, ModuleType):
-        return pin_source(plugin, hooks)
-    module = inspect.getmodule(type(hooks))
-    if plugin.distribution == ADDED:
-        return fingerprint([hash_source(module), repr(hooks)])
-    return fingerprint([pin_source(plugin, module), plain(hooks)])

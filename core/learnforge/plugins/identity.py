@@ -25,6 +25,9 @@ from learnforge.plugins.kinds import GROUP
 FROM_FILE = "(file)"
 """Stands for the distribution of a plugin file, which counts by its content, wherever it lies."""
 
+ADDED = "(added in Python)"
+"""Stands for the distribution of hooks that the caller added."""
+
 
 @frozen
 class Identity:
@@ -112,6 +115,23 @@ def pin_source(plugin: Plugin, module: ModuleType | None) -> str:
     if plugin.entry_point is None or plugin.entry_point.dist is None:
         return hash_source(module)
     return fingerprint(hash_code(plugin.entry_point.dist))
+
+
+def identify_hooks(hook_name: str, plugin: Plugin, hooks: Any) -> Identity:
+    """Say which code implements a hook, the hook as its kind."""
+    return Identity(hook_name, plugin.name, *owner_of(plugin), hash_hooks(plugin, hooks))
+
+
+def hash_hooks(plugin: Plugin, hooks: Any) -> str:
+    """Hash (hex) a plugin's code; of an object also what it holds: its options, or, where it was added in
+    Python, what its repr shows.
+    """
+    if isinstance(hooks, ModuleType):
+        return pin_source(plugin, hooks)
+    module = inspect.getmodule(type(hooks))
+    if plugin.distribution == ADDED:
+        return fingerprint([hash_source(module), repr(hooks)])
+    return fingerprint([pin_source(plugin, module), plain(hooks)])
 
 
 def core_version() -> str:

@@ -17,10 +17,9 @@ from attrs import asdict, evolve
 from learnforge import hookspecs
 from learnforge.errors import PluginError, PluginWarning, Problem, nearest
 from learnforge.options.structure import structure
-from learnforge.plugins.added import add_hooks, hash_hooks
 from learnforge.plugins.choice import PluginChoice, Standing, beside, is_usable, survey
 from learnforge.plugins.found import Plugin, installed
-from learnforge.plugins.identity import Identity, bring_back, code_of, owner_of, pin_source, remember
+from learnforge.plugins.identity import Identity, bring_back, code_of, identify_hooks, pin_source, remember
 from learnforge.plugins.isolation import as_transform, words
 from learnforge.plugins.kinds import GROUP, HOOKS, KINDS, RECIPE, hook_of
 from learnforge.plugins.loading import Loader
@@ -121,7 +120,7 @@ class Plugins:
             others = " and ".join(plugin.key for plugin in named if plugin not in own)
             warnings.warn(f"{kind} {name!r} is learnforge's own, not {others}", PluginWarning, stacklevel=2)
         elif len(named) > 1:
-            owners = " and ".join(" ".join(owner_of(p)) if p.entry_point else p.distribution for p in named)
+            owners = " and ".join(p.distribution + f" {p.version}" * bool(p.entry_point) for p in named)
             choices = " or ".join(f'"{p.distribution}:{method}"' for p in named)
             raise PluginError(f"{kind} {name!r} is brought by {owners}; write {choices}, or disable one")
         if named:
@@ -175,6 +174,8 @@ class Plugins:
             PluginError: It implements no hook, an unknown one, or one that acts in worker processes; or it
                 cannot be hashed.
         """
+        from learnforge.plugins.added import add_hooks  # most runs need none of it
+
         add_hooks(self._loader, hooks)
 
     def resolve(self, kind: str, table: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
@@ -188,9 +189,7 @@ class Plugins:
         return structure(cls, options, path, problems, self.resolve)
 
     def batch_transforms(self, stage: str) -> list[Callable[[Batch], Batch]]:
-        """Return the `learnforge_batch` implementations, in pluggy's order of calls; empty costs a
-        step nothing.
-        """
+        """Return the `learnforge_batch` implementations, in the order of calls; none cost a step nothing."""
         # pluggy lists implementations in the reverse of the order in which it calls them
         implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
         return [as_transform(impl, stage) for impl in implementations]
@@ -217,7 +216,7 @@ class Plugins:
         fingerprints; of each the hook is the kind.
         """
         return [
-            Identity(name, plugin.name, *owner_of(plugin), hash_hooks(plugin, hooks))
+            identify_hooks(name, plugin, hooks)
             for name in hookspecs.CHANGING
             for plugin, hooks in self._implementing(name)
         ]

@@ -45,17 +45,43 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 def images_inside(folder: Path) -> list[Path]:
     """List the image files in a folder at any depth, sorted by name; a system's own files are passed over."""
-    inside = (Path(top) / file for top, _, names in os.walk(folder) for file in names)
-    return sorted(
-        file
-        for file in inside
-        if file.suffix.lower() in ENDINGS and not any(map(_is_litter, file.relative_to(folder).parts))
-    )
+    return sorted(file for file in files_inside(folder) if file.suffix.lower() in ENDINGS)
+
+
+def files_inside(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder at any depth. Links to folders are followed, but for one that leads back to
+    a folder around it; a system's own files are passed over.
+    """
+    above = {folder: frozenset({folder.resolve()})}
+    for top, folders, names in os.walk(folder, followlinks=True):
+        place = Path(top)
+        around = above[place]
+        inner = {place / name: (place / name).resolve() for name in folders if not _is_litter(name)}
+        above |= {path: around | {real} for path, real in inner.items() if real not in around}
+        folders[:] = [path.name for path in inner if path in above]
+        yield from (place / name for name in names if not _is_litter(name))
 
 
 def class_folders(root: Path) -> list[Path]:
-    """List the folders in a folder, sorted by name; a system's own folders are no classes."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_litter(path.name))
+    """List the folders in a folder, sorted by name; a system's own folders are no classes.
+
+    Raises:
+        TaskError: A name is no UTF-8, and cannot be written down as a class's.
+    """
+    folders = [path for path in root.iterdir() if path.is_dir() and not _is_litter(path.name)]
+    for path in folders:
+        if not is_text(path.name):
+            raise TaskError(f"names of class folders must be UTF-8, {os.fsencode(path)!r} is not; rename it")
+    return sorted(folders)
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a file's name can be written down: on Linux it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decode_image(file: Path, size: int, channels: int) -> Tensor:
@@ -65,18 +91,30 @@ def decode_image(file: Path, size: int, channels: int) -> Tensor:
     Raises:
         TaskError: The file cannot be decoded; its name is in the text.
     """
+    require_file(file)
     try:
         with Image.open(file) as opened:
             image = _eight_bits(_upright(opened)).convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{file} cannot be read as an image: {error}") from error
     scale = size / min(image.size)
-    if scale != 1:
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    across, down = image.width / width, image.height / height
+    # only the middle is made: of an image of 1 × 20,000 pixels the whole would have gigabytes
+    box = (left * across, top * down, (left + size) * across, (top + size) * down)
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
     return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
+
+
+def require_file(file: Path) -> None:
+    """Refuse what is no regular file: reading a named pipe waits for ever.
+
+    Raises:
+        TaskError: It is none.
+    """
+    if file.exists() and not file.is_file():
+        raise TaskError(f"{file} cannot be read as an image: it is no regular file")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -174,11 +212,7 @@ def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], Me
         raise TaskError(
             f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"
         )
-    files = [
-        path
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not any(map(_is_litter, path.relative_to(root).parts))
-    ]
+    files = sorted(files_inside(root))
     faults = [f"{path} is in no class's folder" for path in files if path.parent == root]
     faults += [
         f"{path} has no ending of an image that is read: {', '.join(sorted(ENDINGS))}"

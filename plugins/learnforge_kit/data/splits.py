@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from learnforge.errors import TaskError
 from learnforge.files import fingerprint
 from learnforge.kinds.task import Split
 from learnforge.randomness import permutation
@@ -56,7 +57,7 @@ class MemorySplit(Split):
             yield self.images[indices], self.labels[indices], indices
 
 
-class _Decoded(Dataset[Tensor]):
+class _Decoded(Dataset[Tensor | TaskError]):
     """The files of a `StreamSplit`, read by DataLoader workers."""
 
     def __init__(self, files: Sequence[Path], decode: Callable[[Path], Tensor]):
@@ -65,8 +66,16 @@ class _Decoded(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.decode(self.files[index])
+    def __getitem__(self, index: int) -> Tensor | TaskError:
+        try:
+            return self.decode(self.files[index])
+        except TaskError as error:  # an error that a worker raises comes with the worker's traceback in it
+            return error
+
+
+def _collate(images: list[Tensor | TaskError]) -> Tensor | TaskError:
+    faults = [image for image in images if isinstance(image, TaskError)]
+    return faults[0] if faults else default_collate(images)
 
 
 @frozen(eq=False, repr=False)
@@ -111,15 +120,22 @@ class StreamSplit(Split):
             batch_size=batch_size,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
+            collate_fn=_collate,
             generator=torch.Generator(),  # else the loader draws a seed from the global generator
         )
         for indices, images in zip(order.split(batch_size), loader, strict=True):
+            if isinstance(images, TaskError):
+                raise TaskError(f"{images}. It could be read when the run began; put it back, and go on")
             labels = self.labels[indices].to(self.device, non_blocking=True)
             yield (
                 images.to(self.device, non_blocking=True),
                 labels,
                 indices.to(self.device, non_blocking=True),
             )
+
+
+_COUNTED = 256
+"""Images whose bytes are counted at a time: counting takes eight bytes for each."""
 
 
 def measure_channels(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -132,7 +148,10 @@ def measure_channels(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].flatten().long(), minlength=256).double()
+        counts = sum(
+            (torch.bincount(part[:, channel].flatten(), minlength=256) for part in images.split(_COUNTED)),
+            torch.zeros(256),
+        ).double()
         mean = float((counts * values).sum() / counts.sum())
         variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
         means.append(mean)

@@ -29,8 +29,14 @@ class Scores:
     count: int
 
 
+MOST_IMAGES, MOST_PIXELS = 512, 2**20
+"""Images, and pixels, in a pass of an evaluation where its caller does not say: what a network holds of an
+image grows with the pixels.
+"""
+
+
 def predict(
-    network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int = 512
+    network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int | None = None
 ) -> Tensor:
     """Return a network's class scores for a whole split, in order: float [image, outputs].
 
@@ -38,13 +44,14 @@ def predict(
         network: A module, put into eval mode, or any callable from normalised images to class scores.
         split: Images, loaded on the network's device.
         task: Normalisation.
-        batch_size: Images in a pass.
+        batch_size: Images in a pass; by default up to 512, and fewer where images are large.
     """
+    size = batch_size or evaluation_batch(task)
     if isinstance(network, nn.Module):
         network.eval()
     with torch.inference_mode():
         parts: list[Tensor] = []
-        for images, _, _ in split.batches(torch.arange(len(split)), batch_size):
+        for images, _, _ in split.batches(torch.arange(len(split)), size):
             parts.append(network(Normaliser(task, images.device)(images)).float())
         return torch.cat(parts)
 
@@ -56,9 +63,21 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
     return Scores(accuracy, float(F.cross_entropy(logits, labels)), len(labels))
 
 
-def evaluate(network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo) -> Scores:
+def evaluate(
+    network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int | None = None
+) -> Scores:
     """Judge a network on a split, in eval mode; see `predict`."""
-    return score(predict(network, split, task), split.labels)
+    return score(predict(network, split, task, batch_size), split.labels)
+
+
+def evaluation_batch(task: TaskInfo) -> int:
+    """Return how many images of a task go through a network at once where nobody says.
+
+    >>> [evaluation_batch(TaskInfo("t", ("a",), ("a",), (3, n, n), (0,) * 3, (1,) * 3)) for n in (32, 224)]
+    [512, 20]
+    """
+    pixels = math.prod(task.input_shape[1:])
+    return max(1, min(MOST_IMAGES, MOST_PIXELS // pixels))
 
 
 @frozen

@@ -160,7 +160,7 @@ def train_on_labels(
     """
 
     def validate() -> float:
-        return evaluate(network, task.validation, task.info).accuracy
+        return evaluate(network, task.validation, task.info, settings.eval_batch_size).accuracy
 
     return fit(
         Trainee(network, cross_entropy(network, settings)),

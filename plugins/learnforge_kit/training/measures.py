@@ -14,7 +14,9 @@ from learnforge_kit.measured import MOST_CLASSES, Assessment, Confidence, Networ
 from learnforge_kit.training.evaluation import calibration, confusion, fit_temperature, predict, score
 
 
-def judge(network: nn.Module, task: Task, confidence: bool = True) -> Assessment:
+def judge(
+    network: nn.Module, task: Task, confidence: bool = True, batch_size: int | None = None
+) -> Assessment:
     """Judge a finished network. This is where a stage reads the test split, once, when all that it chooses
     is chosen.
 
@@ -22,9 +24,10 @@ def judge(network: nn.Module, task: Task, confidence: bool = True) -> Assessment
         network: The finished network.
         task: The task, loaded on the network's device.
         confidence: Whether to judge also how well it knows what it knows.
+        batch_size: Images in a pass; see `predict`.
     """
-    held_out = predict(network, task.validation, task.info)
-    logits = predict(network, task.test, task.info)
+    held_out = predict(network, task.validation, task.info, batch_size)
+    logits = predict(network, task.test, task.info, batch_size)
     counts = confusion(logits, task.test.labels)
     return Assessment(
         validation_accuracy=score(held_out, task.validation.labels).accuracy,

@@ -19,6 +19,8 @@ class Train:
         epochs: Passes over the training split, from 0.
         batch_size: Images in a step. A last batch of a single image is left out, since batch statistics need
             two; with batches of one, batch normalisation uses the running statistics that the network has.
+        eval_batch_size: Images in a pass that measures accuracy, from 1; by default up to 512, and fewer
+            where images are large, so that a pass holds about a million pixels.
         optimizer: `sgd`, `adam` or `adamw`.
         learning_rate: Peak learning rate.
         weight_decay: Decay of the weights, as the optimizer defines it; biases and normalisation are
@@ -49,6 +51,7 @@ class Train:
 
     epochs: int = field(default=20, validator=ge(0))
     batch_size: int = field(default=64, validator=ge(1))
+    eval_batch_size: int | None = field(default=None, validator=optional(ge(1)))
     optimizer: Literal["sgd", "adam", "adamw"] = field(
         default="adamw", validator=in_(("sgd", "adam", "adamw"))
     )

@@ -18,9 +18,8 @@ from learnforge.check import Tasks, check_recipe
 from learnforge.context import choose_device
 from learnforge.errors import LearnforgeError, RunError
 from learnforge.fingerprints import fingerprints
-from learnforge.plugins.added import ADDED
 from learnforge.plugins.choice import PluginChoice, Wish
-from learnforge.plugins.identity import code_of
+from learnforge.plugins.identity import ADDED, code_of
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import parse_recipe, read_recipe
 from learnforge.record import versions

@@ -38,9 +38,10 @@ def read(path: str) -> Any:
     image = image.convert("L" if channels == 1 else "RGB")
     scale = max(height / image.height, width / image.width)
     size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    pixels = np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    across, down = image.width / size[0], image.height / size[1]
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box), dtype=np.uint8)
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)[None].copy()
 
 

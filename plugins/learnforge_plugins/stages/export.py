@@ -219,7 +219,7 @@ class ExportStage(Stage):
         partial.mkdir(exist_ok=True)
         draft = partial / path.name
         try:
-            self.method.export(module, learnt_from, draft)
+            self._write(module, learnt_from, draft)
             self.method.annotate(draft, json.dumps(manual))
             compared = self._prove(module, self.method.load(draft), proof)
             size = draft.stat().st_size
@@ -234,6 +234,22 @@ class ExportStage(Stage):
         finally:
             remove(partial)
         return compared, size
+
+    def _write(self, module: Deployed, images: Tensor, path: Path) -> None:
+        """Write the file, or say what the exporter makes nothing of."""
+        try:
+            self.method.export(module, images, path)
+        except (OSError, LearnforgeError):
+            raise
+        except Exception as error:  # whatever the exporter's libraries raise
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            words = next((line for line in str(cause).splitlines() if line.strip()), "")
+            raise StageError(
+                f"{type(self.method).__name__} cannot write this network: {type(cause).__name__}: {words}. "
+                'Choose another exporter, such as use = "torch-export", or a network without that operation'
+            ) from error
 
     def _fault(self, compared: Agreement) -> str:
         """Return why the file is not handed over, or ""."""

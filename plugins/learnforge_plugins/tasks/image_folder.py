@@ -41,6 +41,7 @@ from learnforge_kit import (
     decode_image,
     images_inside,
     measure_channels,
+    require_file,
     stratified,
 )
 
@@ -206,6 +207,7 @@ class ImageFolder(TaskSource):
 def _head(file: Path) -> tuple[int, int, bool] | str:
     """Return width, height and whether the image is grey, or why it cannot be read."""
     try:
+        require_file(file)
         with Image.open(file) as image:
             head = (image.width, image.height, image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F"))
             image.verify()
@@ -215,6 +217,8 @@ def _head(file: Path) -> tuple[int, int, bool] | str:
             image.load()
     except UnidentifiedImageError:
         return "no known image format"
+    except TaskError:
+        return "no regular file"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return str(error)
     return head
@@ -249,8 +253,12 @@ def _first(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _decode_all(files: Sequence[Path], decode: partial[Tensor]) -> Tensor:
+    shape = decode.keywords["channels"], decode.keywords["size"], decode.keywords["size"]
+    images = torch.empty(len(files), *shape, dtype=torch.uint8)
     with ThreadPoolExecutor() as pool:
-        return torch.stack(list(pool.map(decode, files)))
+        for image, decoded in zip(images, pool.map(decode, files), strict=True):
+            image.copy_(decoded)
+    return images
 
 
 @hookimpl

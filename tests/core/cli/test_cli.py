@@ -135,3 +135,12 @@ def test_a_plugin_brings_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (
         subprocess.run([*words, "greet"], capture_output=True, text=True, check=True).stdout == "good day\n"
     )
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_run_needs_no_open_streams(recipe: Path, closed: str) -> None:
+    """As where a service starts it, which closes them."""
+    command = f"{sys.executable} -m learnforge run {recipe} {closed}"
+    done = subprocess.run(command, shell=True, timeout=120, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert Path("runs/tiny/report.html").is_file()

@@ -29,6 +29,7 @@ from learnforge import (
     StageError,
     Task,
     TaskInfo,
+    load_method,
 )
 from learnforge.artifact import from_module
 from learnforge.errors import ExportMismatchError
@@ -364,3 +365,16 @@ def test_a_meta_learnt_network_is_adapted_first(
     right = [name == names[label] for name, label in zip(told, few.test.labels.tolist(), strict=True)]
     assert sum(right) / len(right) > 0.7
     assert found.metrics["test_accuracy"] > 0.7
+
+
+def test_an_operation_that_an_exporter_lacks_is_named(task: Task, make_context: MakeContext) -> None:
+    """In one line, with another exporter that has it, instead of the pages that a library prints."""
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveMaxPool2d(3), nn.Flatten(), nn.Linear(36, 3)
+    given = {"source": from_module(nn.Sequential(*layers), task.info)}
+    stage = ExportStage(name="export", method=load_method("exporter.onnx")())
+    with pytest.raises(StageError) as caught:
+        stage.run(task, given, make_context(None))
+    assert "Onnx cannot write this network: DispatchError: No ONNX function found" in str(caught.value)
+    assert "aten.adaptive_max_pool2d" in str(caught.value)
+    stage = evolve(stage, method=load_method("exporter.torch-export")())
+    assert stage.run(task, given, make_context(None)).metrics["agreement"] == 1.0

@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 import torch
 from attrs import evolve
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -867,3 +869,31 @@ def test_a_searcher_is_an_abstract_class() -> None:
     """A searcher without `sampler` cannot be made."""
     with pytest.raises(TypeError, match="abstract"):
         Searcher()  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize("damage", ["cut", "text"])
+def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
+    """With the file, and what can be done about it."""
+    path = tmp_path / "study.db"
+    with open_study(path, "toy", ["maximize"]) as study:
+        for _ in range(50):
+            study.tell(study.ask(), 1.0)
+    for leftover in tmp_path.glob("study.db-*"):
+        leftover.unlink()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 3] if damage == "cut" else b"not a database" * 100)
+    with (
+        pytest.raises(lf.StageError, match=r"study.db cannot be read as the study of a search: .*remove it"),
+        open_study(path, "toy", ["maximize"]) as study,
+    ):
+        study.tell(study.ask(), 1.0)
+
+
+def test_a_disk_that_is_full_under_a_study_is_named(tmp_path: Path) -> None:
+    """SQLite's own words, and that the search goes on from there."""
+    full = sqlite3.OperationalError("database or disk is full")
+    with (
+        pytest.raises(lf.StageError, match=r"study.db cannot be written: .*full; make room, and the search"),
+        open_study(tmp_path / "study.db", "toy", ["maximize"]),
+    ):
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, full)

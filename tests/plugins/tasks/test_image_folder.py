@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -339,3 +340,42 @@ def test_few_labels_are_kept(load: Any, tmp_path: Path) -> None:
     assert task.train.labels.bincount().tolist() == [2, 2]
     assert task.train.content == load(labels_per_class=2).train.content
     assert len(task.validation) == len(load().validation)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_vanishes_while_it_is_read_is_named(load: Any, tmp_path: Path, workers: int) -> None:
+    """Without the traceback of the process that reads it."""
+    _fill(tmp_path / "data", 6)
+    task = load(memory_mib=0, workers=workers)
+    gone = task.train.files[2]
+    gone.unlink()
+    with pytest.raises(TaskError) as caught:
+        list(task.train.batches(torch.arange(len(task.train)), 4))
+    assert str(caught.value).startswith(f"{gone} cannot be read as an image: ")
+    assert str(caught.value).endswith("It could be read when the run began; put it back, and go on")
+
+
+@pytest.mark.parametrize("memory_mib", [16, 0])
+def test_names_of_files_may_be_any_bytes(load: Any, tmp_path: Path, memory_mib: int) -> None:
+    """As an archive of another system leaves them."""
+    _fill(tmp_path / "data", 5)
+    try:
+        (tmp_path / "data/cat/0.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/data/cat/\xff.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    assert len(load(memory_mib=memory_mib).content) == 64
+
+
+def test_a_pipe_among_the_images_is_named(load: Any, tmp_path: Path) -> None:
+    """It is refused with its name, as what cannot be decoded is."""
+    _fill(tmp_path / "data", 5)
+    os.mkfifo(tmp_path / "data/cat/pipe.png")
+    with pytest.raises(TaskError, match=r"1 of 11 files .*\n.*pipe.png: no regular file"):
+        load()
+
+
+def test_the_home_folder_may_be_written_short(load: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """`~` in a path is the home folder, as in a shell."""
+    _fill(tmp_path / "data", 5)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(root="~/data").info.name == "data"

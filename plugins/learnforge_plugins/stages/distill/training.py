@@ -140,9 +140,12 @@ class Distillation:
                 sketch = self._as_handed_on(copy.deepcopy(student), criterion)
                 require_recorded(origin, sketch, context.plugins, f"{type(stage.method).__name__}.finish")
 
+            size = stage.train.eval_batch_size
+
             def validate() -> float:
                 copied = copy.deepcopy(student) if self._hands_on_more else student
-                return evaluate(self._as_handed_on(copied, criterion), task.validation, task.info).accuracy
+                network = self._as_handed_on(copied, criterion)
+                return evaluate(network, task.validation, task.info, size).accuracy
 
             trainee = Trainee(
                 student,
@@ -220,7 +223,7 @@ class Distillation:
         student = self._build(self.inputs["student"], "student", self.stage.fresh)
         self._train_alone(student)
         measured = Baseline(
-            assessment=judge(student, self.task),
+            assessment=judge(student, self.task, batch_size=self.stage.train.eval_batch_size),
             costs=measure_costs(student, self.task),
             history=self.history,
         )
@@ -241,8 +244,9 @@ class Distillation:
         """Judge, train the baseline, and hand on the student."""
         stage, task = self.stage, self.task
         teacher = Teacher(teachers, stage.teacher_settings, stage.train.batch_size)
-        assessment, costs = judge(student, task), measure_costs(student, task)
-        taught_by = judge(teacher, task, confidence=False)
+        size = self.stage.train.eval_batch_size
+        assessment, costs = judge(student, task, batch_size=size), measure_costs(student, task)
+        taught_by = judge(teacher, task, False, size)
         theirs = [measure_costs(network, task) for network in teachers]
         agreement = _agreement(student, teacher, task)
         baseline = None
@@ -250,7 +254,7 @@ class Distillation:
             alone = self._build(self.inputs["student"], "student", stage.fresh)
             alone.load_state_dict(initial)
             self._train_alone(alone)
-            baseline = judge(alone, task, confidence=False)
+            baseline = judge(alone, task, False, size)
         saved = 1 - self.forwards["computed"] / self.forwards["asked"] if self.forwards["asked"] else 0.0
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         measured = Distilled(

@@ -151,7 +151,7 @@ class NetworkEvaluator(Evaluator):
         context = Context(stage=self.stage, seed=seed, device=device, plugins=place.plugins)
         kept = _Kept(job.state) if job.epochs is not None else None
         self._fit(network, task, context, job, kept)
-        scores = evaluate(network, task.validation, task.info)
+        scores = evaluate(network, task.validation, task.info, self.train.eval_batch_size)
         metrics = {"accuracy": scores.accuracy, "loss": scores.loss}
         state = kept.state if kept is not None else None
         return TrialResult(job.number, metrics, time.perf_counter() - start, state=state)

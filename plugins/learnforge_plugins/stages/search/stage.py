@@ -234,9 +234,8 @@ class SearchStage(Stage):
         record, network, _ = retrained[self._preference(after)[0]]
         numbers = [r.number for r in front]
         search = Trials.counted(self.objectives, history, front=numbers, design=record.design)
-        measured = Searched(
-            assessment=judge(network, here), costs=measure_costs(network, here), search=search
-        )
+        assessment = judge(network, here, batch_size=self.longer.eval_batch_size)
+        measured = Searched(assessment=assessment, costs=measure_costs(network, here), search=search)
         spec = NetworkSpec.of_space(self.space, record.design)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
         artifact = Artifact(
@@ -326,7 +325,7 @@ class SearchStage(Stage):
             network = self.space.build(record.design, task.info).to(context.device)
         part = f"trial {record.number} again"
         train_on_labels(network, task, self.longer, evolve(context, seed=seed), part)
-        return record, network, evaluate(network, task.validation, task.info)
+        return record, network, evaluate(network, task.validation, task.info, self.longer.eval_batch_size)
 
 
 def check_sampler(

@@ -10,6 +10,7 @@ from typing import Literal
 
 import optuna
 
+from learnforge.errors import StageError
 from learnforge_kit.search.trials import sqlite_url
 
 Direction = Literal["maximize", "minimize"]
@@ -31,10 +32,17 @@ def open_study(
         directions: `maximize` or `minimize` for each objective.
         sampler: The searcher's sampler; reading needs none.
         metrics: Names of the objectives, which dashboards and reports show.
+
+    Raises:
+        StageError: The file is damaged, or the disk refuses it.
     """
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = _sqlite(path) if path else optuna.storages.InMemoryStorage()
+    try:
+        storage = _sqlite(path) if path else optuna.storages.InMemoryStorage()
+    except Exception as error:
+        optuna.logging.set_verbosity(verbosity)
+        raise _unreadable(path, error) from error
     try:
         study = optuna.create_study(
             storage=storage,
@@ -48,11 +56,29 @@ def open_study(
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(metrics))
         yield study
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "alembic") or isinstance(
+            error, optuna.exceptions.StorageInternalError
+        ):
+            raise _unreadable(path, error) from error
+        raise
     finally:
         optuna.logging.set_verbosity(verbosity)
         if isinstance(storage, optuna.storages.RDBStorage):
             storage.remove_session()
             storage.engine.dispose()
+
+
+def _unreadable(path: Path | None, error: Exception) -> StageError:
+    """Say what keeps a database from being read or written, in the words of the database."""
+    cause = error.__cause__ or getattr(error, "orig", None) or error
+    words = str(cause).splitlines()[0]
+    if "full" in words or "readonly" in words or "disk I/O" in words:
+        return StageError(f"{path} cannot be written: {words}; make room, and the search goes on from there")
+    return StageError(
+        f"{path} cannot be read as the study of a search: {words}. Put a copy back; or remove it, and all "
+        "its trials run again"
+    )
 
 
 def _sqlite(path: Path) -> optuna.storages.RDBStorage:

@@ -154,14 +154,15 @@ class TransferStage(Stage):
         network.to(context.device)
         history, seen = self._carry(network, source.task, here, labelled, context)
         network = self.method.finish(network).eval()
-        assessment, costs = judge(network, here), measure_costs(network, here)
+        size = self.train.eval_batch_size
+        assessment, costs = judge(network, here, batch_size=size), measure_costs(network, here)
         pairs, baseline, name = None, None, None
         if self.source_task is not None:
             pairs = [list(pair) for pair in zip(labelled.info.classes, here.info.classes, strict=True)]
         finished = self._as_artifact(source, network, task, labelled, context)
         if self.baseline and source.spec.kind != "module":  # a module of the caller's has no fresh weights
             fresh, history["from scratch"] = self._train_fresh(finished, labelled, context)
-            baseline = judge(fresh, here, confidence=False)
+            baseline = judge(fresh, here, False, size)
             name = "source only" if self.source_task is not None else "from scratch"
         measured = Transferred(
             assessment=assessment,
@@ -197,7 +198,11 @@ class TransferStage(Stage):
             if self.source_task is not None
             else None
         )
-        measured = Baseline(assessment=judge(fresh, here), history={"from scratch": history}, unlabelled=seen)
+        measured = Baseline(
+            assessment=judge(fresh, here, batch_size=self.train.eval_batch_size),
+            history={"from scratch": history},
+            unlabelled=seen,
+        )
         return start.with_state(fresh, metrics=measured.as_metrics())
 
     def _as_artifact(
