@@ -14,7 +14,7 @@ from learnforge.files import fingerprint
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task, TaskSource
-from learnforge.plugins.identity import identify, spell
+from learnforge.plugins.identity import files_read, identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive
 from learnforge.recipe import Recipe
@@ -80,12 +80,12 @@ def _task_print(source: TaskSource, task: Task) -> Any:
     """Return the content of a task; one with episodes of its own counts by options and code too."""
     if task.episodes is None:
         return task.content
-    return [task.content, spell(source), attrs.asdict(identify(source))]
+    return [task.content, spell(source), attrs.asdict(identify(source)), files_read(source)]
 
 
 def model_print(model: Model) -> Any:
     """Return what a model's network depends on: options, code, and the files that it reads."""
-    return [spell(model), attrs.asdict(identify(model)), model.content()]
+    return [spell(model), attrs.asdict(identify(model)), files_read(model)]
 
 
 def _input_print(reference: Reference, above: str, prints: Mapping[str, str], task: Task) -> Any:

@@ -47,7 +47,7 @@ class Model(ABC):
 
     def content(self) -> str:
         """Return a hash of the files that `build` reads, so that results depend on what is in them; "" where
-        there are none.
+        there are none. Files and folders that its options name count by themselves.
         """
         return ""
 

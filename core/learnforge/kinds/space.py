@@ -64,6 +64,12 @@ class Space(ABC):
             A module from float [batch, channel, height, width] to float [batch, outputs].
         """
 
+    def content(self) -> str:
+        """Return a hash of the files that it reads, so that results depend on what is in them; "" where there
+        are none. Files and folders that its options name count by themselves.
+        """
+        return ""
+
 
 def design_key(design: Design) -> str:
     """Return a short key (16 hex digits) that equal designs share."""

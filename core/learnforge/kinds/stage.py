@@ -18,7 +18,7 @@ from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task, TaskSource
 from learnforge.options.ranges import Range, Tune
 from learnforge.options.structure import option_key, plain, plugin_field
-from learnforge.plugins.identity import identify, spell
+from learnforge.plugins.identity import files_read, identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import TaskInfo
 
@@ -179,6 +179,7 @@ class Stage(ABC):
             "method": spell(self.method) if self.method is not None else None,
             "settings": {option_key(f): _spelled(f, getattr(self, f.name)) for f in own},
             "code": [plain(identify(part)) for part in (self, *methods, *parts)],
+            "files": files_read([self.method, *(getattr(self, f.name) for f in own)]),
         }
 
 

@@ -9,11 +9,12 @@ import importlib.util
 import inspect
 import json
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 from attrs import frozen
 
 from learnforge.errors import PluginError
@@ -86,6 +87,32 @@ def spell(method: object) -> dict[str, Any]:
     return {"use": identify(method).name, **plain(method, lambda part: identify(part).name)}
 
 
+def files_read(value: Any) -> list[str]:
+    """Hash what options read from files: of a method what its `content()` says, or else each path among its
+    options, a folder's by names, sizes and times of change.
+    """
+    if isinstance(value, Path):
+        return [_hash_path(value)]
+    if isinstance(value, Mapping):
+        return [found for item in value.values() for found in files_read(item)]
+    if isinstance(value, (tuple, list)):
+        return [found for item in value for found in files_read(item)]
+    if not attrs.has(type(value)):
+        return []
+    content = getattr(type(value), "content", None)
+    said = content(value) if inspect.isfunction(content) else ""
+    fields = [f for f in attrs.fields(type(value)) if not f.metadata.get("placement")]
+    return [said] if said else [found for f in fields for found in files_read(getattr(value, f.name))]
+
+
+def _hash_path(path: Path) -> str:
+    if path.is_file():
+        return hash_file(path)
+    inside = sorted(path.rglob("*")) if path.is_dir() else []
+    files = [(file, file.stat()) for file in inside if file.is_file()]
+    return fingerprint([[str(f.relative_to(path)), s.st_size, s.st_mtime_ns] for f, s in files])
+
+
 def remember(kind: str, name: str, plugin: Plugin, cls: type) -> None:
     """Note which plugin a class was loaded from, and by which name."""
     _IDENTITIES[cls] = Identity(kind, name, *owner_of(plugin), pin_source(plugin, inspect.getmodule(cls)))
@@ -131,7 +158,7 @@ def hash_hooks(plugin: Plugin, hooks: Any) -> str:
     module = inspect.getmodule(type(hooks))
     if plugin.distribution == ADDED:
         return fingerprint([hash_source(module), repr(hooks)])
-    return fingerprint([pin_source(plugin, module), plain(hooks)])
+    return fingerprint([pin_source(plugin, module), plain(hooks), files_read(hooks)])
 
 
 def core_version() -> str:

@@ -4,8 +4,6 @@ no further.
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Generator
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -44,23 +42,6 @@ def name_owner(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin) -> None:
             raise
 
     if not (impl.wrapper or impl.hookwrapper):
-        impl.function = call  # type: ignore[misc]
-
-
-def trace(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin) -> None:
-    """Change an implementation so that each call of it is printed on standard error, with its seconds."""
-    function = impl.function
-
-    @wraps(function)
-    def call(*arguments: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return function(*arguments)
-        finally:
-            seconds = time.perf_counter() - start
-            print(f"{hook_name}  {plugin}  {seconds:.6f} s", file=sys.stderr)  # noqa: T201
-
-    if not (impl.wrapper or impl.hookwrapper):  # a wrapper's seconds would be those of what it wraps
         impl.function = call  # type: ignore[misc]
 
 

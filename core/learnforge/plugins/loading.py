@@ -18,7 +18,7 @@ from learnforge.errors import PluginError, PluginWarning, Problem, RecipeError, 
 from learnforge.options.structure import structure
 from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
 from learnforge.plugins.found import Plugin
-from learnforge.plugins.isolation import guard, name_owner, trace, words
+from learnforge.plugins.isolation import guard, name_owner, words
 from learnforge.plugins.kinds import GROUP, KINDS
 
 _COLLECTING = frozenset({*(kind.hook for kind in KINDS.values()), "learnforge_add_hooks"})
@@ -299,6 +299,8 @@ class Loader:
                 if impl.plugin is not module:
                     continue
                 if self.choice.is_tracing:
+                    from learnforge.plugins.tracing import trace  # most runs need none of it
+
                     trace(impl, caller.name, plugin)
                 if caller.name in hookspecs.NOTIFYING:
                     guard(impl, caller.name, plugin, self.complain)

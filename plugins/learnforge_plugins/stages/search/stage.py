@@ -217,9 +217,6 @@ class SearchStage(Stage):
             )
         return problems
 
-    def fingerprint_data(self) -> dict[str, Any]:
-        return {**super().fingerprint_data(), "cost files": [meter.content() for meter in self.costs]}
-
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         return Artifact(NetworkSpec.of_space(self.space), task.info)
 
