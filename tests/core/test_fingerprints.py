@@ -131,7 +131,7 @@ def prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
     ],
 )
 def test_files_count_by_content(prints: Callable[..., str], stage: dict[str, object], file: str) -> None:
-    """Those of a space, a model, a method's option and a hook's; one that no part reads counts for nothing."""
+    """Those of a space, a model, a method's option and a hook's; one that none reads counts for nothing."""
     path = Path(file)
     path.write_text("4 8")
     before = prints(**stage)
