@@ -261,8 +261,10 @@ def _make_stage(kind: str, method: Any, settings: Mapping[str, Any], plugins: Pl
     table: dict[str, Any] = {"name": kind}
     for name, value in settings.items():
         key = option_key(fields[name]) if name in fields else name
-        is_reference = name in fields and fields[name].metadata.get("reference")
-        table[key] = _name_models(value, models) if is_reference else value
+        declared = fields[name].metadata if name in fields else {}
+        if declared.get("plugin") == "task" and isinstance(value, Task):
+            value = GivenTask(value)
+        table[key] = _name_models(value, models) if declared.get("reference") else value
     problems: list[Problem] = []
     stage = structure(cls, table, "", problems, plugins.resolve)
     chosen = _make_method(cls, method, plugins, problems)

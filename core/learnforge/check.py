@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,12 +11,12 @@ from attrs import evolve
 from torch import Tensor
 
 from learnforge.artifact import Artifact, from_model, from_module, load_artifact
-from learnforge.errors import ArtifactError, LearnforgeError, Problem, RecipeError, TaskError
+from learnforge.errors import ArtifactError, LearnforgeError, PluginError, Problem, RecipeError, TaskError
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task, TaskSource, check_task
 from learnforge.kinds.tuner import check_ranges_of
-from learnforge.plugins.identity import identify
+from learnforge.plugins.identity import FROM_FILE, identify
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe
 from learnforge.spec import trained_on
@@ -40,7 +41,13 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
             continue
         except KeyError:
             continue  # an input's stage is itself at fault, and reported
-        faults = _check_form(stage, task) + _check_models(stage, task) + stage.check(task, inputs, plugins)
+        faults = _check_form(stage, task) + _check_models(stage, task)
+        try:
+            # a stage's own check works with the models, and meets their faults again
+            faults = faults or stage.check(task, inputs, plugins)
+        except Exception as error:
+            error.add_note(place_of(stage))
+            raise
         if stage.tune is not None or stage.ranges:
             faults += check_ranges_of(stage, plugins)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
@@ -112,6 +119,16 @@ def _resolve(
     return from_module(reference, task.info)
 
 
+def place_of(stage: Stage, error: Exception | None = None) -> str:
+    """Say where an error arose: the stage, and whose method it uses, unless a hook is at fault."""
+    if stage.method is None or isinstance(error, PluginError):
+        return f"in stage {stage.name!r}"
+    identity = identify(stage.method)
+    if identity.distribution == FROM_FILE:
+        identity = evolve(identity, distribution=Path(inspect.getfile(type(stage.method))).name)
+    return f"in stage {stage.name!r}, which uses {identity}"
+
+
 def _check_form(stage: Stage, task: Task) -> list[Problem]:
     if task.info.form in stage.forms:
         return []
@@ -140,6 +157,7 @@ def _model_fault(model: Model, task: Task) -> str:
     shape = list(task.info.input_shape)
     try:
         model.require()
+        model.changes(task.info), model.content(), model.is_trained_for(task.info)
         with torch.device("meta"), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             network = model.without_pretrained().build(task.info).eval()
             fault = scores_fault(network(torch.zeros(2, *shape)), task.info.outputs)

@@ -254,8 +254,10 @@ def learnforge_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-
     """Offer subcommands (entry point `command.NAME`). Called when the command line is asked for one."""
 
 
-CHANGING = ("learnforge_vet_design", "learnforge_optimizer", "learnforge_batch")
-"""Hooks that change a result: the plugins that implement one belong to a stage's fingerprint."""
+CHANGING = {"learnforge_vet_design": "str", "learnforge_optimizer": "Optimizer", "learnforge_batch": "Batch"}
+"""Hooks that change a result, and the class of what they return beside None: the plugins that implement one
+belong to a stage's fingerprint.
+"""
 
 REMOTE = ("learnforge_optimizer", "learnforge_batch")
 """Hooks that act where the work runs, also in worker processes."""

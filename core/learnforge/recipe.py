@@ -21,7 +21,6 @@ from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import TaskSource
 from learnforge.options.ranges import check_ranges, take_ranges
 from learnforge.options.structure import option_key, structure
-from learnforge.options.tables import override
 from learnforge.plugins.choice import PluginChoice, Wish, is_usable, read_wish
 from learnforge.plugins.found import installed, locate
 from learnforge.plugins.kinds import RECIPE
@@ -136,9 +135,12 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         hint = '; text needs quotes, as in use = "kd"' if "Invalid value" in str(error) else ""
         raise RecipeError([Problem("", f"must be valid TOML: {error}{hint}")], str(path)) from error
-    problems = [problem for text in overrides if (problem := override(data, text)) is not None]
-    if problems:
-        raise RecipeError(problems, "--set")
+    if given := tuple(overrides):
+        from learnforge.options.tables import override  # most runs need none of it
+
+        problems = [problem for text in given if (problem := override(data, text)) is not None]
+        if problems:
+            raise RecipeError(problems, "--set")
     run = data.setdefault("run", {})
     if isinstance(run, dict) and re.fullmatch(_FOLDER, Path(path).stem):
         run.setdefault("name", Path(path).stem)

@@ -12,7 +12,6 @@ finished: kept. Equal and unfinished: continued. Different: run again, after ask
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import time
@@ -27,7 +26,7 @@ import torch
 from attrs import evolve, field, frozen
 
 from learnforge.artifact import Artifact, load_artifact
-from learnforge.check import Tasks, check_recipe, resolve_inputs, with_lineage
+from learnforge.check import Tasks, check_recipe, place_of, resolve_inputs, with_lineage
 from learnforge.context import Context, PeakMemory, Progress, Silence, choose_device
 from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
 from learnforge.files import refusal, remove, write_json, write_text
@@ -35,7 +34,7 @@ from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import describe_task
 from learnforge.kinds.tuner import load_tuner
-from learnforge.plugins.identity import FROM_FILE, identify, spell
+from learnforge.plugins.identity import identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved
 from learnforge.rebuilding import require_rebuilt, save_proved
@@ -232,7 +231,7 @@ class _Runner:
         except DivergedError as error:
             raise StageError(f"stage {stage.name!r}: {error}") from error
         except Exception as error:
-            error.add_note(_place(stage))
+            error.add_note(place_of(stage, error))
             raise
         record.seconds = time.perf_counter() - start
         artifact = with_lineage(artifact, task, inputs)
@@ -246,7 +245,7 @@ class _Runner:
                 save_proved(artifact, context.folder, self.plugins)
                 context.clear_checkpoints()
         except StageError as error:
-            error.add_note(_place(stage))
+            error.add_note(place_of(stage, error))
             raise
         artifact = evolve(artifact, made=None)
         record.state = "finished"
@@ -308,16 +307,6 @@ def _check_folder(folder: Path, recipe: Recipe) -> None:
             f"{folder} must be new, empty or the folder of an earlier run, but it holds {what} that no run "
             "put there. Choose another folder for the run."
         )
-
-
-def _place(stage: Stage) -> str:
-    """Say where an error arose: the stage, and whose method it uses."""
-    if stage.method is None:
-        return f"in stage {stage.name!r}"
-    identity = identify(stage.method)
-    if identity.distribution == FROM_FILE:
-        identity = evolve(identity, distribution=Path(inspect.getfile(type(stage.method))).name)
-    return f"in stage {stage.name!r}, which uses {identity}"
 
 
 def _deterministic(wanted: bool) -> Any:

@@ -125,3 +125,14 @@ def test_episodes_are_checked_before_training(digits: lf.Task) -> None:
     model = lf.load_method("model.conv4")(width=4, blocks=1)
     with pytest.raises(lf.RecipeError, match="the test split must have at least ways = 5 classes, it has 2"):
         lf.meta_train(model, task=known)
+
+
+def test_a_source_task_may_be_given_as_a_task():
+    """As `task=` may: the data that are there, without a source that reads them."""
+    own, other = (lf.load_task("digits", classes=classes) for classes in ([0, 1], [0, 1]))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+    settings = {"train": {"epochs": 1}, "seed": 0}
+    given = lf.transfer(network, other, "coral", source_task=own, **settings)
+    named = lf.transfer(network, other, "coral", source_task={"use": "digits", "classes": [0, 1]}, **settings)
+    assert given.weights.keys() == named.weights.keys()
+    assert all(torch.equal(tensor, named.weights[key]) for key, tensor in given.weights.items())

@@ -336,3 +336,31 @@ def test_names_that_no_folder_can_have_are_refused(plugins):
     told = {problem.path: problem.message for problem in caught.value.problems}
     assert "at most 100 characters" in told["stage.ssssssssssssssssssss….name"]
     assert "at most 100" in told["run.name"]
+
+
+@pytest.mark.parametrize(
+    "method", ["build", "require", "changes", "content", "without_pretrained", "is_trained_for"]
+)
+@pytest.mark.parametrize("kind", ["transfer", "distill"])
+def test_a_model_at_fault_is_told_by_check(tmp_path, method, kind):
+    """Whatever its code raises, in whichever of its methods, is a problem with its place in the recipe."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from attrs import frozen\nfrom torch import nn\nfrom learnforge import Model, hookimpl\n\n"
+        "@frozen\nclass Odd(Model):\n"
+        "    def build(self, task): return nn.Sequential(nn.Flatten(), nn.Linear(64, task.outputs))\n\n"
+        "def boom(self, *arguments): raise KeyError('boom')\n\n"
+        f"Odd.{method} = boom\n\n"
+        "@hookimpl\ndef learnforge_models(): return {'odd': Odd}\n"
+    )
+    odd, mlp = {"use": "odd"}, {"use": "mlp", "hidden": [4]}
+    stages = {
+        "transfer": {"kind": "transfer", "use": "fine-tune", "from": odd},
+        "distill": {"kind": "distill", "use": "kd", "teacher": odd, "teacher_train": {}, "student": mlp},
+    }
+    plugins = lf.Plugins(lf.PluginChoice(files=[file]))
+    recipe = parse_recipe({"task": {"use": "digits"}, "stage": [stages[kind]]}, plugins)
+    with pytest.raises(lf.RecipeError, match="it fails with KeyError: 'boom'") as caught:
+        check_recipe(recipe, plugins, Tasks())
+    where = {"transfer": "stage.transfer.from", "distill": "stage.distill.teacher"}
+    assert [problem.path for problem in caught.value.problems] == [where[kind]]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from learnforge.errors import PluginError
+from learnforge.hookspecs import CHANGING
 from learnforge.plugins.found import Plugin
 
 if TYPE_CHECKING:
@@ -30,16 +32,23 @@ def guard(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin, complain: Compl
 
 
 def name_owner(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin) -> None:
-    """Change an implementation so that what it raises says whose it is; it is raised all the same."""
-    function = impl.function
+    """Change an implementation so that what is wrong with it says whose it is: what it raises, and what it
+    returns in the place of a result.
+    """
+    function, wanted = impl.function, CHANGING[hook_name]
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
         try:
-            return function(*arguments)
+            result = function(*arguments)
         except Exception as error:
-            error.add_note(f"raised by {plugin} in `{hook_name}`. {plugin.way_out}")
-            raise
+            raise PluginError(
+                f"{plugin}: `{hook_name}` fails with {words(error)}. {plugin.way_out}"
+            ) from error
+        if result is not None and all(cls.__name__ != wanted for cls in type(result).__mro__):
+            fault = f"must return {wanted} or None, it returned {result!r}"
+            raise PluginError(f"{plugin}: `{hook_name}` {fault}. {plugin.way_out}")
+        return result
 
     if not (impl.wrapper or impl.hookwrapper):
         impl.function = call  # type: ignore[misc]

@@ -31,9 +31,10 @@ def make_optimizer(
                 prepared.append(
                     {"params": members, "lr": rate, "weight_decay": settings.weight_decay * decays}
                 )
-    offered = plugins.hook.learnforge_optimizer(parameters=prepared, options=asdict(settings))
+    offered: torch.optim.Optimizer | None = plugins.hook.learnforge_optimizer(
+        parameters=prepared, options=asdict(settings)
+    )
     if offered is not None:
-        assert isinstance(offered, torch.optim.Optimizer)
         return offered
     extra = (
         {"momentum": settings.momentum, "nesterov": settings.nesterov and settings.momentum > 0}

@@ -94,19 +94,25 @@ def test_the_order_of_hooks_that_change_results_is_in_the_fingerprint(write_plug
     assert prints([one, two]) == prints([ear, one, two]) == prints([one, two, ear])
 
 
+class Batch(list[str]):
+    """Stands for a batch."""
+
+
 def test_installed_plugins_act_after_files_in_the_order_of_their_names(
     install: Any, write_plugin: Any
 ) -> None:
     """Files first, then what is enabled as it is listed, whatever was loaded when."""
     head = "from learnforge import hookimpl\n@hookimpl\n"
-    body = head + "def learnforge_batch(batch): return batch + ['{}']\n"
+    body = head + "def learnforge_batch(batch): return type(batch)([*batch, '{}'])\n"
     for name in ("a", "b", "c"):
         install(
             f"lf-test-{name}", {f"lf-test-{name}": f"lf_test_{name}"}, {f"lf_test_{name}": body.format(name)}
         )
-    file = write_plugin("mine.py", "@hookimpl\ndef learnforge_batch(batch): return batch + ['file']\n")
+    file = write_plugin(
+        "mine.py", "@hookimpl\ndef learnforge_batch(batch): return type(batch)([*batch, 'file'])\n"
+    )
     choice = PluginChoice(files=(file,), enable=("lf-test-c", "lf-test-a", "lf-test-b"))
-    batch: Any = []
+    batch: Any = Batch()
     for transform in Plugins(choice).batch_transforms("s"):
         batch = transform(batch)
     assert batch == ["file", "c", "a", "b"]

@@ -222,11 +222,48 @@ def test_a_fault_in_the_selected_method_names_it(tmp_path):
 def test_a_fault_in_a_hook_that_changes_results_names_it(load):
     """What is not guarded says whose it is."""
     plugins = load({"veto": "@hookimpl\ndef learnforge_vet_design(): raise OSError('full')\n"})
-    with pytest.raises(OSError, match="full") as caught:
+    words = "plugin file veto.py: `learnforge_vet_design` fails with OSError: full. Mend it, or leave it out."
+    with pytest.raises(PluginError) as caught:
         plugins.hook.learnforge_vet_design(design={}, cost=None, stage="s")
-    assert caught.value.__notes__ == [
-        "raised by plugin file veto.py in `learnforge_vet_design`. Mend it, or leave it out."
-    ]
+    assert str(caught.value) == words
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize(
+    ("hook", "wanted"),
+    [("learnforge_vet_design", "str"), ("learnforge_optimizer", "Optimizer"), ("learnforge_batch", "Batch")],
+)
+def test_a_hook_that_returns_something_else_is_named(load, hook, wanted):
+    """What changes results returns its kind of result, or None."""
+    plugins = load({"odd": f"@hookimpl\ndef {hook}(): return 3\n"})
+    arguments = dict.fromkeys(getattr(plugins.hook, hook).spec.argnames)
+    words = (
+        f"plugin file odd.py: `{hook}` must return {wanted} or None, it returned 3. Mend it, or leave it out."
+    )
+    with pytest.raises(PluginError) as caught:
+        getattr(plugins.hook, hook)(**arguments)
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", ["distill", "search"])
+@pytest.mark.parametrize("hook", ["learnforge_batch", "learnforge_optimizer"])
+def test_a_fault_in_a_hook_is_not_blamed_on_the_method(write_plugin, hook, kind, workers):
+    """A run ends with the plugin's name; in a search it is no result of a design."""
+    file = write_plugin("mine.py", f"@hookimpl\ndef {hook}(): raise OSError('full')\n")
+    search = {
+        "kind": "search",
+        "use": "random",
+        "space": {"use": "residual", "stages": 1, "blocks": 1, "max_width": 8},
+        "trials": 2,
+        "train": {"epochs": 1},
+    }
+    stage = search if kind == "search" else DISTILL["stage"][0]
+    with pytest.raises(
+        PluginError, match=f"plugin file mine.py: `{hook}` fails with OSError: full"
+    ) as caught:
+        lf.run({**DISTILL, "stage": [stage]}, plugins=PluginChoice(files=(file,)), workers=workers)
+    assert caught.value.__notes__ == [f"in stage {stage.get('name', 'search')!r}"]
 
 
 def test_an_error_without_a_text_is_reported(load):

@@ -299,7 +299,7 @@ def test_fault_in_a_notification_stops_nobody(write_plugin):
 def test_fault_in_a_hook_that_changes_results_is_fatal(write_plugin):
     """What a result depends on is not guarded: its error goes up."""
     file = write_plugin("bad.py", "@hookimpl\ndef learnforge_vet_design(design): raise OSError('full')\n")
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(PluginError, match="fails with OSError: full"):
         Plugins(PluginChoice(files=(file,))).hook.learnforge_vet_design(design={}, cost=None, stage="s")
 
 
@@ -362,9 +362,13 @@ def test_file_that_cannot_be_loaded_is_named(write_plugin, tmp_path):
 # Changing results
 
 
+class Batch(list):
+    """Stands for a batch."""
+
+
 def test_batch_transforms_are_chained_in_the_stated_order(write_plugin):
     """Each transform gets what the one before returned, files as they are listed; None changes nothing."""
-    body = "@hookimpl\ndef learnforge_batch(batch, stage): return batch + [stage + '{}']\n"
+    body = "@hookimpl\ndef learnforge_batch(batch, stage): return type(batch)([*batch, stage + '{}'])\n"
     files = (
         write_plugin("one.py", body.format(1)),
         write_plugin("quiet.py", "@hookimpl\ndef learnforge_batch(batch): return None\n"),
@@ -373,7 +377,7 @@ def test_batch_transforms_are_chained_in_the_stated_order(write_plugin):
     )
     transforms = Plugins(PluginChoice(files=files)).batch_transforms("s")
     assert len(transforms) == 4
-    batch = []
+    batch = Batch()
     for transform in transforms:
         batch = transform(batch)
     assert batch == ["s1", "s2", "s3"]

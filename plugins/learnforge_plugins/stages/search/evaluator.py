@@ -15,7 +15,7 @@ import torch
 from attrs import define, field, frozen
 
 from learnforge.context import Context
-from learnforge.errors import DivergedError
+from learnforge.errors import DivergedError, PluginError
 from learnforge.kinds.executor import Slot
 from learnforge.kinds.space import Design, Space
 from learnforge.plugins.registry import Plugins
@@ -156,7 +156,7 @@ def run_trial(job: TrialJob) -> TrialResult:
     except DivergedError as error:
         return TrialResult(job.number, {}, time.perf_counter() - start, str(error))
     except Exception as error:
-        if environment_fault(error):
+        if environment_fault(error) or isinstance(error, PluginError):  # a hook's, and of no design
             raise
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"

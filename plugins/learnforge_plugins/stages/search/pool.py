@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 from collections.abc import Callable, Sequence
 
-from learnforge.errors import StageError
+from learnforge.errors import LearnforgeError, StageError
 from learnforge.kinds.executor import Slot
 from learnforge_kit.workers import Workers, environment_fault
 from learnforge_plugins.stages.search.evaluator import TrialJob, TrialResult, run_trial
@@ -89,6 +89,8 @@ class Pool:
             self._retried.add(_key(job))
             self._queue.insert(0, job)
             return None
+        except LearnforgeError:  # a hook's fault, told with its plugin
+            raise
         except Exception as error:
             raise _stopped(job, "", environment_fault(error) or f"{type(error).__name__}: {error}") from error
         self._retried.discard(_key(job))
