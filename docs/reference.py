@@ -38,7 +38,7 @@ STAGE_KEYS = (
     ("`kind`", "a string", "", "required", "What sort of stage it is."),
     ("`use`", "a string", "", "required", "Name of the method."),
     ("`options`", "a table", "", "`{}`", "Options of the method."),
-    ("`task`", '{ use = "task name", … }', "", "`[task]`", "The stage's own task."),
+    ("`task`", '{ use = "task name", … }', "", "the input's, or `[task]`", "The stage's own task."),
     ("`tune`", "a table", "", "none", "How options that are ranges are searched; see below."),
 )
 NO_PAGE = ("stage", "command")

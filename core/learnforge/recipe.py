@@ -65,7 +65,7 @@ class Recipe:
 
     Args:
         run: Name, seed and device.
-        task: The task of every stage that has none of its own.
+        task: The task of every stage that neither has its own nor comes from a stage that has.
         stages: The stages, in order.
         data: The recipe as plain data, after overrides.
         source: What errors call it, such as its file.
@@ -78,10 +78,21 @@ class Recipe:
     source: str = "recipe"
 
     def task_of(self, stage: Stage) -> TaskSource:
-        """Return a stage's task source."""
-        source = stage.task or self.task
+        """Return a stage's task source: its own, or that of the stage which its first input comes from, or
+        the recipe's.
+        """
+        source = _find_task(self.stages, stage, self.task)
         assert source is not None, "parse_recipe refuses a stage without a task"
         return source
+
+
+def _find_task(stages: Sequence[Stage], stage: Stage, default: TaskSource | None) -> TaskSource | None:
+    if stage.task is not None:
+        return stage.task
+    earlier = stages[: [s.name for s in stages].index(stage.name)]
+    reference = next(iter(stage.describe_inputs().values()), "")
+    behind = earlier[-1:] if reference is None else [s for s in earlier if s.name == reference]
+    return _find_task(stages, behind[0], default) if behind else default
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -185,17 +196,13 @@ def parse_recipe(data: Mapping[str, Any], plugins: Plugins, source: str = "recip
         tables = []
     stages = [_parse_stage(table, i, plugins, problems) for i, table in enumerate(tables)]
     _check_names(tables, problems)
-    for stage in stages:
-        if stage is not None and stage.task is None and "task" not in data:
-            problems.append(
-                Problem(
-                    f"stage.{stage.name}.task",
-                    'is missing, and there is no [task]; write task = { use = "…" }',
-                )
-            )
     complete = [stage for stage in stages if stage is not None]
     if len(complete) == len(stages):  # else a stage above may only seem to be missing
         _check_references(complete, plugins.names("model"), problems)
+    if "task" not in data:
+        words = 'is missing, and there is no [task]; write task = { use = "…" }'
+        bare = [stage for stage in complete if _find_task(complete, stage, None) is None]
+        problems += [Problem(f"stage.{stage.name}.task", words) for stage in bare]
     if problems or run is None:
         raise RecipeError(problems, source)
     return Recipe(run, task, tuple(complete), data, source)

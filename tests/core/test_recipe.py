@@ -364,3 +364,40 @@ def test_a_model_at_fault_is_told_by_check(tmp_path, method, kind):
         check_recipe(recipe, plugins, Tasks())
     where = {"transfer": "stage.transfer.from", "distill": "stage.distill.teacher"}
     assert [problem.path for problem in caught.value.problems] == [where[kind]]
+
+
+def test_a_stages_task_follows_its_input(plugins):
+    """A stage without a task learns that of the stage above, or of the one that it names as its input;
+    with a model, or a folder, for an input it learns the recipe's.
+    """
+    own, other = {"use": "digits", "classes": [0, 1, 2]}, {"use": "digits", "classes": [3, 4]}
+    model = {"use": "mlp", "hidden": [4]}
+    stages = [
+        {"kind": "transfer", "name": "first", "use": "fine-tune", "from": model},
+        {"kind": "transfer", "name": "second", "use": "fine-tune", "task": other},
+        {"kind": "export", "name": "above", "use": "torch-export"},
+        {"kind": "export", "name": "named", "use": "torch-export", "from": "first"},
+        {"kind": "distill", "name": "taught", "use": "kd", "teacher": "second", "student": model},
+        {"kind": "distill", "name": "fresh", "use": "kd", "teacher": model, "student": model},
+    ]
+    recipe = parse_recipe({"task": own, "stage": stages}, plugins)
+    learnt = {stage.name: list(recipe.task_of(stage).classes) for stage in recipe.stages}
+    assert learnt == {
+        "first": [0, 1, 2],
+        "second": [3, 4],
+        "above": [3, 4],
+        "named": [0, 1, 2],
+        "taught": [3, 4],
+        "fresh": [0, 1, 2],
+    }
+
+
+def test_a_task_may_stand_in_the_first_stage_alone(plugins):
+    """Stages after it follow; one that cannot is named."""
+    model = {"use": "mlp", "hidden": [4]}
+    first = {"kind": "transfer", "use": "fine-tune", "from": model, "task": {"use": "digits"}}
+    export = {"kind": "export", "use": "torch-export"}
+    assert len(parse_recipe({"stage": [first, export]}, plugins).stages) == 2
+    alone = {"kind": "export", "use": "torch-export", "from": model}
+    with pytest.raises(lf.RecipeError, match=r"stage\.export\.task: is missing, and there is no \[task\]"):
+        parse_recipe({"stage": [first, alone]}, plugins)

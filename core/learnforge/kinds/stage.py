@@ -39,7 +39,8 @@ class Stage(ABC):
     Args:
         name: Name of the stage in its recipe, and of its folder.
         method: The method, `use` and `options` in TOML; None for a kind that has none.
-        task: The stage's own task, else the recipe's.
+        task: The stage's own task; without one it learns that of the stage which its first input comes from,
+            or the recipe's.
         tune: How options that are given as ranges are searched.
         ranges: {path of an option: range}, as the recipe has them in the options' places.
     """
