@@ -46,6 +46,8 @@ class Plugins:
         self._files: dict[str, list[tuple[Plugin, type]]] = {}
         for kind in KINDS:
             self._in_files(kind)  # a file at fault is found now, not when its method is used
+        for plugin, cls in [pair for found in self._files.values() for pair in found]:
+            self._remember(plugin, cls)  # in a worker, whose objects are unpickled, too
 
     def __reduce__(self) -> tuple[Callable[..., Plugins], tuple[PluginChoice, list[tuple[str, str]]]]:
         """Pickle the choice and the names of what is loaded: another process loads the same plugins, files
@@ -157,11 +159,7 @@ class Plugins:
             # an undecorated subclass inherits the attribute, and would lose its own options
             if "__attrs_attrs__" not in vars(cls):
                 raise PluginError(f"{plugin}: {cls.__name__} must be decorated with `@attrs.frozen` itself")
-            is_only = sum(other.name == plugin.name for other in self._candidates(kind)) == 1
-            is_bare = is_only or plugin.is_of(GROUP)
-            remember(
-                kind, plugin.method if is_bare else f"{plugin.distribution}:{plugin.method}", plugin, cls
-            )
+            self._remember(plugin, cls)
         return cls
 
     def add(self, hooks: Any) -> None:
@@ -212,9 +210,7 @@ class Plugins:
         return gathered
 
     def changing(self) -> list[Identity]:
-        """List the implementations of hooks that change results, in the order in which they are called, for
-        fingerprints; of each the hook is the kind.
-        """
+        """List the implementations of hooks that change results, in the order of their calls."""
         return [
             identify_hooks(name, plugin, hooks)
             for name in hookspecs.CHANGING
@@ -231,11 +227,10 @@ class Plugins:
 
     def record(self) -> dict[str, Any]:
         """Return what a run's record says of its plugins: what was chosen, and all that were loaded."""
-        choice = self.choice
         return {
-            "wishes": [asdict(wish) for wish in choice.wishes if not wish.is_empty],
-            "strict": choice.strict,
-            "files": [{"name": f.name, "path": f.path, "sha256": f.sha256} for f in choice.files],
+            "wishes": [asdict(wish) for wish in self.choice.wishes if not wish.is_empty],
+            "strict": self.choice.strict,
+            "files": [{"name": f.name, "path": f.path, "sha256": f.sha256} for f in self.choice.files],
             "loaded": [
                 {
                     "name": plugin.name,
@@ -315,6 +310,11 @@ class Plugins:
                     self._files[kind].append((plugin, cls))
                     self._loader.modules[plugin.key] = (plugin, module)
         return self._files.get(kind, [])
+
+    def _remember(self, plugin: Plugin, cls: type) -> None:
+        is_only = sum(other.name == plugin.name for other in self._candidates(plugin.kind)) == 1
+        owner = "" if is_only or plugin.is_of(GROUP) else f"{plugin.distribution}:"
+        remember(plugin.kind, owner + plugin.method, plugin, cls)
 
     def _from_file(self, plugin: Plugin) -> type | None:
         return next((cls for found, cls in self._in_files(plugin.kind) if found is plugin), None)

@@ -5,6 +5,7 @@ errors.
 from __future__ import annotations
 
 import pickle
+import subprocess
 import sys
 import textwrap
 import warnings
@@ -318,3 +319,34 @@ def test_a_text_for_a_list_is_one_result() -> None:
     plugins = lf.Plugins()
     plugins.add(Own())
     assert plugins.gather("learnforge_missing", str) == ["pip install x"]
+
+
+def test_a_method_of_a_file_is_the_same_in_another_process(write_plugin):
+    """Unpickled with its plugins, it has the identity that it has here, whether or not it was looked up."""
+    file = write_plugin(
+        "mine.py",
+        """
+        from attrs import frozen
+        from learnforge import Score
+
+        @frozen
+        class Fixed(Score):
+            def score(self, network, images, labels): return 1.0
+
+        @hookimpl
+        def learnforge_scores(): return {"fixed": Fixed}
+        """,
+    )
+    script = (
+        "import pickle, sys\n"
+        "plugins, method = (pickle.loads(bytes.fromhex(word)) for word in sys.argv[1:])\n"
+        "from learnforge import identify\n"
+        "print(identify(method))\n"
+    )
+    plugins = Plugins(PluginChoice(files=(file,)))
+    method = plugins.load("score", "fixed")()
+    pickled = [pickle.dumps(part).hex() for part in (plugins, method)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *pickled], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == str(lf.identify(method)) == "score.fixed of (file)"

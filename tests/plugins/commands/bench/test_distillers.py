@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 from click.testing import CliRunner
 
-from learnforge import Plugins, RecipeError
+from learnforge import PluginChoice, Plugins, RecipeError
 from learnforge.cli.group import cli
 from learnforge.context import Silence
 from learnforge_kit import Train
@@ -256,3 +256,21 @@ def test_the_command(tmp_path: Path) -> None:
     assert "Gain over the baseline" in (tmp_path / "out" / "results.html").read_text()
     kept = [json.loads(line) for line in (tmp_path / "out" / "students.jsonl").read_text().splitlines()]
     assert all(result["test"] is not None for result in kept)
+
+
+def test_a_teacher_may_come_from_a_file(tmp_path: Path) -> None:
+    """Workers find the network that this process has trained for all of them."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from attrs import frozen\nfrom torch import nn\nfrom learnforge import Model, hookimpl\n\n"
+        "@frozen\nclass Flat(Model):\n"
+        "    def build(self, task): return nn.Sequential(nn.Flatten(), nn.Linear(64, task.outputs))\n\n"
+        "@hookimpl\ndef learnforge_models(): return {'flat': Flat}\n"
+    )
+    plugins = Plugins(PluginChoice(files=(file,)))
+    changes = {**CHANGES, "teacher": {"use": "flat"}, "student": {"use": "flat"}}
+    comparison = read_comparison({}, changes, tmp_path / "bench", plugins)
+    entries, _ = parse_entries(["kd"], comparison, plugins)
+    found = compare(entries, comparison, 2, plugins, Silence(), workers=1)
+    assert [len(results) for results in found.values()] == [2, 2]
+    assert len(list((tmp_path / "bench" / "teachers").iterdir())) == 1
