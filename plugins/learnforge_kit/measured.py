@@ -108,6 +108,8 @@ class Assessment(Measured):
         confusion: Test images by true class (row) and predicted class (column); None beyond
             `MOST_CLASSES` classes.
         confidence: How well it knows what it knows; None for a teacher, and for a baseline beside a network.
+        only_class: Name of the one class that it names for every validation image; None where it tells them
+            apart.
     """
 
     validation_accuracy: float
@@ -116,6 +118,7 @@ class Assessment(Measured):
     mistakes: Sequence[Sequence[int]] = ()
     confusion: list[list[int]] | None = None
     confidence: Confidence | None = nested(Confidence, prefix="", default=None)
+    only_class: str | None = None
 
 
 @frozen(kw_only=True)

@@ -22,11 +22,14 @@ class Scores:
         accuracy: Share of images classified correctly, in [0, 1].
         loss: Mean cross-entropy in nats.
         count: Number of images.
+        only: The one class that the network names for every image, though they are of several; None where it
+            tells them apart.
     """
 
     accuracy: float
     loss: float
     count: int
+    only: int | None = None
 
 
 MOST_IMAGES, MOST_PIXELS = 512, 2**20
@@ -59,8 +62,11 @@ def predict(
 def score(logits: Tensor, labels: Tensor) -> Scores:
     """Score class scores [image, outputs] against labels int64 [image]."""
     labels = labels.to(logits.device)
-    accuracy = float((logits.argmax(1) == labels).double().mean())
-    return Scores(accuracy, float(F.cross_entropy(logits, labels)), len(labels))
+    named = logits.argmax(1)
+    is_constant = bool((named == named[:1]).all()) and not bool((labels == labels[:1]).all())
+    loss = float(F.cross_entropy(logits, labels))
+    accuracy = float((named == labels).double().mean())
+    return Scores(accuracy, loss, len(labels), int(named[0]) if is_constant else None)
 
 
 def evaluate(

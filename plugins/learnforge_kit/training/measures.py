@@ -29,13 +29,15 @@ def judge(
     held_out = predict(network, task.validation, task.info, batch_size)
     logits = predict(network, task.test, task.info, batch_size)
     counts = confusion(logits, task.test.labels)
+    known = score(held_out, task.validation.labels)
     return Assessment(
-        validation_accuracy=score(held_out, task.validation.labels).accuracy,
+        validation_accuracy=known.accuracy,
         test_accuracy=score(logits, task.test.labels).accuracy,
         class_accuracy=class_accuracies(counts),
         mistakes=find_mistakes(counts),
         confusion=counts.tolist() if len(counts) <= MOST_CLASSES else None,
         confidence=_confidence(held_out, logits, task) if confidence else None,
+        only_class=None if known.only is None else task.info.classes[known.only],
     )
 
 

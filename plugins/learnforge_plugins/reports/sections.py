@@ -40,6 +40,7 @@ class Shown(Measured):
     baseline_test_accuracy: float | None = None
     baseline_name: str | None = None
     agreement: float | None = None
+    only_class: str | None = None
     parameters: int | None = None
     macs: int | None = None
     latency_ms: float | None = None
@@ -120,6 +121,8 @@ def _main_score(m: Shown) -> str:
 
 
 def _comparison(m: Shown) -> str:
+    if m.only_class is not None:
+        return f"names {m.only_class!r} for every image"
     if m.test is not None:
         return f"{_before(m.test, m.measure)} before, {_episode(m)}"
     if m.baseline_test_accuracy is not None:
@@ -154,10 +157,22 @@ def _episode(m: Shown | MetaLearnt) -> str:
 
 def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
     sentences = [_VERDICTS[stage.kind](stage) for stage in finished if stage.kind in _VERDICTS]
+    sentences += [words for stage in finished if (words := _constant_words(stage))]
     open_ones = [stage.name for stage in run.stages if not stage.is_finished]
     if open_ones:
         sentences.append(f"Not finished: {', '.join(open_ones)}.")
     return "\n\n".join(sentences) or "Nothing is finished yet."
+
+
+def _constant_words(stage: StageSummary) -> str:
+    """Say that a stage's network names one class for every image, and what that is worth."""
+    only = Shown.of(stage.metrics).only_class
+    if only is None:
+        return ""
+    return (
+        f"The network of {stage.name!r} names {only!r} for every validation image: its accuracy is the share "
+        "of that class, and it has learnt nothing. Train it longer, or with another learning rate."
+    )
 
 
 def _search_verdict(stage: StageSummary) -> str:

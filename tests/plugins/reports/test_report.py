@@ -356,3 +356,11 @@ def test_what_a_run_took_is_a_section() -> None:
     assert rows == (("search", "1.2", "1,234 MiB", "7", "3"), ("meta", "1.2", "", "", ""))
     waiting = StageSummary("distill", "distill", {"use": "kd"}, "waiting", 0.0, {}, {})
     assert "What it took" not in [s.title for s in make_sections(summary(waiting))]
+
+
+def test_a_network_that_names_one_class_is_told() -> None:
+    """In the table of stages and in the verdict: its accuracy is the share of the largest class."""
+    constant = summary(stage("search", SEARCH | {"only_class": "b"}))
+    assert "The network of 'search' names 'b' for every validation image" in make_sections(constant)[0].words
+    assert stage_row(constant.stages[0])[3] == "names 'b' for every image"
+    assert "every validation image" not in make_sections(summary(stage("search", SEARCH)))[0].words

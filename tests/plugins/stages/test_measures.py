@@ -134,7 +134,7 @@ def test_records_are_read_as_they_are_written() -> None:
 
 ASSESSED = """
     validation_accuracy test_accuracy class_accuracy mistakes confusion
-    calibration_error reliability most_wrong temperature scaled_calibration_error
+    calibration_error reliability most_wrong temperature scaled_calibration_error only_class
 """
 COSTS = " parameters macs peak_activation_bytes latency_ms "
 TRIALS = " objectives history trials failed stopped refused repeats front searcher design options "

@@ -25,9 +25,9 @@ from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, permutation, seeded
 from learnforge.spec import Normaliser
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
-from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
+from learnforge_kit.training.settling import evaluate_trained
 from learnforge_plugins.stages.search.evaluator import Evaluator, Place, Refused, TrialJob, TrialResult
 
 SCORED_IMAGES = 64
@@ -151,7 +151,7 @@ class NetworkEvaluator(Evaluator):
         context = Context(stage=self.stage, seed=seed, device=device, plugins=place.plugins)
         kept = _Kept(job.state) if job.epochs is not None else None
         self._fit(network, task, context, job, kept)
-        scores = evaluate(network, task.validation, task.info, self.train.eval_batch_size)
+        scores = evaluate_trained(network, task, self.train.batch_size, self.train.eval_batch_size)
         metrics = {"accuracy": scores.accuracy, "loss": scores.loss}
         state = kept.state if kept is not None else None
         return TrialResult(job.number, metrics, time.perf_counter() - start, state=state)

@@ -28,10 +28,11 @@ from learnforge.randomness import seeded
 from learnforge.spec import NetworkSpec, Provenance, trained_on
 from learnforge_kit.search.pareto import best_first, non_dominated_rank, to_losses
 from learnforge_kit.search.view import SpaceView
-from learnforge_kit.training.evaluation import Scores, evaluate
+from learnforge_kit.training.evaluation import Scores
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
+from learnforge_kit.training.settling import evaluate_trained
 from learnforge_plugins.stages.measured import Searched, Trials
 from learnforge_plugins.stages.search.describe import random_designs
 from learnforge_plugins.stages.search.driver import search_designs
@@ -322,7 +323,8 @@ class SearchStage(Stage):
             network = self.space.build(record.design, task.info).to(context.device)
         part = f"trial {record.number} again"
         train_on_labels(network, task, self.longer, evolve(context, seed=seed), part)
-        return record, network, evaluate(network, task.validation, task.info, self.longer.eval_batch_size)
+        longer = self.longer
+        return record, network, evaluate_trained(network, task, longer.batch_size, longer.eval_batch_size)
 
 
 def check_sampler(
