@@ -242,6 +242,8 @@ def test_a_package_with_the_same_names_breaks_nothing(site: Path, finished: Path
     assert words in done.stderr
     recipe.write_text(recipe.read_text().replace('"kd"', '"outside-twins:simkd"'))
     learnforge(site, "run", "twins.toml", "--run", "runs/twin")
+    done = learnforge(site, "conformance", "outside-twins")
+    assert done.stdout.splitlines()[-1] == "outside-twins: 3 of 3 plugins are conformant"
 
 
 def test_a_missing_package_is_named(site: Path, finished: Path, support: str) -> None:
