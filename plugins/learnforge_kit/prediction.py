@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from learnforge.artifact import Artifact, find_artifact, load_artifact
-from learnforge.errors import ArtifactError
-from learnforge.kinds.exporter import Runtime
+from learnforge.errors import ArtifactError, PluginError
+from learnforge.kinds.exporter import Exporter, Runtime
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import Normaliser
 from learnforge_kit.data.images import readable_images
@@ -57,7 +58,11 @@ class Prediction:
 
 
 def open_predictor(
-    path: Path, plugins: Plugins, device: torch.device | None = None, calibrated: bool = False
+    path: Path,
+    plugins: Plugins,
+    device: torch.device | None = None,
+    calibrated: bool = False,
+    is_trusted: bool = False,
 ) -> Predictor:
     """Open a run's or a stage's folder, or a file that an export stage wrote.
 
@@ -67,11 +72,17 @@ def open_predictor(
         device: Where a network of a folder computes; a file's runtime decides for itself.
         calibrated: Divide scores by the temperature that fits the validation images best (Guo et al., 2017),
             so that a confidence is about the share of images that are named right.
+        is_trusted: Whether code in a file may run; formats that are data need no trust.
 
     Raises:
-        ArtifactError: There is no network, one that names no classes, or no temperature is known.
+        ArtifactError: There is no network, one that names no classes, no temperature is known, or a file that
+            may hold code is not trusted.
     """
-    found = _open(path, plugins, device or torch.device("cpu"))
+    if path.is_file():
+        found = _open_file(path, plugins, is_trusted)
+    else:
+        folder, artifact = load_classifier(path)
+        found = _open_artifact(artifact, folder, plugins, device or torch.device("cpu"))
     if calibrated and found.temperature is None:
         raise ArtifactError(
             f"{path}: no temperature is known of the network. Stages that train on a task measure one on its "
@@ -79,13 +90,6 @@ def open_predictor(
             "examples has none. Leave `--calibrated` out"
         )
     return found if calibrated else evolve(found, temperature=None)
-
-
-def _open(path: Path, plugins: Plugins, device: torch.device) -> Predictor:
-    if path.is_file():
-        return _open_file(path, plugins)
-    folder, artifact = load_classifier(path)
-    return _open_artifact(artifact, folder, plugins, device)
 
 
 def load_classifier(path: Path) -> tuple[Path, Artifact]:
@@ -139,12 +143,13 @@ def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: t
     return Predictor(artifact.task.classes, artifact.task.input_shape, score, folder, temperature)
 
 
-def _open_file(path: Path, plugins: Plugins) -> Predictor:
+def _open_file(path: Path, plugins: Plugins, is_trusted: bool) -> Predictor:
+    """Open a file by the exporter of its format. Which one that is follows from the file's name and first
+    bytes; what it says of itself only chooses among those that read the format.
+    """
     beside = path.with_name("model.json")
-    try:
-        inside = _manual_inside(path, plugins)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    exporters = _exporters_of(path, plugins)
+    inside = _manual_inside(path, exporters)
     if inside is None and not beside.is_file():
         raise ArtifactError(
             f"{path} must be a whole file that an export stage wrote, with its manual inside, or lie beside "
@@ -152,19 +157,30 @@ def _open_file(path: Path, plugins: Plugins) -> Predictor:
         )
     try:
         manual: dict[str, Any] = json.loads(beside.read_text("utf-8") if inside is None else inside)
-        name, written_by, classes = manual["file"], manual["exporter"], manual["classes"]
-        channels, height, width = manual["input"]["shape"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name, written_by, classes = manual["file"], dict(manual["exporter"]), list(manual["classes"])
+        channels, height, width = map(int, manual["input"]["shape"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(
             f"{path} must lie beside the `model.json` that its export stage wrote: {type(error).__name__}: "
             f"{error}"
         ) from error
     if inside is None and name != path.name:
         raise ArtifactError(f"the `model.json` beside {path} is that of {name}")
+    if not exporters:
+        raise ArtifactError(
+            f"{path} must be of a format that an installed exporter reads, by its ending and its first bytes"
+        )
+    if written_by.get("use") not in exporters:
+        written_by = {"use": next(iter(exporters))}
     problems: list[Any] = []
     exporter = plugins.resolve("exporter", written_by, "exporter", problems)
     if exporter is None:
         raise ArtifactError(f"{path}: {'; '.join(str(problem) for problem in problems)}")
+    if exporter.loads_code and not is_trusted:
+        raise ArtifactError(
+            f"{path} may hold code, which runs when it is read: say `--trust` if you would run code of "
+            "whoever wrote it. The folder of its run, and ONNX files, are data and need none"
+        )
     exporter.require()
     runtime: Runtime | None = None
 
@@ -181,7 +197,22 @@ def _open_file(path: Path, plugins: Plugins) -> Predictor:
     return Predictor(classes, (channels, height, width), score, path, manual.get("temperature"))
 
 
-def _manual_inside(path: Path, plugins: Plugins) -> str | None:
+def _exporters_of(path: Path, plugins: Plugins) -> dict[str, type[Exporter]]:
+    """Return {name: exporter} of those whose format a file has, that of the longest ending first."""
+    found: dict[str, type[Exporter]] = {}
+    for name in plugins.names("exporter"):
+        with contextlib.suppress(PluginError):  # one that is broken keeps no other from reading its own
+            found[name] = plugins.load("exporter", name, Exporter)
+    order = sorted(found, key=lambda name: -len(found[name].suffix))
+    try:
+        return {name: found[name] for name in order if found[name].reads(path)}
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _manual_inside(path: Path, exporters: Mapping[str, type[Exporter]]) -> str | None:
     """Return what the file itself says of how it is run, if its format can."""
-    found = (plugins.load("exporter", name).manual(path) for name in plugins.names("exporter"))
-    return next((manual for manual in found if manual is not None), None)
+    try:
+        return next((said for cls in exporters.values() if (said := cls.manual(path)) is not None), None)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error

@@ -187,7 +187,7 @@ def test_a_killed_run_ends_with_the_same_bits(site: Path, finished: Path, moment
 def test_another_process_predicts_and_adapts(site: Path, finished: Path, support: str) -> None:
     """Every artifact and file is of use where nothing but the package is known."""
     for source in ("distill", "prune", "transfer", "export/model.pt2", "matching-file/model.pt2"):
-        done = learnforge(site, "predict", f"runs/whole/{source}", support)
+        done = learnforge(site, "predict", f"runs/whole/{source}", support, "--trust")
         assert done.stdout.count(".png") == 9, done.stdout
     for source in ("adapters", "matching"):
         learnforge(site, "adapt", f"runs/whole/{source}", "--support", support, "--to", f"taught-{source}")

@@ -24,6 +24,10 @@ class Exporter(ABC):
     """Whether the file gives the network's class scores to rounding; False for methods that quantise, whose
     files are judged by their accuracy."""
 
+    loads_code: ClassVar[bool] = True
+    """Whether `load` can run code that is in the file, which is then opened with `--trust` alone; False for
+    formats that are data."""
+
     runner: ClassVar[str] = ""
     """Python that runs the file without learnforge, for the script beside it: defines `score`, from numpy's
     uint8 [1, channel, height, width] to class scores [class], and may use `FILE`; "" where there is none."""
@@ -57,8 +61,15 @@ class Exporter(ABC):
         """
 
     @classmethod
+    def reads(cls, path: Path) -> bool:
+        """Tell whether a file is of this format, by the ending of its name and by its first bytes: never by
+        what the file says of itself.
+        """
+        return path.name.endswith(cls.suffix)
+
+    @classmethod
     def manual(cls, path: Path) -> str | None:
-        """Return what `annotate` kept in a file, under whatever name; None where it kept nothing, or the file
-        is of another format.
+        """Return what `annotate` kept in a file of this format; None where it kept nothing. It must run no
+        code of the file.
         """
         return None

@@ -26,6 +26,7 @@ from learnforge.plugins.choice import PluginChoice
 @click.option(
     "--calibrated", is_flag=True, help="Scale scores by the temperature that fits the validation images best."
 )
+@click.option("--trust", is_flag=True, help="Let a file that may hold code, such as a .pt2, run it.")
 @click.option("--device", default="auto", show_default=True, help="Where a network computes.")
 @plugin_options
 def command(
@@ -35,13 +36,15 @@ def command(
     as_json: bool,
     target: Path | None,
     calibrated: bool,
+    trust: bool,
     device: str,
 ) -> None:
     """Name what is in IMAGES, files or folders, or `-` for a list of files on standard input.
 
     SOURCE is a run's folder, whose last finished stage counts, a stage's, or a file that an export stage
-    wrote. For each image there is a line of CSV with file, class and confidence, the class's share of the
-    softmax. Files that cannot be read as images are named and the rest is done; the exit status is 1 then.
+    wrote; a .pt2 may hold code, and wants --trust. For each image there is a line of CSV with file, class and
+    confidence, the class's share of the softmax. Files that cannot be read as images are named and the rest
+    is done; the exit status is 1 then.
     """
     import csv
     import json
@@ -56,7 +59,7 @@ def command(
     if len(paths) < len(images):
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
     where = choose_device(device, "--device", "predict")
-    predictor = open_predictor(source, Plugins(choice), where, calibrated)
+    predictor = open_predictor(source, Plugins(choice), where, calibrated, trust)
     click.echo(f"named by {predictor.source}", err=True)
     if source.is_file() and source.name.startswith(REJECTED):
         click.echo(f"warning: {source.name} failed its proof; it may not answer as the network", err=True)

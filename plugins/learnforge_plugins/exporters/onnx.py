@@ -29,6 +29,8 @@ from torch import Tensor, nn
 
 from learnforge import Exporter, Runtime, StageError, hookimpl
 
+_FIRST = b"\x08"
+"""First byte of an ONNX file: the tag of its version, which protobuf writes first."""
 _KEY = "learnforge"
 """Name of the manual among a file's metadata."""
 _RUNNER = """
@@ -44,6 +46,7 @@ class _OnnxFile(Exporter):
     """What ONNX files have in common."""
 
     runner: ClassVar[str] = _RUNNER
+    loads_code: ClassVar[bool] = False
 
     def require(self) -> None:
         try:
@@ -81,14 +84,20 @@ class _OnnxFile(Exporter):
         onnx.save(model, path)
 
     @classmethod
+    def reads(cls, path: Path) -> bool:
+        with path.open("rb") as stream:
+            return path.suffix == ".onnx" and stream.read(1) == _FIRST
+
+    @classmethod
     def manual(cls, path: Path) -> str | None:
-        if path.suffix != ".onnx" or importlib.util.find_spec("onnx") is None:
+        if importlib.util.find_spec("onnx") is None:
             return None
         import onnx
         from google.protobuf.message import DecodeError
 
         try:
-            kept = onnx.load(path).metadata_props
+            # tensors in other files are none of the manual's, and may lie anywhere
+            kept = onnx.load(path, load_external_data=False).metadata_props
         except DecodeError:
             return None
         return next((entry.value for entry in kept if entry.key == _KEY), None)

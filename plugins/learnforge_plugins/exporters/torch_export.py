@@ -48,9 +48,11 @@ def score(images):
         torch.export.save(torch.export.load(path), path, extra_files={_KEPT: manual})
 
     @classmethod
+    def reads(cls, path: Path) -> bool:
+        return super().reads(path) and zipfile.is_zipfile(path)
+
+    @classmethod
     def manual(cls, path: Path) -> str | None:
-        if path.suffix != cls.suffix:
-            return None
         try:
             with zipfile.ZipFile(path) as archive:
                 kept = next((name for name in archive.namelist() if name.endswith(f"/extra/{_KEPT}")), None)

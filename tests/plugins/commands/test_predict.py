@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def expected(exported: Path, digits: Task) -> torch.Tensor:
 @pytest.mark.parametrize("source", ["", "model.pt2"])
 def test_files_are_named_with_their_class(exported: Path, photos: Path, digits: Task, source: str) -> None:
     """A line for each image, class and confidence those of the network; what is no image is told of."""
-    done = call(exported / source, photos)
+    done = call(exported / source, photos, "--trust")
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     shares = expected(exported, digits)
     assert [Path(row["file"]).name for row in rows] == [f"{number}.png" for number in range(5)]
@@ -79,7 +80,9 @@ def test_files_are_named_with_their_class(exported: Path, photos: Path, digits: 
 def test_a_file_needs_nothing_beside_it(exported: Path, photos: Path, tmp_path: Path) -> None:
     """Moved elsewhere under another name, it still knows its classes."""
     shutil.copy(exported / "model.pt2", tmp_path / "moved.pt2")
-    moved, whole = (call(file, photos).stdout for file in (tmp_path / "moved.pt2", exported / "model.pt2"))
+    moved, whole = (
+        call(file, photos, "--trust").stdout for file in (tmp_path / "moved.pt2", exported / "model.pt2")
+    )
     assert moved == whole
 
 
@@ -88,9 +91,9 @@ def test_a_rejected_file_is_used_with_a_warning(exported: Path, photos: Path, tm
     shutil.copy(exported / "model.pt2", tmp_path / "rejected-model.pt2")
     manual = json.loads((exported / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({**manual, "file": "rejected-model.pt2"}))
-    done = call(tmp_path / "rejected-model.pt2", photos / "1.png")
+    done = call(tmp_path / "rejected-model.pt2", photos / "1.png", "--trust")
     assert "warning: rejected-model.pt2 failed its proof" in done.stderr
-    assert "warning" not in call(exported / "model.pt2", photos / "1.png").stderr
+    assert "warning" not in call(exported / "model.pt2", photos / "1.png", "--trust").stderr
 
 
 def test_lines_of_json_have_all_shares(exported: Path, photos: Path, digits: Task, tmp_path: Path) -> None:
@@ -127,10 +130,66 @@ def test_what_cannot_be_done_is_said(exported: Path, photos: Path, tmp_path: Pat
     assert "that its export stage wrote: KeyError: 'file'" in str(done.exception)
     (tmp_path / "model.json").write_text((exported / "model.json").read_text())
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
-    assert "model.pt2 cannot be run by torch-export" in str(done.exception)
+    assert "model.pt2 must be of a format that an installed exporter reads" in str(done.exception)
     (tmp_path / "other.pt2").write_bytes(b"")
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "other.pt2"), str(photos)])
     assert "is that of model.pt2" in str(done.exception)
+    whole = (exported / "model.pt2").read_bytes()
+    with zipfile.ZipFile(exported / "model.pt2") as archive:
+        inner = next(name for name in archive.namelist() if name.endswith("model.json"))
+    (tmp_path / "model.pt2").write_bytes(whole.replace(inner.encode(), inner[::-1].encode()))
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos), "--trust"])
+    assert "model.pt2 cannot be run by torch-export" in str(done.exception)
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_file_that_may_hold_code_wants_trust(exported: Path, photos: Path) -> None:
+    """A `.pt2` is read by torch, which runs what its author put there."""
+    done = CliRunner().invoke(cli, ["predict", str(exported / "model.pt2"), str(photos)])
+    assert "model.pt2 may hold code, which runs when it is read: say `--trust`" in str(done.exception)
+    assert call(exported / "model.pt2", photos, "--trust").stdout
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx", "model.txt", "model.pt2"])
+def test_a_file_cannot_choose_what_reads_it(exported: Path, photos: Path, tmp_path: Path, name: str) -> None:
+    """A pickle under another ending, whose manual names torch's exporter, is refused and not run."""
+    mark = tmp_path / "it ran"
+    torch.save(Payload(mark), tmp_path / name)
+    manual = json.loads((exported / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**manual, "file": name}))
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / name), str(photos)])
+    assert done.exit_code
+    assert isinstance(done.exception, lf.ArtifactError), done.exception
+    assert not mark.exists()
+    torch.load(tmp_path / name, weights_only=False)
+    assert mark.exists(), "the payload must work, or this test shows nothing"
+
+
+def test_what_an_onnx_file_says_of_itself_chooses_no_reader(
+    digits: Task, photos: Path, tmp_path: Path
+) -> None:
+    """Metadata that name torch's exporter leave it to onnxruntime."""
+    onnx = pytest.importorskip("onnx")
+    network = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
+    lf.export(network.with_state(network.network()), digits, "onnx", run=tmp_path / "run")
+    file = tmp_path / "run" / "export" / "model.onnx"
+    model = onnx.load(file)
+    manual = json.loads(model.metadata_props[0].value)
+    onnx.helper.set_model_props(
+        model, {"learnforge": json.dumps({**manual, "exporter": {"use": "torch-export"}})}
+    )
+    before = call(file, photos).stdout
+    onnx.save(model, file)
+    assert call(file, photos).stdout == before
 
 
 def test_networks_that_name_no_classes_are_refused(plugins: Plugins, tmp_path: Path, digits: Task) -> None:
@@ -185,7 +244,7 @@ def test_confidence_can_be_calibrated(digits: Task, photos: Path, tmp_path: Path
     stage = tmp_path / "run" / "export"
     for source in (tmp_path / "trained", stage, stage / "model.pt2"):
         for options, temperature in (([], 1.0), (["--calibrated"], 0.5)):
-            rows = list(csv.DictReader(io.StringIO(call(source, photos, *options).stdout)))
+            rows = list(csv.DictReader(io.StringIO(call(source, photos, *options, "--trust").stdout)))
             expected = (scores / temperature).softmax(1).amax(1)
             assert [float(row["confidence"]) for row in rows] == pytest.approx(expected.tolist(), abs=1e-4)
 
