@@ -24,6 +24,7 @@ from .context import Progress as Progress
 from .context import Silence as Silence
 from .context import choose_device as choose_device
 from .errors import ArtifactError as ArtifactError
+from .errors import CacheWarning as CacheWarning
 from .errors import DivergedError as DivergedError
 from .errors import ExportMismatchError as ExportMismatchError
 from .errors import GapWarning as GapWarning

@@ -14,6 +14,7 @@ LearnforgeError                 what a caller catches; the command line prints i
     └── RunLockedError          another process is running in it
 LearnforgeWarning (UserWarning) what a caller should know; the command line prints it as one line
 ├── PluginWarning               a plugin is at fault, and the run goes on without it
+├── CacheWarning                a cache cannot be kept
 └── GapWarning                  a teacher is much larger than its student
 """
 
@@ -146,6 +147,10 @@ class LearnforgeWarning(UserWarning):
 
 class PluginWarning(LearnforgeWarning):
     """A plugin is at fault and the run goes on without it, or without that notification."""
+
+
+class CacheWarning(LearnforgeWarning):
+    """A cache cannot be kept; what it would have saved is computed."""
 
 
 class GapWarning(LearnforgeWarning):

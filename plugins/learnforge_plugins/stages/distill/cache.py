@@ -8,7 +8,9 @@ under (index, view) and read back without any loss. A cache is a folder:
     about.json  what the key of the folder stands for
 
 A row is written before it is pointed at, and one whose check does not fit counts as missing, so a kill at any
-point, or a lost page, costs a forward pass and never gives a wrong score.
+point, or a lost page, costs a forward pass and never gives a wrong score. Files of another size than they
+must have are made anew. The place of `slots.bin`, which is written through a memory map, is reserved first: a
+hole in it that finds no place on the disk would end the process.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learnforge.errors import StageError
-from learnforge.files import fingerprint, write_json
+from learnforge.files import fingerprint, remove, write_json
 
 GIB = 1 << 30
 
@@ -45,7 +47,8 @@ class ViewCache:
             recently used first; what does not fit of this one is not kept.
 
     Raises:
-        StageError: Not even the table of slots fits.
+        StageError: Not even the table of slots fits into the limit.
+        OSError: The disk has no room for it, or refuses.
     """
 
     def __init__(
@@ -102,8 +105,9 @@ class ViewCache:
         """
         keys = self._keys(indices, views)
         places = self._slots[1 + keys]
-        rows = self._rows[np.maximum(places, 1) - 1]
-        is_known = (places > 0) & (rows["check"] == _check(rows["scores"], keys))
+        is_row = (places > 0) & (places <= len(self._rows))  # a damaged page may point anywhere
+        rows = self._rows[np.where(is_row, places, 1) - 1]
+        is_known = is_row & (rows["check"] == _check(rows["scores"], keys))
         scores = np.ascontiguousarray(rows["scores"], np.float32)
         return torch.from_numpy(scores), torch.from_numpy(is_known)
 
@@ -113,7 +117,7 @@ class ViewCache:
         values = scores.detach().float().cpu().numpy().astype(self._type)
         with self._lock:
             fresh = ~self.read(indices, views)[1].numpy()
-            used = int(self._slots[0])
+            used = max(0, int(self._slots[0]))
             room = max(0, self.capacity - used)
             keys, values = keys[fresh][:room], values[fresh][:room]
             if not len(keys) or not self._is_open:
@@ -150,13 +154,39 @@ class ViewCache:
 
     def _prepare(self, about: Mapping[str, Any], slots: int, rows: int) -> None:
         """Make the files, once for all who use them; they take no place before they are written."""
-        if not (self.path / "about.json").exists():
-            self.path.mkdir(exist_ok=True)
-            for name, size in (("slots.bin", slots), ("rows.bin", rows)):
-                with (self.path / name).open("wb") as file:
-                    file.truncate(size)
+        sizes = {"slots.bin": slots, "rows.bin": rows}
+        is_whole = all(_size(self.path / name) == size for name, size in sizes.items())
+        if not is_whole or not (self.path / "about.json").exists():
+            remove(self.path)
+            self.path.mkdir()
+            try:
+                for name, size in sizes.items():
+                    with (self.path / name).open("wb") as file:
+                        file.truncate(size)
+                        if name == "slots.bin":
+                            _reserve(file, size)
+            except OSError:
+                remove(self.path)
+                raise
             write_json(self.path / "about.json", dict(about))
         os.utime(self.path)  # the least recently used make place
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else -1
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Take the place of a file on the disk.
+
+    Raises:
+        OSError: There is none.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, 1 << 20):
+        file.write(bytes(min(1 << 20, size - start)))
 
 
 def _share(file: IO[bytes]) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, from_model
 from learnforge.context import Context
-from learnforge.errors import GapWarning, StageError
+from learnforge.errors import CacheWarning, GapWarning, StageError
+from learnforge.files import refusal
 from learnforge.kinds.distiller import Criterion, Distiller
 from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task
@@ -192,15 +193,22 @@ class Distillation:
             images = example_images(task, context, stage.train.batch_size)
             probe = probe_scores(teacher, images, stage.cache_precision == "32")
             teacher.counts.update(asked=0, computed=0)
-            cache = ViewCache(
-                context.cache_folder / "teachers",
-                describe_scores(teacher, task, stage.train, probe),
-                len(task.train),
-                stage.train.augmentation.views,
-                task.info.outputs,
-                stage.cache_precision,
-                int(stage.cache_gib * GIB),
-            )
+            folder = context.cache_folder / "teachers"
+            try:
+                cache = ViewCache(
+                    folder,
+                    describe_scores(teacher, task, stage.train, probe),
+                    len(task.train),
+                    stage.train.augmentation.views,
+                    task.info.outputs,
+                    stage.cache_precision,
+                    int(stage.cache_gib * GIB),
+                )
+            except OSError as error:
+                if stage.cache_precision == "16":  # whose scores are rounded, and others without it
+                    raise refusal(folder, error) from error
+                words = f"the teacher's scores are not kept: {refusal(folder, error)}"
+                warnings.warn(f"stage {context.stage!r}: {words}", CacheWarning, stacklevel=2)
         return CachedTeacher(teacher, task, stage.train, context.device, cache)
 
     def _criterion(self, tapped: Tapped, teacher: Teacher) -> Criterion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -113,6 +114,28 @@ def _lose_rows(path: Path) -> None:
     (path / "rows.bin").write_bytes(bytes(size))
 
 
+def _cut_rows(path: Path) -> None:
+    os.truncate(path / "rows.bin", 20)
+
+
+def _cut_slots(path: Path) -> None:
+    os.truncate(path / "slots.bin", 10)
+
+
+def _lose_slots(path: Path) -> None:
+    (path / "slots.bin").unlink()
+
+
+def _fill_slots(path: Path) -> None:
+    size = (path / "slots.bin").stat().st_size
+    (path / "slots.bin").write_bytes(b"\xff\xff\xff\x7f" * (size // 4))
+
+
+def _fill_with_minus(path: Path) -> None:
+    size = (path / "slots.bin").stat().st_size
+    (path / "slots.bin").write_bytes(b"\xff" * size)
+
+
 def _point_elsewhere(path: Path) -> None:
     with (path / "slots.bin").open("r+b") as file:
         file.seek(4 * (1 + 3 * 5 + 1))
@@ -125,6 +148,10 @@ def _point_elsewhere(path: Path) -> None:
         (_damage_row, [True, False, True, True]),
         (_lose_rows, [False] * 4),
         (_point_elsewhere, [True, False, True, True]),
+        (_cut_rows, [False] * 4),
+        (_cut_slots, [False] * 4),
+        (_lose_slots, [False] * 4),
+        (_fill_with_minus, [False] * 4),
     ],
 )
 def test_what_is_damaged_counts_as_missing(tmp_path: Path, damage: Any, left: list[bool]) -> None:
@@ -138,6 +165,33 @@ def test_what_is_damaged_counts_as_missing(tmp_path: Path, damage: Any, left: li
     found, is_known = again.read(INDICES, VIEWS)
     assert is_known.all()
     assert torch.equal(found, SCORES)
+
+
+def test_a_table_that_points_nowhere_holds_nothing(tmp_path: Path) -> None:
+    """Numbers beyond all rows are no rows; where even their count is lost, nothing more is kept."""
+    _open(tmp_path).write(INDICES, VIEWS, SCORES)
+    _fill_slots(OPENED[-1].path)
+    again = _open(tmp_path)
+    again.write(INDICES, VIEWS, SCORES)
+    assert not again.read(INDICES, VIEWS)[1].any()
+
+
+def test_the_place_of_what_is_mapped_is_reserved(tmp_path: Path) -> None:
+    """A hole in a file that is written through a memory map ends the process where the disk is full."""
+    path = _open(tmp_path, limit=1 << 20).path / "slots.bin"
+    assert path.stat().st_blocks * 512 >= path.stat().st_size
+
+
+def test_a_disk_without_room_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is the disk's, and nothing half made is left."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        _open(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_a_full_cache_serves_on(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from learnforge import (
     Artifact,
     Batch,
+    CacheWarning,
     Context,
     Distiller,
     Layers,
@@ -22,6 +24,7 @@ from learnforge import (
     PluginChoice,
     Plugins,
     RecipeError,
+    RunError,
     StageError,
     Task,
     load_method,
@@ -394,6 +397,29 @@ def test_the_cache_changes_no_bit(
     assert counts[1]["computed"] < 240
     assert counts[2] == {"asked": 240, "computed": 0, "saved": 1.0}
     assert 200 < counts[3]["computed"] < 300
+
+
+def test_a_disk_without_room_for_the_cache_costs_time_alone(
+    task: Task,
+    inputs: dict[str, Artifact],
+    make_context: MakeContext,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Said once, the stage goes on without it to the same student; rounded scores are none without it."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stage = distil(Soft(), train=LONGER, baseline=False)
+    plain = stage.run(task, inputs, make_context(None))
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    context = make_context(None, cache_folder=tmp_path / "cache")
+    with pytest.warns(CacheWarning, match="the teacher's scores are not kept: .*the disk is full"):
+        found = evolve(stage, cache="views").run(task, inputs, context)
+    assert weights_of(found) == weights_of(plain)
+    with pytest.raises(RunError, match="the disk is full"):
+        evolve(stage, cache="views", cache_precision="16").run(task, inputs, context)
 
 
 def test_students_share_a_cache(
