@@ -12,6 +12,7 @@ from .data.environments import Trajectories as Trajectories
 from .data.environments import World as World
 from .data.episodes import ImageEpisodes as ImageEpisodes
 from .data.episodes import ImageEpisodeSource as ImageEpisodeSource
+from .data.images import FORMATS as FORMATS
 from .data.images import class_folders as class_folders
 from .data.images import decode_image as decode_image
 from .data.images import find_images as find_images

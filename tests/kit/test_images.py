@@ -125,3 +125,11 @@ def test_names_of_classes_must_be_text(tmp_path: Path) -> None:
         pytest.skip("this file system takes UTF-8 alone")
     with pytest.raises(TaskError, match=r"names of class folders must be UTF-8, b'.*xff' is not; rename"):
         class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["page.eps", "page.png", "page.jpg"])
+def test_only_named_formats_are_read(tmp_path: Path, name: str) -> None:
+    """A PostScript file, whatever its ending, would be run by Ghostscript."""
+    Image.new("RGB", (8, 8)).save(tmp_path / name, format="EPS")
+    with pytest.raises(TaskError, match="cannot identify image file"):
+        decode_image(tmp_path / name, 4, 3)

@@ -21,6 +21,9 @@ from learnforge_kit.data.splits import MemorySplit
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Endings of files that are taken for images."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Formats that are read, as Pillow names them. It knows others, some of which call further programs."""
+
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """List image files: those named, and those in named folders, see `images_inside`.
@@ -93,7 +96,7 @@ def decode_image(file: Path, size: int, channels: int) -> Tensor:
     """
     require_file(file)
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             image = _eight_bits(_upright(opened)).convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{file} cannot be read as an image: {error}") from error

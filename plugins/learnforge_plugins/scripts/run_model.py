@@ -25,7 +25,7 @@ def score(images: Any) -> Any:
 
 def read(path: str) -> Any:
     channels, height, width = MANUAL["input"]["shape"]
-    image: Any = Image.open(path)
+    image: Any = Image.open(path, formats=("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"))
     with contextlib.suppress(Exception):  # damaged metadata leave it as it is
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I") or image.mode == "F":

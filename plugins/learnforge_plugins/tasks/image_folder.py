@@ -35,6 +35,7 @@ from learnforge import (
     permutation,
 )
 from learnforge_kit import (
+    FORMATS,
     MemorySplit,
     StreamSplit,
     class_folders,
@@ -208,12 +209,11 @@ def _head(file: Path) -> tuple[int, int, bool] | str:
     """Return width, height and whether the image is grey, or why it cannot be read."""
     try:
         require_file(file)
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             head = (image.width, image.height, image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F"))
             image.verify()
-        with Image.open(
-            file
-        ) as image:  # verify() spares the pixels; a cut-off file only shows when they are read
+        # verify() spares the pixels; a cut-off file only shows when they are read
+        with Image.open(file, formats=FORMATS) as image:
             image.load()
     except UnidentifiedImageError:
         return "no known image format"

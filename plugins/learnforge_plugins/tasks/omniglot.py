@@ -125,7 +125,7 @@ class Omniglot(TaskSource):
 
 def _pixels(file: Path) -> Tensor:
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=("PNG",)) as image:
             if image.size != (_SIDE, _SIDE):
                 raise TaskError(f"task: {file} must have {_SIDE} × {_SIDE} pixels, it has {image.size}")
             return torch.from_numpy(np.array(image.convert("L")))[None]

@@ -6,7 +6,7 @@ import inspect
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from attrs import define, evolve, field, frozen
@@ -19,7 +19,9 @@ from learnforge.plugins.identity import hash_source
 from learnforge.spec import Normaliser, copy_weights, hash_tensor
 from learnforge_kit.networks.taps import Tapped
 from learnforge_kit.training.settings import Train
-from learnforge_plugins.stages.distill.cache import ViewCache
+
+if TYPE_CHECKING:
+    from learnforge_plugins.stages.distill.cache import ViewCache
 
 LARGEST_EPOCH = 1 << 28
 """Bytes of an epoch's scores that are held on the device; more are read batch by batch."""

@@ -28,7 +28,6 @@ from learnforge_kit.networks.taps import Tapped
 from learnforge_kit.training.evaluation import evaluate, predict, score
 from learnforge_kit.training.loop import Trainee, fit, train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
-from learnforge_plugins.stages.distill.cache import GIB, ViewCache
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants, describe_gap
 from learnforge_plugins.stages.distill.teacher import CachedTeacher, Teacher, describe_scores, probe_scores
 from learnforge_plugins.stages.measured import Baseline, Distilled
@@ -189,6 +188,8 @@ class Distillation:
         stage, task, context = self.stage, self.task, self.context
         cache = None
         if stage.cache == "views":
+            from learnforge_plugins.stages.distill.cache import GIB, ViewCache  # most stages need none of it
+
             assert context.cache_folder is not None
             images = example_images(task, context, stage.train.batch_size)
             probe = probe_scores(teacher, images, stage.cache_precision == "32")
