@@ -141,6 +141,16 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? There are: {listing}" if close else f"there are: {listing}"
 
 
+def printable(text: str) -> str:
+    """Return a text for a terminal, in which what would command it is spelt out, as in names of files.
+
+    >>> printable("cat\\x1b[2J.png")
+    'cat\\\\x1b[2J.png'
+    """
+    spelt = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(spelt)
+
+
 class LearnforgeWarning(UserWarning):
     """Base of every warning given on purpose."""
 

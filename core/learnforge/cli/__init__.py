@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from learnforge.errors import LearnforgeError, LearnforgeWarning
+from learnforge.errors import LearnforgeError, LearnforgeWarning, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if is_debugging:
             raise
         words = "\n".join([str(error), *getattr(error, "__notes__", ())])
-        print(f"learnforge: {words}", file=sys.stderr)  # noqa: T201
+        print(f"learnforge: {printable(words)}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         if is_debugging:
@@ -54,7 +54,7 @@ def _show_warnings() -> None:
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, LearnforgeWarning):
-            print(f"learnforge: warning: {message}", file=sys.stderr)  # noqa: T201
+            print(f"learnforge: warning: {printable(str(message))}", file=sys.stderr)  # noqa: T201
         else:
             show_others(message, category, *place)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from learnforge.cli.options import plugin_options
+from learnforge.errors import printable
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
 
@@ -61,10 +62,10 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
         raise ArtifactError(f"{source} learns no classes, its task is {learner.task.form}")
     classes, split, faults = read_classes(support, learner.task.input_shape)
     for fault in faults:
-        click.echo(f"left out: {fault}", err=True)
+        click.echo(printable(f"left out: {fault}"), err=True)
     for pair in sorted(_same_images(split, classes)):
         words = f"{' and '.join(pair)} have an image in common, and cannot be told apart by it"
-        click.echo(f"warning: {words}", err=True)
+        click.echo(printable(f"warning: {words}"), err=True)
     adapted = adapt(learner, split.images, split.labels, plugins, classes)
     shown = learner.normalise(split.images)
     left_out = judge_left_out(learner, shown, split.labels, plugins, classes)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from learnforge.cli.options import plugin_options
+from learnforge.errors import printable
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
 
@@ -48,7 +49,7 @@ def command(choice: PluginChoice, folder: Path, images: tuple[Path, ...], layer:
     network = artifact.network(Plugins(choice)).to(device)
 
     def complain(fault: str) -> None:
-        click.echo(f"left out: {fault}", err=True)
+        click.echo(printable(f"left out: {fault}"), err=True)
 
     files, features = [], []
     for good, pixels in readable_images(images, artifact.task.input_shape, complain):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from learnforge.cli.options import plugin_options
+from learnforge.errors import printable
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
 
@@ -104,7 +105,7 @@ def _task_of_images(artifact: Artifact, images: Path) -> Task:
 
     names, split, faults = read_classes(images, artifact.task.input_shape)
     for fault in faults:
-        click.echo(f"left out: {fault}", err=True)
+        click.echo(printable(f"left out: {fault}"), err=True)
     known = list(artifact.task.classes)
     for name in names:
         if name not in known:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from learnforge.cli.options import plugin_options
+from learnforge.errors import printable
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
 
@@ -68,7 +70,7 @@ def command(
     def complain(fault: str) -> None:
         nonlocal left_out
         left_out = True
-        click.echo(f"left out: {fault}", err=True)
+        click.echo(printable(f"left out: {fault}"), err=True)
 
     def write(stream: IO[Any]) -> None:
         table = csv.writer(stream, lineterminator="\n")
@@ -80,9 +82,13 @@ def command(
                 shares = dict(zip(predictor.classes, found.shares, strict=True))
                 stream.write(json.dumps({**line, "shares": shares}) + "\n")
             else:
-                table.writerow((found.file, found.label, f"{found.confidence:.4f}"))
+                cells = (_as_cell(str(found.file)), _as_cell(found.label))
+                table.writerow((*map(shown, cells), f"{found.confidence:.4f}"))
 
+    shown: Callable[[str], str] = str
     if target is None:
+        if sys.stdout.isatty():
+            shown = printable
         # names that are not UTF-8 are written as they are
         with click.open_file("-", "w", encoding="utf-8", errors="surrogateescape") as stream:
             write(stream)
@@ -96,6 +102,11 @@ def command(
     write_atomically(target, write_file)
     click.echo(target)
     sys.exit(left_out)
+
+
+def _as_cell(text: str) -> str:
+    """Keep a spreadsheet from taking a name for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 @hookimpl

@@ -92,7 +92,7 @@ def page_html(title: str, words: str, sections: Sequence[Section]) -> str:
 
 def page_markdown(title: str, sections: Sequence[Section]) -> str:
     """Return sections as Markdown, without pictures."""
-    return f"# {title}\n\n" + "\n".join(_section_markdown(section) for section in sections)
+    return f"# {_as_text(title)}\n\n" + "\n".join(_section_markdown(section) for section in sections)
 
 
 def table_html(label: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -133,13 +133,18 @@ def _picture_html(picture: Picture) -> str:
 
 
 def _section_markdown(section: Section) -> str:
-    lines = [f"## {section.title}", ""]
+    lines = [f"## {_as_text(section.title)}", ""]
     if section.words:
-        lines += [section.words, ""]
+        lines += [_as_text(section.words), ""]
     if section.rows:
         lines += [_row(section.columns), _row(["---"] * len(section.columns)), *map(_row, section.rows), ""]
     return "\n".join(lines)
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_as_text(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _as_text(words: str) -> str:
+    """Escape what Markdown would take for HTML."""
+    return escape(words, quote=False)

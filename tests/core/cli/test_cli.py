@@ -144,3 +144,11 @@ def test_a_run_needs_no_open_streams(recipe: Path, closed: str) -> None:
     done = subprocess.run(command, shell=True, timeout=120, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert Path("runs/tiny/report.html").is_file()
+
+
+def test_errors_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters and marks that turn the direction of writing are spelt out."""
+    assert run("check", str(tmp_path / "no\x1b[31m\u202e.toml")) == 2
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert "\\x1b[31m\\u202e.toml" in told

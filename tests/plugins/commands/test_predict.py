@@ -254,3 +254,17 @@ def test_an_unknown_temperature_is_said(exported: Path, photos: Path) -> None:
     done = CliRunner().invoke(cli, ["predict", str(exported), str(photos), "--calibrated"])
     assert done.exit_code
     assert "no temperature is known of the network" in str(done.exception)
+
+
+def test_names_of_files_command_neither_terminal_nor_spreadsheet(
+    exported: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A formula gets an apostrophe, and control characters are spelt out in messages."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photos / "1.png", "=cmd()|1.png")
+    shutil.copy(photos / "1.png", "plain.png")
+    (tmp_path / "bad\x1b[2J.png").write_bytes(b"no image")
+    done = call(exported, "=cmd()|1.png", "plain.png", "bad\x1b[2J.png")
+    assert [row["file"] for row in csv.DictReader(io.StringIO(done.stdout))] == ["'=cmd()|1.png", "plain.png"]
+    assert "\x1b" not in done.stderr
+    assert "left out: bad\\x1b[2J.png cannot be read" in done.stderr

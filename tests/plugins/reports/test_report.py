@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import learnforge as lf
 from learnforge import PluginChoice
 from learnforge.cli.group import cli
-from learnforge.report import RunSummary, StageSummary, read_summary
+from learnforge.report import RunSummary, Section, StageSummary, read_summary
 from learnforge_kit.measured import Assessment, NetworkCosts
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.compare import compare_runs
@@ -364,3 +364,13 @@ def test_a_network_that_names_one_class_is_told() -> None:
     assert "The network of 'search' names 'b' for every validation image" in make_sections(constant)[0].words
     assert stage_row(constant.stages[0])[3] == "names 'b' for every image"
     assert "every validation image" not in make_sections(summary(stage("search", SEARCH)))[0].words
+
+
+def test_a_report_in_markdown_holds_no_html() -> None:
+    """Names and words come from recipes and folders of strangers."""
+    section = Section("a <script>", "b <img src=x>", columns=("c",), rows=[("<b> | d",)])
+    text = to_markdown(summary(stage("search", SEARCH)), [section])
+    assert "<" not in text
+    assert "a &lt;script&gt;" in text
+    assert r"&lt;b&gt; \| d" in text
+    assert text.startswith("# x &amp; y\n")
