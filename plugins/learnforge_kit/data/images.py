@@ -33,9 +33,9 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if is_there(path) and path.is_dir():
             found += images_inside(path)
-        elif path.exists():
+        elif is_there(path):
             found.append(path)
         else:
             raise TaskError(f"{path} is not there")
@@ -182,9 +182,9 @@ def readable_images(
     if channels not in (1, 3):
         raise TaskError(f"the network takes images of {channels} channels; files are read with 1 or 3")
     is_any = False
-    there = [path for path in paths if path.exists()]
+    there = [path for path in paths if is_there(path)]
     for path in paths:
-        if not path.exists():
+        if path not in there:
             complain(f"{path} is not there")
     for chunk in batched(find_images(there) if there else [], 1024):
         split, good, faults = read_images(chunk, height, channels)
@@ -237,6 +237,14 @@ def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], Me
 def _is_litter(name: str) -> bool:
     """Tell whether a file or folder is a system's own, as macOS puts into archives."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a file or folder exists; a name that no system takes names none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # longer than names may be, or with a zero in it
+        return False
 
 
 def batched(files: Sequence[Path], count: int) -> Iterator[Sequence[Path]]:

@@ -268,3 +268,11 @@ def test_names_of_files_command_neither_terminal_nor_spreadsheet(
     assert [row["file"] for row in csv.DictReader(io.StringIO(done.stdout))] == ["'=cmd()|1.png", "plain.png"]
     assert "\x1b" not in done.stderr
     assert "left out: bad\\x1b[2J.png cannot be read" in done.stderr
+
+
+def test_a_name_that_no_system_takes_does_not_stop_the_rest(exported: Path, photos: Path) -> None:
+    """One of 300 characters, or with a zero in it, is told of as one that is not there."""
+    done = call(exported, "-", given=f"{'x' * 300}.png\nzero\0.png\n{photos / '1.png'}\n")
+    assert "x.png is not there" in done.stderr
+    assert "zero\\x00.png is not there" in done.stderr
+    assert done.stdout.count(".png") == 1
