@@ -38,6 +38,7 @@ from .errors import RecipeError as RecipeError
 from .errors import RunError as RunError
 from .errors import StageError as StageError
 from .errors import TaskError as TaskError
+from .errors import VanishedError as VanishedError
 from .errors import nearest as nearest
 from .files import fingerprint as fingerprint
 from .files import hash_file as hash_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from learnforge.kinds.task import GivenTask, Task, TaskSource
 from learnforge.options.structure import option_key, structure
 from learnforge.plugins.choice import PluginChoice
 from learnforge.plugins.registry import Plugins
-from learnforge.progress import Notebook, is_notebook
 from learnforge.recipe import Recipe, RunSettings, find_recipe, parse_recipe, plugin_choice, read_recipe
 from learnforge.record import Run
 from learnforge.runner import Options, run_recipe
@@ -306,5 +306,9 @@ def _options(
     overwrite: bool,
 ) -> Options:
     kept, shared = (Path(path) if path is not None else None for path in (folder, cache))
-    shown = progress or (Notebook() if is_notebook() else Silence())
+    if progress is None and "IPython" in sys.modules:
+        from learnforge.progress import Notebook, is_notebook  # scripts show nothing, and need none of it
+
+        progress = Notebook() if is_notebook() else None
+    shown = progress or Silence()
     return Options(kept, workers, shared, shown, may_overwrite=lambda names: overwrite)

@@ -43,11 +43,12 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
             continue  # an input's stage is itself at fault, and reported
         faults = _check_form(stage, task) + _check_models(stage, task)
         try:
-            # a stage's own check works with the models, and meets their faults again
-            faults = faults or stage.check(task, inputs, plugins)
+            known = {fault.path for fault in faults}
+            faults += [own for own in stage.check(task, inputs, plugins) if own.path not in known]
         except Exception as error:
-            error.add_note(place_of(stage))
-            raise
+            if not faults:  # a stage's own check works with the models, and meets their faults again
+                error.add_note(place_of(stage))
+                raise
         if stage.tune is not None or stage.ranges:
             faults += check_ranges_of(stage, plugins)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]

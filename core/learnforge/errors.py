@@ -5,6 +5,7 @@ LearnforgeError                 what a caller catches; the command line prints i
 ├── PluginError                 a plugin cannot be found, loaded or used
 │   └── InstallError            learnforge itself, or an extra, is not installed
 ├── TaskError                   the data are missing, corrupt, or not what the stage needs
+│   └── VanishedError           a file of them was there when the run began
 ├── ArtifactError               an artifact cannot be read, or does not fit what is asked of it
 ├── StageError                  a stage cannot finish
 │   ├── DivergedError           the loss is no longer finite; the last good checkpoint is kept
@@ -80,6 +81,10 @@ class TaskError(LearnforgeError):
     """The data of a task are missing, corrupt, or not what a stage needs."""
 
     exit_code = 2
+
+
+class VanishedError(TaskError):
+    """A file that could be read when the run began cannot be read any more."""
 
 
 class ArtifactError(LearnforgeError):

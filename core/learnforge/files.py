@@ -64,6 +64,14 @@ def refusal(path: Path, error: OSError) -> RunError:
     )
 
 
+def home_path(path: str | Path) -> Path:
+    """Return a path whose `~` is the home folder; one of nobody stays as it is written."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def fingerprint(data: Any) -> str:
     """Return the SHA-256 (hex) of JSON-able data, independent of the order of keys."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -30,13 +30,13 @@ _FOLDER = r"\w[\w .-]*"
 
 
 def _names_a_folder(instance: object, attribute: Any, value: str) -> None:
-    if not re.fullmatch(_FOLDER, value) or len(value) > _LONGEST:
-        words = f"letters, digits, spaces, . - and _, at most {_LONGEST}"
+    if not re.fullmatch(_FOLDER, value) or len(value.encode()) > _LONGEST:
+        words = f"letters, digits, spaces, . - and _, at most {_LONGEST} bytes"
         raise ValueError(f"{attribute.name!r} must be {words}, got {value!r}")
 
 
 _LONGEST = 100
-"""Characters of a stage's name, and of a run's: file systems take 255 bytes."""
+"""Bytes of a stage's name, and of a run's: file systems take 255."""
 
 _STAGE_KEYS = ("name", "kind", "use", "options")
 
@@ -318,8 +318,10 @@ def _check_names(tables: Sequence[Any], problems: list[Problem]) -> None:
             problems.append(
                 Problem(f"stage.{name}.name", "must be letters, digits, - and _, since it names a folder")
             )
-        elif len(name) > _LONGEST:
-            words = f"must have at most {_LONGEST} characters, since it names a folder, it has {len(name)}"
+        elif len(name.encode()) > _LONGEST:
+            words = (
+                f"must have at most {_LONGEST} bytes, since it names a folder, it has {len(name.encode())}"
+            )
             problems.append(Problem(f"stage.{name[:20]}….name", words))
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from learnforge.changes import apply_change, changes_of
-from learnforge.errors import ArtifactError, LearnforgeError
-from learnforge.plugins.identity import bring_back, distribution_of, identify, spell
+from learnforge.errors import ArtifactError, LearnforgeError, PluginError
+from learnforge.plugins.identity import FROM_FILE, bring_back, distribution_of, identify, spell
 from learnforge.plugins.kinds import GROUP
 from learnforge.plugins.registry import Plugins
 
@@ -145,15 +145,20 @@ class NetworkSpec:
         return evolve(self, changes=tables, owners=owners)
 
     def _resolve(self, kind: str, table: Mapping[str, Any], plugins: Plugins, fault: str) -> Any:
-        """Make what a table names, of two with one name that of the distribution that brought it."""
+        """Make what a table names, by the code of who brought it and of nobody else."""
         name, problems = str(table["use"]), list[Any]()
         owner = self.owners.get(f"{kind}.{name}", "")
-        known = plugins.names(kind)
-        own = f"{owner}:{name}" if f"{owner}:{name}" in known else name
+        own = name if ":" in name or owner in ("", FROM_FILE) else f"{owner}:{name}"
+        try:
+            found = plugins.find(kind, own)
+        except PluginError as error:
+            hint = f"; {bring_back(owner)}" if owner == FROM_FILE else ""
+            raise ArtifactError(f"{fault}: {error}{hint}") from error
+        if owner == FROM_FILE and found.entry_point is not None:
+            raise ArtifactError(f"{fault}: {kind} {name!r} is another one here; {bring_back(owner)}")
         made = plugins.resolve(kind, {**table, "use": own}, kind, problems)
         if made is None:
-            hint = f"; {bring_back(owner)}" if owner and own not in known else ""
-            raise ArtifactError(f"{fault}: {'; '.join(map(str, problems))}{hint}")
+            raise ArtifactError(f"{fault}: {'; '.join(map(str, problems))}")
         return made
 
 

@@ -18,6 +18,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from learnforge.errors import VanishedError
+
 
 class Workers(concurrent.futures.ProcessPoolExecutor):
     """Freshly spawned processes that run jobs, and end when this process is gone.
@@ -47,7 +49,8 @@ class Workers(concurrent.futures.ProcessPoolExecutor):
         # workers watch one end; the other is closed to end them, as there is no public way before Python 3.14
         watched, self._line = context.Pipe(duplex=False)
         self._started, self._processes_started = context.Event(), context.processes
-        start = (watched, self._started, threads, setup, arguments)
+        self._faults = context.SimpleQueue()
+        start = (watched, self._started, self._faults, threads, setup, arguments)
         super().__init__(count, context, _start, start, max_tasks_per_child=jobs_each)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
@@ -66,18 +69,20 @@ class Workers(concurrent.futures.ProcessPoolExecutor):
 
     def why_broken(self) -> str:
         """Say what ended a process, once a job has raised `BrokenExecutor`."""
-        if not self.has_started:
-            return _why_not_started()
         # the pool's own thread waits for them too, and of two who wait one learns the status a moment later
         end = time.monotonic() + 5
         while None in (statuses := [p.exitcode for p in self._processes_started]) and time.monotonic() < end:
             time.sleep(0.01)
         killed = [signal.Signals(-status).name for status in statuses if status is not None and status < 0]
+        if not self._faults.empty():
+            return f"its process could not be prepared: {self._faults.get()}"
         if "SIGKILL" in killed:
             return "its process was killed, most likely since memory ran out; use fewer workers"
         # the others of a broken pool are ended by SIGTERM
         crashed = [name for name in killed if name != "SIGTERM"]
-        return f"its process crashed ({crashed[0]})" if crashed else "its process ended before its job did"
+        if crashed:
+            return f"its process crashed ({crashed[0]})"
+        return "its process ended before its job did" if self.has_started else _why_not_started()
 
     def end(self) -> None:
         """End all processes at once; jobs that were not finished raise `BrokenExecutor`."""
@@ -108,13 +113,13 @@ def _why_not_started() -> str:
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if file is None or getattr(main, "__spec__", None) is not None:
-        return "its process could not start; what it said stands above"
+        return "no process came up; what it said stands above"
     guard = 'import learnforge as lf\n\n    if __name__ == "__main__":\n        lf.run(…)'
     if not Path(file).is_file():
         return f"workers cannot import a script from standard input; save it in a file, with\n\n    {guard}"
     return (
-        f"workers import the script {file}, which starts the work again; put what it does under a guard:"
-        f"\n\n    {guard}"
+        f"no process came up; what it said stands above. Workers import the script {file}: where that starts "
+        f"the work again, put what it does under a guard:\n\n    {guard}"
     )
 
 
@@ -122,17 +127,23 @@ def environment_fault(error: BaseException) -> str:
     """Say which fault of the machine an error comes from, such as memory or a full disk; "" where it is one
     of the code that raised it.
     """
+    if error.__cause__ is not None and (fault := environment_fault(error.__cause__)):
+        return fault
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
         return f"memory ran out ({text.splitlines()[0]}): use fewer workers or smaller batches"
-    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+    has_number = isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
+    if has_number or any(words in text for words in _OF_THE_DISK):
         return f"the machine lacks something ({text}): make room, and run it again"
+    if isinstance(error, VanishedError):
+        return str(error)
     if "is killed by signal" in text:
         return f"a process that loads data was killed ({text.splitlines()[0]})"
     return ""
 
 
-_OUT_OF_MEMORY = ("OutOfMemoryError", "can't allocate memory", "CUDA out of memory")
+_OUT_OF_MEMORY = ("OutOfMemoryError", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+_OF_THE_DISK = ("No space left on device", "PytorchStreamWriter failed", "Input/output error")
 _OF_THE_MACHINE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -177,13 +188,21 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _start(
-    line: Connection, started: Event, threads: int, setup: Callable[..., None], arguments: tuple[Any, ...]
+    line: Connection,
+    started: Event,
+    faults: Any,
+    threads: int,
+    setup: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
     import torch
 
     started.set()
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(line)
     torch.set_num_threads(threads)
-    setup(*arguments)
+    try:
+        setup(*arguments)
+    except Exception as error:
+        faults.put(environment_fault(error) or f"{type(error).__name__}: {error}")
+        raise

@@ -198,7 +198,7 @@ def test_spec_that_cannot_be_built_says_why(task, plugins):
     spec = NetworkSpec("model", {"use": "conv5"})
     with pytest.raises(
         ArtifactError,
-        match=r"the model of this artifact cannot be built: model.use: there is no model 'conv5'",
+        match=r"the model of this artifact cannot be built: there is no model 'conv5'",
     ):
         spec.build(task.info, plugins)
     spec = NetworkSpec("model", {"use": "conv4", "widht": 3})
@@ -355,3 +355,49 @@ def test_pictures_among_metrics_are_not_printed(task: Task) -> None:
     assert str(artifact.metrics) == "{'most_wrong': [{'image': '<1,100 characters>'}], 'accuracy': 0.5}"
     assert artifact.metrics["most_wrong"][0]["image"] == picture
     assert json.loads(json.dumps(artifact.metrics)) == dict(artifact.metrics)
+
+
+NET = """
+from attrs import frozen
+from torch import nn
+from learnforge import Model, hookimpl
+
+@frozen
+class Net(Model):
+    def build(self, task): return nn.Sequential(nn.Flatten(), nn.Linear(64, task.outputs))
+
+@hookimpl
+def learnforge_models(): return {"net": Net}
+"""
+
+
+@pytest.mark.parametrize(
+    ("owner", "words"),
+    [
+        ("lf-test-alpha", "it is from a package that is not installed: pip install lf-test-alpha"),
+        ("(file)", "model 'net' is another one here; a plugin file brought it; pass that"),
+    ],
+)
+def test_an_artifact_is_built_by_who_brought_its_model(install, owner, words):
+    """Another package's model of the same name is not taken for it, whether or not weights would fit."""
+    install("lf-test-beta", {"model.net": "lf_test_beta"}, {"lf_test_beta": NET})
+    info = lf.load_task("digits", classes=[0, 1]).info
+    assert NetworkSpec("model", {"use": "net"}, owners={"model.net": "lf-test-beta"}).build(
+        info, lf.Plugins()
+    )
+    spec = NetworkSpec("model", {"use": "net"}, owners={"model.net": owner})
+    with pytest.raises(ArtifactError) as caught:
+        spec.build(info, lf.Plugins())
+    assert words in str(caught.value)
+
+
+def test_a_model_of_a_file_is_built_from_the_file(tmp_path):
+    """Its owner is written down, and it is found among the plugin files."""
+    (tmp_path / "mine.py").write_text(NET)
+    plugins = lf.Plugins(lf.PluginChoice(files=[tmp_path / "mine.py"]))
+    info = lf.load_task("digits", classes=[0, 1]).info
+    spec = NetworkSpec.of_model(plugins.load("model", "net")())
+    assert spec.owners == {"model.net": "(file)"}
+    assert spec.build(info, plugins)
+    with pytest.raises(ArtifactError, match=r"there is no model 'net'.*a plugin file brought it; pass that"):
+        spec.build(info, lf.Plugins())

@@ -142,6 +142,47 @@ def test_files_count_by_content(prints: Callable[..., str], stage: dict[str, obj
     assert prints(**stage) != before
 
 
+def test_a_folder_counts_by_what_is_in_its_files(tmp_path: Path) -> None:
+    """Times of change make no difference, and a change of equal size and time does."""
+
+    @frozen
+    class Options:
+        table: Path
+
+    file = tmp_path / "table" / "a.csv"
+    file.parent.mkdir()
+    file.write_text("1")
+    os.utime(file, ns=(10**18, 10**18))
+    before = files_read(Options(file.parent))
+    os.utime(file, ns=(2 * 10**18, 2 * 10**18))
+    assert files_read(Options(file.parent)) == before
+    file.write_text("2")
+    assert files_read(Options(file.parent)) != before
+
+
+def test_what_a_method_says_and_what_its_options_name_both_count(tmp_path: Path) -> None:
+    """A method with `content` has its paths read as well, and those of the methods in it."""
+
+    @frozen
+    class Inner:
+        shape: Path
+
+    @frozen
+    class Outer:
+        inner: Inner
+        word: str
+
+        def content(self) -> str:
+            return self.word
+
+    path = tmp_path / "shape.txt"
+    path.write_text("1")
+    before = files_read(Outer(Inner(path), "a"))
+    assert files_read(Outer(Inner(path), "b")) != before
+    path.write_text("2")
+    assert files_read(Outer(Inner(path), "a")) != before
+
+
 def test_a_touched_file_is_the_same(tmp_path: Path) -> None:
     """A single file counts by its bytes alone."""
 

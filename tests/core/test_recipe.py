@@ -334,7 +334,7 @@ def test_names_that_no_folder_can_have_are_refused(plugins):
     with pytest.raises(lf.RecipeError) as caught:
         parse_recipe({"run": {"name": "r" * 300}, "task": {"use": "digits"}, "stage": [stage]}, plugins)
     told = {problem.path: problem.message for problem in caught.value.problems}
-    assert "at most 100 characters" in told["stage.ssssssssssssssssssss….name"]
+    assert "at most 100 bytes" in told["stage.ssssssssssssssssssss….name"]
     assert "at most 100" in told["run.name"]
 
 

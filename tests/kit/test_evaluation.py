@@ -91,16 +91,16 @@ def test_passes_are_bounded_by_pixels() -> None:
     assert passes(160, 64) == [64, 36]
 
 
-def test_counting_the_bytes_of_images_takes_little_memory() -> None:
-    """Mean and deviation as numpy gives them, in parts: counting takes eight bytes for each pixel at once."""
-    images = torch.randint(
-        0, 256, (600, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+def test_bytes_are_counted_exactly() -> None:
+    """Mean and deviation as in double precision, also beyond the 2^24 of one value that float32 can count."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (600, 3, 8, 8), dtype=torch.uint8, generator=generator)
     shares = images.double() / 255
     mean, std = measure_channels(images)
     assert mean == pytest.approx(shares.mean((0, 2, 3)).tolist())
     assert std == pytest.approx(shares.std((0, 2, 3), correction=0).tolist())
-    assert measure_channels(torch.full((3, 1, 2, 2), 9, dtype=torch.uint8)) == (
-        pytest.approx((9 / 255,)),
-        (1.0,),
-    )
+    plain = torch.full((3, 1, 2, 2), 9, dtype=torch.uint8)
+    assert measure_channels(plain) == (pytest.approx((9 / 255,)), (1.0,))
+    many = torch.zeros(1100, 1, 128, 128, dtype=torch.uint8)
+    many[0, 0, 0, :7] = many[300, 0, 0, :7] = many[600, 0, 0, :7] = many[900, 0, 0, :7] = 255
+    assert measure_channels(many)[0] == (28 / many.numel(),)

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from learnforge import VanishedError
 from learnforge_kit.workers import Workers, environment_fault
 
 SCRIPT = """
 from concurrent.futures import BrokenExecutor
+from learnforge import VanishedError
 from learnforge_kit.workers import Workers
 
 def nothing():
@@ -61,9 +63,25 @@ def test_a_script_without_a_guard_is_told_what_to_write(tmp_path: Path, is_file:
     command = [sys.executable, *(["script.py"] if is_file else ["-"])]
     done = subprocess.run(command, input=SCRIPT, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     said = done.stdout.rpartition("SAID ")[2]
-    start = "workers import the script" if is_file else "workers cannot import a script from standard input"
-    assert said.startswith(start)
+    words = "Workers import the script" if is_file else "workers cannot import a script from standard input"
+    assert words in said
     assert said.endswith('import learnforge as lf\n\n    if __name__ == "__main__":\n        lf.run(…)\n')
+
+
+def fail() -> None:
+    """Stand for a preparation that fails."""
+    raise ValueError("no data")
+
+
+def test_a_preparation_that_fails_is_told() -> None:
+    """With the error that it raised, and not as a script without a guard."""
+    pool = Workers(1, 1, fail)
+    try:
+        with pytest.raises(BrokenExecutor):
+            pool.submit(os.getpid).result(timeout=60)
+        assert pool.why_broken() == "its process could not be prepared: ValueError: no data"
+    finally:
+        pool.shutdown(wait=False)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +91,12 @@ def test_a_script_without_a_guard_is_told_what_to_write(tmp_path: Path, is_file:
         (MemoryError(), "memory ran out (MemoryError"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "memory ran out (OutOfMemoryError"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "memory ran out"),
+        (
+            RuntimeError("unable to write to file </torch_1>: No space left on device (28)"),
+            "the machine lacks",
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "memory ran out"),
+        (VanishedError("a.png cannot be read. It could be read before"), "a.png cannot be read"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "a process that loads data"),
     ],
 )

@@ -50,7 +50,7 @@ def _check_run(folder: Path, choice: PluginChoice) -> None:
     if not plugins.load_hooks("report"):
         raise PluginError("the plugin 'report' compares runs, and it is disabled; enable it")
     said = plugins.hook.learnforge_check_run(folder=folder, choice=choice)
-    differences = [difference for each in said for difference in each]
+    differences = [d for each in said for d in ([each] if isinstance(each, str) else each)]
     for difference in differences:
         click.echo(f"  {difference}")
     if differences:

@@ -11,12 +11,12 @@ import click
 from learnforge.cli.options import add_plugin_options, read_choice
 from learnforge.plugins.choice import PluginChoice, survey
 from learnforge.plugins.found import installed, locate
+from learnforge.plugins.kinds import GROUP
 
 BUILT_IN = {
     "run": "Run a recipe, or go on with it.",
     "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
     "hooks": "List the hooks, or who implements one in which order.",
-    "doctor": "Look for what is wrong with this installation.",
 }
 FROM_PLUGIN = "(from a plugin)"
 
@@ -26,7 +26,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List built-in commands, then those of plugins."""
-        return [*BUILT_IN, *self._from_plugins(ctx)]
+        return [*BUILT_IN, *self._from_plugins(ctx, has_project=False)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
@@ -38,7 +38,11 @@ class LazyGroup(click.Group):
         from learnforge.errors import PluginError
         from learnforge.plugins.registry import Plugins
 
-        offered: Any = Plugins(_choice(ctx)).load("command", cmd_name)
+        choice = _choice(ctx)
+        usable = [s.plugin for s in survey(installed(), choice) if s.status == "available"]
+        if any(p.name == f"command.{cmd_name}" and p.is_of(GROUP) for p in usable):
+            choice = PluginChoice()  # learnforge's own load whatever is wrong with others, which doctor tells
+        offered: Any = Plugins(choice).load("command", cmd_name)
         if not isinstance(offered, click.Command):
             raise PluginError(
                 f"the command {cmd_name!r} must be a click.Command, its plugin gives {offered!r}"
@@ -60,12 +64,19 @@ class LazyGroup(click.Group):
         """Show the commands with their words, importing none."""
         with formatter.section("Commands"):
             formatter.write_dl(
-                [*BUILT_IN.items(), *((name, _words_of(name)) for name in self._from_plugins(ctx))]
+                [
+                    *BUILT_IN.items(),
+                    *((name, _words_of(name)) for name in self._from_plugins(ctx, has_project=False)),
+                ]
             )
 
-    def _from_plugins(self, ctx: click.Context, is_usable: bool = True) -> list[str]:
-        """List the commands of plugins: those that can be used, or all that are known by name."""
-        choice = _choice(ctx)
+    def _from_plugins(
+        self, ctx: click.Context, is_usable: bool = True, has_project: bool = True
+    ) -> list[str]:
+        """List the commands of plugins: those that can be used, or all that are known by name. Help is shown
+        without the project file, which may be at fault, and whose code it must not run.
+        """
+        choice = _choice(ctx, has_project)
         if choice.files:
             from learnforge.plugins.registry import Plugins
 
@@ -95,9 +106,10 @@ def _words_of(name: str) -> str:
     return FROM_PLUGIN
 
 
-def _choice(ctx: click.Context) -> PluginChoice:
+def _choice(ctx: click.Context, has_project: bool = True) -> PluginChoice:
     given = ctx.params.items()
-    return read_choice(**{k.removeprefix("group_"): v for k, v in given if k.startswith("group_")})
+    own = {k.removeprefix("group_"): v for k, v in given if k.startswith("group_")}
+    return read_choice(**own, has_project=has_project)
 
 
 @click.group(cls=LazyGroup)

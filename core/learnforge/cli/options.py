@@ -61,6 +61,7 @@ def read_choice(
     no_plugin: Sequence[str] = (),
     strict_plugins: bool = False,
     trace_hooks: bool = False,
+    has_project: bool = True,
 ) -> PluginChoice:
     """Return what the command line and the project file say of plugins: words that look like paths are
     files, others names.
@@ -68,7 +69,8 @@ def read_choice(
     files = [word for word in plugin_words if _is_path(word)]
     names = [word for word in plugin_words if not _is_path(word)]
     strict, trace = bool(strict_plugins), bool(trace_hooks)
-    return read_project().below(PluginChoice(names, no_plugin, files, strict, where=PLACE, is_tracing=trace))
+    own = PluginChoice(names, no_plugin, files, strict, where=PLACE, is_tracing=trace)
+    return read_project().below(own) if has_project else own
 
 
 def recipe_options(function: Callable[..., Any]) -> Any:

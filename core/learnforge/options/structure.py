@@ -18,6 +18,7 @@ import attrs
 from attrs import NOTHING, Attribute
 
 from learnforge.errors import Problem, RecipeError, nearest
+from learnforge.files import home_path
 
 T = TypeVar("T")
 
@@ -237,7 +238,7 @@ def _convert(data: Any, hint: Any, path: str, problems: list[Problem], resolve: 
         table = {k: _convert(v, inner, _join(path, k), problems, resolve) for k, v in data.items()}
         return _FAILED if any(item is _FAILED for item in table.values()) else table
     if _fits(data, hint):
-        return Path(data).expanduser() if hint is Path else float(data) if hint is float else data
+        return home_path(data) if hint is Path else float(data) if hint is float else data
     hint_text = ""
     if origin is Literal and isinstance(data, str):
         hint_text = f"; {nearest(data, [str(a) for a in get_args(hint)])}"

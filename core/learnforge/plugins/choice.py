@@ -99,10 +99,10 @@ class PluginChoice:
     is_tracing: bool = False
 
     def __attrs_post_init__(self) -> None:
-        names = [file.name.removesuffix(".py") for file in self.files]
+        names = [file.module for file in self.files]
         for name in names:
             if names.count(name) > 1:
-                paths = " and ".join(f.path for f in self.files if f.name.removesuffix(".py") == name)
+                paths = " and ".join(file.path for file in self.files if file.module == name)
                 raise PluginError(f"plugin files must have different names, got {paths}; rename one")
 
     def overruled(self, *wishes: Wish) -> PluginChoice:
@@ -196,6 +196,11 @@ def read_wish(table: Any, where: str, problems: list[Problem]) -> Wish | None:
     """Read a table `[plugins]`: names to enable and disable, and under other keys the options of plugins."""
     tables = {k: v for k, v in table.items() if isinstance(v, Mapping)} if isinstance(table, Mapping) else {}
     own = {k: v for k, v in table.items() if k not in tables} if isinstance(table, Mapping) else table
+    for name, options in tables.items():
+        # other values of TOML, such as dates, are no options
+        plain = all(isinstance(v, (bool, int, float, str, list, Mapping)) for v in options.values())
+        if not plain:
+            problems.append(Problem(f"plugins.{name}", "must hold numbers, texts, lists and tables"))
     names = structure(PluginSettings, own, "plugins", problems)
     return None if names is None else Wish(where, names.enable, names.disable, tables)
 

@@ -88,9 +88,7 @@ def spell(method: object) -> dict[str, Any]:
 
 
 def files_read(value: Any) -> list[str]:
-    """Hash what options read from files: of a method what its `content()` says, or else each path among its
-    options, a folder's by names, sizes and times of change.
-    """
+    """Hash what is read from files: what a method's `content()` says, and files and folders among options."""
     if isinstance(value, Path):
         return [_hash_path(value)]
     if isinstance(value, Mapping):
@@ -102,15 +100,14 @@ def files_read(value: Any) -> list[str]:
     content = getattr(type(value), "content", None)
     said = content(value) if inspect.isfunction(content) else ""
     fields = [f for f in attrs.fields(type(value)) if not f.metadata.get("placement")]
-    return [said] if said else [found for f in fields for found in files_read(getattr(value, f.name))]
+    return [said, *(found for f in fields for found in files_read(getattr(value, f.name)))]
 
 
 def _hash_path(path: Path) -> str:
     if path.is_file():
-        return hash_file(path)
-    inside = sorted(path.rglob("*")) if path.is_dir() else []
-    files = [(file, file.stat()) for file in inside if file.is_file()]
-    return fingerprint([[str(f.relative_to(path)), s.st_size, s.st_mtime_ns] for f, s in files])
+        return _hash_cached(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
+    return fingerprint([[str(file.relative_to(path)), _hash_cached(file)] for file in files])
 
 
 def remember(kind: str, name: str, plugin: Plugin, cls: type) -> None:
@@ -217,7 +214,7 @@ def _hash_cached(file: Path) -> str:
         state = file.stat()
         return _hash_as_it_was(file, state.st_mtime_ns, state.st_size)
     except OSError as error:
-        raise PluginError(f"the code of a plugin, {file}, cannot be read: {error.strerror}") from error
+        raise PluginError(f"{file}, which counts by its content, cannot be read: {error.strerror}") from error
 
 
 @functools.lru_cache(maxsize=4096)

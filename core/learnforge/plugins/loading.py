@@ -87,6 +87,8 @@ class Loader:
             PluginError: Its hooks are unknown or take wrong arguments.
         """
         if not self.manager.is_registered(module):
+            if plugin.key in self.modules:
+                raise PluginError(f"{plugin} has two parts called {plugin.name!r}; rename one")
             # pluggy warns of deprecated hooks and arguments, and does not say whose
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
@@ -133,15 +135,18 @@ class Loader:
             PluginError: Naming the place, and what takes options here.
         """
         taking = [plugin.name for plugin, hooks in self.registered if attrs.has(type(hooks))]
+        loaded = {plugin.name for plugin, _ in self.registered}
         for wish in self.choice.wishes:
-            for name in set(wish.settings) - set(taking):
-                fault = f"{wish.where}: options of {name!r}, which is no loaded plugin that takes any"
+            for name in sorted(set(wish.settings) - set(taking)):
+                fault = f"{wish.where}: options of {name!r}, which is no loaded plugin"
+                if name in loaded:
+                    raise PluginError(f"{wish.where}: options of {name!r}, which takes none; take them out")
                 is_known = any(plugin.is_named(name) for plugin in self.found)
                 hint = f'add "{name}" to `enable`' if is_known else nearest(name, taking)
                 if not wish.is_general:
                     raise PluginError(f"{fault}; {hint}")
-                if not is_known:
-                    warnings.warn(f"{fault}; {hint}", PluginWarning, stacklevel=3)
+                if not is_known:  # it is for runs that enable it
+                    self.complain(f"{fault}; {hint}.")
 
     def _put_in_order(self) -> None:
         """Let hooks be called in the stated order: of files and enabled plugins as they are listed, then of
@@ -314,4 +319,5 @@ class Loader:
 
 def _hook_classes(module: ModuleType) -> list[type[Any]]:
     """List the classes of a plugin file that are marked with `@hookimpl`, in the order of the file."""
-    return [cls for cls in vars(module).values() if inspect.isclass(cls) and f"{GROUP}_impl" in vars(cls)]
+    own = [cls for cls in vars(module).values() if inspect.isclass(cls) and cls.__module__ == module.__name__]
+    return [cls for cls in own if f"{GROUP}_impl" in vars(cls)]

@@ -2,21 +2,23 @@
 
     # learnforge.toml, or the table [tool.learnforge] of pyproject.toml
     [plugins]
-    enable = ["tensorboard"]
+    enable = ["hide-rows"]
     files = ["methods"]        # files and folders, seen from the project file
 
-    [plugins.tensorboard]      # a plugin's own options
-    every = 10
+    [plugins.hide-rows]        # a plugin's own options
+    rows = 2
 
     [run]
     folder = "runs"
     workers = 2
 
-It is the file of the current folder or of the nearest above, and the user's own code, as a `conftest.py` is.
+It is the file of the current folder or of the nearest above that belongs to the user or to root, and the
+user's own code, as a `conftest.py` is.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import ge
 
 from learnforge.errors import Problem, RecipeError, nearest
+from learnforge.files import home_path
 from learnforge.options.structure import structure
 from learnforge.plugins.choice import PluginChoice, Wish, read_wish
 from learnforge.plugins.sources import PluginFile
@@ -90,13 +93,29 @@ def read_project(folder: Path | str = ".") -> Project:
 
 
 def _read(file: Path) -> Mapping[str, Any] | None:
-    if not file.is_file():
-        return None
+    """Return what a project file says; None where there is none, or it is a stranger's."""
     try:
+        if not file.is_file() or not _is_trusted(file):
+            return None
         data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except OSError:  # a folder above that must not be looked into
+        return None
+    except ValueError as error:
         raise RecipeError([Problem("", f"must be valid TOML: {error}")], str(file)) from error
-    return data if file.name == NAMES[0] else data.get("tool", {}).get("learnforge")
+    if file.name == NAMES[0]:
+        return data
+    tools = data.get("tool", {})
+    own = tools.get("learnforge") if isinstance(tools, Mapping) else None
+    if own is not None and not isinstance(own, Mapping):
+        raise RecipeError([Problem("tool.learnforge", f"must be a table, got {own!r}")], str(file))
+    return own
+
+
+def _is_trusted(file: Path) -> bool:
+    """Tell whether a file belongs to the user or to root: it names code that runs, and anybody may put one
+    into a shared folder above.
+    """
+    return os.name == "nt" or file.stat().st_uid in (os.getuid(), 0)
 
 
 def _parse(data: Mapping[str, Any], file: Path) -> Project:
@@ -115,6 +134,6 @@ def _parse(data: Mapping[str, Any], file: Path) -> Project:
         raise RecipeError(problems, str(file))
     folder = file.parent / run.folder if "folder" in table else run.folder
     cache = run.cache and file.parent / run.cache
-    paths = tuple(file.parent / Path(each).expanduser() for each in files)
+    paths = tuple(file.parent / home_path(each) for each in files)
     run = evolve(run, folder=folder, cache=cache)
     return Project(file, evolve(wish, is_general=True), paths, run, tuple(table))

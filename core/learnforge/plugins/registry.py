@@ -15,7 +15,7 @@ import pluggy
 from attrs import asdict, evolve
 
 from learnforge import hookspecs
-from learnforge.errors import PluginError, PluginWarning, Problem, nearest
+from learnforge.errors import LearnforgeError, PluginError, PluginWarning, Problem, nearest
 from learnforge.options.structure import structure
 from learnforge.plugins.choice import PluginChoice, Standing, beside, is_usable, survey
 from learnforge.plugins.found import Plugin, installed
@@ -255,7 +255,7 @@ class Plugins:
                     self._loader.load(plugin)
                 else:
                     self.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
-            except PluginError as error:
+            except LearnforgeError as error:
                 self._loader.faults[plugin.key] = str(error)
 
     def module_of(self, plugin: Plugin) -> ModuleType:

@@ -17,6 +17,7 @@ from typing import Any
 from attrs import field, frozen
 
 from learnforge.errors import PluginError
+from learnforge.files import home_path
 from learnforge.plugins.isolation import words
 
 
@@ -44,13 +45,14 @@ class PluginFile:
         """
         if isinstance(path, PluginFile):
             return path
-        file = Path(path).expanduser().resolve()
+        file = home_path(path).resolve()
         if file.suffix != ".py" and not file.is_dir():
             raise PluginError(f"the plugin file {path} must be a Python file that ends in .py, or a folder")
         try:
             if not file.is_dir():
                 return cls(str(file), file.read_bytes())
-            read = {each.stem: each.read_bytes() for each in sorted(file.glob("*.py"))}
+            own = sorted(each for each in file.glob("*.py") if each.stem.isidentifier())
+            read = {each.stem: each.read_bytes() for each in own}
         except OSError as error:
             raise PluginError(f"the plugin file {path} cannot be read: {error.strerror}") from error
         if not read:
@@ -76,6 +78,11 @@ class PluginFile:
         )
         return hashlib.sha256(lengths + b"".join(parts)).hexdigest()
 
+    @property
+    def module(self) -> str:
+        """Name of the module that it runs as."""
+        return "learnforge_plugin_" + re.sub(r"[^\w-]", "_", self.name.removesuffix(".py"))
+
     def run(self) -> list[tuple[str, ModuleType]]:
         """Import the file, or all files of the folder, and return each with its name. Modules have names that
         depend only on the file's, so that workers can unpickle their classes; what runs already with the same
@@ -84,7 +91,7 @@ class PluginFile:
         Raises:
             PluginError: Something in it raises.
         """
-        top = "learnforge_plugin_" + re.sub(r"[^\w-]", "_", self.name.removesuffix(".py"))
+        top = self.module
         running = sys.modules.get(top)
         if running is None or getattr(running, "__learnforge_source__", None) != self.sha256:
             _forget(top)
@@ -95,9 +102,9 @@ class PluginFile:
             _FINDER.sources[f"{top}.{name}"] = (path / f"{name}.py", source, self.sha256, False)
         if _FINDER not in sys.meta_path:
             sys.meta_path.append(_FINDER)
-        names = {path.name.removesuffix(".py"): top, **{n: f"{top}.{n}" for n, _ in self.modules or ()}}
+        names = [(path.name.removesuffix(".py"), top), *((n, f"{top}.{n}") for n, _ in self.modules or ())]
         try:
-            return [(name, importlib.import_module(module)) for name, module in names.items()]
+            return [(name, importlib.import_module(module)) for name, module in names]
         except (Exception, SystemExit) as error:
             _forget(top)
             raise PluginError(
@@ -115,8 +122,9 @@ class PluginFile:
 
 
 def _forget(top: str) -> None:
-    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
-        del sys.modules[name]
+    for names in (sys.modules, _FINDER.sources):
+        for name in [name for name in names if name == top or name.startswith(f"{top}.")]:
+            del names[name]
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -23,7 +24,8 @@ def trace(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin) -> None:
             return function(*arguments)
         finally:
             seconds = time.perf_counter() - start
-            print(f"{hook_name}  {plugin}  {seconds:.6f} s", file=sys.stderr)  # noqa: T201
+            with suppress(OSError):  # nobody reads it any more
+                print(f"{hook_name}  {plugin}  {seconds:.6f} s", file=sys.stderr)  # noqa: T201
 
     if not (impl.wrapper or impl.hookwrapper):  # a wrapper's seconds would be those of what it wraps
         impl.function = call  # type: ignore[misc]

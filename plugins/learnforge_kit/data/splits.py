@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from learnforge.errors import TaskError
+from learnforge.errors import TaskError, VanishedError
 from learnforge.files import fingerprint
 from learnforge.kinds.task import Split
 from learnforge.randomness import permutation
@@ -125,7 +125,8 @@ class StreamSplit(Split):
         )
         for indices, images in zip(order.split(batch_size), loader, strict=True):
             if isinstance(images, TaskError):
-                raise TaskError(f"{images}. It could be read when the run began; put it back, and go on")
+                words = "It could be read when the run began; put it back, and go on"
+                raise VanishedError(f"{images}. {words}")
             labels = self.labels[indices].to(self.device, non_blocking=True)
             yield (
                 images.to(self.device, non_blocking=True),
@@ -150,7 +151,7 @@ def measure_channels(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
     for channel in range(images.shape[1]):
         counts = sum(
             (torch.bincount(part[:, channel].flatten(), minlength=256) for part in images.split(_COUNTED)),
-            torch.zeros(256),
+            torch.zeros(256, dtype=torch.int64),
         ).double()
         mean = float((counts * values).sum() / counts.sum())
         variance = float((counts * (values - mean) ** 2).sum() / counts.sum())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from learnforge.cli.options import plugin_options
-from learnforge.errors import PluginError, Problem, RecipeError
+from learnforge.errors import LearnforgeError, PluginError, Problem, RecipeError
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice, Standing
 from learnforge.plugins.found import Plugin
@@ -41,6 +41,8 @@ def command(choice: PluginChoice, name: str, words: Sequence[str], as_json: bool
     standings = list_standings(choice)
     own = [standing for standing in standings if standing.plugin.is_of(name)]
     options = _options(words)
+    if options and any(standing.plugin.name == name for standing in own):
+        own = []  # a package whose plugin has its name
     if own and options:
         raise RecipeError([Problem("", f"options are for one plugin, and {name} is a distribution")], "--set")
     plugins = Plugins(choice)
@@ -60,12 +62,9 @@ def command(choice: PluginChoice, name: str, words: Sequence[str], as_json: bool
 
 
 def _check_all(standings: Sequence[Standing], plugins: Plugins, is_quiet: bool) -> list[Report]:
-    """Hold each plugin of a distribution to the suite of its kind; say which have none or cannot be used.
-
-    Raises:
-        PluginError: One of them cannot be used.
-    """
+    """Hold each plugin of a distribution to the suite of its kind; say which have none or cannot be used."""
     from learnforge_testing.conformance import SUITES
+    from learnforge_testing.suite import Outcome, Report
 
     reports = []
     for standing in standings:
@@ -76,9 +75,16 @@ def _check_all(standings: Sequence[Standing], plugins: Plugins, is_quiet: bool) 
             if not is_quiet:
                 click.echo(f"no suite holds the kind {plugin.kind!r} to anything")
             continue
-        if standing.status not in ("available", "loaded", "duplicate"):
-            raise PluginError(str(standing))
-        reports.append(_check(plugin, plugins, {}, is_quiet))
+        try:
+            if standing.status not in ("available", "loaded", "duplicate"):
+                raise PluginError(str(standing))
+            reports.append(_check(plugin, plugins, {}, is_quiet))
+        except (
+            LearnforgeError
+        ) as error:  # such as an option that must be given: the others are checked all the same
+            reports.append(Report(plugin.name, (Outcome("can_be_used", "failed", str(error)),)))
+            if not is_quiet:
+                click.echo(f"{click.style('failed'.ljust(16), fg='red')}  can_be_used: {error}")
     return reports
 
 

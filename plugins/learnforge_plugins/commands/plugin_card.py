@@ -29,6 +29,9 @@ def describe_plugin(plugin: Plugin, plugins: Plugins) -> dict[str, Any]:
     if plugin.kind not in (HOOKS.name, RECIPE):
         target = plugins.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
     module = sys.modules[target.__module__] if inspect.isclass(target) else plugins.module_of(plugin)
+    if not inspect.ismodule(module):  # hooks with options are an object
+        target = type(module)
+        module = sys.modules[target.__module__]
     return {
         "name": plugin.name,
         "distribution": plugin.distribution,

@@ -92,8 +92,9 @@ def _read(folder: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for stage in record["stages"]:
             stage["name"], stage["fingerprint"], stage["kind"], stage["parts"]  # what is read below
+        for wish in record["plugins"]["wishes"]:
+            wish["where"], wish["enable"], wish["disable"], wish["settings"], wish["is_general"]
         (
-            record["plugins"]["wishes"],
             record["plugins"]["files"],
             record["plugins"]["code"],
             _conditions(record),
@@ -121,7 +122,13 @@ def _conditions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _choice(record: Mapping[str, Any], given: PluginChoice) -> PluginChoice:
     """Repeat what the run was told about plugins, overruled by what is said now and by the environment."""
     wishes = tuple(
-        Wish(f"the run, by {wish['where']},", tuple(wish["enable"]), tuple(wish["disable"]), wish["settings"])
+        Wish(
+            f"the run, by {wish['where']},",
+            tuple(wish["enable"]),
+            tuple(wish["disable"]),
+            wish["settings"],
+            wish["is_general"],
+        )
         for wish in record["plugins"]["wishes"]
     )
     choice = PluginChoice(files=given.files, strict=given.strict, overrules=wishes, where="(none)")

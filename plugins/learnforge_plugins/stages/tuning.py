@@ -34,7 +34,14 @@ from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.search.pareto import best_first
 from learnforge_plugins.stages.measured import Trials
 from learnforge_plugins.stages.search.driver import search_designs
-from learnforge_plugins.stages.search.evaluator import Evaluator, Place, Refused, TrialJob, TrialResult
+from learnforge_plugins.stages.search.evaluator import (
+    Evaluator,
+    Place,
+    Refused,
+    TrialJob,
+    TrialResult,
+    refusal_of,
+)
 from learnforge_plugins.stages.search.record import Goal
 from learnforge_plugins.stages.search.stage import check_sampler
 
@@ -87,7 +94,7 @@ class StageEvaluator(Evaluator):
                 network = self._network(design, context)
                 cost = measure_cost(network, self.work.task.info) if network is not None else None
         except Exception as error:  # settings that do not go together must not end the search
-            raise Refused(f"{type(error).__name__}: {error}") from error
+            raise refusal_of(error, f"{type(error).__name__}: {error}") from error
         yield cost.as_metrics() if cost is not None else {}
         if cost is not None and not isinstance(self.work.space, OptionSpace):
             vetoed = context.plugins.hook.learnforge_vet_design(design=design, cost=cost, stage=context.stage)

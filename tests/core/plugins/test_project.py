@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import warnings
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +185,59 @@ def test_hooks_are_listed_in_the_order_of_their_calls(project, capsys, tmp_path)
     assert "no loaded plugin implements it" in capsys.readouterr().out
     assert call("hooks", "run_startet") == 2
     assert "did you mean 'learnforge_run_started'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("tool = 3\n", ""), ('[tool]\nlearnforge = "x"\n', "must be a table, got 'x'")]
+)
+def test_other_tools_tables_do_no_harm(project, tmp_path, text, words):
+    """A pyproject.toml is others' too; what it says of learnforge must be a table."""
+    project(text, "pyproject.toml")
+    if words:
+        with pytest.raises(RecipeError, match=words):
+            read_project()
+    else:
+        assert read_project().path is None
+
+
+def test_a_file_of_somebody_else_is_passed_over(project, monkeypatch):
+    """On a shared machine anybody may put one into a folder above."""
+    project("[run]\nworkers = 4\n")
+    assert read_project().run.workers == 4
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    monkeypatch.setattr(
+        Path, "stat", lambda path, **more: os.stat_result((0o100644, 0, 0, 0, 54321, *[0] * 5))
+    )
+    assert read_project().path is None
+
+
+def test_a_folder_that_must_not_be_looked_into_is_passed_over(project, monkeypatch):
+    """A command in a folder below it works."""
+    project("[run]\nworkers = 4\n")
+
+    def refuse(path, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert read_project().path is None
+
+
+def test_help_runs_no_code_of_the_project(project, capsys, tmp_path):
+    """Nor does a file that is at fault keep it from being shown."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    project('[plugins]\nfiles = ["evil.py"]\n')
+    assert call("--help") == 0
+    assert "run  " in capsys.readouterr().out
+    project("[plugins\n")
+    assert call("--help") == 0
+
+
+def test_a_run_with_a_project_file_can_be_reproduced(project, capsys):
+    """What the file says of plugins that are not there, or do not take part, counts as little here."""
+    project('[plugins]\ndisable = ["nobody"]\n[plugins.csv]\nevery = 10\n')
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert call("run", "tiny.toml") == 0
+        capsys.readouterr()
+        assert call("check", "runs/tiny") == 0
+    assert "runs/tiny: can be reproduced here" in capsys.readouterr().out

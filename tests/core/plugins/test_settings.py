@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.core.recipes import DISTILL
 import learnforge as lf
 from learnforge import PluginChoice, PluginError, Plugins, RecipeError
 from learnforge.plugins.choice import Wish
+from learnforge.recipe import plugin_choice
 
 HIDE = '''
 from attrs import evolve, field, frozen
@@ -90,9 +92,9 @@ def test_wrong_options_are_refused_with_their_path(hide):
     [
         (
             {"Hid": {}},
-            "`[plugins]`: options of 'Hid', which is no loaded plugin that takes any; did you mean",
+            "`[plugins]`: options of 'Hid', which is no loaded plugin; did you mean",
         ),
-        ({"csv": {}}, "options of 'csv', which is no loaded plugin that takes any; add \"csv\" to `enable`"),
+        ({"csv": {}}, "options of 'csv', which is no loaded plugin; add \"csv\" to `enable`"),
     ],
 )
 def test_options_of_nothing_are_refused(hide, settings, words):
@@ -153,3 +155,18 @@ def test_the_example_of_the_guide_runs():
     """`docs/hook_with_options.py` hides as many rows as it is told."""
     file = Path(__file__).parents[3] / "docs" / "hook_with_options.py"
     assert rows_hidden(Plugins(PluginChoice(files=[file], settings={"HideRows": {"rows": 4}}))) == 4
+
+
+@pytest.mark.parametrize("is_general", [False, True])
+def test_options_of_a_loaded_plugin_that_takes_none_are_refused(is_general):
+    """In a recipe and in a project file: they would do nothing."""
+    wish = Wish("there", enable=("csv",), settings={"csv": {"every": 10}}, is_general=is_general)
+    with pytest.raises(PluginError, match="there: options of 'csv', which takes none; take them out"):
+        Plugins(PluginChoice(beneath=(wish,)))
+
+
+def test_values_that_are_no_options_are_refused(hide):
+    """TOML has dates, which no record can hold."""
+    recipe = {"plugins": {"Hide": {"rows": datetime.date(2026, 1, 1)}}}
+    with pytest.raises(RecipeError, match=r"plugins\.Hide: must hold numbers, texts, lists and tables"):
+        plugin_choice(recipe, PluginChoice(files=[hide]))

@@ -90,3 +90,47 @@ def test_a_file_and_a_folder_of_one_name_are_refused(folder, tmp_path):
     (tmp_path / "methods.py").write_text("")
     with pytest.raises(PluginError, match="must have different names"):
         PluginChoice(files=[folder, tmp_path / "methods.py"])
+
+
+def test_parts_of_a_folder_have_different_names(tmp_path):
+    """`hide/__init__.py` and `hide/hide.py` cannot be told apart; a class that one imports is there once."""
+    folder = tmp_path / "hide"
+    folder.mkdir()
+    (folder / "rows.py").write_text(
+        "from attrs import frozen\nfrom learnforge import hookimpl\n\n"
+        "@hookimpl\n@frozen(eq=False)\nclass Rows:\n"
+        "    @hookimpl\n    def learnforge_stage_started(self): pass\n"
+    )
+    hook = "from learnforge import hookimpl\n@hookimpl\ndef learnforge_run_started(): pass\n"
+    (folder / "__init__.py").write_text("from .rows import Rows\n" + hook)
+    (folder / "hide.py").write_text(hook)
+    with pytest.raises(PluginError, match="has two parts called 'hide'; rename one"):
+        Plugins(PluginChoice(files=[folder]))
+    (folder / "hide.py").rename(folder / "other.py")
+    plugins = Plugins(PluginChoice(files=[folder]))
+    assert [p.name for p in plugins.implementing("learnforge_run_started")] == ["hide", "other"]
+    assert [p.name for p in plugins.implementing("learnforge_stage_started")] == ["Rows"]
+
+
+def test_what_editors_and_systems_leave_is_no_module(folder):
+    """Links of Emacs, copies of macOS, and names that cannot be imported."""
+    (folder / ".#fixed.py").symlink_to("nobody@nowhere")
+    (folder / "._fixed.py").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "a-b.py").write_text("1 / 0")
+    assert Plugins(PluginChoice(files=[folder])).load("score", "fixed")
+
+
+def test_names_that_make_one_module_are_refused(tmp_path):
+    """`a b.py` and `a_b.py` would be known by one name in worker processes."""
+    for name in ("a b.py", "a_b.py"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(PluginError, match="must have different names"):
+        PluginChoice(files=[tmp_path / "a b.py", tmp_path / "a_b.py"])
+
+
+def test_a_file_that_is_taken_away_cannot_be_imported_any_more(folder):
+    """What a folder held before is forgotten with the modules that came of it."""
+    Plugins(PluginChoice(files=[folder]))
+    (folder / "amounts.py").unlink()
+    with pytest.raises(PluginError, match=r"ModuleNotFoundError: No module named '.*amounts'"):
+        Plugins(PluginChoice(files=[folder]))

@@ -13,7 +13,7 @@ import pytest
 
 from learnforge import Plugins
 from learnforge.cli import main
-from learnforge.cli.doctor import _dependencies
+from learnforge_plugins.commands.doctor import _dependencies
 
 SOFT = '''
 """Soft labels.

@@ -333,19 +333,40 @@ def test_a_full_disk_is_no_result_of_a_design(
     assert search(trials=3, batch=3, storage=storage)[1] == search(trials=3, batch=3)[1]
 
 
+def test_memory_that_runs_out_in_the_driver_is_no_verdict(
+    search: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a latency is found out before the training, too: the search ends, and no design is refused."""
+
+    def fail(*arguments: Any, **named: Any) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    storage = optuna.storages.InMemoryStorage()
+    options: dict[str, Any] = {"objectives": ("accuracy", "-latency_ms")}
+    with monkeypatch.context() as patched:
+        patched.setattr(networks, "measure_latency", fail)
+        with pytest.raises(lf.StageError, match="a design could not be judged; nothing is stored of it"):
+            search(3, storage=storage, **options)
+    assert {record["state"] for record in search(3, storage=storage, **options)[1]} == {"evaluated"}
+
+
 def test_a_trial_is_tried_again_when_nothing_runs_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a lost worker, the job waits for the others to end, and the rest for it."""
-    running, seen = [0], dict[int, int]()
+    running, seen, begun = [0], dict[int, int](), list[int]()
     lost = {1}
 
     class Slow(concurrent.futures.ThreadPoolExecutor):
         def submit(self, fn: Any, /, *arguments: Any, **named: Any) -> concurrent.futures.Future[Any]:
             running[0] += 1
             seen[arguments[0].number] = running[0]
+            begun.append(arguments[0].number)
             return super().submit(fn, *arguments, **named)
 
     def run(job: TrialJob) -> TrialResult:
         time.sleep(0.05)
+        if job.number == 1 and job.number not in lost:
+            time.sleep(0.1)
+            assert begun[-1] == 1, "another job was begun beside it"
         running[0] -= 1
         if job.number in lost:
             lost.remove(job.number)
@@ -889,11 +910,21 @@ def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
         study.tell(study.ask(), 1.0)
 
 
-def test_a_disk_that_is_full_under_a_study_is_named(tmp_path: Path) -> None:
-    """SQLite's own words, and that the search goes on from there."""
-    full = sqlite3.OperationalError("database or disk is full")
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        ("database or disk is full", "make room"),
+        ("database is locked", "end the other process that uses it"),
+        ("attempt to write a readonly database", "let it be written"),
+    ],
+)
+def test_what_keeps_a_study_from_being_written_is_named(tmp_path: Path, words: str, way_out: str) -> None:
+    """SQLite's own words, what to do, and that the search goes on from there: nothing is to be removed."""
+    error = sqlite3.OperationalError(words)
     with (
-        pytest.raises(lf.StageError, match=r"study.db cannot be written: .*full; make room, and the search"),
+        pytest.raises(
+            lf.StageError, match=rf"study.db cannot be used: {words}; {way_out}, and the search goes"
+        ),
         open_study(tmp_path / "study.db", "toy", ["maximize"]),
     ):
-        raise sqlalchemy.exc.OperationalError("INSERT", {}, full)
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, error)

@@ -257,7 +257,7 @@ class Distillation:
         assessment, costs = judge(student, task, batch_size=size), measure_costs(student, task)
         taught_by = judge(teacher, task, False, size)
         theirs = [measure_costs(network, task) for network in teachers]
-        agreement = _agreement(student, teacher, task)
+        agreement = _agreement(student, teacher, task, size)
         baseline = None
         if stage.baseline:
             alone = self._build(self.inputs["student"], "student", stage.fresh)
@@ -310,7 +310,7 @@ def example_images(task: Task, context: Context, count: int) -> Tensor:
     return Normaliser(task.info, context.device)(images)
 
 
-def _agreement(student: nn.Module, teacher: nn.Module, task: Task) -> float:
+def _agreement(student: nn.Module, teacher: nn.Module, task: Task, batch_size: int | None) -> float:
     """Return the share of test images for which student and teacher name the same class."""
-    labels = predict(teacher, task.test, task.info).argmax(1)
-    return score(predict(student, task.test, task.info), labels).accuracy
+    labels = predict(teacher, task.test, task.info, batch_size).argmax(1)
+    return score(predict(student, task.test, task.info, batch_size), labels).accuracy

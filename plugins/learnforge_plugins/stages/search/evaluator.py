@@ -15,7 +15,7 @@ import torch
 from attrs import define, field, frozen
 
 from learnforge.context import Context
-from learnforge.errors import DivergedError, PluginError
+from learnforge.errors import DivergedError, PluginError, StageError
 from learnforge.kinds.executor import Slot
 from learnforge.kinds.space import Design, Space
 from learnforge.plugins.registry import Plugins
@@ -81,6 +81,18 @@ class Place:
     plugins: Plugins
     evaluator: Evaluator
     data: Any = None
+
+
+def refusal_of(error: Exception, words: str) -> Exception:
+    """Return what to raise for an error of a design that is not trained yet: a verdict on the design, or,
+    where the machine is at fault, the end of the search.
+    """
+    fault = environment_fault(error)
+    if not fault:
+        return Refused(words)
+    return StageError(
+        f"a design could not be judged; nothing is stored of it, and the next run tries it: {fault}"
+    )
 
 
 class Evaluator(ABC):

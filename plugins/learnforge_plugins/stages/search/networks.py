@@ -28,7 +28,14 @@ from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
 from learnforge_kit.training.settling import evaluate_trained
-from learnforge_plugins.stages.search.evaluator import Evaluator, Place, Refused, TrialJob, TrialResult
+from learnforge_plugins.stages.search.evaluator import (
+    Evaluator,
+    Place,
+    Refused,
+    TrialJob,
+    TrialResult,
+    refusal_of,
+)
 
 SCORED_IMAGES = 64
 """Training images that zero-cost scores see, at most."""
@@ -79,14 +86,15 @@ class NetworkEvaluator(Evaluator):
                 cost = measure_cost(network, self.task.info)
         except Exception as error:  # one design that its space cannot build must not end the search
             reason = f"cannot be built by {identify(self.space)}: {type(error).__name__}: {error}"
-            raise Refused(reason) from error
+            raise refusal_of(error, reason) from error
         try:
             with torch.device("meta"):
                 more = {
                     label_of(m): m.measure(network, self.task.info) for m in self.costs if not m.needs_weights
                 }
         except Exception as error:
-            raise Refused(f"its costs cannot be told: {type(error).__name__}: {error}") from error
+            words = f"its costs cannot be told: {type(error).__name__}: {error}"
+            raise refusal_of(error, words) from error
         yield cost.as_metrics() | more
         self._ask_plugins(design, cost, context)
         for score in self.scores:
@@ -111,7 +119,8 @@ class NetworkEvaluator(Evaluator):
             meter = next(meter for meter in self.costs if label_of(meter) == name)
             return float(meter.measure(network, self.task.info))
         except Exception as error:  # of one design, which must not end the search
-            raise Refused(f"{name} cannot be measured: {type(error).__name__}: {error}") from error
+            words = f"{name} cannot be measured: {type(error).__name__}: {error}"
+            raise refusal_of(error, words) from error
 
     def score(self, name: str, design: Design, context: Context) -> float:
         offered = [*self.scores, *self.further_scores]
@@ -127,7 +136,7 @@ class NetworkEvaluator(Evaluator):
                     value = float(score.score(network, *self._sample(context)))
             except Exception as error:  # of one design, which must not end the search
                 words = f"{label_of(score)} cannot be computed: {type(error).__name__}: {error}"
-                raise Refused(words) from error
+                raise refusal_of(error, words) from error
             self._known[key] = value if math.isfinite(value) else -math.inf
         return self._known[key]
 

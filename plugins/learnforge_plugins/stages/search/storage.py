@@ -73,12 +73,20 @@ def _unreadable(path: Path | None, error: Exception) -> StageError:
     """Say what keeps a database from being read or written, in the words of the database."""
     cause = error.__cause__ or getattr(error, "orig", None) or error
     words = str(cause).splitlines()[0]
-    if "full" in words or "readonly" in words or "disk I/O" in words:
-        return StageError(f"{path} cannot be written: {words}; make room, and the search goes on from there")
-    return StageError(
-        f"{path} cannot be read as the study of a search: {words}. Put a copy back; or remove it, and all "
-        "its trials run again"
-    )
+    if "malformed" in words or "not a database" in words or "corrupt" in words:
+        return StageError(
+            f"{path} cannot be read as the study of a search: {words}. Put a copy back; or remove it, and "
+            "all its trials run again"
+        )
+    ways_out = {
+        "full": "make room",
+        "disk I/O": "look after the disk",
+        "readonly": "let it be written",
+        "unable to open": "let it be read and written",
+        "locked": "end the other process that uses it",
+    }
+    way_out = next((way for said, way in ways_out.items() if said in words), "mend that")
+    return StageError(f"{path} cannot be used: {words}; {way_out}, and the search goes on from there")
 
 
 def _sqlite(path: Path) -> optuna.storages.RDBStorage:

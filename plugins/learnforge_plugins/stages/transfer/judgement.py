@@ -20,6 +20,7 @@ def judge_without_labels(
     labelled: Task,
     validator: Validator | None,
     statistics: contextlib.AbstractContextManager[None] | None = None,
+    batch_size: int | None = None,
 ) -> Unlabelled:
     """Judge a network by what needs no label of the new task.
 
@@ -29,17 +30,19 @@ def judge_without_labels(
         labelled: The labelled task, likewise.
         validator: What scores it, if anything.
         statistics: Puts the labelled task's batch statistics into the network for a block.
+        batch_size: Images in a pass; see `predict`.
 
     Raises:
         StageError: The score is not finite.
     """
     with statistics or contextlib.nullcontext():
-        known = predict(network, labelled.validation, labelled.info)
+        known = predict(network, labelled.validation, labelled.info, batch_size)
     labels = labelled.validation.labels.to(known.device)
     accuracy = float((known.argmax(1) == labels).double().mean())
     if validator is None:
         return Unlabelled(source_accuracy=accuracy)
-    score = float(validator.score(Evidence(known, labels, predict(network, here.validation, here.info))))
+    own = predict(network, here.validation, here.info, batch_size)
+    score = float(validator.score(Evidence(known, labels, own)))
     if not math.isfinite(score):
         raise StageError(f"a validator's score must be finite, {type(validator).__name__} gave {score}")
     return Unlabelled(source_accuracy=accuracy, validator=score)

@@ -59,6 +59,7 @@ class TransferLoop:
         layers = read_layers(network.eval(), shown)
         self.tapped = Tapped(layers, method.taps(layers))
         self.statistics = LabelledStatistics(network) if self.adapts_domain else None
+        self.batch_size: int | None = None
         try:
             with seeded(context.derive("criterion")):
                 with torch.no_grad():
@@ -79,6 +80,7 @@ class TransferLoop:
 
     def train_phase(self, phase: Phase, train: Train, part: str) -> list[dict[str, Any]]:
         """Train one phase, and return its history."""
+        self.batch_size = train.eval_batch_size
         parts = [module for module in (self.criterion, self.statistics) if isinstance(module, nn.Module)]
         extra = nn.ModuleList(parts).to(self.context.device)
         trainee = Trainee(
@@ -103,7 +105,9 @@ class TransferLoop:
     def judge(self) -> Unlabelled:
         """Judge the network by what needs no label of the new task; see `judge_without_labels`."""
         statistics = self.statistics.in_place() if self.statistics is not None else None
-        return judge_without_labels(self.network, self.here, self.labelled, self.validator, statistics)
+        return judge_without_labels(
+            self.network, self.here, self.labelled, self.validator, statistics, self.batch_size
+        )
 
     def _loss(self, batch: Batch, other: Batch | None = None) -> Tensor:
         if self.statistics is None or other is None:

@@ -194,7 +194,7 @@ class TransferStage(Stage):
         start = evolve(inputs["source"], task=task.info, weights=None, adapter={}, adapter_options={})
         fresh, history = self._train_fresh(start, labelled, context)
         seen = (
-            judge_without_labels(fresh, here, labelled, self.validator)
+            judge_without_labels(fresh, here, labelled, self.validator, batch_size=self.train.eval_batch_size)
             if self.source_task is not None
             else None
         )
@@ -227,7 +227,11 @@ class TransferStage(Stage):
                 )
             is_judged = self.source_task is not None
             return {"transfer": []}, (
-                judge_without_labels(network, here, labelled, self.validator) if is_judged else None
+                judge_without_labels(
+                    network, here, labelled, self.validator, batch_size=self.train.eval_batch_size
+                )
+                if is_judged
+                else None
             )
         phases = self.method.phases(network, old, here.info)
         lengths = share_epochs(phases, self.train)

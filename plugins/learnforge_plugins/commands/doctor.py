@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from learnforge.cli.options import PLACE, plugin_options
 from learnforge.errors import PluginError
+from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
 from learnforge.plugins.kinds import GROUP
 from learnforge.plugins.project import read_project
@@ -126,3 +127,9 @@ def _devices() -> Iterator[str]:
         yield f"CUDA: none ({built})"
     if torch.backends.mps.is_available():
         yield "mps: Apple GPU"
+
+
+@hookimpl
+def learnforge_commands() -> dict[str, click.Command]:
+    """Offer `learnforge doctor`."""
+    return {"doctor": command}
