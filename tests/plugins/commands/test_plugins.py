@@ -340,3 +340,90 @@ def test_conformance_names_what_fails(run, soft):
 def test_conformance_refuses_bad_words(run, soft):
     """An option without a value and one out of range are errors, not failed checks."""
     assert "temperature: must look like option=value" in run("conformance", "kd", "--set", "temperature")[2]
+
+
+HOOKS = """
+from attrs import field, frozen
+from attrs.validators import ge
+from learnforge import hookimpl
+
+@frozen
+class Rows:
+    '''Counts rows.
+
+    Args:
+        rows: How many, from 0.
+    '''
+
+    rows: int = field({default}validator=ge(0))
+
+    @hookimpl
+    def learnforge_run_started(self): pass
+"""
+
+
+def test_a_plugin_that_needs_options_does_not_stop_doctor(run, install):
+    """It is one that cannot be used as it is; the others are not affected."""
+    install("lf-test-a", {"rows": "lf_test_a:Rows"}, {"lf_test_a": HOOKS.format(default="")})
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "plugin 'rows' of lf-test-a 1.0: failed" in out
+    assert "plugins.rows.rows: is missing" in out
+
+
+def test_the_card_of_hooks_shows_their_options(run, install):
+    """Hooks with options are a class: its docstring, its options and their ranges."""
+    install("lf-test-a", {"rows": "lf_test_a:Rows"}, {"lf_test_a": HOOKS.format(default="default=1, ")})
+    code, out, _ = run("plugins", "rows", "--json")
+    card = json.loads(out)
+    assert not code
+    assert card["module"] == "lf_test_a"
+    assert [(o["name"], o["range"], o["words"]) for o in card["options"]] == [
+        ("rows", ">= 0", "How many, from 0.")
+    ]
+    assert card["hooks"] == ["learnforge_run_started"]
+
+
+def test_doctor_works_where_a_choice_is_at_fault(run):
+    """Versions and devices are shown, then what is wrong."""
+    code, out, _ = run("doctor", "--plugin", "nobody")
+    assert code == 1
+    assert "torch " in out
+    assert "'nobody' is no installed plugin" in out
+
+
+def test_conformance_of_a_package_goes_on_after_what_cannot_be_used(run, install, soft):
+    """One that needs options fails, the rest is checked; with `--set` a name means the plugin."""
+    sources = {"lf_test_a": HOOKS.format(default=""), "lf_test_b": soft.read_text()}
+    install("rows", {"rows": "lf_test_a:Rows", "distiller.soft": "lf_test_b"}, sources)
+    code, out, _ = run("conformance", "rows")
+    assert code == 1
+    assert out.splitlines()[-1] == "rows: 1 of 2 plugins are conformant; not rows"
+    assert "failed            can_be_used: options of plugin 'rows' of rows 1.0: 1 problem" in out
+    assert "distiller.soft: " in out
+    code, out, _ = run("conformance", "rows", "--set", "rows=2")
+    assert code in (0, None)
+    assert "rows: 4 ran, 0 failed" in out
+
+
+def test_a_hook_that_says_one_difference_may_say_it_plainly(run, tmp_path, write_plugin):
+    """A text of `learnforge_check_run` is one difference, not one for each letter."""
+    import learnforge as lf
+
+    lf.run({"task": {"use": "digits", "classes": [0, 1]}, "stage": [STAGE]}, tmp_path / "run")
+    file = write_plugin("mine.py", "@hookimpl\ndef learnforge_check_run(): return 'no gpu'\n")
+    code, out, _ = run("check", tmp_path / "run", "--plugin", file)
+    assert code == 1
+    assert out.splitlines() == [
+        "  no gpu",
+        f"{tmp_path / 'run'}: cannot be reproduced bit for bit here, 1 difference",
+    ]
+
+
+STAGE = {
+    "kind": "transfer",
+    "use": "fine-tune",
+    "from": {"use": "mlp", "hidden": [4]},
+    "options": {"head_epochs": 0},
+    "train": {"epochs": 0},
+}

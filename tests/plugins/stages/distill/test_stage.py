@@ -776,3 +776,24 @@ def test_what_is_wrong_with_a_student_search_is_told(
     )
     problems = distil(Soft(), student=search).check(task, {"teacher": models["teacher"]}, Plugins())
     assert [p.path for p in problems] == ["student.search.objectives", "student.search.limits.weight"]
+
+
+def test_no_pass_of_a_stage_holds_more_images_than_it_may(
+    task: Task, inputs: dict[str, Artifact], make_context: MakeContext
+) -> None:
+    """`train.eval_batch_size` holds for validation, test, teacher, baseline and their agreement."""
+    seen: list[int] = []
+
+    def watch(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if not module.training:
+            seen.append(len(arguments[0]))
+
+    handles = [nn.modules.module.register_module_forward_pre_hook(watch)]
+    try:
+        distil(Soft(), train=Train(epochs=1, batch_size=4, eval_batch_size=5)).run(
+            task, inputs, make_context(None)
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert max(seen) == 5
