@@ -80,10 +80,14 @@ def installed() -> tuple[Plugin, ...]:
         InstallError: learnforge's own entry points are missing, as in a checkout that was never installed.
     """
     owners: dict[int, _Owner] = {}
-    points = importlib.metadata.entry_points(group=GROUP)
-    for point in points:
-        if id(point.dist) not in owners:  # reading a distribution's metadata parses a file each time
-            owners[id(point.dist)] = _Owner.of(point.dist)
+    try:
+        points = tuple(importlib.metadata.entry_points(group=GROUP))
+        for point in points:
+            if id(point.dist) not in owners:  # reading a distribution's metadata parses a file each time
+                owners[id(point.dist)] = _Owner.of(point.dist)
+    except ValueError:  # the files of some distribution, whosever it is, are no UTF-8
+        points = _readable_points()
+        owners = {id(point.dist): _Owner.of(point.dist) for point in points}
     core = next((owner for owner in owners.values() if owner.name == GROUP), None)
     if core is None:
         raise InstallError(
@@ -96,6 +100,28 @@ def installed() -> tuple[Plugin, ...]:
         owner = owners[id(point.dist)]
         found.append(Plugin(point.name, owner.name, owner.version, point, reasons[id(point.dist)]))
     return tuple(sorted(found, key=lambda p: (p.name, p.distribution)))
+
+
+def unreadable_distributions() -> list[str]:
+    """List the folders of installed distributions whose names or entry points cannot be read."""
+    broken = [each for each in importlib.metadata.distributions() if not _is_readable(each)]
+    return [str(getattr(each, "_path", each)) for each in broken]
+
+
+def _readable_points() -> tuple[importlib.metadata.EntryPoint, ...]:
+    """Return the entry points of the distributions that can be read; of two of one name the first counts."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    for each in importlib.metadata.distributions():
+        if _is_readable(each):
+            found.setdefault(_normal(each.metadata["Name"] or ""), each)
+    return tuple(point for each in found.values() for point in each.entry_points.select(group=GROUP))
+
+
+def _is_readable(distribution: importlib.metadata.Distribution) -> bool:
+    try:
+        return bool(distribution.metadata["Name"]) and distribution.entry_points is not None
+    except ValueError:
+        return False
 
 
 def missing_module(plugin: Plugin) -> str:

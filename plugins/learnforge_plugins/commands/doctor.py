@@ -17,6 +17,7 @@ from learnforge.cli.options import PLACE, plugin_options
 from learnforge.errors import PluginError
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
+from learnforge.plugins.found import unreadable_distributions
 from learnforge.plugins.kinds import GROUP
 from learnforge.plugins.project import read_project
 
@@ -55,6 +56,8 @@ def command(choice: PluginChoice) -> None:
     for standing in standings:
         if standing.status == "disabled":
             click.echo(f"  {standing.plugin}: disabled {standing.reason}")
+    for folder in unreadable_distributions():
+        click.secho(f"  {folder}: its metadata or entry points are no UTF-8; install it again", fg="red")
     for lack in plugins.gather("learnforge_missing", str):
         click.echo(f"  {lack}")
     for standing in faults:

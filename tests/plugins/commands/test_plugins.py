@@ -427,3 +427,18 @@ STAGE = {
     "options": {"head_epochs": 0},
     "train": {"epochs": 0},
 }
+
+
+@pytest.mark.parametrize("file", ["entry_points.txt", "METADATA"])
+def test_a_broken_neighbour_stops_nothing(run, install, file):
+    """A distribution whose files are no UTF-8 is passed over, whoever it belongs to; doctor names it."""
+    install("lf-test-a", {"searcher.mine": "lf_test_a"}, {"lf_test_a": ""})
+    install("lf-test-b", {"searcher.other": "lf_test_b"}, {"lf_test_b": ""})
+    broken = install.folder / "lf_test_b-1.0.dist-info" / file
+    broken.write_bytes(broken.read_bytes() + b"\xff\xfe\n")
+    code, out, _ = run("plugins", "--kind", "searcher")
+    assert not code
+    assert "mine" in out
+    assert "other" not in out
+    assert run("--help")[0] in (0, None)
+    assert f"{broken.parent}: its metadata or entry points are no UTF-8" in run("doctor")[1]
