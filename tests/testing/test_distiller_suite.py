@@ -192,6 +192,15 @@ class Wasting(Plain):
 
 
 @frozen
+class HandingOn(Plain):
+    """Hands on a network that computes something else than what is written down."""
+
+    def finish(self, student: nn.Module, criterion: Any, task: Any) -> nn.Module:
+        student.register_forward_hook(lambda module, given, scores: 2 * scores)
+        return student
+
+
+@frozen
 class Grafting(Plain):
     """Leaves a layer in the student."""
 
@@ -285,6 +294,7 @@ def test_right_distillers_pass(method: type) -> None:
         (Imprecise, "bfloat16_is_close", "autocast to bfloat16 the loss must be about"),
         (Wasting, "own_parts_are_trained", "must be trained, unused.weight, unused.bias did not move"),
         (Grafting, "student_keeps_its_layers", "these differ: 2.seen"),
+        (HandingOn, "artifact_builds_the_student", "all weights fit, and outputs differ"),
         (Listening, "no_hook_is_left", "after the stage no hook may be left, there are some on student: 2"),
         (Scribbling, "inputs_are_not_changed", "it changed teacher.logits"),
         (Spreading, "small_batches_work", "a batch of 1 must give a finite loss"),
@@ -308,6 +318,10 @@ def test_claims_and_parts_decide_which_checks_run() -> None:
         for method in (Soft, Remembering)
     }
     assert skipped == {
-        "Soft": ["own_parts_are_trained"],
-        "Remembering": ["zero_at_teacher", "order_of_a_batch_does_not_matter"],
+        "Soft": ["own_parts_are_trained", "artifact_builds_the_student"],
+        "Remembering": [
+            "zero_at_teacher",
+            "order_of_a_batch_does_not_matter",
+            "artifact_builds_the_student",
+        ],
     }

@@ -217,12 +217,16 @@ class DistillerSuite(MethodSuite):
             f"the student must agree with its teacher on 60 % of images, it does on {agreement:.0%}",
         )
 
+    @needs(lambda suite: suite.method.finish is not Distiller.finish, "the method hands on what it trains")
     def test_artifact_builds_the_student(self) -> None:
         """What is handed on is built again from its model and the changes that are written down: the same
         layers, the same scores.
         """
+        artifact = self._distilled().artifact
+        if artifact is None:  # the stage was refused since the teacher changed, for which there is a check
+            return
         try:
-            require_rebuilt(self._distilled().artifact, Plugins())
+            require_rebuilt(artifact, Plugins())
         except StageError as error:
             raise AssertionError(str(error)) from error
 
@@ -322,7 +326,7 @@ class Watched(Distiller):
     teacher: nn.Module
     layers: tuple[Sequence[str], Sequence[str]]
     inner: Criterion
-    artifact: Artifact
+    artifact: Artifact | None = None
 
     def __init__(self, method: Distiller, stop_at: int | None = None):
         self.method, self.stop_at = method, stop_at
@@ -356,7 +360,8 @@ class Watched(Distiller):
     @property
     def finished(self) -> nn.Module:
         """The network that the stage hands on."""
-        return self.artifact.made or self.student
+        made = self.artifact.made if self.artifact is not None else None
+        return self.student if made is None else made
 
     @property
     def listened(self) -> list[tuple[nn.Module, Sequence[str]]]:
