@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from learnforge.changes import without_changes
 from learnforge.errors import ArtifactError, LearnforgeError
-from learnforge.files import fingerprint, hash_file, write_atomically, write_json
+from learnforge.files import fingerprint, hash_file, stage_folder, write_atomically, write_json
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
 from learnforge.spec import (
@@ -285,7 +285,7 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         raise ArtifactError(f"{folder} holds no artifact: {Path(error.filename).name} is missing") from error
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         raise ArtifactError(
             f"{folder}: the artifact is damaged ({type(error).__name__}: {error}); run the stage again"
         ) from error
@@ -302,17 +302,20 @@ def find_artifact(folder: Path, is_learner: bool = False) -> Path:
         is_learner: Want the last one that has learnt to learn.
 
     Raises:
-        ArtifactError: There is none.
+        ArtifactError: There is none, or the run's record is damaged.
     """
     if (folder / "artifact.json").exists():
         return folder
-    if (folder / "run.json").exists():  # of a call from Python too, whose recipe names no stages
-        listed = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("stages", ())
-    elif (folder / "recipe.toml").exists():
-        listed = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8")).get("stage", ())
-    else:
-        return folder
-    stages = [folder / str(stage.get("name", stage.get("kind"))) for stage in listed]
+    try:
+        if (folder / "run.json").exists():  # of a call from Python too, whose recipe names no stages
+            listed = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("stages", ())
+        elif (folder / "recipe.toml").exists():
+            listed = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8")).get("stage", ())
+        else:
+            return folder
+        stages = [stage_folder(folder, stage.get("name", stage.get("kind"))) for stage in listed]
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{folder} cannot be read as a run: {error!r}; name a stage's folder") from error
     finished = [stage for stage in stages if (stage / "artifact.json").exists()]
     if is_learner:
         facts = {stage: json.loads((stage / "artifact.json").read_text("utf-8")) for stage in finished}

@@ -72,6 +72,34 @@ def home_path(path: str | Path) -> Path:
         return Path(path)
 
 
+def stage_folder(folder: Path, name: object) -> Path:
+    """Return a stage's folder in that of its run; a name from a record that is damaged, or a stranger's, must
+    not lead elsewhere.
+
+    Raises:
+        RunError: No stage can have the name.
+    """
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+        raise RunError(
+            f"the record of {folder} is damaged: {name!r} is no name of a stage; run the recipe again"
+        )
+    return folder / name
+
+
+def refuse_strays(folder: Path) -> None:
+    """Refuse links in a run's folder that lead out of it: what a run writes must not land elsewhere.
+
+    Raises:
+        RunError: There is one.
+    """
+    real = folder.resolve()
+    for top, folders, files in os.walk(folder):
+        for path in (Path(top, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(real):
+                words = "is a link that leads out of the run's folder; put what it leads to in its place"
+                raise RunError(f"{path} {words}, or take it away")
+
+
 def fingerprint(data: Any) -> str:
     """Return the SHA-256 (hex) of JSON-able data, independent of the order of keys."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

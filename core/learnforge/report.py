@@ -11,6 +11,7 @@ from typing import Any
 from attrs import field, frozen
 
 from learnforge.errors import RunError
+from learnforge.files import refuse_strays, stage_folder
 
 
 def _as_texts(cells: Iterable[Any]) -> tuple[str, ...]:
@@ -72,7 +73,8 @@ class StageSummary:
         name: Name in the recipe.
         kind: Kind of stage.
         method: Its method, `{"use": name, **options}`; empty if it has none.
-        state: `waiting`, `running`, `finished`, `kept` or `failed`, also where it was cut off.
+        state: `waiting`, `running`, `finished`, `kept` or `failed`, also where it was cut off; `damaged`
+            where its metrics cannot be read.
         seconds: Time it took.
         task: Facts about its task: name, classes, shape, sizes of the splits.
         metrics: What it measured; empty if it is not finished.
@@ -136,27 +138,33 @@ def read_summary(folder: Path) -> RunSummary:
     left to reports.
 
     Raises:
-        RunError: It holds no run.
+        RunError: It holds no run, or links that lead out of it.
     """
+    refuse_strays(folder)
     try:
         data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
+        keys = ("name", "state", "seed", "device", "threads", "versions", "plugins", "processor", "day")
+        return RunSummary(folder=folder, stages=stages, **{key: data[key] for key in keys})
     except FileNotFoundError as error:
         run = folder.parent
         is_stage = (folder / "artifact.json").exists() and (run / "run.json").exists()
         hint = f"it is the folder of a stage, its run is {run}" if is_stage else "run.json is missing"
         raise RunError(f"{folder} holds no run: {hint}") from error
-    except ValueError as error:
-        raise RunError(f"{folder}/run.json is damaged: {error}; run the recipe again") from error
-    stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
-    keys = ("name", "state", "seed", "device", "threads", "versions", "plugins", "processor", "day")
-    return RunSummary(folder=folder, stages=stages, **{key: data[key] for key in keys})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        words = f"{type(error).__name__}: {error}"
+        raise RunError(f"{folder}/run.json is damaged, {words}; run the recipe again") from error
 
 
 def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
     metrics: dict[str, Any] = {}
-    file = folder / data["name"] / "metrics.json"
-    if data["state"] in ("finished", "kept") and file.exists():
-        metrics = json.loads(file.read_text(encoding="utf-8"))
+    file = stage_folder(folder, data["name"]) / "metrics.json"
+    state = data["state"]
+    if state in ("finished", "kept") and file.exists():
+        try:
+            metrics = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError):
+            state = "damaged"  # shown as such; a run makes the stage again
     parts = data.get("parts", {})
     named = {name: parts[name] for name in ("settings", "tasks", "models") if name in parts}
     code = {f"{own['kind']}.{own['name']}": _spell_code(own) for own in parts.get("code", ())}
@@ -164,7 +172,7 @@ def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
         data["name"],
         data["kind"],
         data["method"] or {},
-        data["state"],
+        state,
         data["seconds"],
         data["task"],
         metrics,

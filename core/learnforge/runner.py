@@ -29,7 +29,7 @@ from learnforge.artifact import Artifact, load_artifact
 from learnforge.check import Tasks, check_recipe, place_of, resolve_inputs, with_lineage
 from learnforge.context import Context, PeakMemory, Progress, Silence, choose_device
 from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
-from learnforge.files import refusal, remove, write_json, write_text
+from learnforge.files import refusal, refuse_strays, remove, write_json, write_text
 from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import describe_task
@@ -77,6 +77,7 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
     with ExitStack() as stack:
         log = None
         if options.folder is not None:
+            refuse_strays(options.folder)
             _check_folder(options.folder, recipe)
             stack.enter_context(lock(options.folder))
             log = stack.enter_context(EventLog(options.folder / "events.jsonl"))
@@ -185,8 +186,8 @@ class _Runner:
         try:
             data = json.loads((self.folder / "run.json").read_text(encoding="utf-8")) if self.folder else {}
             return {stage["name"]: stage for stage in data.get("stages", ())}
-        except (OSError, ValueError, KeyError):
-            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}  # a damaged record of what was done: the artifacts say by themselves what they are
 
     def _find_finished(self, stage: Stage) -> Artifact | None:
         assert self.folder is not None
