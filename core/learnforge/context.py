@@ -159,6 +159,8 @@ def choose_device(name: str, path: str = "run.device", source: str = "recipe") -
         device = torch.device(name)
         # torch accepts any index until something is put there
         torch.empty(1, device=device)
+        if device.type == "cpu" and device.index:
+            raise RuntimeError("there is one CPU, `cpu`")
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         message = f"must be `auto` or a device of this machine, got {name!r}: {reason}"

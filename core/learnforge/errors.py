@@ -46,7 +46,12 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        path = self.path.replace("\n", "\\n")
+        return f"{path}: {self.message}" if path else self.message
+
+
+MOST_SHOWN = 50
+"""Problems that the text of an error lists; all are in `problems`."""
 
 
 class RecipeError(LearnforgeError):
@@ -63,7 +68,8 @@ class RecipeError(LearnforgeError):
         self.problems: tuple[Problem, ...] = tuple(problems)
         self.source = source
         count = len(self.problems)
-        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems[:MOST_SHOWN])
+        lines += f"\n  and {count - MOST_SHOWN} more" if count > MOST_SHOWN else ""
         super().__init__(f"{source}: {count} problem{'s' if count != 1 else ''}\n{lines}")
 
 

@@ -143,7 +143,7 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # Notepad writes a mark first
     except OSError as error:
         raise RecipeError([Problem("", f"cannot be read: {error.strerror}")], str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         hint = '; text needs quotes, as in use = "kd"' if "Invalid value" in str(error) else ""
         raise RecipeError([Problem("", f"must be valid TOML: {error}{hint}")], str(path)) from error
     if given := tuple(overrides):

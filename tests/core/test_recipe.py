@@ -12,6 +12,7 @@ from attrs import evolve
 
 import learnforge as lf
 from learnforge.check import Tasks, check_recipe
+from learnforge.context import choose_device
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
 from learnforge.record import write_toml
@@ -401,3 +402,60 @@ def test_a_task_may_stand_in_the_first_stage_alone(plugins):
     alone = {"kind": "export", "use": "torch-export", "from": model}
     with pytest.raises(lf.RecipeError, match=r"stage\.export\.task: is missing, and there is no \[task\]"):
         parse_recipe({"stage": [first, alone]}, plugins)
+
+
+NETWORK = {"use": "mlp", "hidden": [4]}
+EPISODES = {"ways": 10**18, "shots": 1}
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "words"),
+    [
+        ({"options": {"low": 1, "high": 2}}, "stage.transfer.options", "a range must stand for one option"),
+        ({"name": "a\nb"}, "stage.a\nb.name", "must be letters, digits, - and _"),
+        (
+            {"kind": "meta", "use": "maml", "episodes": EPISODES},
+            "stage.meta.episodes.ways",
+            "must be <= 10000",
+        ),
+        (
+            {"kind": "search", "use": "random", "space": {"use": "residual", "stages": 10**9}},
+            "stage.search.space.stages",
+            "must be <= 64",
+        ),
+    ],
+)
+def test_values_beyond_all_bounds_are_problems(plugins, stage, path, words):
+    """None of them hangs, takes all memory or ends in a traceback."""
+    whole = {"kind": "transfer", "use": "fine-tune", **stage}
+    if whole["kind"] != "search":
+        whole["from"] = NETWORK
+    with pytest.raises(lf.RecipeError) as caught:
+        parse_recipe({"task": {"use": "digits"}, "stage": [whole]}, plugins)
+    told = {problem.path: problem.message for problem in caught.value.problems}
+    assert words in told[path]
+    assert len(str(caught.value).splitlines()) == 1 + len(caught.value.problems)
+
+
+def test_a_recipe_that_is_nested_too_deep_is_told(tmp_path):
+    """TOML's reader gives up."""
+    (tmp_path / "deep.toml").write_text("x = " + "[" * 600 + "]" * 600 + "\n")
+    with pytest.raises(lf.RecipeError, match="must be valid TOML: maximum recursion depth"):
+        read_recipe(tmp_path / "deep.toml")
+
+
+def test_a_thousand_problems_are_counted(plugins):
+    """All are there, and the text shows the first."""
+    stages = [{"kind": "nope", "name": f"s{number}"} for number in range(1000)]
+    with pytest.raises(lf.RecipeError) as caught:
+        parse_recipe({"task": {"use": "digits"}, "stage": stages}, plugins)
+    assert len(caught.value.problems) == 1000
+    assert str(caught.value).endswith("\n  and 950 more")
+    assert len(str(caught.value)) < 20_000
+
+
+def test_there_is_one_cpu(plugins):
+    """torch takes any number for it, and fails later."""
+    with pytest.raises(lf.RecipeError, match="got 'cpu:7': there is one CPU, `cpu`"):
+        choose_device("cpu:7")
+    assert str(choose_device("cpu:0")) == "cpu:0"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import ge, le
 from torch import Tensor
 
 Act = Callable[[Mapping[str, Tensor], Tensor], Tensor]
@@ -68,6 +68,10 @@ class Episodes(ABC):
         """
 
 
+_MOST = 10_000
+"""Classes, and images of one, in an episode at most: names of all are written out."""
+
+
 @frozen
 class EpisodeShape:
     """The size of an episode.
@@ -78,9 +82,9 @@ class EpisodeShape:
         queries: Images of each class to judge by, from 1.
     """
 
-    ways: int = field(default=5, validator=ge(1))
-    shots: int = field(default=1, validator=ge(1))
-    queries: int = field(default=15, validator=ge(1))
+    ways: int = field(default=5, validator=[ge(1), le(_MOST)])
+    shots: int = field(default=1, validator=[ge(1), le(_MOST)])
+    queries: int = field(default=15, validator=[ge(1), le(_MOST)])
 
 
 class EpisodeSource(ABC):

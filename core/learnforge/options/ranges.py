@@ -177,6 +177,9 @@ def _checked(owner: Any, keys: Sequence[str], found: Range, path: str, problems:
         return found
     if isinstance(part, Mapping):
         return found
+    if key == "options":
+        problems.append(Problem(path, "a range must stand for one option, not for the table of them"))
+        return found
     if _field(part, key).metadata.get("plugin"):
         problems.append(Problem(path, "what a plugin brings cannot be a range; an option of it can"))
         return found

@@ -100,7 +100,7 @@ def _read(file: Path) -> Mapping[str, Any] | None:
         data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError:  # a folder above that must not be looked into
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError([Problem("", f"must be valid TOML: {error}")], str(file)) from error
     if file.name == NAMES[0]:
         return data

@@ -11,7 +11,7 @@ import math
 from typing import Any, ClassVar
 
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import ge, le
 from torch import nn
 
 from learnforge import Pick, Space, TaskInfo, hookimpl
@@ -31,7 +31,7 @@ class MLP(Space):
 
     smallest_image: ClassVar[int] = 1
 
-    layers: int = field(default=3, validator=ge(1))
+    layers: int = field(default=3, validator=[ge(1), le(64)])
     min_width: int = field(default=8, validator=ge(1))
     max_width: int = field(default=256, validator=ge(1))
 

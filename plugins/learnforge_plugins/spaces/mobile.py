@@ -19,7 +19,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from attrs import field, frozen
-from attrs.validators import deep_iterable, ge, gt, min_len
+from attrs.validators import deep_iterable, ge, gt, le, min_len
 from torch import Tensor, nn
 
 from learnforge import Pick, Space, TaskInfo, hookimpl
@@ -45,8 +45,8 @@ class Mobile(Space):
         expansions: Expansions that can be chosen, from 1.
     """
 
-    stages: int = field(default=3, validator=ge(1))
-    depth: int = field(default=3, validator=ge(1))
+    stages: int = field(default=3, validator=[ge(1), le(64)])
+    depth: int = field(default=3, validator=[ge(1), le(64)])
     width: int = field(default=16, validator=ge(1))
     factors: tuple[float, ...] = field(
         default=(0.5, 0.75, 1.0, 1.25), validator=[min_len(1), deep_iterable(gt(0.0))]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import field, frozen
-from attrs.validators import deep_iterable, ge, min_len
+from attrs.validators import deep_iterable, ge, le, min_len
 from torch import Tensor, nn
 
 from learnforge import Pick, Space, TaskInfo, hookimpl
@@ -40,8 +40,8 @@ class Residual(Space):
         expansions: Expansions of inverted residual blocks that can be chosen, from 1.
     """
 
-    stages: int = field(default=3, validator=ge(1))
-    blocks: int = field(default=2, validator=ge(1))
+    stages: int = field(default=3, validator=[ge(1), le(64)])
+    blocks: int = field(default=2, validator=[ge(1), le(64)])
     min_width: int = field(default=8, validator=ge(1))
     max_width: int = field(default=64, validator=ge(1))
     width_step: int = field(default=8, validator=ge(1))
