@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from learnforge.errors import RunError
 
+_LEFT_OVER_SECONDS = 3600
+"""Age from which a file that is half written is nobody's any more: writing one takes seconds."""
 _REFUSALS = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -86,8 +89,9 @@ def stage_folder(folder: Path, name: object) -> Path:
     return folder / name
 
 
-def refuse_strays(folder: Path) -> None:
-    """Refuse links in a run's folder that lead out of it: what a run writes must not land elsewhere.
+def vet_folder(folder: Path) -> None:
+    """Refuse links in a run's folder that lead out of it, since what a run writes must not land elsewhere,
+    and take away what killed processes left half written.
 
     Raises:
         RunError: There is one.
@@ -98,6 +102,8 @@ def refuse_strays(folder: Path) -> None:
             if path.is_symlink() and not path.resolve().is_relative_to(real):
                 words = "is a link that leads out of the run's folder; put what it leads to in its place"
                 raise RunError(f"{path} {words}, or take it away")
+            if path.match(".*.tmp") and time.time() - path.lstat().st_mtime > _LEFT_OVER_SECONDS:
+                _forget(path)
 
 
 def fingerprint(data: Any) -> str:

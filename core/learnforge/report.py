@@ -11,7 +11,7 @@ from typing import Any
 from attrs import field, frozen
 
 from learnforge.errors import RunError
-from learnforge.files import refuse_strays, stage_folder
+from learnforge.files import stage_folder, vet_folder
 
 
 def _as_texts(cells: Iterable[Any]) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ def read_summary(folder: Path) -> RunSummary:
     Raises:
         RunError: It holds no run, or links that lead out of it.
     """
-    refuse_strays(folder)
+    vet_folder(folder)
     try:
         data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         stages = tuple(_read_stage(folder, stage) for stage in data["stages"])

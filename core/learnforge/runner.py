@@ -29,7 +29,7 @@ from learnforge.artifact import Artifact, load_artifact
 from learnforge.check import Tasks, check_recipe, place_of, resolve_inputs, with_lineage
 from learnforge.context import Context, PeakMemory, Progress, Silence, choose_device
 from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
-from learnforge.files import refusal, refuse_strays, remove, write_json, write_text
+from learnforge.files import refusal, remove, vet_folder, write_json, write_text
 from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import describe_task
@@ -77,7 +77,7 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
     with ExitStack() as stack:
         log = None
         if options.folder is not None:
-            refuse_strays(options.folder)
+            vet_folder(options.folder)
             _check_folder(options.folder, recipe)
             stack.enter_context(lock(options.folder))
             log = stack.enter_context(EventLog(options.folder / "events.jsonl"))

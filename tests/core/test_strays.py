@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -118,3 +119,14 @@ def test_a_damaged_artifact_is_told(folder: Path, file: str, text: str) -> None:
     (folder / "transfer" / file).write_text(text)
     with pytest.raises(lf.ArtifactError, match="the artifact is damaged"):
         lf.load(folder / "transfer")
+
+
+def test_what_a_killed_process_left_half_written_is_taken_away(folder: Path) -> None:
+    """Files of another's writing that is going on stay."""
+    old, new = folder / ".report.html.123.tmp", folder / "transfer" / ".weights.safetensors.456.tmp"
+    for file in (old, new):
+        file.write_text("half")
+    os.utime(old, (1, 1))
+    read_summary(folder)
+    assert not old.exists()
+    assert new.exists()
