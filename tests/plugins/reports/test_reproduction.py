@@ -209,7 +209,8 @@ def test_searches_inside_a_stage_are_told_as_well(folder, choice, key):
 def test_a_record_cannot_undo_the_environment(folder, choice, install, monkeypatch):
     """Whatever places a record names, what the environment refuses is not imported."""
     install("lf-test-a", {"lf-test-evil": "lf_test_evil"}, {"lf_test_evil": "raise SystemExit('ran')"})
-    wish = {"where": "LEARNFORGE_DISABLE_PLUGINS", "enable": ["lf-test-evil"], "disable": [], "settings": {}}
+    wish = {"where": "LEARNFORGE_DISABLE_PLUGINS", "enable": ["lf-test-evil"], "disable": []}
+    wish |= {"settings": {}, "is_general": False}
     change(folder, lambda record: record["plugins"]["wishes"].append(wish))
     monkeypatch.setenv("LEARNFORGE_DISABLE_PLUGINS", "lf-test-evil")
     with pytest.warns(
