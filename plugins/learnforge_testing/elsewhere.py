@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -23,6 +24,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from learnforge.plugins.sources import PluginFile
 from learnforge.randomness import preserved
 from learnforge_kit.workers import Workers
 from learnforge_testing.suite import Suite
@@ -68,6 +70,11 @@ class Where:
 
     def _module(self) -> Any:
         if self.module in sys.modules:
+            return sys.modules[self.module]
+        if self.module.startswith("learnforge_plugin_"):
+            file = Path(self.file)
+            is_of_folder = "." in self.module or file.name == "__init__.py"
+            PluginFile.read(file.parent if is_of_folder else file).run()
             return sys.modules[self.module]
         try:
             return importlib.import_module(self.module)

@@ -33,8 +33,6 @@ class LazyGroup(click.Group):
         if cmd_name in BUILT_IN:
             command: click.Command = importlib.import_module(f"learnforge.cli.{cmd_name}").command
             return command
-        if cmd_name not in self._from_plugins(ctx, is_usable=False):
-            return None
         from learnforge.errors import PluginError
         from learnforge.plugins.registry import Plugins
 
@@ -42,6 +40,8 @@ class LazyGroup(click.Group):
         usable = [s.plugin for s in survey(installed(), choice) if s.status == "available"]
         if any(p.name == f"command.{cmd_name}" and p.is_of(GROUP) for p in usable):
             choice = PluginChoice()  # learnforge's own load whatever is wrong with others, which doctor tells
+        elif cmd_name not in self._from_plugins(ctx, is_usable=False):
+            return None
         offered: Any = Plugins(choice).load("command", cmd_name)
         if not isinstance(offered, click.Command):
             raise PluginError(

@@ -166,6 +166,10 @@ class PluginChoice:
                     hint = f"did you mean {alike[0]!r}? " if alike else ""
                     hint += "`learnforge plugins` lists all"
                     hint = f"did you mean {' or '.join(map(repr, methods))}?" if methods else hint
+                    if Path(word).is_dir():
+                        hint = f"for the folder, write ./{word}"
+                    if self.files and word in wish.enable:
+                        hint += "; what plugin files bring takes part without being enabled"
                     fault = f"{wish.where}: {word!r} is no installed plugin or distribution; {hint}"
                     if not wish.is_general or word in wish.enable:
                         raise PluginError(fault)

@@ -14,7 +14,7 @@ from attrs import asdict
 from packaging.requirements import Requirement
 
 from learnforge.cli.options import PLACE, plugin_options
-from learnforge.errors import PluginError
+from learnforge.errors import LearnforgeError
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
 from learnforge.plugins.found import unreadable_distributions
@@ -44,7 +44,7 @@ def command(choice: PluginChoice) -> None:
     click.secho("plugins", bold=True)
     try:
         plugins = Plugins(choice)
-    except PluginError as error:
+    except LearnforgeError as error:
         click.secho(f"  {error}", fg="red")
         sys.exit(1)
     plugins.load_all()

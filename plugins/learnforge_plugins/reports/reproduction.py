@@ -123,7 +123,7 @@ def _choice(record: Mapping[str, Any], given: PluginChoice) -> PluginChoice:
     """Repeat what the run was told about plugins, overruled by what is said now and by the environment."""
     wishes = tuple(
         Wish(
-            f"the run, by {wish['where']},",
+            f"the run's {wish['where']}",
             tuple(wish["enable"]),
             tuple(wish["disable"]),
             wish["settings"],

@@ -442,3 +442,35 @@ def test_a_broken_neighbour_stops_nothing(run, install, file):
     assert "other" not in out
     assert run("--help")[0] in (0, None)
     assert f"{broken.parent}: its metadata or entry points are no UTF-8" in run("doctor")[1]
+
+
+def test_a_method_of_a_folder_is_conformant(run, tmp_path):
+    """What it imports from the file beside it is found in the suites' other process, too."""
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    (folder / "scale.py").write_text("SCALE = 1.0\n")
+    source = SOFT.replace("import torch.nn", "from .scale import SCALE\nimport torch.nn")
+    (folder / "soft.py").write_text(source.replace("* t * t", "* t * t * SCALE"))
+    code, out, _ = run("conformance", "distiller.soft", "--plugin", f"{folder}{os.sep}")
+    assert code in (0, None), out
+
+
+def test_what_files_bring_is_not_enabled(run, soft, tmp_path, monkeypatch):
+    """The error says so; and of a folder how it is named."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "methods").mkdir()
+    _, _, told = run("plugins", "--plugin", soft, "--plugin", "Soft")
+    assert "what plugin files bring takes part without being enabled" in told
+    assert "for the folder, write ./methods" in run("plugins", "--plugin", "methods")[2]
+
+
+def test_doctor_works_where_an_option_is_wrong(run, tmp_path, monkeypatch):
+    """It shows where the option is from, and then what is wrong with it."""
+    monkeypatch.chdir(tmp_path)
+    source = HOOKS.format(default="default=1, ").replace("@frozen", "@hookimpl\n@frozen")
+    (tmp_path / "rows.py").write_text(source)
+    (tmp_path / "learnforge.toml").write_text('[plugins]\nfiles = ["rows.py"]\n[plugins.Rows]\nrow = 2\n')
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert f"Rows.row = 2 (from {tmp_path / 'learnforge.toml'})" in out
+    assert "plugins.Rows.row: unknown option; did you mean 'rows'?" in out
