@@ -164,7 +164,8 @@ class PluginChoice:
                     methods = sorted({p.name for p in found if p.method == word})
                     alike = get_close_matches(word, {k for k in known if (":" in k) == (":" in word)}, n=1)
                     hint = f"did you mean {alike[0]!r}? " if alike else ""
-                    hint += "`learnforge plugins` lists all"
+                    own = word.rpartition(":")[0]
+                    hint += f"pip install {own}" if own and not alike else "`learnforge plugins` lists all"
                     hint = f"did you mean {' or '.join(map(repr, methods))}?" if methods else hint
                     if Path(word).is_dir():
                         hint = f"for the folder, write ./{word}"

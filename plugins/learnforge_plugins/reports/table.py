@@ -19,6 +19,9 @@ def show_run(run: RunSummary) -> None:
     """Print the table of stages and where the report is."""
     title = f"{run.name}: {run.state}"
     show_rows(title, stage_columns(run.stages), [stage_row(stage) for stage in run.stages], wrapped="against")
+    kept = [stage.name for stage in run.stages if stage.state == "kept"]
+    if kept:
+        Console().print(f"kept from an earlier run: {', '.join(kept)}", soft_wrap=True)
     Console().print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
 
 

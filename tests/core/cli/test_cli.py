@@ -152,3 +152,11 @@ def test_errors_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.Captu
     told = capsys.readouterr().err
     assert "\x1b" not in told
     assert "\\x1b[31m\\u202e.toml" in told
+
+
+def test_a_run_that_is_finished_says_what_it_kept(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first time nothing is kept, the second time all is."""
+    run("run", str(recipe))
+    assert "kept from" not in capsys.readouterr().out
+    run("run", str(recipe))
+    assert "kept from an earlier run: transfer\n" in capsys.readouterr().out

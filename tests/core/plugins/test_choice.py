@@ -233,3 +233,11 @@ def test_metadata_that_cannot_be_read_harm_nobody(install):
     assert (status, "its requirement 'learnforge (>=0.1' cannot be read" in reason) == ("incompatible", True)
     assert found["(unknown):searcher.other"][0] == "available"
     assert "evolution" in Plugins(PluginChoice(disable=("searcher.random",))).names("searcher")
+
+
+def test_a_missing_package_of_hooks_is_named(install):
+    """Where the word says the distribution, the error says what to install."""
+    with pytest.raises(
+        PluginError, match="'their-hooks:veto' is no installed plugin or distribution; pip install"
+    ):
+        Plugins(PluginChoice(enable=("their-hooks:veto",)))
