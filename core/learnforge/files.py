@@ -102,7 +102,8 @@ def vet_folder(folder: Path) -> None:
             if path.is_symlink() and not path.resolve().is_relative_to(real):
                 words = "is a link that leads out of the run's folder; put what it leads to in its place"
                 raise RunError(f"{path} {words}, or take it away")
-            if path.match(".*.tmp") and time.time() - path.lstat().st_mtime > _LEFT_OVER_SECONDS:
+            # a draft of `write_atomically`, with the number of its process
+            if path.match(".*.[0-9]*.tmp") and time.time() - path.lstat().st_mtime > _LEFT_OVER_SECONDS:
                 _forget(path)
 
 

@@ -140,9 +140,9 @@ def read_summary(folder: Path) -> RunSummary:
     Raises:
         RunError: It holds no run, or links that lead out of it.
     """
-    vet_folder(folder)
     try:
         data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        vet_folder(folder)
         stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
         keys = ("name", "state", "seed", "device", "threads", "versions", "plugins", "processor", "day")
         return RunSummary(folder=folder, stages=stages, **{key: data[key] for key in keys})

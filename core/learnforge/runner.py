@@ -77,8 +77,8 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
     with ExitStack() as stack:
         log = None
         if options.folder is not None:
-            vet_folder(options.folder)
             _check_folder(options.folder, recipe)
+            vet_folder(options.folder)
             stack.enter_context(lock(options.folder))
             log = stack.enter_context(EventLog(options.folder / "events.jsonl"))
         stack.enter_context(_deterministic(recipe.run.deterministic))

@@ -130,3 +130,24 @@ def test_what_a_killed_process_left_half_written_is_taken_away(folder: Path) -> 
     read_summary(folder)
     assert not old.exists()
     assert new.exists()
+
+
+@pytest.mark.parametrize("call", [lambda folder: lf.run(RECIPE, folder), read_summary], ids=["run", "report"])
+def test_a_folder_that_is_no_run_is_left_as_it_is(tmp_path: Path, call: Callable[[Path], object]) -> None:
+    """Nothing in it is taken away, however old, and whatever its name is like."""
+    other = tmp_path / ".notes.txt.123.tmp"
+    other.write_text("somebody's")
+    os.utime(other, (1, 1))
+    with pytest.raises(lf.RunError):
+        call(tmp_path)
+    assert other.read_text() == "somebody's"
+
+
+def test_only_drafts_of_a_run_are_taken_away(folder: Path) -> None:
+    """Other hidden files, and folders, are the user's."""
+    kept = [folder / ".mine.tmp", folder / ".cache.x.tmp"]
+    for file in kept:
+        file.write_text("mine")
+        os.utime(file, (1, 1))
+    read_summary(folder)
+    assert [file.read_text() for file in kept] == ["mine", "mine"]
