@@ -25,6 +25,7 @@ from .context import Silence as Silence
 from .context import choose_device as choose_device
 from .errors import ArtifactError as ArtifactError
 from .errors import CacheWarning as CacheWarning
+from .errors import DamageWarning as DamageWarning
 from .errors import DivergedError as DivergedError
 from .errors import ExportMismatchError as ExportMismatchError
 from .errors import GapWarning as GapWarning
@@ -125,7 +126,6 @@ from .report import RunSummary as RunSummary
 from .report import Section as Section
 from .report import StageSummary as StageSummary
 from .runlog import cut_torn_line as cut_torn_line
-from .runlog import scalars as scalars
 from .spec import Form as Form
 from .spec import NetworkSpec as NetworkSpec
 from .spec import Normaliser as Normaliser

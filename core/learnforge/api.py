@@ -12,7 +12,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from learnforge.artifact import Artifact, find_artifact, load_artifact
+from learnforge.artifact import Artifact, load_artifact
 from learnforge.context import Progress, Silence
 from learnforge.errors import ArtifactError, Problem, RecipeError
 from learnforge.kinds.model import Model
@@ -23,7 +23,7 @@ from learnforge.options.structure import option_key, structure
 from learnforge.plugins.choice import PluginChoice
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe, RunSettings, find_recipe, parse_recipe, plugin_choice, read_recipe
-from learnforge.record import Run
+from learnforge.record import Run, find_artifact
 from learnforge.runner import Options, run_recipe
 
 

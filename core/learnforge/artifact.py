@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tomllib
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -19,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from learnforge.changes import without_changes
-from learnforge.errors import ArtifactError, LearnforgeError
-from learnforge.files import fingerprint, hash_file, stage_folder, write_atomically, write_json
+from learnforge.errors import ArtifactError, LearnforgeError, RunError
+from learnforge.files import fingerprint, hash_file, read_record, write_atomically, write_json, write_record
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
 from learnforge.spec import (
@@ -38,7 +37,9 @@ if TYPE_CHECKING:
     from learnforge.kinds.model import Model
     from learnforge.kinds.task import Task
 
-FORMAT = 2
+FORMAT = 3
+_HELD = ("weights.safetensors", "metrics.json")
+"""Files beside the description, which holds their hashes."""
 
 
 @frozen(eq=False)
@@ -216,15 +217,15 @@ class Artifact:
             weights, lambda path: save_file({k: t.contiguous() for k, t in tensors.items()}, path)
         )
         write_json(folder / "metrics.json", dict(self.metrics))
-        # last, and with the hash of the weights: a kill before it leaves no artifact, never half of one
-        write_json(
+        # last, and with the hashes of the others: a kill before it leaves no artifact, never half of one
+        write_record(
             folder / "artifact.json",
             {
                 "format": FORMAT,
                 "spec": asdict(self.spec),
                 "task": asdict(self.task),
                 "has_weights": self.weights is not None,
-                "weights_sha256": hash_file(weights),
+                "sha256": {name: hash_file(folder / name) for name in _HELD},
                 "adapter_options": dict(self.adapter_options),
                 "provenance": asdict(self.provenance),
             },
@@ -259,17 +260,15 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         what = "is a file; `learnforge predict` runs exported ones" if folder.exists() else "is not there"
         raise ArtifactError(f"an artifact is a folder, {folder} {what}")
     try:
-        data = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        digest = hash_file(folder / "weights.safetensors")
+        data = read_record(folder / "artifact.json")
         if data["format"] != FORMAT:
             age = "newer; upgrade it" if data["format"] > FORMAT else "older; run it again"
             raise ArtifactError(f"{folder}: the learnforge that wrote it (format {data['format']}) is {age}")
-        # a kill between two writes can leave new weights beside the old description
-        if digest != data["weights_sha256"]:
-            raise ArtifactError(
-                f"{folder}: weights.safetensors is not the file that artifact.json was written for"
-            )
+        for name in _HELD:
+            # a kill between two writes can leave new weights beside the old description
+            if hash_file(folder / name) != data["sha256"][name]:
+                raise ArtifactError(f"{folder}: {name} is not the file that artifact.json was written for")
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "weights.safetensors")
         artifact = Artifact(
             spec=NetworkSpec(**data["spec"]),
@@ -285,6 +284,8 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         raise ArtifactError(f"{folder} holds no artifact: {Path(error.filename).name} is missing") from error
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be read: {error.strerror}") from error
+    except RunError as error:
+        raise ArtifactError(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         raise ArtifactError(
             f"{folder}: the artifact is damaged ({type(error).__name__}: {error}); run the stage again"
@@ -292,38 +293,6 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
     if module is not None and artifact.weights is not None and not artifact.spec.changes:
         load_weights(module, artifact.weights)
     return artifact
-
-
-def find_artifact(folder: Path, is_learner: bool = False) -> Path:
-    """Return the folder of an artifact: the one given, or in a run's folder that of its last finished stage.
-
-    Args:
-        folder: Of a stage or a run.
-        is_learner: Want the last one that has learnt to learn.
-
-    Raises:
-        ArtifactError: There is none, or the run's record is damaged.
-    """
-    if (folder / "artifact.json").exists():
-        return folder
-    try:
-        if (folder / "run.json").exists():  # of a call from Python too, whose recipe names no stages
-            listed = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("stages", ())
-        elif (folder / "recipe.toml").exists():
-            listed = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8")).get("stage", ())
-        else:
-            return folder
-        stages = [stage_folder(folder, stage.get("name", stage.get("kind"))) for stage in listed]
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{folder} cannot be read as a run: {error!r}; name a stage's folder") from error
-    finished = [stage for stage in stages if (stage / "artifact.json").exists()]
-    if is_learner:
-        facts = {stage: json.loads((stage / "artifact.json").read_text("utf-8")) for stage in finished}
-        finished = [stage for stage in finished if facts[stage]["adapter_options"]]
-    if not finished:
-        what = "finished meta stage" if is_learner else "finished stage yet"
-        raise ArtifactError(f"{folder} holds no {what}")
-    return finished[-1]
 
 
 def from_module(module: nn.Module, task: TaskInfo) -> Artifact:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from attrs import evolve, field, frozen
 
-from learnforge.errors import Problem, RecipeError
-from learnforge.files import refusal, remove, write_atomically
+from learnforge.errors import DamageWarning, Problem, RecipeError
+from learnforge.files import refusal, remove, require_regular, write_atomically
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive
 
@@ -67,10 +69,20 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the last state, its tensors on `device`, or None."""
+        """Return the last state, its tensors on `device`, or None; a damaged one is told of, and removed."""
         if self.path is None or not self.path.exists():
             return None
-        state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        try:
+            require_regular(self.path)
+            with zipfile.ZipFile(self.path) as packed:
+                if packed.testzip() is not None:  # torch itself does not look
+                    raise zipfile.BadZipFile("a checksum is of something else")
+            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        except Exception as error:  # zipfile and unpickling raise whatever damaged bytes lead them to
+            words = f"{self.path} is damaged, {str(error)[:200]}; what it held is computed again"
+            warnings.warn(words, DamageWarning, stacklevel=2)
+            remove(self.path)
+            return None
         return state
 
     def save(self, make_state: Callable[[], Mapping[str, Any]], final: bool = False) -> None:

@@ -16,6 +16,7 @@ LearnforgeError                 what a caller catches; the command line prints i
 LearnforgeWarning (UserWarning) what a caller should know; the command line prints it as one line
 ├── PluginWarning               a plugin is at fault, and the run goes on without it
 ├── CacheWarning                a cache cannot be kept
+├── DamageWarning               a file is damaged, and what it held is computed again
 └── GapWarning                  a teacher is much larger than its student
 """
 
@@ -172,6 +173,10 @@ class PluginWarning(LearnforgeWarning):
 
 class CacheWarning(LearnforgeWarning):
     """A cache cannot be kept; what it would have saved is computed."""
+
+
+class DamageWarning(LearnforgeWarning):
+    """A file is damaged; what it held is computed again."""
 
 
 class GapWarning(LearnforgeWarning):

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,32 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically, keys in the order given."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_record(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON atomically, with a checksum by which `read_record` knows what was damaged since."""
+    plain = json.loads(json.dumps(data))
+    write_json(path, {**plain, "checksum": fingerprint(plain)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return what `write_record` wrote.
+
+    Raises:
+        RunError: The file is not what was written, or cannot be read.
+        FileNotFoundError: There is none.
+    """
+    try:
+        require_regular(path)
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if data.pop("checksum") == fingerprint(data):
+            return data
+        fault = "its checksum is of something else"
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        fault = f"{type(error).__name__}: {error}"
+    raise RunError(f"{path} is damaged, {fault}. Put a copy of it back, or run the recipe again")
 
 
 def refusal(path: Path, error: OSError) -> RunError:
@@ -115,8 +141,19 @@ def fingerprint(data: Any) -> str:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 (hex) of a file's bytes."""
+    require_regular(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what is no regular file: reading a named pipe waits for ever.
+
+    Raises:
+        OSError: It is there, and is none.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def remove(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -40,26 +40,13 @@ class Bars:
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
         """Show a bar until the end of the block."""
+        from rich import progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(
-            *columns, TextColumn("[dim]{task.fields[words]}"), console=Console(stderr=True)
-        ) as bars:
+        text, bar, _, remaining = progress.Progress.get_default_columns()
+        counts = progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), remaining
+        words = progress.TextColumn("[dim]{task.fields[words]}")
+        with progress.Progress(text, bar, *counts, words, console=Console(stderr=True)) as bars:
             yield _Bar(bars, bars.add_task(label, total=total, completed=done, words=""))
 
 
@@ -74,30 +61,34 @@ class _Bar:
 
 
 class _Counter:
-    """Counts steps, and shows where it stands at most every few seconds."""
+    """Counts steps, and shows where it stands at most every few seconds.
 
-    def __init__(self, label: str, total: int, done: int):
+    Args:
+        label: What is counted.
+        total: How many steps there are.
+        done: How many are done already.
+        pause: Seconds between what is shown.
+        write: Shows a counter with a line of words.
+    """
+
+    def __init__(
+        self, label: str, total: int, done: int, pause: float, write: Callable[[_Counter, str], None]
+    ):
         self.label, self.total, self.done, self.words = label, total, done, ""
+        self._pause, self._write = pause, write
         self._start = self._shown = time.monotonic()
-
-    @property
-    def pause(self) -> float:
-        """Seconds between what is shown."""
-        raise NotImplementedError
 
     def advance(self, text: str = "") -> None:
         self.done += 1
         self.words = text or self.words
-        if time.monotonic() - self._shown >= self.pause:
+        if time.monotonic() - self._shown >= self._pause:
             self.show()
 
     def show(self) -> None:
         self._shown = time.monotonic()
         words = f", {self.words}" if self.words else ""
-        self.write(f"{self.label} {self.done}/{self.total}, {self._shown - self._start:.0f} s{words}")
-
-    def write(self, text: str) -> None:
-        raise NotImplementedError
+        line = f"{self.label} {self.done}/{self.total}, {self._shown - self._start:.0f} s{words}"
+        self._write(self, line)
 
 
 class Lines:
@@ -106,20 +97,15 @@ class Lines:
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
         """Print lines until the end of the block."""
-        line = _Line(label, total, done)
+        line = _Counter(label, total, done, SECONDS_BETWEEN_LINES, _print)
         yield line
         line.show()
 
 
-class _Line(_Counter):
-    @property
-    def pause(self) -> float:
-        return SECONDS_BETWEEN_LINES
-
-    def write(self, text: str) -> None:
-        with suppress(OSError):  # a run outlives the terminal that it was started from
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+def _print(counter: _Counter, text: str) -> None:
+    with suppress(OSError):  # a run outlives the terminal that it was started from
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 class Notebook:
@@ -128,23 +114,19 @@ class Notebook:
     @contextmanager
     def track(self, label: str, total: int, done: int = 0) -> Iterator[Tracker]:
         """Show a bar, which has its last state after the block."""
-        bar = _NotebookBar(label, total, done)
+        bar = _Counter(label, total, done, SECONDS_BETWEEN_DRAWINGS, _Cell())
         bar.show()
         yield bar
         bar.show()
 
 
-class _NotebookBar(_Counter):
+class _Cell:
     _handle: Any = None
 
-    @property
-    def pause(self) -> float:
-        return SECONDS_BETWEEN_DRAWINGS
-
-    def write(self, text: str) -> None:
+    def __call__(self, counter: _Counter, text: str) -> None:
         from IPython.display import HTML, display
 
-        bar = f'<progress value="{self.done}" max="{max(1, self.total)}"></progress>'
+        bar = f'<progress value="{counter.done}" max="{max(1, counter.total)}"></progress>'
         page = HTML(f"<div>{bar} {escape(text)}</div>")  # type: ignore[no-untyped-call]
         if self._handle is None:
             self._handle = display(page, display_id=True)  # type: ignore[no-untyped-call]

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learnforge.torch_settings import read_settings, restore_settings
+
 
 def derive(seed: int, *parts: str | int) -> int:
     """Return a seed in [0, 2**63) for one use, such as `derive(seed, "epoch", 3)`; equal arguments,
@@ -75,18 +77,14 @@ def seeded(seed: int) -> Iterator[None]:
 @contextmanager
 def preserved() -> Iterator[None]:
     """Put all global generators (random, numpy, torch) and torch's global settings back after a block."""
-    python, array = random.getstate(), np.random.get_state()
-    has_gradient, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    python, array, settings = random.getstate(), np.random.get_state(), read_settings()
     try:
         with torch.random.fork_rng(_cuda_devices()):
             yield
     finally:
         random.setstate(python)
         np.random.set_state(array)
-        torch.set_grad_enabled(has_gradient)
-        torch.set_default_dtype(dtype)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        restore_settings(settings)
 
 
 def _cuda_devices() -> list[int]:

@@ -19,9 +19,11 @@ import torch
 from attrs import define, evolve, field
 
 from learnforge.artifact import Artifact, html_table
-from learnforge.files import write_json
+from learnforge.errors import ArtifactError
+from learnforge.files import read_record, stage_folder, write_record
 from learnforge.plugins.identity import core_version, spell
 from learnforge.plugins.registry import Plugins
+from learnforge.plugins.sealed import SealedPlugins
 from learnforge.recipe import Recipe
 
 
@@ -105,7 +107,7 @@ class Run:
             "plugins": self.plugins.record(),
             "stages": [attrs.asdict(stage) for stage in self.stages],
         }
-        write_json(self.folder / "run.json", data)
+        write_record(self.folder / "run.json", data)
 
 
 def versions() -> dict[str, str]:
@@ -125,6 +127,31 @@ def processor() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
+def find_artifact(folder: Path, is_learner: bool = False) -> Path:
+    """Return the folder of an artifact: the one given, or in a run's folder that of its last finished stage.
+
+    Args:
+        folder: Of a stage or a run.
+        is_learner: Want the last one that has learnt to learn.
+
+    Raises:
+        ArtifactError: There is none, or the run's record is damaged.
+    """
+    if (folder / "artifact.json").exists() or not (folder / "run.json").exists():
+        return folder
+    try:
+        stages = [stage_folder(folder, stage["name"]) for stage in read_record(folder / "run.json")["stages"]]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder} cannot be read as a run: {error!r}; name a stage's folder") from error
+    finished = [stage for stage in stages if (stage / "artifact.json").exists()]
+    if is_learner:
+        finished = [s for s in finished if read_record(s / "artifact.json").get("adapter_options")]
+    if not finished:
+        what = "finished meta stage" if is_learner else "finished stage yet"
+        raise ArtifactError(f"{folder} holds no {what}")
+    return finished[-1]
+
+
 def copy_for_listeners(value: Any) -> Any:
     """Return what a listener may do with as it likes."""
     if isinstance(value, Artifact):
@@ -134,7 +161,8 @@ def copy_for_listeners(value: Any) -> Any:
         return evolve(value, weights=weights, adapter=adapter, metrics=metrics, adapter_options=options)
     if isinstance(value, Run):
         artifacts = {name: copy_for_listeners(artifact) for name, artifact in value.artifacts.items()}
-        return evolve(value, artifacts=artifacts, stages=[evolve(stage) for stage in value.stages])
+        stages, plugins = [evolve(stage) for stage in value.stages], SealedPlugins(value.plugins)
+        return evolve(value, artifacts=artifacts, stages=stages, plugins=plugins)
     return deepcopy(value) if isinstance(value, Mapping) else value
 
 

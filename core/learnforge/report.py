@@ -1,17 +1,13 @@
-"""What a report is made of: sections, and a run's folder read into what they show. Needs no torch."""
+"""What a report is made of: sections, and what they show of a run. Needs no torch."""
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
-
-from learnforge.errors import RunError
-from learnforge.files import stage_folder, vet_folder
 
 
 def _as_texts(cells: Iterable[Any]) -> tuple[str, ...]:
@@ -131,56 +127,3 @@ class RunSummary:
     plugins: Mapping[str, Any] = field(factory=dict)
     processor: str = ""
     day: str = ""
-
-
-def read_summary(folder: Path) -> RunSummary:
-    """Read the record of a run's folder, also while the run goes on; what its searches have found so far is
-    left to reports.
-
-    Raises:
-        RunError: It holds no run, or links that lead out of it.
-    """
-    try:
-        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        vet_folder(folder)
-        stages = tuple(_read_stage(folder, stage) for stage in data["stages"])
-        keys = ("name", "state", "seed", "device", "threads", "versions", "plugins", "processor", "day")
-        return RunSummary(folder=folder, stages=stages, **{key: data[key] for key in keys})
-    except FileNotFoundError as error:
-        run = folder.parent
-        is_stage = (folder / "artifact.json").exists() and (run / "run.json").exists()
-        hint = f"it is the folder of a stage, its run is {run}" if is_stage else "run.json is missing"
-        raise RunError(f"{folder} holds no run: {hint}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        words = f"{type(error).__name__}: {error}"
-        raise RunError(f"{folder}/run.json is damaged, {words}; run the recipe again") from error
-
-
-def _read_stage(folder: Path, data: Mapping[str, Any]) -> StageSummary:
-    metrics: dict[str, Any] = {}
-    file = stage_folder(folder, data["name"]) / "metrics.json"
-    state = data["state"]
-    if state in ("finished", "kept") and file.exists():
-        try:
-            metrics = dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
-            state = "damaged"  # shown as such; a run makes the stage again
-    parts = data.get("parts", {})
-    named = {name: parts[name] for name in ("settings", "tasks", "models") if name in parts}
-    code = {f"{own['kind']}.{own['name']}": _spell_code(own) for own in parts.get("code", ())}
-    return StageSummary(
-        data["name"],
-        data["kind"],
-        data["method"] or {},
-        state,
-        data["seconds"],
-        data["task"],
-        metrics,
-        {},
-        {**named, "code": code, "fingerprint": data.get("fingerprint", "")},
-        data.get("peak_mebibytes"),
-    )
-
-
-def _spell_code(own: Mapping[str, str]) -> str:
-    return ", ".join(part for part in (f"{own['distribution']} {own['version']}", own["source"][:8]) if part)

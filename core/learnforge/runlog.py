@@ -79,33 +79,6 @@ class EventLog:
             raise refusal(self.path, error) from error
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return all whole events of a log."""
-    if not path.exists():
-        return []
-    events = []
-    # what follows the last newline was cut off by a kill, or is being written now
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            break
-    return events
-
-
-def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers among metrics, {name: value}, nested ones as `outer/inner`; lists and text are left
-    out, and so are the epoch's own number and how many there are.
-    """
-    found: dict[str, float] = {}
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            found |= {f"{name}/{inner}": number for inner, number in scalars(value).items()}
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[name] = float(value)
-    return {name: value for name, value in found.items() if name not in ("epoch", "epochs")}
-
-
 def cut_torn_line(path: Path) -> None:
     """Cut off what a kill left unfinished at the end of a log."""
     if not path.exists():

@@ -12,10 +12,10 @@ finished: kept. Equal and unfinished: continued. Different: run again, after ask
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import tomllib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -28,8 +28,8 @@ from attrs import evolve, field, frozen
 from learnforge.artifact import Artifact, load_artifact
 from learnforge.check import Tasks, check_recipe, place_of, resolve_inputs, with_lineage
 from learnforge.context import Context, PeakMemory, Progress, Silence, choose_device
-from learnforge.errors import ArtifactError, DivergedError, PluginError, RunError, StageError
-from learnforge.files import refusal, remove, vet_folder, write_json, write_text
+from learnforge.errors import ArtifactError, DamageWarning, DivergedError, PluginError, RunError, StageError
+from learnforge.files import read_record, refusal, remove, vet_folder, write_json, write_text
 from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import describe_task
@@ -141,7 +141,7 @@ class _Runner:
 
     def _keep_or_clear(self, prints: Mapping[str, str]) -> None:
         """Take over finished stages, leave unfinished ones to be continued, and clear those that changed."""
-        stale = []
+        lost: dict[str, str] = {}
         before = self._read_records()
         for stage in self.recipe.stages:
             method = spell(stage.method) if stage.method is not None else None
@@ -151,20 +151,26 @@ class _Runner:
             self.current.stages.append(record)
             if self.folder is None:
                 continue
-            found = self._find_finished(stage)
-            if found is not None and found.provenance.fingerprint == prints[stage.name]:
+            if not (self.folder / stage.name / "artifact.json").exists():
+                continue
+            try:
+                found = load_artifact(self.folder / stage.name)
+            except ArtifactError as error:
+                lost[stage.name] = str(error)
+                continue
+            if found.provenance.fingerprint == prints[stage.name]:
                 self.current.artifacts[stage.name] = found
                 record.state, record.seconds = "kept", float(found.metrics.get("seconds", 0.0))
                 earlier = before.get(stage.name, {})
                 record.made_with = earlier.get("made_with", {})
                 record.peak_mebibytes = earlier.get("peak_mebibytes")
-            elif found is not None:
-                stale.append(stage.name)
-        if stale and not self.options.may_overwrite(stale):
+            else:
+                lost[stage.name] = "what it depends on has changed"
+        if lost and not self.options.may_overwrite(list(lost)):
+            reasons = "".join(f"\n  {name}: {reason}" for name, reason in lost.items())
             raise RunError(
-                f"{self.folder}: the finished stages {', '.join(stale)} would be run again, because what "
-                "they depend on has "
-                f"changed. Pass `--overwrite` (in Python `overwrite=True`), or choose another run folder."
+                f"{self.folder}: finished stages would be run again:{reasons}\nPass `--overwrite` (in Python "
+                "`overwrite=True`), or choose another run folder."
             )
         if self.folder is not None:
             for stage in self.recipe.stages:
@@ -183,24 +189,19 @@ class _Runner:
 
     def _read_records(self) -> dict[str, dict[str, Any]]:
         """Return the records of an earlier attempt, {name of a stage: record}."""
+        if self.folder is None or not (self.folder / "run.json").exists():
+            return {}
         try:
-            data = json.loads((self.folder / "run.json").read_text(encoding="utf-8")) if self.folder else {}
-            return {stage["name"]: stage for stage in data.get("stages", ())}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {}  # a damaged record of what was done: the artifacts say by themselves what they are
-
-    def _find_finished(self, stage: Stage) -> Artifact | None:
-        assert self.folder is not None
-        try:
-            return load_artifact(self.folder / stage.name)
-        except ArtifactError:
-            return None
+            return {stage["name"]: stage for stage in read_record(self.folder / "run.json")["stages"]}
+        except RunError as error:  # the artifacts say by themselves what they are
+            warnings.warn(f"{error}; it is written anew", DamageWarning, stacklevel=2)
+            return {}
 
     def _prepare_folder(self, folder: Path, print_: str) -> None:
         """Empty a stage's folder, unless what it holds was begun with the same fingerprint."""
         note = folder / "stage.json"
         try:
-            if note.exists() and f'"{print_}"' in note.read_text(encoding="utf-8"):
+            if note.exists() and f'"{print_}"'.encode() in note.read_bytes():
                 return
             held = [path for path in folder.iterdir() if path != note] if folder.is_dir() else []
             # a kill in the middle of a write leaves a .tmp file, which is nobody's work
@@ -209,7 +210,8 @@ class _Runner:
                     f"{folder} must be empty or a stage's folder of an earlier run, but it holds files that "
                     f"no run made. Choose another run folder with `--run`, or move them away."
                 )
-            for path in held:  # the note is only replaced: after a kill here the folder is still known
+            # the description first; the note is only replaced: after a kill here the folder is still known
+            for path in sorted(held, key=lambda path: path.name != "artifact.json"):
                 remove(path)
         except OSError as error:
             raise refusal(folder, error) from error

@@ -39,6 +39,7 @@ from .measured import Confidence as Confidence
 from .measured import Measured as Measured
 from .measured import NetworkCosts as NetworkCosts
 from .measured import nested as nested
+from .measured import scalars as scalars
 from .networks.blocks import find_blocks as find_blocks
 from .networks.connectors import Connector as Connector
 from .networks.connectors import Pairs as Pairs

@@ -12,10 +12,11 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from learnforge.artifact import Artifact, find_artifact, load_artifact
+from learnforge.artifact import Artifact, load_artifact
 from learnforge.errors import ArtifactError, PluginError
 from learnforge.kinds.exporter import Exporter, Runtime
 from learnforge.plugins.registry import Plugins
+from learnforge.record import find_artifact
 from learnforge.spec import Normaliser
 from learnforge_kit.data.images import readable_images
 from learnforge_kit.engines.adaptation import LearnerOptions

@@ -13,6 +13,7 @@ from torch import nn
 import learnforge as lf
 from learnforge.artifact import FORMAT, Artifact, from_model, from_module, load_artifact
 from learnforge.errors import ArtifactError
+from learnforge.files import read_record, write_record
 from learnforge.kinds.task import Task
 from learnforge.spec import NetworkSpec, Provenance, copy_weights, load_weights, trained_on
 from learnforge_kit.networks.layers import count_parameters
@@ -128,15 +129,15 @@ def test_damaged_description_is_an_artifact_error(artifact, tmp_path, text, caus
     """A description that cannot be read is called damaged, with the cause and what to do."""
     artifact.save(tmp_path)
     (tmp_path / "artifact.json").write_bytes(text.encode("latin1"))
-    with pytest.raises(ArtifactError, match=rf"the artifact is damaged \({cause}: .*\); run the stage again"):
+    with pytest.raises(ArtifactError, match=rf"artifact.json is damaged, {cause}: .*. Put a copy of it back"):
         load_artifact(tmp_path)
 
 
 def test_newer_format_asks_for_an_upgrade(artifact, tmp_path):
     """A format of the future is refused before anything else is read from it."""
     artifact.save(tmp_path)
-    data = json.loads((tmp_path / "artifact.json").read_text())
-    (tmp_path / "artifact.json").write_text(json.dumps({**data, "format": FORMAT + 1}))
+    data = read_record(tmp_path / "artifact.json")
+    write_record(tmp_path / "artifact.json", {**data, "format": FORMAT + 1})
     with pytest.raises(
         ArtifactError, match=rf"the learnforge that wrote it \(format {FORMAT + 1}\) is newer; upgrade"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 import learnforge
 from learnforge.errors import RunError, RunLockedError
-from learnforge.runlog import EventLog, cut_torn_line, lock, read_events
+from learnforge.runlog import EventLog, cut_torn_line, lock
 
 HOLD = """
 import sys
@@ -81,6 +82,11 @@ def test_lock_in_an_unwritable_place_is_a_run_error(tmp_path, monkeypatch):
         pass
 
 
+def read_events(path):
+    """Return the whole events of a log: what follows the last newline was cut off by a kill."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
 def write_log(path, count):
     """Write events 0 … count - 1."""
     with EventLog(path) as log:
@@ -96,7 +102,6 @@ def test_events_are_read_back(tmp_path):
     assert events[0]["event"] == "epoch_finished"
     assert events[0]["words"] == "größer\n2"
     assert events[0]["time"] > 1.6e9
-    assert read_events(tmp_path / "none.jsonl") == []
 
 
 def test_opening_again_appends(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import learnforge as lf
-from learnforge.artifact import find_artifact
-from learnforge.report import read_summary
+from learnforge.files import read_record, write_record
+from learnforge.record import find_artifact
+from learnforge_plugins.reports.reading import read_summary
 
 RECIPE = {
     "run": {"name": "tiny", "device": "cpu"},
@@ -76,9 +76,9 @@ def test_links_inside_a_run_are_its_own(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["../other", "/etc", "", 3, None])
 def test_a_stages_name_leads_nowhere_else(folder: Path, name: object) -> None:
     """Reports and predictions take names from a record, which may be anybody's."""
-    record = json.loads((folder / "run.json").read_text())
+    record = read_record(folder / "run.json")
     record["stages"][0]["name"] = name
-    (folder / "run.json").write_text(json.dumps(record))
+    write_record(folder / "run.json", record)
     for call in (read_summary, find_artifact):
         with pytest.raises(lf.LearnforgeError, match="is no name of a stage"):
             call(folder)
@@ -94,7 +94,8 @@ def test_a_damaged_record_is_told(folder: Path, text: str) -> None:
         read_summary(folder)
     with pytest.raises((lf.ArtifactError, lf.RunError)):
         find_artifact(folder)
-    assert lf.run(RECIPE, folder, overwrite=True).state == "finished"
+    with pytest.warns(lf.DamageWarning, match=r"run\.json is damaged"):
+        assert lf.run(RECIPE, folder).stages[0].state == "kept"
 
 
 def test_a_report_leaves_out_what_it_cannot_read(folder: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_report_leaves_out_what_it_cannot_read(folder: Path) -> None:
 def test_a_damaged_artifact_is_told(folder: Path, file: str, text: str) -> None:
     """Whatever stands in its files."""
     (folder / "transfer" / file).write_text(text)
-    with pytest.raises(lf.ArtifactError, match="the artifact is damaged"):
+    with pytest.raises(lf.ArtifactError, match=rf"{file} is damaged|{file} is not the file"):
         lf.load(folder / "transfer")
 
 

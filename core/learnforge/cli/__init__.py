@@ -5,7 +5,9 @@ no torch.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _show_warnings()
             own = [word for word in given if word != "--debug"]
             code = cli.main(own, prog_name="learnforge", standalone_mode=False)
+        _name_threads()
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
@@ -43,9 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         if is_debugging:
             raise
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # who asks again wants no more words
         words = "stopped; `run` and `bench` keep finished work, and go on when they are called again"
         print(f"learnforge: {words}", file=sys.stderr)  # noqa: T201
         sys.exit(130)
+
+
+def _name_threads() -> None:
+    """Tell of threads that a plugin has left running, for which Python waits at its end."""
+    left = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    for thread in left:
+        owner = getattr(getattr(thread, "_target", None), "__module__", type(thread).__module__)
+        words = f"waiting for the thread {thread.name!r} of {owner}, which is still running; Ctrl-C ends it"
+        print(f"learnforge: {printable(words)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _show_warnings() -> None:

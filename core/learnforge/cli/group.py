@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
+import re
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -16,7 +17,6 @@ from learnforge.plugins.kinds import GROUP
 BUILT_IN = {
     "run": "Run a recipe, or go on with it.",
     "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
-    "hooks": "List the hooks, or who implements one in which order.",
 }
 FROM_PLUGIN = "(from a plugin)"
 
@@ -92,17 +92,10 @@ def _words_of(name: str) -> str:
     places = [locate(plugin) for plugin in installed() if plugin.name == f"command.{name}"]
     if len(places) != 1 or places[0] is None:
         return FROM_PLUGIN
-    try:
-        tree = ast.parse(places[0].read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):  # it is at fault when it is called, not here
-        return FROM_PLUGIN
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and any(
-            isinstance(a, ast.Constant) and a.value == name for a in node.args
-        ):
-            for keyword in node.keywords:
-                if keyword.arg == "short_help" and isinstance(keyword.value, ast.Constant):
-                    return str(keyword.value.value)
+    with suppress(OSError, ValueError):  # it is at fault when it is called, not here
+        source = places[0].read_text(encoding="utf-8")
+        found = re.search(rf'\(\s*"{re.escape(name)}",[^)]*?short_help="([^"]*)"', source)
+        return found[1] if found else FROM_PLUGIN
     return FROM_PLUGIN
 
 

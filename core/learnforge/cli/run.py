@@ -11,9 +11,6 @@ import click
 from learnforge.cli.options import recipe_options
 from learnforge.plugins.choice import PluginChoice
 
-_OF_RUNS = ("_run", "_run_started", "_run_finished", "_run_failed")
-"""Endings of the hooks that are called for a run in which nothing is left to do, too."""
-
 
 @click.command("run", short_help="Run a recipe, or go on with it.")
 @recipe_options
@@ -45,7 +42,6 @@ def command(
     learnforge.toml, says for all runs which plugins take part, where runs are kept, and how many workers
     and which cache they use.
     """
-    from learnforge.hookspecs import NOTIFYING
     from learnforge.plugins.project import read_project
     from learnforge.plugins.registry import Plugins
     from learnforge.progress import choose_progress
@@ -66,17 +62,8 @@ def command(
         lambda names: overwrite or _ask(folder, names),
     )
     run = run_recipe(parsed, plugins, options)
-    loaded = plugins.record()["loaded"]
     plugins.load_hooks("report")
     show_run(run)
-    of_work = {name for name in NOTIFYING if not name.endswith(_OF_RUNS)}  # silent where nothing is left
-    silent = [plugin["name"] for plugin in loaded if of_work & set(plugin["hooks"])]
-    if silent and all(stage.state == "kept" for stage in run.stages):
-        click.echo(
-            f"all stages are kept from an earlier run, so {', '.join(silent)} had nothing to hear of; choose "
-            "a new folder with --run to run them again",
-            err=True,
-        )
 
 
 def _ask(folder: Path, names: Sequence[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -18,7 +17,7 @@ from learnforge.errors import PluginError, PluginWarning, Problem, RecipeError, 
 from learnforge.options.structure import structure
 from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
 from learnforge.plugins.found import Plugin
-from learnforge.plugins.isolation import guard, name_owner, words
+from learnforge.plugins.isolation import guard, name_owner, watching
 from learnforge.plugins.kinds import GROUP, KINDS
 
 _COLLECTING = frozenset({*(kind.hook for kind in KINDS.values()), "learnforge_add_hooks"})
@@ -47,12 +46,13 @@ class Loader:
         """Every module once, with the plugin by which it was first loaded."""
         self.faults: dict[str, str] = {}
         """{key of a plugin: why it cannot be used}."""
-        self.import_seconds: dict[str, float] = {}
-        """{key of a plugin: seconds that its import took, with all that it imports}."""
         self._is_starting = True
         for file in choice.files:
-            for name, module in file.run():
-                plugin = Plugin(name, file.name, file.sha256[:12])
+            whole = Plugin(file.name, file.name, file.sha256[:12])
+            with watching(whole, "its import", self.complain, is_fatal=True):
+                modules = list(file.run())
+            for name, module in modules:
+                plugin = evolve(whole, name=name)
                 self.register(module, plugin)
                 for cls in _hook_classes(module):
                     own = evolve(plugin, name=cls.__name__)
@@ -70,13 +70,11 @@ class Loader:
         """
         if plugin.key not in self.modules:
             assert plugin.entry_point is not None, "files are loaded at the start"
-            start = time.perf_counter()
             try:
-                module = plugin.entry_point.load()
-            except (Exception, SystemExit) as error:
-                fault = f"{plugin} cannot be imported: {words(error)}. {plugin.way_out}"
-                raise self._failed(plugin, fault) from error
-            self.import_seconds[plugin.key] = time.perf_counter() - start
+                with watching(plugin, "its import", self.complain, is_fatal=True):
+                    module = plugin.entry_point.load()
+            except PluginError as error:
+                raise self._failed(plugin, str(error)) from error.__cause__
             self.register(self._make(module, plugin) if inspect.isclass(module) else module, plugin)
         return self.modules[plugin.key][1]
 
@@ -94,13 +92,11 @@ class Loader:
                 warnings.simplefilter("always")
                 try:
                     self._add(module, plugin)
-                except PluginError as error:
-                    self.forget(module)
-                    raise self._failed(plugin, str(error)) from error
                 except (Exception, SystemExit) as error:
                     self.forget(module)
+                    is_told = isinstance(error, PluginError)
                     fault = f"{plugin} does not fit learnforge's hooks: {error}. {plugin.way_out}"
-                    raise self._failed(plugin, fault) from error
+                    raise self._failed(plugin, str(error) if is_told else fault) from error
             for warning in caught:
                 self.complain(f"{plugin}: {warning.message}")
             self._wrap(module, plugin)
@@ -196,14 +192,11 @@ class Loader:
         """
         for impl in getattr(self.manager.hook, hook_name).get_hookimpls():
             if impl.plugin is module:
-                try:
+                with watching(plugin, f"`{hook_name}`", self.complain, is_fatal=True):
                     offered = impl.function()
                     if not isinstance(offered, Mapping):
                         raise TypeError(f"it must return {{name: class}}, got {offered!r}")
                     return dict(offered)
-                except (Exception, SystemExit) as error:
-                    fault = f"{plugin}: `{hook_name}` fails with {words(error)}. {plugin.way_out}"
-                    raise PluginError(fault) from error
         return {}
 
     def complain(
@@ -293,7 +286,7 @@ class Loader:
                 fault = f"{plugin} implements an unknown hook `{name}`; {nearest(name, known)}."
                 raise PluginError(f"{fault} {plugin.way_out}")
         for name in known:
-            if name not in implemented and inspect.isroutine(getattr(module, name, None)):
+            if name not in implemented and inspect.isroutine(inspect.getattr_static(module, name, None)):
                 fault = f"{plugin}: `{name}` must be marked with `@learnforge.hookimpl`."
                 raise PluginError(f"{fault} {plugin.way_out}")
 
@@ -310,7 +303,7 @@ class Loader:
                 if caller.name in hookspecs.NOTIFYING:
                     guard(impl, caller.name, plugin, self.complain)
                 elif caller.name in hookspecs.CHANGING:
-                    name_owner(impl, caller.name, plugin)
+                    name_owner(impl, caller.name, plugin, self.complain)
 
     def _failed(self, plugin: Plugin, fault: str) -> PluginError:
         self.faults[plugin.key] = fault

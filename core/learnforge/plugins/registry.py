@@ -20,7 +20,7 @@ from learnforge.options.structure import structure
 from learnforge.plugins.choice import PluginChoice, Standing, beside, is_usable, survey
 from learnforge.plugins.found import Plugin, installed
 from learnforge.plugins.identity import Identity, bring_back, code_of, identify_hooks, pin_source, remember
-from learnforge.plugins.isolation import as_transform, words
+from learnforge.plugins.isolation import as_transform, watching
 from learnforge.plugins.kinds import GROUP, HOOKS, KINDS, RECIPE, hook_of
 from learnforge.plugins.loading import Loader
 
@@ -65,12 +65,7 @@ class Plugins:
     @property
     def hook(self) -> pluggy.HookRelay:
         """The relay whose attributes call hooks, `plugins.hook.learnforge_run_started(run=run)`."""
-        return self.manager.hook
-
-    @property
-    def import_seconds(self) -> dict[str, float]:
-        """{key of a plugin: seconds that its import took, with all that it imports}."""
-        return self._loader.import_seconds
+        return self._loader.manager.hook
 
     @cached_property
     def found(self) -> tuple[Plugin, ...]:
@@ -196,17 +191,14 @@ class Plugins:
         """Call a hook whose results, lists of `of`, are shown; what fails is reported and left out."""
         gathered: list[Any] = []
         for impl in reversed(getattr(self.hook, hook_name).get_hookimpls()):
-            try:
+            plugin = next(p for p, module in self._loader.registered if module is impl.plugin)
+            with watching(plugin, f"`{hook_name}`", self._loader.complain):
                 given = impl.function(*(arguments[name] for name in impl.argnames)) or ()
                 results = [given] if isinstance(given, str) else list(given)
                 strangers = [result for result in results if not isinstance(result, of)]
                 if strangers:
                     raise TypeError(f"it must give objects of {of.__name__}, gave {strangers[0]!r}")
                 gathered += results
-            except (Exception, SystemExit) as error:
-                plugin = next(p for p, module in self._loader.registered if module is impl.plugin)
-                fault = f"{plugin}: `{hook_name}` fails with {words(error)}. {plugin.way_out}"
-                self._loader.complain(fault, error)
         return gathered
 
     def changing(self) -> list[Identity]:

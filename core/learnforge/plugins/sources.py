@@ -108,7 +108,7 @@ class PluginFile:
         except (Exception, SystemExit) as error:
             _forget(top)
             raise PluginError(
-                f"the plugin file {path} cannot be imported: {words(error)}{self._way_out(error)}"
+                f"the plugin file {path}: its import fails with {words(error)}{self._way_out(error)}"
             ) from error
 
     def _way_out(self, error: BaseException) -> str:

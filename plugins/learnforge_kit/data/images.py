@@ -55,7 +55,7 @@ def files_inside(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder at any depth. Links to folders are followed, but for one that leads back to
     a folder around it; a system's own files are passed over.
     """
-    above = {folder: frozenset({folder.resolve()})}
+    above = {folder: frozenset({folder.resolve(), *folder.resolve().parents})}
     for top, folders, names in os.walk(folder, followlinks=True):
         place = Path(top)
         around = above[place]
@@ -72,6 +72,8 @@ def class_folders(root: Path) -> list[Path]:
         TaskError: A name is no UTF-8, and cannot be written down as a class's.
     """
     folders = [path for path in root.iterdir() if path.is_dir() and not _is_litter(path.name)]
+    around = {root.resolve(), *root.resolve().parents}
+    folders = [path for path in folders if path.resolve() not in around]  # links back
     for path in folders:
         if not is_text(path.name):
             raise TaskError(f"names of class folders must be UTF-8, {os.fsencode(path)!r} is not; rename it")

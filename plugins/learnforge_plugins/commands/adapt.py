@@ -43,9 +43,10 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     from attrs import evolve
 
     from learnforge.api import adapt
-    from learnforge.artifact import find_artifact, load_artifact
+    from learnforge.artifact import load_artifact
     from learnforge.errors import ArtifactError
     from learnforge.plugins.registry import Plugins
+    from learnforge.record import find_artifact
     from learnforge.spec import Provenance, trained_on
     from learnforge_kit.data.images import read_classes
     from learnforge_kit.engines.adaptation import LearnerOptions

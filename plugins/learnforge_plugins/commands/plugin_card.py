@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import time
 from typing import Any
 
 import attrs
@@ -26,9 +27,11 @@ def describe_plugin(plugin: Plugin, plugins: Plugins) -> dict[str, Any]:
         PluginError: It cannot be used.
     """
     target: Any = None
+    start = time.perf_counter()
     if plugin.kind not in (HOOKS.name, RECIPE):
         target = plugins.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
     module = sys.modules[target.__module__] if inspect.isclass(target) else plugins.module_of(plugin)
+    seconds = time.perf_counter() - start
     if not inspect.ismodule(module):  # hooks with options are an object
         target = type(module)
         module = sys.modules[target.__module__]
@@ -37,7 +40,7 @@ def describe_plugin(plugin: Plugin, plugins: Plugins) -> dict[str, Any]:
         "distribution": plugin.distribution,
         "version": plugin.version,
         "module": module.__name__,
-        "import_seconds": round(plugins.import_seconds.get(plugin.key, 0.0), 3),
+        "import_seconds": round(seconds, 3),
         "docstring": (inspect.getdoc(target) if inspect.isclass(target) else "") or "",
         "about": inspect.getdoc(module) or "",
         "options": [asdict(o) for o in describe(target)]

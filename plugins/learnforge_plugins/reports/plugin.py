@@ -4,13 +4,18 @@ run with what is here.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from learnforge.hookspecs import hookimpl
+from learnforge.hookspecs import NOTIFYING, hookimpl
 from learnforge.plugins.choice import PluginChoice
 from learnforge.record import Run
 from learnforge.report import Section
 from learnforge_plugins.reports.progress import read_run
+
+_OF_RUNS = ("_run", "_run_started", "_run_finished", "_run_failed")
+_OF_WORK = {name for name in NOTIFYING if not name.endswith(_OF_RUNS)}
+"""Hooks that are not called for a run in which nothing is left to do."""
 
 
 def report_sections(run: Run) -> list[Section]:
@@ -28,6 +33,13 @@ def learnforge_show_run(run: Run) -> None:
 
     if run.folder is not None:
         show_run(write_report(run.folder, report_sections(run)))
+    silent = [own["name"] for own in run.plugins.record()["loaded"] if _OF_WORK & set(own["hooks"])]
+    if silent and all(stage.state == "kept" for stage in run.stages):
+        print(  # noqa: T201
+            f"all stages are kept from an earlier run, so {', '.join(silent)} had nothing to hear of; choose "
+            "a new folder with --run to run them again",
+            file=sys.stderr,
+        )
 
 
 @hookimpl

@@ -9,8 +9,9 @@ from typing import Any
 
 from attrs import evolve
 
-from learnforge.report import RunSummary, StageSummary, read_summary
+from learnforge.report import RunSummary, StageSummary
 from learnforge_kit.search.trials import read_objectives, read_records, sqlite_url
+from learnforge_plugins.reports.reading import read_summary
 from learnforge_plugins.stages.measured import count_states
 
 STUDIES = ("study.db", "options.db", "student.db")

@@ -6,7 +6,6 @@ record names it; the caller names the files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from attrs import frozen
 from learnforge.check import Tasks, check_recipe
 from learnforge.context import choose_device
 from learnforge.errors import LearnforgeError, RunError
+from learnforge.files import read_record
 from learnforge.fingerprints import fingerprints
 from learnforge.plugins.choice import PluginChoice, Wish
 from learnforge.plugins.identity import ADDED, code_of
@@ -89,7 +89,7 @@ def compare(folder: Path, choice: PluginChoice | None = None) -> list[Difference
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(path)
         for stage in record["stages"]:
             stage["name"], stage["fingerprint"], stage["kind"], stage["parts"]  # what is read below
         for wish in record["plugins"]["wishes"]:
@@ -101,7 +101,7 @@ def _read(folder: Path) -> dict[str, Any]:
         )
     except FileNotFoundError as error:
         raise RunError(f"{folder} must be the folder of a run, it has no run.json") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read as the record of a run: {error!r}") from error
     if not (folder / "recipe.toml").is_file():
         raise RunError(f"{folder} must be the folder of a run, it has no recipe.toml")

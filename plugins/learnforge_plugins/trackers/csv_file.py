@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learnforge import Artifact, Run, cut_torn_line, hookimpl, scalars, write_text
+from learnforge import Artifact, Run, cut_torn_line, hookimpl, write_text
+from learnforge_kit import scalars
 
 COLUMNS = ("stage", "part", "step", "name", "value")
 Key = tuple[str, str, str, str]

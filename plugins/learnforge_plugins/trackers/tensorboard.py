@@ -14,7 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from learnforge import Artifact, Run, hookimpl, scalars
+from learnforge import Artifact, Run, hookimpl
+from learnforge_kit import scalars
 
 _LOGS: list[_Log] = []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.core.recipes import DISTILL
 
 from learnforge import PluginChoice, Plugins, PluginWarning, identify
@@ -96,6 +97,9 @@ def test_the_order_of_hooks_that_change_results_is_in_the_fingerprint(write_plug
 
 class Batch(list[str]):
     """Stands for a batch."""
+
+    images = torch.zeros(1, 1, 2, 2)
+    labels = indices = torch.zeros(1)
 
 
 def test_installed_plugins_act_after_files_in_the_order_of_their_names(

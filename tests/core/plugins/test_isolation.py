@@ -85,7 +85,7 @@ def test_strict_makes_a_broken_hooks_only_plugin_an_error(install):
     """What would have been left out is an error, named with its distribution."""
     install("lf-test-a", {"lf-test-bad": "lf_test_a"}, {"lf_test_a": "1 / 0"})
     with pytest.raises(
-        PluginError, match=r"'lf-test-bad' of lf-test-a 1.0 cannot be imported: ZeroDivisionError"
+        PluginError, match=r"'lf-test-bad' of lf-test-a 1.0: its import fails with ZeroDivisionError"
     ):
         Plugins(PluginChoice(enable=("lf-test-bad",), strict=True))
 
@@ -93,7 +93,7 @@ def test_strict_makes_a_broken_hooks_only_plugin_an_error(install):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("import sys; sys.exit('bye')", "cannot be imported: SystemExit: bye"),
+        ("import sys; sys.exit('bye')", "its import fails with SystemExit: bye"),
         ("from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_startd(): pass", "unknown hook"),
         (
             "from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_started(kid): pass",
@@ -180,7 +180,7 @@ def test_a_broken_plugin_changes_no_bit_of_a_run(install, tmp_path):
     with pytest.warns(PluginWarning) as heard:
         enabled = lf.run(DISTILL, tmp_path / "enabled", plugins=choice)
     assert {str(w.message).split(":")[0] for w in heard} == {
-        "plugin 'lf-test-track' of lf-test-a 1.0 cannot be imported",
+        "plugin 'lf-test-track' of lf-test-a 1.0",
         "plugin 'lf-test-noisy' of lf-test-a 1.0",
     }
     for other in (installed, enabled):
@@ -299,7 +299,7 @@ def test_optional_hooks_may_be_unknown(load):
 def test_a_worker_does_not_tell_it_again(install):
     """Plugins that are unpickled, as in a worker, load the same and repeat no warning."""
     install("lf-test-a", {"lf-test-bad": "lf_test_a"}, {"lf_test_a": "1 / 0"})
-    with pytest.warns(PluginWarning, match="cannot be imported"):
+    with pytest.warns(PluginWarning, match="its import fails"):
         plugins = Plugins(PluginChoice(enable=("lf-test-bad",)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

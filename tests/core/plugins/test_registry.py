@@ -7,6 +7,7 @@ import textwrap
 import warnings
 
 import pytest
+import torch
 from attrs import frozen
 
 from learnforge import PluginError, PluginWarning
@@ -223,8 +224,8 @@ def test_broken_import_names_plugin_distribution_and_cause(install):
     install("lf-test-a", {"distiller.soft": "lf_test_a"}, {"lf_test_a": "1 / 0"})
     with pytest.raises(
         PluginError,
-        match=r"plugin 'distiller.soft' of lf-test-a 1.0 cannot be imported: ZeroDivisionError: division by"
-        r" zero\. Mend or uninstall it, or refuse it with `--no-plugin distiller.soft` or .*disable",
+        match=r"plugin 'distiller.soft' of lf-test-a 1.0: its import fails with ZeroDivisionError: division "
+        r"by zero\. Mend or uninstall it, or refuse it with `--no-plugin distiller.soft` or .*disable",
     ):
         Plugins().load("distiller", "soft")
 
@@ -249,7 +250,7 @@ def test_broken_hooks_only_plugin_is_left_out(install):
     install("lf-test-a", {"lf-test-bad": "lf_test_a"}, {"lf_test_a": "1 / 0"})
     install("lf-test-b", {"lf-test-good": "lf_test_b"}, {"lf_test_b": source})
     with pytest.warns(
-        PluginWarning, match=r"'lf-test-bad' of lf-test-a 1.0 cannot.*The run goes on without it"
+        PluginWarning, match=r"'lf-test-bad' of lf-test-a 1.0: its import fails.*The run goes on without it"
     ):
         plugins = enabled("lf-test-bad", "lf-test-good")
     assert plugins.hook.learnforge_vet_design(design={}, cost=None, stage="s") == "good"
@@ -354,7 +355,7 @@ def test_file_that_cannot_be_loaded_is_named(write_plugin, tmp_path):
         Plugins(PluginChoice(files=(tmp_path / "none.py",)))
     with pytest.raises(PluginError, match=r"mine.txt must be a Python file that ends in .py"):
         Plugins(PluginChoice(files=(write_plugin("mine.txt", ""),)))
-    with pytest.raises(PluginError, match=r"plugin file .*mine.py cannot be imported: ZeroDivisionError"):
+    with pytest.raises(PluginError, match=r"plugin file .*mine.py: its import fails with ZeroDivisionError"):
         Plugins(PluginChoice(files=(write_plugin("mine.py", "1 / 0"),)))
     assert "learnforge_plugin_mine" not in sys.modules
 
@@ -364,6 +365,9 @@ def test_file_that_cannot_be_loaded_is_named(write_plugin, tmp_path):
 
 class Batch(list):
     """Stands for a batch."""
+
+    images = torch.zeros(1, 1, 2, 2)
+    labels = indices = torch.zeros(1)
 
 
 def test_batch_transforms_are_chained_in_the_stated_order(write_plugin):

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 import learnforge as lf
 from learnforge.cli.group import cli
-from learnforge.report import read_summary
 from learnforge_plugins.reports.compare import compare_runs
+from learnforge_plugins.reports.reading import read_summary
 
 
 @pytest.fixture(scope="module")

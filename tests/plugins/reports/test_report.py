@@ -14,13 +14,14 @@ from click.testing import CliRunner
 import learnforge as lf
 from learnforge import PluginChoice
 from learnforge.cli.group import cli
-from learnforge.report import RunSummary, Section, StageSummary, read_summary
+from learnforge.report import RunSummary, Section, StageSummary
 from learnforge_kit.measured import Assessment, NetworkCosts
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.compare import compare_runs
 from learnforge_plugins.reports.device import read_profile
 from learnforge_plugins.reports.figures import adaptation, confusion, curves, pareto, search_history
 from learnforge_plugins.reports.plugin import report_sections
+from learnforge_plugins.reports.reading import read_summary
 from learnforge_plugins.reports.sections import _VERDICTS, make_sections, stage_columns, stage_row
 from learnforge_plugins.reports.write import to_html, to_markdown, write_report
 from learnforge_plugins.stages.measured import Adaptation, Agreement, Distilled, Exported, Trials

@@ -11,6 +11,7 @@ import pytest
 import learnforge as lf
 from learnforge import PluginChoice, RunError
 from learnforge.cli import main
+from learnforge.files import read_record, write_record
 from learnforge.record import versions
 from learnforge_plugins.reports.reproduction import compare
 from tests.core.recipes import DISTILL
@@ -40,9 +41,9 @@ def choice(tmp_path, folder):
 
 
 def change(folder: Path, edit) -> None:
-    record = json.loads((folder / "run.json").read_text())
+    record = read_record(folder / "run.json")
     edit(record)
-    (folder / "run.json").write_text(json.dumps(record))
+    write_record(folder / "run.json", record)
 
 
 def whats(differences):
@@ -148,7 +149,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     """No record, and a damaged one, are errors that name the file."""
     with pytest.raises(RunError, match=r"must be the folder of a run, it has no run.json"):
         compare(tmp_path)
-    (tmp_path / "run.json").write_text("{}")
+    write_record(tmp_path / "run.json", {})
     with pytest.raises(RunError, match=r"run.json cannot be read as the record of a run: KeyError"):
         compare(tmp_path)
 

@@ -33,6 +33,7 @@ from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants
 from learnforge_plugins.stages.distill.teacher import TeacherSettings
 from learnforge_plugins.stages.distill.training import Distillation, example_images, teacher_roles
+from learnforge_plugins.stages.examples import faults_of_all
 
 
 @frozen(kw_only=True)
@@ -181,14 +182,20 @@ class DistillStage(Stage):
         return problems
 
     def _check_wiring(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
-        """Let the method name its layers, where teacher and student can be built already."""
+        """Let the method name its layers."""
+        known = {"student": self.output(task, inputs), **inputs}
         roles = [*teacher_roles(inputs), "student"]
-        if any(role not in inputs or not inputs[role].is_buildable for role in roles):
-            return []
+
+        def check(networks: Sequence[Artifact]) -> list[Problem]:
+            return self._wiring_faults(task, dict(zip(roles, networks, strict=True)), plugins)
+
+        return faults_of_all([known[role] for role in roles], plugins, check)
+
+    def _wiring_faults(self, task: Task, networks: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
         found = []
-        for role in roles:
+        for role, artifact in networks.items():
             try:
-                network = inputs[role].skeleton(plugins, task.info).eval()
+                network = artifact.skeleton(plugins, task.info).eval()
                 with device_of(network):
                     found.append(read_layers(network, torch.zeros(2, *task.info.input_shape)))
             except Exception as error:  # whatever the network's own code raises
@@ -200,7 +207,7 @@ class DistillStage(Stage):
         try:
             student, *teachers = (count_parameters(layers.network) for layers in reversed(found))
             count = count_assistants(self.assistants, sum(teachers) / student)
-            specs = [inputs[role].spec for role in reversed(roles)]
+            specs = [artifact.spec for artifact in reversed(list(networks.values()))]
             choose_assistants(count, sum(teachers), student, specs, task.info, plugins)
         except StageError as error:
             return [Problem("assistants", str(error))]

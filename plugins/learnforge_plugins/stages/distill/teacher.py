@@ -203,6 +203,11 @@ class CachedTeacher:
             self.cache.close()
 
 
+def full_batch(train: Train, task: Task) -> int:
+    """Return how many images the largest batch of a training has."""
+    return min(train.batch_size, len(task.train))
+
+
 def describe_scores(teacher: Teacher, task: Task, train: Train, probe: Tensor) -> dict[str, Any]:
     """Return what cached scores depend on: the key of a cache.
 
@@ -220,7 +225,7 @@ def describe_scores(teacher: Teacher, task: Task, train: Train, probe: Tensor) -
         "normalisation": [list(task.info.mean), list(task.info.std)],
         "crop": train.crop,
         "flip": train.flip,
-        "batch size": train.batch_size,
+        "batch size": full_batch(train, task),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
         "threads": torch.get_num_threads(),

@@ -29,7 +29,13 @@ from learnforge_kit.training.evaluation import evaluate, predict, score
 from learnforge_kit.training.loop import Trainee, fit, train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants, describe_gap
-from learnforge_plugins.stages.distill.teacher import CachedTeacher, Teacher, describe_scores, probe_scores
+from learnforge_plugins.stages.distill.teacher import (
+    CachedTeacher,
+    Teacher,
+    describe_scores,
+    full_batch,
+    probe_scores,
+)
 from learnforge_plugins.stages.measured import Baseline, Distilled
 
 if TYPE_CHECKING:
@@ -132,7 +138,7 @@ class Distillation:
         tapped = Tapped(read[0], student_names)
         tapped_teacher = Tapped(read[1], teacher_names) if teacher_names else None
         cached = self._cached_teacher(
-            Teacher(teachers, stage.teacher_settings, stage.train.batch_size, tapped_teacher)
+            Teacher(teachers, stage.teacher_settings, full_batch(stage.train, task), tapped_teacher)
         )
         try:
             criterion = self._criterion(tapped, cached.teacher)
@@ -252,7 +258,7 @@ class Distillation:
     ) -> Artifact:
         """Judge, train the baseline, and hand on the student."""
         stage, task = self.stage, self.task
-        teacher = Teacher(teachers, stage.teacher_settings, stage.train.batch_size)
+        teacher = Teacher(teachers, stage.teacher_settings, full_batch(stage.train, task))
         size = self.stage.train.eval_batch_size
         assessment, costs = judge(student, task, batch_size=size), measure_costs(student, task)
         taught_by = judge(teacher, task, False, size)

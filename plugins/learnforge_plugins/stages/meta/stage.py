@@ -43,6 +43,7 @@ from learnforge_kit.networks.normalisation import find_normalisations
 from learnforge_kit.training.measures import measure_costs
 from learnforge_kit.training.optimization import make_optimizer
 from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.examples import faults_of_all
 from learnforge_plugins.stages.measured import Adaptation, MetaLearnt
 
 if TYPE_CHECKING:
@@ -156,20 +157,22 @@ class MetaStage(Stage):
         return problems + head + self._check_episodes(task)
 
     def _check_head(self, source: Artifact, task: Task, plugins: Plugins) -> list[Problem]:
-        """Find a network without a head that the method could adapt, where it can be built already."""
-        if not self.method.adapts_head_alone or not source.is_buildable:
+        """Find a network without a head that the method could adapt."""
+
+        def check(sources: Sequence[Artifact]) -> list[Problem]:
+            try:
+                network = sources[0].skeleton(plugins)
+                with preserved(), device_of(network):
+                    network = prepare_network(self.method, network, self._info(task.info))
+                    engine = ENGINES["loop"](network, self.normalisation, self.method)
+                    engine.embed(dict(network.named_parameters()), torch.zeros(2, *task.info.input_shape))
+            except StageError as error:
+                return [Problem("from", str(error))]
+            except Exception as error:  # whatever the network's own code raises
+                return self.build_failure("source", error)
             return []
-        try:
-            network = source.skeleton(plugins)
-            with preserved(), device_of(network):
-                network = prepare_network(self.method, network, self._info(task.info))
-                engine = ENGINES["loop"](network, self.normalisation, self.method)
-                engine.embed(dict(network.named_parameters()), torch.zeros(2, *task.info.input_shape))
-        except StageError as error:
-            return [Problem("from", str(error))]
-        except Exception as error:  # whatever the network's own code raises
-            return self.build_failure("source", error)
-        return []
+
+        return faults_of_all([source], plugins, check) if self.method.adapts_head_alone else []
 
     def _check_episodes(self, task: Task) -> list[Problem]:
         """Find episodes that do not suit the method or the task, and splits that are too small for them."""

@@ -52,6 +52,21 @@ def source_refusal(source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
     )
 
 
+def method_refusal(method: Transfer, source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
+    """Say why a method refuses to make a source ready, or ""; what only shows with weights shows later."""
+    if source.module is not None:  # torch's parametrizations share a class with their copies
+        return ""
+    try:
+        network = source.skeleton(plugins, _seen_as(source.task, task))
+        with preserved(), device_of(network):
+            method.prepare(network, source.task, task)
+    except StageError as error:
+        return str(error)
+    except Exception:  # there is nothing to compute with on torch's device `meta`
+        return ""
+    return ""
+
+
 def untrained_words(method: Transfer, source: Any, task: TaskInfo) -> str:
     """Say what is wrong where a method that learns no label is given a source that knows nothing, or ""."""
     needs_knowledge = isinstance(method, DirectTransfer) and not method.uses_labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, ClassVar
 
@@ -28,12 +28,14 @@ from learnforge_kit.networks.modules import check_modules, require_recorded
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
+from learnforge_plugins.stages.examples import faults_of_all
 from learnforge_plugins.stages.measured import Baseline, Transferred, Unlabelled
 from learnforge_plugins.stages.transfer.judgement import judge_without_labels
 from learnforge_plugins.stages.transfer.loop import TransferLoop, share_epochs
 from learnforge_plugins.stages.transfer.source import (
     head_weights,
     load_source,
+    method_refusal,
     require_scores,
     source_refusal,
     untrained_words,
@@ -79,13 +81,15 @@ class TransferStage(Stage):
         return [*problems, *([Problem("from", words)] if words else [])]
 
     def _check_source(self, source: Artifact, task: TaskInfo, plugins: Plugins) -> list[Problem]:
-        if not source.is_buildable:
-            return []
-        try:
-            reason = source_refusal(source, task, plugins)
-        except Exception as error:  # whatever the source's own code raises
-            return self.build_failure("source", error)
-        return [Problem("from", reason)] if reason else []
+        def check(sources: Sequence[Artifact]) -> list[Problem]:
+            try:
+                reason = source_refusal(sources[0], task, plugins)
+            except Exception as error:  # whatever the source's own code raises
+                return self.build_failure("source", error)
+            reason = reason or method_refusal(self.method, sources[0], task, plugins)
+            return [Problem("from", reason)] if reason else []
+
+        return faults_of_all([source], plugins, check)
 
     def _check_domains(self, task: Task) -> list[Problem]:
         problems = []

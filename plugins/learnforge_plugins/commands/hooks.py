@@ -8,6 +8,7 @@ import click
 
 from learnforge.cli.options import plugin_options
 from learnforge.errors import PluginError, nearest
+from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
 
 
@@ -35,3 +36,9 @@ def command(choice: PluginChoice, name: str | None) -> None:
         for place, plugin in enumerate(plugins.implementing(key), 1):
             click.echo(f"    {place}. {plugin}")
         click.echo("" if name is None or plugins.implementing(key) else "    no loaded plugin implements it")
+
+
+@hookimpl
+def learnforge_commands() -> dict[str, click.Command]:
+    """Offer `learnforge hooks`."""
+    return {"hooks": command}
