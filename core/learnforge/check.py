@@ -15,7 +15,6 @@ from learnforge.errors import ArtifactError, LearnforgeError, PluginError, Probl
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task, TaskSource, check_task
-from learnforge.kinds.tuner import check_ranges_of
 from learnforge.plugins.identity import FROM_FILE, identify
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe
@@ -50,6 +49,8 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
                 error.add_note(place_of(stage))
                 raise
         if stage.tune is not None or stage.ranges:
+            from learnforge.kinds.tuner import check_ranges_of  # most recipes need none of it
+
             faults += check_ranges_of(stage, plugins)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
         stand_ins[stage.name] = with_lineage(stage.output(task, inputs), task, inputs)

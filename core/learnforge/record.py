@@ -23,7 +23,6 @@ from learnforge.errors import ArtifactError
 from learnforge.files import read_record, stage_folder, write_record
 from learnforge.plugins.identity import core_version, spell
 from learnforge.plugins.registry import Plugins
-from learnforge.plugins.sealed import SealedPlugins
 from learnforge.recipe import Recipe
 
 
@@ -161,6 +160,8 @@ def copy_for_listeners(value: Any) -> Any:
         return evolve(value, weights=weights, adapter=adapter, metrics=metrics, adapter_options=options)
     if isinstance(value, Run):
         artifacts = {name: copy_for_listeners(artifact) for name, artifact in value.artifacts.items()}
+        from learnforge.plugins.sealed import SealedPlugins  # for runs that somebody listens to
+
         stages, plugins = [evolve(stage) for stage in value.stages], SealedPlugins(value.plugins)
         return evolve(value, artifacts=artifacts, stages=stages, plugins=plugins)
     return deepcopy(value) if isinstance(value, Mapping) else value

@@ -33,7 +33,6 @@ from learnforge.files import read_record, refusal, remove, vet_folder, write_jso
 from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import describe_task
-from learnforge.kinds.tuner import load_tuner
 from learnforge.plugins.identity import identify, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved
@@ -226,11 +225,12 @@ class _Runner:
         self.emit("stage_started", stage=stage.name, kind=stage.kind)
         start, memory = time.perf_counter(), PeakMemory(self.device)
         try:
-            artifact = (
-                stage.run(task, inputs, context)
-                if stage.tune is None
-                else load_tuner(self.plugins).run(stage, task, inputs, context)
-            )
+            if stage.tune is None:
+                artifact = stage.run(task, inputs, context)
+            else:
+                from learnforge.kinds.tuner import load_tuner  # most recipes need none of it
+
+                artifact = load_tuner(self.plugins).run(stage, task, inputs, context)
         except DivergedError as error:
             raise StageError(f"stage {stage.name!r}: {error}") from error
         except Exception as error:

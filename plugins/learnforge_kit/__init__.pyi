@@ -24,13 +24,13 @@ from .data.splits import MemorySplit as MemorySplit
 from .data.splits import StreamSplit as StreamSplit
 from .data.splits import measure_channels as measure_channels
 from .data.splits import stratified as stratified
-from .engines.adaptation import LearnerOptions as LearnerOptions
 from .engines.adaptation import adapt_artifact as adapt_artifact
-from .engines.adaptation import prepare_network as prepare_network
 from .engines.chain import ChainEngine as ChainEngine
 from .engines.choice import ENGINES as ENGINES
 from .engines.engine import NetworkEngine as NetworkEngine
 from .engines.head_learner import HeadLearner as HeadLearner
+from .engines.learner import LearnerOptions as LearnerOptions
+from .engines.learner import prepare_network as prepare_network
 from .engines.loop import LoopEngine as LoopEngine
 from .engines.policies import adapt_policy as adapt_policy
 from .engines.vmap import VmapEngine as VmapEngine
@@ -39,7 +39,6 @@ from .measured import Confidence as Confidence
 from .measured import Measured as Measured
 from .measured import NetworkCosts as NetworkCosts
 from .measured import nested as nested
-from .measured import scalars as scalars
 from .networks.blocks import find_blocks as find_blocks
 from .networks.connectors import Connector as Connector
 from .networks.connectors import Pairs as Pairs
@@ -84,6 +83,7 @@ from .search.view import HistoryView as HistoryView
 from .search.view import SpaceView as SpaceView
 from .search.view import mutate as mutate
 from .search.view import neighbours as neighbours
+from .tracking import scalars as scalars
 from .training.augmentation import Augmentation as Augmentation
 from .training.domain import DomainAdaptation as DomainAdaptation
 from .training.domain import adversarial_strength as adversarial_strength

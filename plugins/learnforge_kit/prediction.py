@@ -19,7 +19,7 @@ from learnforge.plugins.registry import Plugins
 from learnforge.record import find_artifact
 from learnforge.spec import Normaliser
 from learnforge_kit.data.images import readable_images
-from learnforge_kit.engines.adaptation import LearnerOptions
+from learnforge_kit.engines.learner import LearnerOptions
 
 
 @frozen(eq=False)

@@ -38,7 +38,7 @@ def watching(plugin: Plugin, what: str, complain: Complain, is_fatal: bool = Fal
     Raises:
         PluginError: It raises, and that is fatal.
     """
-    torch = sys.modules.get("torch") and import_module("learnforge.torch_settings")  # else there are none yet
+    torch = sys.modules.get("torch") and import_module("learnforge.randomness")  # else there are none yet
     before = torch.read_settings() if torch else {}
     try:
         yield

@@ -9,7 +9,8 @@ from learnforge.errors import ArtifactError
 from learnforge.kinds.engine import FastWeights
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.data.environments import RolloutEpisodes
-from learnforge_kit.engines.adaptation import begin, ready_learner
+from learnforge_kit.engines.adaptation import ready_learner
+from learnforge_kit.engines.learner import begin
 
 
 def adapt_policy(

@@ -49,7 +49,7 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     from learnforge.record import find_artifact
     from learnforge.spec import Provenance, trained_on
     from learnforge_kit.data.images import read_classes
-    from learnforge_kit.engines.adaptation import LearnerOptions
+    from learnforge_kit.engines.learner import LearnerOptions
     from learnforge_kit.engines.left_out import judge_left_out
 
     target = target or Path("runs") / support.resolve().name

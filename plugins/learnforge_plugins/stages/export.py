@@ -32,7 +32,8 @@ from learnforge.randomness import permutation
 from learnforge.spec import TaskInfo, byte_constants
 from learnforge_kit.costs.measuring import time_call
 from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
-from learnforge_kit.engines.adaptation import LearnerOptions, adapt_artifact, episode_source
+from learnforge_kit.engines.adaptation import adapt_artifact
+from learnforge_kit.engines.learner import LearnerOptions, episode_source
 from learnforge_kit.networks.layers import count_parameters
 from learnforge_kit.networks.modules import check_modules
 from learnforge_plugins.stages.measured import Agreement, Exported

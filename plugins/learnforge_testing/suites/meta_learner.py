@@ -24,9 +24,10 @@ from learnforge.randomness import derive, hashed, seeded, uniform
 from learnforge.spec import Form, TaskInfo
 from learnforge_kit.data.environments import Estimation, RolloutEpisodes, World
 from learnforge_kit.data.episodes import ImageEpisodes
-from learnforge_kit.engines.adaptation import deploy_network, prepare_network
+from learnforge_kit.engines.adaptation import deploy_network
 from learnforge_kit.engines.choice import ENGINES
 from learnforge_kit.engines.engine import NetworkEngine
+from learnforge_kit.engines.learner import prepare_network
 from learnforge_kit.networks.modules import require_recorded
 from learnforge_testing.method import MethodSuite
 from learnforge_testing.suite import needs, require

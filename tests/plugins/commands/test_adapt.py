@@ -14,6 +14,7 @@ from PIL import Image
 import learnforge as lf
 from learnforge import Artifact, ArtifactError, Plugins, Task
 from learnforge.cli.group import cli
+from learnforge.files import write_record
 from learnforge_kit.engines.adaptation import with_ways
 from learnforge_kit.engines.left_out import LeftOut, judge_left_out
 
@@ -209,6 +210,6 @@ def test_what_cannot_be_done_is_said(learner: Path, tmp_path: Path) -> None:
     assert "unknown, there is one of each class" in done.output
     (tmp_path / "run" / "first").mkdir(parents=True)
     lf.load(tmp_path / "full").save(tmp_path / "run" / "first")
-    (tmp_path / "run" / "recipe.toml").write_text('[[stage]]\nname = "first"\n')
+    write_record(tmp_path / "run" / "run.json", {"stages": [{"name": "first"}]})
     assert "holds no finished meta stage" in words(tmp_path / "run", "--support", two)
     assert "only what a `meta` stage made can adapt" in words(tmp_path / "full", "--support", two)

@@ -15,6 +15,7 @@ import learnforge_kit as kit
 from learnforge import Plugins, TaskInfo
 from learnforge.artifact import from_model
 from learnforge.cli.group import cli
+from learnforge.files import write_record
 
 NAMES = ("a", "b")
 
@@ -25,7 +26,7 @@ def run(tmp_path: Path, plugins: Plugins) -> Path:
     info = TaskInfo("grey", NAMES, NAMES, (1, 8, 8), (0.5,), (0.25,))
     artifact = from_model(plugins.load("model", "conv4")(width=4, blocks=2), info)
     artifact.with_state(artifact.network(plugins)).save(tmp_path / "run" / "first")
-    (tmp_path / "run" / "recipe.toml").write_text('[[stage]]\nname = "first"\n[[stage]]\nkind = "transfer"\n')
+    write_record(tmp_path / "run" / "run.json", {"stages": [{"name": "first"}, {"name": "transfer"}]})
     return tmp_path / "run"
 
 

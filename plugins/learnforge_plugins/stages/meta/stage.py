@@ -28,14 +28,8 @@ from learnforge.plugins.registry import Plugins
 from learnforge.randomness import preserved, seeded
 from learnforge.spec import Provenance, TaskInfo, trained_on
 from learnforge_kit.data.episodes import episode_fault
-from learnforge_kit.engines.adaptation import (
-    LearnerOptions,
-    adapt_artifact,
-    begin,
-    episode_source,
-    prepare_network,
-)
 from learnforge_kit.engines.choice import ENGINES, time_engines
+from learnforge_kit.engines.learner import LearnerOptions, begin, episode_source, prepare_network
 from learnforge_kit.engines.normalisation import POLICIES, Policy
 from learnforge_kit.networks.layers import device_of
 from learnforge_kit.networks.modules import check_modules, require_recorded
@@ -244,6 +238,8 @@ class MetaStage(Stage):
         plugins: Plugins,
         classes: Sequence[str] | None = None,
     ) -> Artifact:
+        from learnforge_kit.engines.adaptation import adapt_artifact  # no run needs it
+
         return adapt_artifact(artifact, images, labels, plugins, classes)
 
     def for_trial(self) -> MetaStage:

@@ -60,10 +60,8 @@ def method_refusal(method: Transfer, source: Artifact, task: TaskInfo, plugins: 
         network = source.skeleton(plugins, _seen_as(source.task, task))
         with preserved(), device_of(network):
             method.prepare(network, source.task, task)
-    except StageError as error:
-        return str(error)
-    except Exception:  # there is nothing to compute with on torch's device `meta`
-        return ""
+    except Exception as error:  # there is nothing to compute with on torch's device `meta`
+        return str(error) if isinstance(error, StageError) else ""
     return ""
 
 
