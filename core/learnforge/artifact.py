@@ -213,9 +213,7 @@ class Artifact:
         tensors = {f"weights/{name}": t for name, t in (self.weights or {}).items()}
         tensors |= {f"adapter/{name}": t for name, t in self.adapter.items()}
         weights = folder / "weights.safetensors"
-        write_atomically(
-            weights, lambda path: save_file({k: t.contiguous() for k, t in tensors.items()}, path)
-        )
+        write_atomically(weights, lambda path: _save_tensors(tensors, path))
         write_json(folder / "metrics.json", dict(self.metrics))
         # last, and with the hashes of the others: a kill before it leaves no artifact, never half of one
         write_record(
@@ -230,6 +228,13 @@ class Artifact:
                 "provenance": asdict(self.provenance),
             },
         )
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # the disk's words are in it
+        raise OSError(str(error)) from error
 
 
 def _spell_number(name: str, value: float) -> str:

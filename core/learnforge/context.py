@@ -90,8 +90,18 @@ class Checkpoint:
         if self.path is None or (not final and time.monotonic() - self._written < CHECKPOINT_SECONDS):
             return
         state = dict(make_state())
-        write_atomically(self.path, lambda temporary: torch.save(state, temporary))
+        write_atomically(self.path, lambda temporary: _save(state, temporary))
         self._written = time.monotonic()
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as stream:
+            torch.save(state, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch hides what the disk said
+            raise error.__context__ from error
+        raise
 
 
 Emit = Callable[..., None]

@@ -19,6 +19,8 @@ _LEFT_OVER_SECONDS = 3600
 _REFUSALS = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.ENOENT: "its folder is gone; put it back, or choose another",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission is denied; choose another folder or change its permissions",
     errno.EPERM: "permission is denied; choose another folder or change its permissions",
@@ -35,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # and no folder around it, whose loss must be told
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
@@ -131,6 +133,18 @@ def vet_folder(folder: Path) -> None:
             # a draft of `write_atomically`, with the number of its process
             if path.match(".*.[0-9]*.tmp") and time.time() - path.lstat().st_mtime > _LEFT_OVER_SECONDS:
                 _forget(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those around it; nothing happens where there is one.
+
+    Raises:
+        RunError: The disk refuses, or a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refusal(path, error) from error
 
 
 def fingerprint(data: Any) -> str:

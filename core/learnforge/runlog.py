@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from learnforge.errors import RunLockedError
-from learnforge.files import refusal
+from learnforge.files import make_folder, refusal
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def lock(folder: Path) -> Iterator[None]:
     """
     held = FileLock(folder / ".lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         held.acquire(blocking=False)
     except Timeout as error:
         raise RunLockedError(

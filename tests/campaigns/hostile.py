@@ -54,7 +54,7 @@ class Hostile(Campaign):
     def prepare(self) -> None:
         """Train a network on photos, and export it."""
         work = self.folder / "made"
-        _make_photos(work / "photos")
+        make_photos(work / "photos")
         (work / "recipe.toml").write_text(RECIPE.format(model='"conv4", width = 4, blocks = 2'))
         for words in (["run", "recipe.toml"], ["export", "runs/photos", "--to", "exported"]):
             outcome = self.desk.run(words, work, SECONDS)
@@ -69,7 +69,7 @@ class Hostile(Campaign):
         """Hostile images, under honest and strange names, in the folders of classes and beside them."""
         work, beside = folder / "work", folder / "beside"
         beside.mkdir()
-        _make_photos(work / "photos")
+        make_photos(work / "photos")
         made = []
         for number in range(rng.randrange(1, 4)):
             image = rng.choice(IMAGES)
@@ -104,7 +104,7 @@ class Hostile(Campaign):
     def _exports(self, rng: Random, folder: Path) -> list[str]:
         """Files that say of themselves that they were exported."""
         work = folder / "work"
-        _make_photos(work / "photos")
+        make_photos(work / "photos")
         shutil.copytree(self.folder / "made" / "exported", work / "exported")
         ending = rng.choice((".onnx", ".pt2", ".pt", ".bin", ".json"))
         content = rng.choice(CONTENTS)
@@ -118,7 +118,7 @@ class Hostile(Campaign):
     def _weights(self, rng: Random, folder: Path) -> list[str]:
         """Files of weights that a recipe names."""
         work = folder / "work"
-        _make_photos(work / "photos")
+        make_photos(work / "photos")
         ending = rng.choice((".safetensors", ".pt", ".pth", ".txt"))
         content = rng.choice(CONTENTS)
         content(work / f"weights{ending}")
@@ -142,7 +142,7 @@ def _executed(work: Path) -> list[str]:
     return ["executed what a file holds"] if list(work.rglob(CANARY)) else []
 
 
-def _make_photos(folder: Path) -> None:
+def make_photos(folder: Path) -> None:
     for name in ("one", "two"):
         (folder / name).mkdir(parents=True)
         for number in range(8):

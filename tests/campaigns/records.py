@@ -84,7 +84,7 @@ class Records(Campaign):
         words = ["run", "road.toml", "--plugin", "always_checkpoint.py", "--run"]
         outcome = self.desk.run([*words, "whole"], work, RUN_SECONDS)
         assert outcome.code == 0, outcome.output
-        self.whole, self.expected = work / "whole", _comparable(work / "whole")
+        self.whole, self.expected = work / "whole", comparable(work / "whole")
         for stage, epoch in (("search", 1), ("distill", 2), ("transfer", 3)):
             (work / f"stops_{stage}.py").write_text(STOPS_AT.format(stage=stage, epoch=epoch))
             outcome = self.desk.run(
@@ -136,7 +136,7 @@ class Records(Campaign):
         outcome = self.desk.run(words, folder / "work", RUN_SECONDS)
         found = outcome.faults()
         if outcome.code == 0:
-            got = _comparable(folder / "work" / "run")
+            got = comparable(folder / "work" / "run")
             found += [
                 f"other bits in {name}" for name in self.expected if got.get(name) != self.expected[name]
             ]
@@ -145,7 +145,7 @@ class Records(Campaign):
         return found
 
 
-def _comparable(run: Path) -> dict[str, Any]:
+def comparable(run: Path) -> dict[str, Any]:
     """Return what a run came to, without how much of it a cache has saved."""
     found = results(run)
     for _, metrics in found.values():

@@ -37,12 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except LearnforgeError as error:
+    except (LearnforgeError, OSError, MemoryError) as error:
         if is_debugging:
             raise
-        words = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        words = "\n".join([str(error) or "there is not enough memory", *getattr(error, "__notes__", ())])
+        words += "" if isinstance(error, LearnforgeError) else "; --debug shows where"
         print(f"learnforge: {printable(words)}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        sys.exit(getattr(error, "exit_code", 1))
     except (KeyboardInterrupt, click.Abort):
         if is_debugging:
             raise

@@ -14,10 +14,7 @@ from learnforge.plugins.choice import PluginChoice, survey
 from learnforge.plugins.found import installed, locate
 from learnforge.plugins.kinds import GROUP
 
-BUILT_IN = {
-    "run": "Run a recipe, or go on with it.",
-    "check": "Find every error in a recipe, or tell whether a run can be reproduced here.",
-}
+BUILT_IN = {"run": "Run a recipe, or go on with it."}
 FROM_PLUGIN = "(from a plugin)"
 
 

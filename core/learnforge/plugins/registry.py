@@ -187,8 +187,17 @@ class Plugins:
         implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
         return [as_transform(impl, stage) for impl in implementations]
 
-    def gather(self, hook_name: str, of: type, **arguments: Any) -> list[Any]:
-        """Call a hook whose results, lists of `of`, are shown; what fails is reported and left out."""
+    def gather(
+        self, hook_name: str, of: type, prove: Callable[[Any], object] | None = None, **arguments: Any
+    ) -> list[Any]:
+        """Call a hook whose results, lists of `of`, are shown; what fails is reported and left out.
+
+        Args:
+            hook_name: The hook.
+            of: Class of its results.
+            prove: Called with each result; one for which it fails is the plugin's fault.
+            arguments: Of the hook.
+        """
         gathered: list[Any] = []
         for impl in reversed(getattr(self.hook, hook_name).get_hookimpls()):
             plugin = next(p for p, module in self._loader.registered if module is impl.plugin)
@@ -198,6 +207,8 @@ class Plugins:
                 strangers = [result for result in results if not isinstance(result, of)]
                 if strangers:
                     raise TypeError(f"it must give objects of {of.__name__}, gave {strangers[0]!r}")
+                if prove is not None:
+                    list(map(prove, results))
                 gathered += results
         return gathered
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from learnforge.changes import apply_change
 from learnforge.errors import StageError
+from learnforge.files import make_folder, refusal
 from learnforge.kinds.network import EMBEDDING, INPUT
 from learnforge.kinds.task import Split
 from learnforge.spec import Normaliser, TaskInfo
+from learnforge_kit.disk import reserve
 from learnforge_kit.networks.cut import Cut, CutNetwork, pool
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped
@@ -89,8 +91,14 @@ def _allocate(images: int, width: int, folder: Path | None) -> Tensor:
     """Return room for features: in memory, or in a file that is gone as soon as nobody uses it."""
     if folder is None or 4 * images * width <= IN_MEMORY_BYTES:
         return torch.empty(images, width)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     file = folder / "features.f32"
-    mapped = np.memmap(file, np.float32, "w+", shape=(images, width))
-    file.unlink()  # the mapping lives on
+    try:
+        with file.open("wb") as stream:
+            reserve(stream, 4 * images * width)
+        mapped = np.memmap(file, np.float32, "r+", shape=(images, width))
+    except OSError as error:
+        raise refusal(file, error) from error
+    finally:
+        file.unlink(missing_ok=True)  # the mapping lives on
     return torch.from_numpy(mapped)

@@ -45,6 +45,7 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     from learnforge.api import adapt
     from learnforge.artifact import load_artifact
     from learnforge.errors import ArtifactError
+    from learnforge.files import make_folder
     from learnforge.plugins.registry import Plugins
     from learnforge.record import find_artifact
     from learnforge.spec import Provenance, trained_on
@@ -91,7 +92,7 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
         "left_out": left_out.judged,
     }
     info = evolve(adapted.task, name=name, origins=origins)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     evolve(adapted, task=info, metrics=metrics, provenance=provenance).save(target)
     counts = ", ".join(f"{name} ({count})" for name, count in zip(classes, examples, strict=True))
     click.echo(f"learnt {len(classes)} classes from {len(split)} examples: {counts}")

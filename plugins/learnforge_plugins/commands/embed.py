@@ -38,7 +38,7 @@ def command(choice: PluginChoice, folder: Path, images: tuple[Path, ...], layer:
 
     from learnforge.api import load
     from learnforge.context import choose_device
-    from learnforge.files import write_atomically
+    from learnforge.files import make_folder, write_atomically
     from learnforge.plugins.registry import Plugins
     from learnforge_kit.data.images import readable_images
     from learnforge_kit.data.splits import MemorySplit
@@ -63,7 +63,7 @@ def command(choice: PluginChoice, folder: Path, images: tuple[Path, ...], layer:
         with path.open("wb") as stream:
             np.savez(stream, features=found, files=names)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     write_atomically(target, write)
     click.echo(f"{target}: {found.shape[0]} images, {found.shape[1]} features of {layer}")
 

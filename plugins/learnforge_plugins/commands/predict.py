@@ -52,7 +52,7 @@ def command(
     import json
 
     from learnforge.context import choose_device
-    from learnforge.files import write_atomically
+    from learnforge.files import make_folder, write_atomically
     from learnforge.plugins.registry import Plugins
     from learnforge_kit.prediction import open_predictor, predict_files
     from learnforge_plugins.stages.export import REJECTED
@@ -98,7 +98,7 @@ def command(
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             write(stream)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     write_atomically(target, write_file)
     click.echo(target)
     sys.exit(left_out)

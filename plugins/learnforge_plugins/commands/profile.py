@@ -46,6 +46,7 @@ def command(
     search, then limits = { phone_ms = 5.0 } or an objective "-phone_ms".
     """
     from learnforge.api import load
+    from learnforge.files import make_folder
     from learnforge.plugins.registry import Plugins
     from learnforge_plugins.commands.profiling import write_profiler
     from learnforge_plugins.stages.search.describe import make_info, parse_space, random_networks
@@ -63,7 +64,7 @@ def command(
     def tell(words: str) -> None:
         click.echo(words, err=True)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     layers = write_profiler(target, whole, others, plugins, tell)
     size = target.stat().st_size / 2**20
     networks = f"{len(whole)} network{'' if len(whole) == 1 else 's'}"

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from learnforge.errors import StageError
+from learnforge.files import write_text
 from learnforge.kinds.exporter import Exporter
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import TaskInfo
@@ -90,7 +91,7 @@ def write_profiler(
         raise StageError("there is no layer to time")
     text = json.dumps(models, indent=0)
     script = resources.files("learnforge_plugins.scripts").joinpath("time_networks.py").read_text("utf-8")
-    path.write_text(Template(script).substitute(models=text, name=path.name), encoding="utf-8")
+    write_text(path, Template(script).substitute(models=text, name=path.name))
     return sum(model["kind"] == "layer" for model in models)
 
 

@@ -67,8 +67,8 @@ def _write_one(choice: PluginChoice, folder: Path, target: Path | None, profiles
     from learnforge.files import write_text
     from learnforge.plugins.registry import Plugins
     from learnforge.recipe import plugin_choice, read_recipe
-    from learnforge.report import Section
     from learnforge_plugins.reports.device import keep_profile
+    from learnforge_plugins.reports.plugin import gather_sections
     from learnforge_plugins.reports.progress import read_run
     from learnforge_plugins.reports.table import show_run
     from learnforge_plugins.reports.write import write_report
@@ -79,7 +79,7 @@ def _write_one(choice: PluginChoice, folder: Path, target: Path | None, profiles
     recipe = folder / "recipe.toml"
     data = read_recipe(recipe) if recipe.is_file() else {}
     plugins = Plugins(plugin_choice(data, choice, str(recipe)))
-    show_run(write_report(folder, plugins.gather("learnforge_report_sections", Section, run=summary)))
+    show_run(write_report(folder, gather_sections(plugins, summary)))
     if target is not None:
         write_text(target, (folder / "report.html").read_text(encoding="utf-8"))
         click.echo(target)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from learnforge.hookspecs import NOTIFYING, hookimpl
 from learnforge.plugins.choice import PluginChoice
+from learnforge.plugins.registry import Plugins
 from learnforge.record import Run
-from learnforge.report import Section
+from learnforge.report import RunSummary, Section
 from learnforge_plugins.reports.progress import read_run
 
 _OF_RUNS = ("_run", "_run_started", "_run_finished", "_run_failed")
@@ -19,10 +20,15 @@ _OF_WORK = {name for name in NOTIFYING if not name.endswith(_OF_RUNS)}
 
 
 def report_sections(run: Run) -> list[Section]:
-    """Ask the run's plugins for sections of its report; a plugin at fault is named and left out."""
-    if run.folder is None:
-        return []
-    return run.plugins.gather("learnforge_report_sections", Section, run=read_run(run.folder))
+    """Ask a run's plugins for sections of its report; a plugin at fault is named and left out."""
+    return [] if run.folder is None else gather_sections(run.plugins, read_run(run.folder))
+
+
+def gather_sections(plugins: Plugins, run: RunSummary) -> list[Section]:
+    """Ask plugins for sections of a run's report; a plugin at fault is named and left out."""
+    from learnforge_plugins.reports.write import prove_section
+
+    return plugins.gather("learnforge_report_sections", Section, prove_section, run=run)
 
 
 @hookimpl

@@ -105,6 +105,12 @@ def table_html(label: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     )
 
 
+def prove_section(section: Section) -> None:
+    """Spell a section once: whatever its figures raise is the fault of who made it."""
+    _section_html(section)
+    _section_markdown(section)
+
+
 def _section_html(section: Section) -> str:
     parts = [f"<section><h2>{escape(section.title)}</h2>"]
     parts += [f"<p>{escape(paragraph)}</p>" for paragraph in section.words.split("\n\n") if paragraph]

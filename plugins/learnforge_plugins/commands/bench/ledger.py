@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learnforge.files import fingerprint
+from learnforge.files import fingerprint, make_folder
 from learnforge.runlog import cut_torn_line
 
 
@@ -38,7 +38,7 @@ class Ledger:
         """Keep results."""
         if self.file is None:
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.file.parent)
         cut_torn_line(self.file)
         with self.file.open("a", encoding="utf-8") as stream:
             for result in results:

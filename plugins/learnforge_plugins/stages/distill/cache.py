@@ -29,6 +29,7 @@ from torch import Tensor
 
 from learnforge.errors import StageError
 from learnforge.files import fingerprint, remove, write_json
+from learnforge_kit.disk import reserve
 
 GIB = 1 << 30
 
@@ -164,7 +165,7 @@ class ViewCache:
                     with (self.path / name).open("wb") as file:
                         file.truncate(size)
                         if name == "slots.bin":
-                            _reserve(file, size)
+                            reserve(file, size)
             except OSError:
                 remove(self.path)
                 raise
@@ -174,19 +175,6 @@ class ViewCache:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else -1
-
-
-def _reserve(file: IO[bytes], size: int) -> None:
-    """Take the place of a file on the disk.
-
-    Raises:
-        OSError: There is none.
-    """
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file.fileno(), 0, size)
-        return
-    for start in range(0, size, 1 << 20):
-        file.write(bytes(min(1 << 20, size - start)))
 
 
 def _share(file: IO[bytes]) -> None:

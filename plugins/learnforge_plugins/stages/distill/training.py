@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, from_model
 from learnforge.context import Context
-from learnforge.errors import CacheWarning, GapWarning, StageError
+from learnforge.errors import CacheWarning, GapWarning, RunError, StageError
 from learnforge.files import refusal
 from learnforge.kinds.distiller import Criterion, Distiller
 from learnforge.kinds.model import Model
@@ -211,10 +211,11 @@ class Distillation:
                     stage.cache_precision,
                     int(stage.cache_gib * GIB),
                 )
-            except OSError as error:
+            except (OSError, RunError) as error:
+                told = refusal(folder, error) if isinstance(error, OSError) else error
                 if stage.cache_precision == "16":  # whose scores are rounded, and others without it
-                    raise refusal(folder, error) from error
-                words = f"the teacher's scores are not kept: {refusal(folder, error)}"
+                    raise told from error
+                words = f"the teacher's scores are not kept: {told}"
                 warnings.warn(f"stage {context.stage!r}: {words}", CacheWarning, stacklevel=2)
         return CachedTeacher(teacher, task, stage.train, context.device, cache)
 

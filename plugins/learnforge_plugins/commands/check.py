@@ -10,6 +10,7 @@ import click
 
 from learnforge.cli.options import recipe_options
 from learnforge.errors import PluginError, Problem, RecipeError
+from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
 
 
@@ -58,3 +59,9 @@ def _check_run(folder: Path, choice: PluginChoice) -> None:
         click.echo(f"{folder}: cannot be reproduced bit for bit here, {count}")
         sys.exit(1)
     click.echo(f"{folder}: can be reproduced here")
+
+
+@hookimpl
+def learnforge_commands() -> dict[str, click.Command]:
+    """Offer `learnforge check`."""
+    return {"check": command}
