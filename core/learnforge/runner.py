@@ -28,14 +28,22 @@ from attrs import evolve, field, frozen
 from learnforge.artifact import Artifact, load_artifact
 from learnforge.check import Tasks, check_recipe, place_of, resolve_inputs, with_lineage
 from learnforge.context import Context, PeakMemory, Progress, Silence, choose_device
-from learnforge.errors import ArtifactError, DamageWarning, DivergedError, PluginError, RunError, StageError
+from learnforge.errors import (
+    ArtifactError,
+    DamageWarning,
+    DivergedError,
+    PluginError,
+    PluginWarning,
+    RunError,
+    StageError,
+)
 from learnforge.files import read_record, refusal, remove, vet_folder, write_json, write_text
 from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import describe_task
 from learnforge.plugins.identity import identify, spell
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import derive, preserved
+from learnforge.randomness import derive, preserved, read_settings, restore_settings
 from learnforge.rebuilding import require_rebuilt, save_proved
 from learnforge.recipe import Recipe
 from learnforge.record import Run, StageRecord, copy_for_listeners, loggable, versions, write_toml
@@ -223,7 +231,7 @@ class _Runner:
         context = self._context(stage)
         record.state = "running"
         self.emit("stage_started", stage=stage.name, kind=stage.kind)
-        start, memory = time.perf_counter(), PeakMemory(self.device)
+        start, memory, settings = time.perf_counter(), PeakMemory(self.device), read_settings()
         try:
             if stage.tune is None:
                 artifact = stage.run(task, inputs, context)
@@ -236,10 +244,20 @@ class _Runner:
         except Exception as error:
             error.add_note(place_of(stage, error))
             raise
+        finally:
+            changed = ", ".join(restore_settings(settings))
+        if changed:
+            words = f"{changed} of torch changed {place_of(stage)}, and must not. It is put back."
+            warnings.warn(words, PluginWarning, stacklevel=2)
         record.seconds = time.perf_counter() - start
         artifact = with_lineage(artifact, task, inputs)
         record.peak_mebibytes = memory.mebibytes()
         artifact = self._stamp(artifact, stage, prints[stage.name], inputs, record.seconds)
+        note = context.folder / "stage.json" if context.folder is not None else None
+        if note is not None and not note.exists():
+            write_json(note, {"fingerprint": prints[stage.name]})  # the next run knows the folder again
+            words = "was taken away or emptied while the stage ran, so it is not finished; run again"
+            raise RunError(f"{note.parent} {words}")
         try:
             if context.folder is None:
                 require_rebuilt(artifact, self.plugins, is_kept=False)

@@ -24,8 +24,8 @@ import learnforge as lf
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, seeded
 from learnforge_kit.data.environments import RolloutEpisodes
-from learnforge_kit.engines.adaptation import begin
 from learnforge_kit.engines.choice import ENGINES
+from learnforge_kit.engines.learner import begin
 
 EVALUATED = 1000
 """Seed of the goals and the noise that all policies are judged with."""

@@ -36,3 +36,16 @@ class Campaign(ABC):
             rng: Decides what is done; equal states give equal cases.
             folder: An empty folder for it.
         """
+
+
+def attempt_cases(kind: type[Campaign], folder: Path, cases: int) -> list[str]:
+    """Return the faults of a campaign's first cases, of the seeds from 0."""
+    found = []
+    with Desk() as desk:
+        campaign = kind(desk, folder)
+        campaign.prepare()
+        for seed in range(cases):
+            place = folder / str(seed)
+            place.mkdir()
+            found += [f"seed {seed}: {fault}" for fault in campaign.attempt(Random(seed), place)]
+    return found

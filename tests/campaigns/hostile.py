@@ -108,7 +108,7 @@ class Hostile(Campaign):
         shutil.copytree(self.folder / "made" / "exported", work / "exported")
         ending = rng.choice((".onnx", ".pt2", ".pt", ".bin", ".json"))
         content = rng.choice(CONTENTS)
-        target = work / "exported" / f"model{ending}"
+        target = work / "exported" / "export" / f"model{ending}"
         content(target)
         source = rng.choice((target, work / "exported"))
         outcome = self.desk.run(["predict", source, "photos"], work)

@@ -7,6 +7,7 @@ import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, date, datetime, time
 from importlib import resources
 from pathlib import Path
 from random import Random
@@ -48,6 +49,7 @@ HOSTILE: tuple[Any, ...] = (
         "\u202e",
         "\x00",
     ),
+    *(date(2026, 11, 29), datetime(2026, 11, 29, 12, tzinfo=UTC), time(12)),
     *([], {}, [[]], [0], ["a", "b"], [1e9], {"use": "kd"}, {"use": 1}, {"low": 1}, {"low": 2, "high": 1}),
     *({"low": 1, "high": 2, "log": True}, {"choices": []}, {"choices": [1, "a"]}, True, False),
 )

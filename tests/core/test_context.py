@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from learnforge.context import PeakMemory
+from learnforge.context import Checkpoint, PeakMemory
+from learnforge.errors import DamageWarning
 
 SIZE = 200
 """MiB of a tensor."""
@@ -53,3 +54,25 @@ def test_without_proc_the_peak_of_the_process_counts(
     memory = PeakMemory(torch.device("cpu")).mebibytes()
     assert memory is not None
     assert memory > 10
+
+
+@pytest.mark.parametrize("damage", ["a bit", "cut", "empty", "text", "folder"])
+def test_a_damaged_checkpoint_is_told_of_and_taken_away(tmp_path: Path, damage: str) -> None:
+    """One bit among the weights, which torch itself would not see, is enough."""
+    file = tmp_path / "student.pt"
+    checkpoint = Checkpoint(file)
+    checkpoint.save(lambda: {"weights": torch.arange(1000.0), "epoch": 3}, final=True)
+    state = checkpoint.load(torch.device("cpu"))
+    assert state is not None
+    assert torch.equal(state["weights"], torch.arange(1000.0))
+    data = bytearray(file.read_bytes())
+    data[data.find(torch.arange(500.0, 510.0).numpy().tobytes())] ^= 1
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    else:
+        texts = {"a bit": bytes(data), "cut": bytes(data[:-100]), "empty": b"", "text": b"no"}
+        file.write_bytes(texts[damage])
+    with pytest.warns(DamageWarning, match=r"student\.pt is damaged, .*; what it held is computed again"):
+        assert checkpoint.load(torch.device("cpu")) is None
+    assert not file.exists()

@@ -6,11 +6,22 @@ import errno
 import hashlib
 import json
 import os
+from contextlib import nullcontext
 
 import pytest
 
 from learnforge.errors import RunError
-from learnforge.files import fingerprint, hash_file, remove, write_atomically, write_json, write_text
+from learnforge.files import (
+    fingerprint,
+    hash_file,
+    make_folder,
+    read_record,
+    remove,
+    write_atomically,
+    write_json,
+    write_record,
+    write_text,
+)
 
 
 def raising(error):
@@ -139,3 +150,53 @@ def test_remove_takes_files_folders_and_nothing(tmp_path):
     for name in ("link", "folder", "missing"):
         remove(tmp_path / name)
     assert list(tmp_path.iterdir()) == [kept]
+
+
+def _says(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def test_a_record_comes_back_and_knows_what_was_damaged_since(tmp_path):
+    """Every bit counts; what JSON cannot tell apart, such as tuples from lists, comes back as JSON has it."""
+    file = tmp_path / "record.json"
+    data = {"name": "é", "numbers": (1, 2.5, float("inf")), "table": {"b": None, "a": True}}
+    write_record(file, data)
+    assert read_record(file) == {**data, "numbers": [1, 2.5, float("inf")]}
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        # a tab in the place of a line break changes nothing that is said
+        with nullcontext() if _says(changed) == _says(whole) else pytest.raises(RunError, match="is damaged"):
+            read_record(file)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{}", "[" * 100_000, "\x00\xff", '{"checksum": "0"}'])
+def test_what_is_no_record_is_told(tmp_path, text):
+    """With the file's name and what to do."""
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunError, match=r"run\.json is damaged, .*Put a copy of it back, or run the recipe"):
+        read_record(tmp_path / "run.json")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    """A record that is a named pipe is damaged, and no file to hash."""
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(RunError, match="it is no regular file"):
+        read_record(tmp_path / "run.json")
+    with pytest.raises(OSError, match="it is no regular file"):
+        hash_file(tmp_path / "run.json")
+
+
+def test_a_file_in_the_way_of_a_folder_is_told(tmp_path):
+    """And what cannot be made at all."""
+    make_folder(tmp_path / "new" / "inner")
+    write_text(tmp_path / "new" / "inner" / "file", "text")
+    with pytest.raises(RunError, match="cannot write"):
+        make_folder(tmp_path / "new" / "inner" / "file" / "below")
+    with pytest.raises(RunError, match="the name is too long; choose a shorter one"):
+        make_folder(tmp_path / ("x" * 300))

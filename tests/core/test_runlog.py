@@ -153,7 +153,7 @@ def test_full_disk_is_a_run_error(tmp_path):
 def test_log_in_a_missing_folder_is_a_run_error(tmp_path):
     """A log that cannot be opened is a RunError with its path."""
     with (
-        pytest.raises(RunError, match=r"cannot write .*events.jsonl: No such file"),
+        pytest.raises(RunError, match=r"cannot write .*events.jsonl: its folder is gone"),
         EventLog(tmp_path / "none" / "events.jsonl"),
     ):
         pass

@@ -152,3 +152,14 @@ def test_only_drafts_of_a_run_are_taken_away(folder: Path) -> None:
         os.utime(file, (1, 1))
     read_summary(folder)
     assert [file.read_text() for file in kept] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "weights.safetensors", "artifact.json"])
+def test_a_finished_stage_that_is_damaged_is_not_run_again_unasked(folder: Path, file: str) -> None:
+    """It took its time once; a copy may be at hand."""
+    whole = (folder / "transfer" / file).read_bytes()
+    (folder / "transfer" / file).write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises(lf.RunError, match=rf"would be run again:\n  transfer: .*{file}.*\n.*--overwrite"):
+        lf.run(RECIPE, folder)
+    assert lf.run(RECIPE, folder, overwrite=True).stages[0].state == "finished"
+    assert lf.load(folder).metrics

@@ -140,3 +140,17 @@ def test_only_named_formats_are_read(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / name, format="EPS")
     with pytest.raises(TaskError, match="cannot identify image file"):
         decode_image(tmp_path / name, 4, 3)
+
+
+def test_links_that_lead_back_are_passed_over(tmp_path: Path) -> None:
+    """To a folder around the images, such as the whole disk: there is no end of it, and no class in it."""
+    photos = tmp_path / "around" / "photos"
+    for name in ("one", "two"):
+        (photos / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(photos / name / "1.png")
+    Image.new("L", (4, 4)).save(tmp_path / "around" / "other.png")
+    (photos / "one" / "back").symlink_to(tmp_path / "around")
+    (photos / "one" / "disk").symlink_to("/")
+    (photos / "three").symlink_to("/")
+    assert [path.parent.name for path in find_images([photos])] == ["one", "two"]
+    assert [path.name for path in class_folders(photos)] == ["one", "two"]

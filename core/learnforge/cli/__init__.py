@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, as a daemon does
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the whole process
+    before = threading.enumerate()
     given = list(sys.argv[1:] if arguments is None else arguments)
     is_debugging = "--debug" in given
     try:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _show_warnings()
             own = [word for word in given if word != "--debug"]
             code = cli.main(own, prog_name="learnforge", standalone_mode=False)
-        _name_threads()
+        _name_threads(before)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
@@ -53,10 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _name_threads() -> None:
+def _name_threads(before: Sequence[threading.Thread]) -> None:
     """Tell of threads that a plugin has left running, for which Python waits at its end."""
-    left = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
-    for thread in left:
+    for thread in (thread for thread in threading.enumerate() if not thread.daemon and thread not in before):
         owner = getattr(getattr(thread, "_target", None), "__module__", type(thread).__module__)
         words = f"waiting for the thread {thread.name!r} of {owner}, which is still running; Ctrl-C ends it"
         print(f"learnforge: {printable(words)}", file=sys.stderr, flush=True)  # noqa: T201

@@ -190,13 +190,8 @@ class Plugins:
     def gather(
         self, hook_name: str, of: type, prove: Callable[[Any], object] | None = None, **arguments: Any
     ) -> list[Any]:
-        """Call a hook whose results, lists of `of`, are shown; what fails is reported and left out.
-
-        Args:
-            hook_name: The hook.
-            of: Class of its results.
-            prove: Called with each result; one for which it fails is the plugin's fault.
-            arguments: Of the hook.
+        """Call a hook whose results, lists of `of`, are shown; what fails, or cannot be proved by `prove`, is
+        reported and left out.
         """
         gathered: list[Any] = []
         for impl in reversed(getattr(self.hook, hook_name).get_hookimpls()):

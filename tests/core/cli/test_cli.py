@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +162,53 @@ def test_a_run_that_is_finished_says_what_it_kept(recipe: Path, capsys: pytest.C
     assert "kept from" not in capsys.readouterr().out
     run("run", str(recipe))
     assert "kept from an earlier run: transfer\n" in capsys.readouterr().out
+
+
+def test_a_path_that_the_system_refuses_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name of 3,600 characters, wherever it is given; `--debug` shows where it was met."""
+    monkeypatch.chdir(tmp_path)
+    name = "x" * 3600
+    for words in (("check", name), ("predict", name, "a.png"), ("run", "digits", "--run", name)):
+        assert run(*words) in (1, 2)
+        said = capsys.readouterr().err
+        assert re.search("File name too long|the name is too long|does not exist", said), words
+        assert "Traceback" not in said
+
+
+def test_a_thread_that_is_left_running_is_named(tmp_path: Path) -> None:
+    """Python waits for it, and the user is told for what."""
+    (tmp_path / "tiny.toml").write_text(SMALL)
+    (tmp_path / "busy.py").write_text(
+        "import threading, time\nfrom learnforge import hookimpl\n\n\ndef work(): time.sleep(1.0)\n\n\n"
+        "@hookimpl\ndef learnforge_run_finished(run): threading.Thread(target=work, name='busy').start()\n"
+    )
+    words = ["-m", "learnforge", "run", "tiny.toml", "--plugin", "./busy.py"]
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, cwd=tmp_path, timeout=100, check=True
+    )
+    assert "waiting for the thread 'busy' of learnforge_plugin_busy, which is still running" in done.stderr
+
+
+def test_a_second_interrupt_ends_without_a_traceback(tmp_path: Path) -> None:
+    """While a thread of a plugin's keeps the process."""
+    (tmp_path / "tiny.toml").write_text(SMALL)
+    (tmp_path / "stuck.py").write_text(
+        "import threading, time\nfrom learnforge import hookimpl\n\n\n@hookimpl\n"
+        "def learnforge_stage_started(stage):\n"
+        "    threading.Thread(target=time.sleep, args=(60.0,)).start()\n"
+        "    print('started', flush=True)\n    time.sleep(60.0)\n"
+    )
+    words = [sys.executable, "-m", "learnforge", "run", "tiny.toml", "--plugin", "./stuck.py"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGINT)
+    while "stopped" not in (line := process.stderr.readline()):
+        assert line, "the first interrupt is told"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in errors

@@ -16,6 +16,8 @@ from tests.core.recipes import DISTILL
 
 import learnforge as lf
 from learnforge import PluginChoice, PluginError, Plugins, PluginWarning
+from learnforge.randomness import read_settings
+from learnforge_plugins.reports.plugin import report_sections
 
 
 @pytest.fixture
@@ -350,3 +352,141 @@ def test_a_method_of_a_file_is_the_same_in_another_process(write_plugin):
         [sys.executable, "-c", script, *pickled], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == str(lf.identify(method)) == "score.fixed of (file)"
+
+
+SETTINGS = {
+    "the default type": "torch.set_default_dtype(torch.float64)",
+    "the default device": "torch.set_default_device('meta')",
+    "the gradient mode": "torch.set_grad_enabled(False)",
+    "the number of threads": "torch.set_num_threads(3)",
+    "deterministic algorithms": "torch.use_deterministic_algorithms(True)",
+    "anomaly detection": "torch.autograd.set_detect_anomaly(True)",
+    "the flushing of denormals": "torch.set_flush_denormal(True)",
+    "autocast on the CPU": "torch.set_autocast_enabled('cpu', True)",
+    "the precision of matmul": "torch.set_float32_matmul_precision('medium')",
+    "torch.backends.mkldnn.enabled": "torch.backends.mkldnn.enabled = False",
+    "torch.backends.mkldnn.fp32_precision": "torch.backends.mkldnn.fp32_precision = 'bf16'",
+    "torch.backends.cudnn.benchmark": "torch.backends.cudnn.benchmark = True",
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("place", ["hook", "import"])
+def test_what_a_plugin_changes_of_torch_is_put_back_and_told(load, name, place):
+    """At its import and in its hooks."""
+    before = read_settings()
+    change = f"import torch\n{SETTINGS[name]}\n"
+    hook = "@hookimpl\ndef learnforge_stage_started():\n    " + change.replace("\n", "\n    ")
+    with pytest.warns(PluginWarning, match=rf"bad.* changes .*{name}.* of torch, and must not"):
+        _hear(load, change if place == "import" else hook)
+    assert read_settings() == before
+
+
+def _hear(load, source):
+    load({"bad": source}).hook.learnforge_stage_started(stage="s", kind="search")
+
+
+def test_what_a_method_changes_of_torch_is_put_back_and_told(tmp_path):
+    """After its stage, with the method's name."""
+    file = tmp_path / "careless.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import torch
+            from attrs import frozen
+            from learnforge import hookimpl
+            from learnforge_plugins.distillers.kd import KD
+
+            @frozen
+            class Careless(KD):
+                def loss(self, student, teacher, batch):
+                    torch.set_flush_denormal(True)
+                    return super().loss(student, teacher, batch)
+
+            @hookimpl
+            def learnforge_distillers(): return {"careless": Careless}
+            """
+        )
+    )
+    recipe = {**DISTILL, "stage": [{**DISTILL["stage"][0], "use": "careless"}]}
+    words = r"the flushing of denormals of torch changed in stage 'first', which uses .*careless"
+    with pytest.warns(PluginWarning, match=words):
+        lf.run(recipe, plugins=PluginChoice(files=(file,)))
+    assert "the flushing of denormals" in read_settings()
+    assert not read_settings()["the flushing of denormals"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("images=batch.images.double()", r"must return images of torch\.float32 on cpu"),
+        ("images=None", "must return images of"),
+        ("images=batch.images[:, 0]", r"must return images as \[batch, 1, height, width\], got \[4, 8, 8\]"),
+        ("images=batch.images[:1]", r"must return as many labels and indices as images, got \[1, 4, 4\]"),
+        ("labels=batch.labels[:0]", r"must return as many labels and indices as images, got \[4, 0, 4\]"),
+    ],
+)
+def test_a_batch_that_no_step_can_be_made_with_is_named(load, change, words):
+    """Before the network meets it, which would be blamed on the method."""
+    source = f"import attrs\n@hookimpl\ndef learnforge_batch(batch): return attrs.evolve(batch, {change})\n"
+    (transform,) = load({"bad": source}).batch_transforms("s")
+    numbers = torch.arange(4)
+    with pytest.raises(PluginError, match=rf"plugin file bad.py: `learnforge_batch` {words}"):
+        transform(lf.Batch(torch.ones(4, 1, 8, 8), numbers, numbers, numbers))
+
+
+def test_any_error_of_a_listener_is_told_but_for_ctrl_c(load):
+    """One that is no `Exception` too."""
+    source = "@hookimpl\ndef learnforge_stage_started(stage): raise {}\n"
+    strange = source.format("type('Strange', (BaseException,), {})('no')")
+    with pytest.warns(PluginWarning, match="fails with Strange: no"):
+        load({"bad": strange}).hook.learnforge_stage_started(stage="s", kind="search")
+    with pytest.raises(KeyboardInterrupt):
+        load({"stop": source.format("KeyboardInterrupt")}).hook.learnforge_stage_started(stage="s", kind="k")
+
+
+def test_listeners_cannot_change_the_plugins_of_a_run():
+    """They look at a run's plugins, and at nothing by which these could be changed."""
+    heard = []
+
+    class Ear:
+        @lf.hookimpl
+        def learnforge_run_started(self, run):
+            heard.append(run.plugins)
+
+    made = lf.run(DISTILL, hooks=[Ear()])
+    (seen,) = heard
+    assert seen is not made.plugins
+    assert seen.record()["loaded"] == made.plugins.record()["loaded"]
+    for call in (lambda: seen.add(Ear()), lambda: seen.load_hooks("csv"), lambda: seen.manager):
+        with pytest.raises(PluginError, match="who listens to a run cannot change its plugins"):
+            call()
+
+
+def test_a_module_that_answers_nothing_loads(load):
+    """`__getattr__` of a module is asked for no hook."""
+    plugins = load({"odd": GOOD + "def __getattr__(name): raise RuntimeError(name)\n"})
+    plugins.hook.learnforge_stage_started(stage="search", kind="search")
+    assert sys.modules["learnforge_plugin_odd"].heard == ["search"]
+
+
+@pytest.mark.parametrize("figure", ["3", "Broken()"])
+def test_a_figure_that_cannot_be_shown_is_its_plugins_fault(tmp_path, figure):
+    """The report goes without that section."""
+    file = tmp_path / "bad.py"
+    file.write_text(
+        textwrap.dedent(
+            f"""
+            from learnforge import Section, hookimpl
+
+            class Broken:
+                def to_html(self, **given): raise ValueError("no")
+
+            @hookimpl
+            def learnforge_report_sections(run): return [Section("mine", figures=[{figure}])]
+            """
+        )
+    )
+    run = lf.run(DISTILL, tmp_path / "run", plugins=PluginChoice(files=(file,)))
+    with pytest.warns(PluginWarning, match=r"plugin file bad.py: `learnforge_report_sections` fails with"):
+        assert report_sections(run) == []

@@ -25,8 +25,8 @@ from learnforge import context as context_module
 from learnforge.artifact import from_model, from_module
 from learnforge.options.structure import build
 from learnforge_kit import ImageEpisodes, Trajectories, adapt_policy
-from learnforge_kit.engines.adaptation import prepare_network
 from learnforge_kit.engines.choice import ENGINES
+from learnforge_kit.engines.learner import prepare_network
 from learnforge_plugins.stages.meta.stage import MetaStage
 
 NAMES = ["loop", "vmap"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from attrs import evolve
@@ -21,12 +21,14 @@ from learnforge.randomness import seeded
 from learnforge.spec import Normaliser
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped
-from learnforge_kit.training.domain import LabelledStatistics
 from learnforge_kit.training.loop import Companion, Trainee, fit
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.measured import Unlabelled
 from learnforge_plugins.stages.transfer.freezing import freeze, set_training
 from learnforge_plugins.stages.transfer.judgement import judge_without_labels
+
+if TYPE_CHECKING:
+    from learnforge_kit.training.domain import LabelledStatistics
 
 
 class TransferLoop:
@@ -58,7 +60,11 @@ class TransferLoop:
         shown = Normaliser(here.info, context.device)(images)
         layers = read_layers(network.eval(), shown)
         self.tapped = Tapped(layers, method.taps(layers))
-        self.statistics = LabelledStatistics(network) if self.adapts_domain else None
+        self.statistics: LabelledStatistics | None = None
+        if self.adapts_domain:
+            from learnforge_kit.training import domain  # most transfers need none of it
+
+            self.statistics = domain.LabelledStatistics(network)
         self.batch_size: int | None = None
         try:
             with seeded(context.derive("criterion")):

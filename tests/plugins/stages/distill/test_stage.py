@@ -797,3 +797,61 @@ def test_no_pass_of_a_stage_holds_more_images_than_it_may(
         for handle in handles:
             handle.remove()
     assert max(seen) == 5
+
+
+def test_a_batch_larger_than_the_task_is_padded_to_no_more_than_it(
+    task: Task, inputs: dict[str, Artifact], make_context: Callable[..., Context]
+) -> None:
+    """The teacher sees full batches, and the largest is all that there is."""
+    alone = distil(Soft(), train=evolve(QUICK, batch_size=len(task.train)), baseline=False)
+    vast = evolve(alone, train=evolve(alone.train, batch_size=128_000_000))
+    first, second = (stage.run(task, inputs, make_context(None)) for stage in (alone, vast))
+    assert first.weights is not None
+    assert second.weights is not None
+    assert all(torch.equal(tensor, second.weights[name]) for name, tensor in first.weights.items())
+
+
+SEARCH = {
+    "kind": "search",
+    "use": "random",
+    "space": {"use": "residual", "stages": 1, "blocks": 1, "max_width": 16},
+    "train": {"epochs": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "words"),
+    [
+        (
+            {"kind": "distill", "use": ["kd", "crd"], "cache": "views", "student": {"use": "conv4"}},
+            "options",
+            "the teacher cache holds class scores alone",
+        ),
+        (
+            {"kind": "distill", "use": "fitnet", "options": {"pairs": {"nowhere": "stage 1"}}}
+            | {"student": {"use": "conv4"}},
+            "options",
+            "no layer 'nowhere'",
+        ),
+        (
+            {"kind": "transfer", "use": "tent", "task": {"use": "digits", "classes": [6, 8]}},
+            "from",
+            "must have the classes that the network knows",
+        ),
+    ],
+    ids=["cache", "layer", "classes"],
+)
+def test_what_no_design_of_a_search_can_mend_is_found_before_it(
+    stage: dict[str, Any], path: str, words: str, plugins: Plugins
+) -> None:
+    """A network that is still to be found is judged by a few examples of its space."""
+    recipe = {
+        "run": {"name": "early", "device": "cpu"},
+        "task": {"use": "digits", "classes": [0, 1, 2]},
+        "stage": [SEARCH, stage],
+    }
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(parse_recipe(recipe, plugins, "recipe"), plugins, Tasks())
+    (problem,) = caught.value.problems
+    assert problem.path == f"stage.{stage['kind']}.{path}"
+    assert words in problem.message
