@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import itertools
 import pickle
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 import torch
 from PIL import Image
 
@@ -31,6 +35,12 @@ Path("EXECUTED").touch()
 @hookimpl
 def learnforge_run_started(run): pass
 """
+PLACES: tuple[tuple[Any, ...], ...] = (
+    *(("run", "name"), ("run", "device"), ("task", "use"), ("task", "classes"), ("plugins", "enable")),
+    *(("stage", 0, key) for key in ("kind", "use", "name", "teacher", "student", "cache")),
+    *(("stage", 0, "student", "use"), ("stage", 0, "train", "epochs"), ("stage", 0, "files")),
+)
+"""Where in a recipe somebody might name code."""
 TOUCH = "__import__('pathlib').Path('EXECUTED').touch()"
 
 
@@ -46,7 +56,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with an export beside it."""
     folder = tmp_path_factory.mktemp("secure")
     transfer = {**DISTILL["stage"][1], "name": "net", "from": {"use": "conv4", "width": 4, "blocks": 1}}
-    lf.run({**DISTILL, "stage": [transfer]}, folder / "run")
+    space = {"use": "residual", "stages": 1, "blocks": 1, "max_width": 8}
+    trained = {"trials": 1, "train": {"epochs": 0}, "retrain": {"epochs": 0}}
+    search = {"kind": "search", "use": "random", "space": space, **trained}
+    lf.run({**DISTILL, "stage": [search, transfer]}, folder / "run")
     return folder / "run"
 
 
@@ -70,17 +83,19 @@ def harmful() -> bytes:
 
 
 def a_recipe(run: Path) -> None:
-    Path("r.toml").write_text(
-        f'[run]\nname = "{TOUCH}"\n[task]\nuse = "{TOUCH}"\n[plugins]\nenable = ["./mine.py"]\n'
-        '[[stage]]\nkind = "transfer"\nuse = "mine:Harm"\n'
-    )
     Path("mine.py").write_text(PYTHON)
-    for command in ("check", "run"):
-        call(command, "r.toml")
+    for path, word in itertools.product(PLACES, (TOUCH, "mine:Harm", "./mine.py")):
+        recipe: Any = copy.deepcopy({**DISTILL, "plugins": {"enable": []}})
+        holder = recipe
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = [word] if path[0] == "plugins" else word
+        Path("r.toml").write_text(tomli_w.dumps(recipe))
+        call("check", "r.toml")
 
 
 def a_runs_folder(run: Path) -> None:
-    for file in (run / "run.json", run / "recipe.toml", *(path for path in (run / "net").iterdir())):
+    for file in (run / "run.json", run / "recipe.toml", run / "search/study.db", *(run / "net").iterdir()):
         whole = file.read_bytes()
         file.write_bytes(harmful())
         for words in (("check", run), ("report", run), ("predict", run, "a.png")):

@@ -5,6 +5,7 @@ reach for.
 from __future__ import annotations
 
 import contextlib
+import pickle
 import sys
 import time
 import warnings
@@ -18,7 +19,7 @@ import torch
 from attrs import evolve, field, frozen
 
 from learnforge.errors import DamageWarning, Problem, RecipeError
-from learnforge.files import refusal, remove, require_regular, write_atomically
+from learnforge.files import refusal, remove, write_atomically
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive
 
@@ -69,21 +70,19 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the last state, its tensors on `device`, or None; a damaged one is told of, and removed."""
+        """Return the last state, its tensors on `device`, or None; a damaged one is told and put aside."""
         if self.path is None or not self.path.exists():
             return None
-        try:
-            require_regular(self.path)
-            with zipfile.ZipFile(self.path) as packed:
-                if packed.testzip() is not None:  # torch itself does not look
-                    raise zipfile.BadZipFile("a checksum is of something else")
-            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-        except Exception as error:  # zipfile and unpickling raise whatever damaged bytes lead them to
-            words = f"{self.path} is damaged, {str(error)[:200]}; what it held is computed again"
-            warnings.warn(words, DamageWarning, stacklevel=2)
-            remove(self.path)
-            return None
-        return state
+        fault = _damage_of(self.path)
+        if not fault:
+            try:
+                return dict(torch.load(self.path, map_location=device, weights_only=True))
+            except (pickle.UnpicklingError, EOFError) as error:  # of no checkpoint, or a stranger's
+                fault = str(error)
+        words = f"{self.path} is damaged, {fault[:200]}"
+        warnings.warn(f"{words}; what it held is computed again", DamageWarning, stacklevel=2)
+        self.path.replace(self.path.with_name(f"{self.path.name}.damaged"))
+        return None
 
     def save(self, make_state: Callable[[], Mapping[str, Any]], final: bool = False) -> None:
         """Write a state, unless one was written within `CHECKPOINT_SECONDS` and this is not the final one."""
@@ -92,6 +91,22 @@ class Checkpoint:
         state = dict(make_state())
         write_atomically(self.path, lambda temporary: _save(state, temporary))
         self._written = time.monotonic()
+
+
+def _damage_of(path: Path) -> str:
+    """Say what is wrong with a zip file, or "". What the system refuses, such as a disk, is no damage."""
+    try:
+        if not path.is_file():
+            return "it is no regular file"
+        with zipfile.ZipFile(path) as packed:
+            if "data.pkl" not in {name.rpartition("/")[2] for name in packed.namelist()}:
+                return "it is no checkpoint"
+            # torch itself compares no checksum
+            return "a checksum is of something else" if packed.testzip() is not None else ""
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises whatever damaged bytes lead it to
+        return str(error)
 
 
 def _save(state: Mapping[str, Any], path: Path) -> None:

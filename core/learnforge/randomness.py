@@ -109,11 +109,13 @@ def _signed(constant: int) -> int:
 
 _FLAGS = (
     *("fp32_precision", "quantized.engine", "opt_einsum.enabled", "opt_einsum.strategy"),
-    *("cudnn.enabled", "cudnn.benchmark", "cudnn.benchmark_limit", "cudnn.deterministic", "cudnn.allow_tf32"),
+    *("cudnn.enabled", "cudnn.benchmark", "cudnn.benchmark_limit", "cudnn.deterministic"),
     *("cudnn.fp32_precision", "cudnn.conv.fp32_precision", "cudnn.rnn.fp32_precision"),
     *("mkldnn.enabled", "mkldnn.deterministic", "mkldnn.fp32_precision"),
     *("mkldnn.matmul.fp32_precision", "mkldnn.conv.fp32_precision", "mkldnn.rnn.fp32_precision"),
-    *("cuda.matmul.allow_tf32", "cuda.matmul.fp32_precision", "cuda.matmul.allow_fp16_accumulation"),
+    *("cuda.matmul.fp32_precision", "cuda.matmul.allow_fp16_accumulation"),
+    # newer ones say the same by `fp32_precision`, and warn of these names
+    *(() if hasattr(torch.backends, "fp32_precision") else ("cudnn.allow_tf32", "cuda.matmul.allow_tf32")),
     *(f"cuda.matmul.allow_{kind}_reduced_precision_reduction" for kind in ("fp16", "bf16")),
 )
 """Attributes of `torch.backends`."""
@@ -138,6 +140,11 @@ def _flag(path: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         return reduce(getattr, owners, torch.backends)
 
     return lambda: getattr(owner(), name), lambda value: setattr(owner(), name, value)
+
+
+def _attention(kind: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    cuda = torch.backends.cuda  # whose flags hold on the CPU too
+    return getattr(cuda, f"{kind}_sdp_enabled"), getattr(cuda, f"enable_{kind}_sdp")
 
 
 def _algorithms() -> tuple[bool, bool]:
@@ -165,9 +172,14 @@ _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "autocast on CUDA": _autocast("cuda"),
     "the cache of autocast": (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     "the precision of matmul": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    **{f"{kind} attention": _attention(kind) for kind in ("flash", "mem_efficient", "math", "cudnn")},
     **{f"torch.backends.{path}": _flag(path) for path in _FLAGS},  # after the precision, which sets some
 }
 """{name: how it is read, and how it is set}."""
+
+
+FRESH = {"the default type": torch.float32, "the gradient mode": True}
+"""What the first to import torch finds."""
 
 
 def read_settings() -> dict[str, Any]:
@@ -182,10 +194,9 @@ def read_settings() -> dict[str, Any]:
 def restore_settings(before: Mapping[str, Any]) -> list[str]:
     """Put settings back, and return the names of those that had changed."""
     changed = _differing(before)
-    for name in changed:
-        _SETTINGS[name][1](before[name])
-    for name in _differing(before) if changed else ():  # what one of them has set in turn
-        _SETTINGS[name][1](before[name])
+    for name in (*changed, *_SETTINGS) if changed else ():  # then all, since one may set another
+        with suppress(RuntimeError, KeyError):  # torch refuses where somebody has frozen its flags
+            _SETTINGS[name][1](before[name])
     return changed
 
 

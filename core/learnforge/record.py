@@ -20,7 +20,7 @@ from attrs import define, evolve, field
 
 from learnforge.artifact import Artifact, html_table
 from learnforge.errors import ArtifactError
-from learnforge.files import read_record, stage_folder, write_record
+from learnforge.files import read_record, stage_folder, write_record, write_text
 from learnforge.plugins.identity import core_version, spell
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe
@@ -91,7 +91,7 @@ class Run:
         return html_table(rows | {name: repr(artifact) for name, artifact in self.artifacts.items()})
 
     def write(self) -> None:
-        """Write `run.json`."""
+        """Write `run.json` and `recipe.toml`."""
         if self.folder is None:
             return
         data = {
@@ -107,6 +107,7 @@ class Run:
             "stages": [attrs.asdict(stage) for stage in self.stages],
         }
         write_record(self.folder / "run.json", data)
+        write_text(self.folder / "recipe.toml", write_toml(self.recipe.data))
 
 
 def versions() -> dict[str, str]:

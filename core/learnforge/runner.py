@@ -37,7 +37,7 @@ from learnforge.errors import (
     RunError,
     StageError,
 )
-from learnforge.files import read_record, refusal, remove, vet_folder, write_json, write_text
+from learnforge.files import read_record, refusal, remove, vet_folder, write_json
 from learnforge.fingerprints import describe_stage, fingerprints
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import describe_task
@@ -46,7 +46,7 @@ from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, preserved, read_settings, restore_settings
 from learnforge.rebuilding import require_rebuilt, save_proved
 from learnforge.recipe import Recipe
-from learnforge.record import Run, StageRecord, copy_for_listeners, loggable, versions, write_toml
+from learnforge.record import Run, StageRecord, copy_for_listeners, loggable, versions
 from learnforge.runlog import EventLog, lock
 
 
@@ -80,7 +80,9 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
     """
     tasks = tasks or Tasks()
     device = choose_device(recipe.run.device)
+    settings = read_settings()
     check_recipe(recipe, plugins, tasks)
+    _put_back(settings, "the check of the recipe")
     with ExitStack() as stack:
         log = None
         if options.folder is not None:
@@ -88,7 +90,10 @@ def run_recipe(recipe: Recipe, plugins: Plugins, options: Options, tasks: Tasks 
             vet_folder(options.folder)
             stack.enter_context(lock(options.folder))
             log = stack.enter_context(EventLog(options.folder / "events.jsonl"))
-        stack.enter_context(_deterministic(recipe.run.deterministic))
+        if recipe.run.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with it
+            torch.use_deterministic_algorithms(True)
+            stack.callback(restore_settings, settings)
         run = Run(options.folder, recipe, recipe.run.seed, str(device), plugins)
         return _Runner(run, tasks, options, device, log).run()
 
@@ -113,8 +118,6 @@ class _Runner:
         prints = fingerprints(self.recipe, self.plugins, self.tasks)
         self._keep_or_clear(prints)
         run.write()
-        if self.folder is not None:
-            write_text(self.folder / "recipe.toml", write_toml(self.recipe.data))
         self.emit("run_started", run=run)
         try:
             for position, stage in enumerate(self.recipe.stages):
@@ -245,19 +248,14 @@ class _Runner:
             error.add_note(place_of(stage, error))
             raise
         finally:
-            changed = ", ".join(restore_settings(settings))
-        if changed:
-            words = f"{changed} of torch changed {place_of(stage)}, and must not. It is put back."
-            warnings.warn(words, PluginWarning, stacklevel=2)
+            _put_back(settings, f"stage {stage.name!r}")
         record.seconds = time.perf_counter() - start
         artifact = with_lineage(artifact, task, inputs)
         record.peak_mebibytes = memory.mebibytes()
         artifact = self._stamp(artifact, stage, prints[stage.name], inputs, record.seconds)
         note = context.folder / "stage.json" if context.folder is not None else None
-        if note is not None and not note.exists():
-            write_json(note, {"fingerprint": prints[stage.name]})  # the next run knows the folder again
-            words = "was taken away or emptied while the stage ran, so it is not finished; run again"
-            raise RunError(f"{note.parent} {words}")
+        if note is not None and not note.exists():  # somebody took the folder away while the stage ran
+            write_json(note, {"fingerprint": prints[stage.name]})
         try:
             if context.folder is None:
                 require_rebuilt(artifact, self.plugins, is_kept=False)
@@ -268,6 +266,9 @@ class _Runner:
         except StageError as error:
             error.add_note(place_of(stage, error))
             raise
+        kept = [self.folder / name / "artifact.json" for name in self.current.artifacts if self.folder]
+        if gone := [str(file.parent) for file in kept if not file.exists()]:
+            raise RunError(f"{', '.join(gone)}: taken away while the run went on; run again to make it anew")
         artifact = evolve(artifact, made=None)
         record.state = "finished"
         record.made_with = self._conditions()
@@ -330,11 +331,8 @@ def _check_folder(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def _deterministic(wanted: bool) -> Any:
-    stack = ExitStack()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with it
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True)
-        stack.callback(torch.use_deterministic_algorithms, before)
-    return stack
+def _put_back(settings: Mapping[str, Any], where: str) -> None:
+    """Put back what is global in torch, and tell what had changed."""
+    if changed := ", ".join(restore_settings(settings)):
+        words = f"{where}: a plugin changes {changed} of torch, and must not. It is put back."
+        warnings.warn(words, PluginWarning, stacklevel=3)

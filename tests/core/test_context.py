@@ -75,4 +75,24 @@ def test_a_damaged_checkpoint_is_told_of_and_taken_away(tmp_path: Path, damage: 
         file.write_bytes(texts[damage])
     with pytest.warns(DamageWarning, match=r"student\.pt is damaged, .*; what it held is computed again"):
         assert checkpoint.load(torch.device("cpu")) is None
-    assert not file.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["student.pt.damaged"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), torch.OutOfMemoryError("CUDA out of memory")]
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A full GPU, or a disk that fails for a moment, is no damage."""
+    checkpoint = Checkpoint(tmp_path / "student.pt")
+    checkpoint.save(lambda: {"epoch": 3}, final=True)
+
+    def fail(*given: object, **named: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        checkpoint.load(torch.device("cpu"))
+    monkeypatch.undo()
+    assert checkpoint.load(torch.device("cpu")) == {"epoch": 3}

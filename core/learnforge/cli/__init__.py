@@ -33,7 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _show_warnings()
             own = [word for word in given if word != "--debug"]
             code = cli.main(own, prog_name="learnforge", standalone_mode=False)
-        _name_threads(before)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
@@ -41,25 +40,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (LearnforgeError, OSError, MemoryError) as error:
         if is_debugging:
             raise
-        words = "\n".join([str(error) or "there is not enough memory", *getattr(error, "__notes__", ())])
-        words += "" if isinstance(error, LearnforgeError) else "; --debug shows where"
+        hint = "" if isinstance(error, LearnforgeError) else "; --debug shows where"
+        words = "\n".join([f"{str(error) or 'not enough memory'}{hint}", *getattr(error, "__notes__", ())])
         print(f"learnforge: {printable(words)}", file=sys.stderr)  # noqa: T201
         sys.exit(getattr(error, "exit_code", 1))
     except (KeyboardInterrupt, click.Abort):
         if is_debugging:
             raise
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # who asks again wants no more words
+        if arguments is None:  # this is the process's own command: who asks again wants no more words
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         words = "stopped; `run` and `bench` keep finished work, and go on when they are called again"
         print(f"learnforge: {words}", file=sys.stderr)  # noqa: T201
         sys.exit(130)
+    finally:
+        _name_threads(before)
 
 
 def _name_threads(before: Sequence[threading.Thread]) -> None:
     """Tell of threads that a plugin has left running, for which Python waits at its end."""
     for thread in (thread for thread in threading.enumerate() if not thread.daemon and thread not in before):
+        thread.join(1.0)
         owner = getattr(getattr(thread, "_target", None), "__module__", type(thread).__module__)
-        words = f"waiting for the thread {thread.name!r} of {owner}, which is still running; Ctrl-C ends it"
-        print(f"learnforge: {printable(words)}", file=sys.stderr, flush=True)  # noqa: T201
+        if thread.is_alive() and not owner.startswith("concurrent.futures"):  # Python ends idle pools
+            words = f"the thread {thread.name!r} of {owner}, which is still running; Ctrl-C ends it"
+            print(f"learnforge: waiting for {printable(words)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _show_warnings() -> None:

@@ -38,8 +38,7 @@ def watching(plugin: Plugin, what: str, complain: Complain, is_fatal: bool = Fal
     Raises:
         PluginError: It raises, and that is fatal.
     """
-    torch = sys.modules.get("torch") and import_module("learnforge.randomness")  # else there are none yet
-    before = torch.read_settings() if torch else {}
+    before = _torch().read_settings() if _torch() else None
     try:
         yield
     except BaseException as error:
@@ -50,9 +49,14 @@ def watching(plugin: Plugin, what: str, complain: Complain, is_fatal: bool = Fal
             raise PluginError(fault) from error
         complain(fault, error)
     finally:
-        changed = torch.restore_settings(before) if torch else []
+        changed = _torch().restore_settings(before or _torch().FRESH) if _torch() else []
     if changed:
         complain(f"{plugin}: {what} changes {', '.join(changed)} of torch, and must not. It is put back.")
+
+
+def _torch() -> Any:
+    """Return what looks at torch's settings; None where nobody has imported torch yet, as for `--help`."""
+    return import_module("learnforge.randomness") if "torch" in sys.modules else None
 
 
 def guard(impl: pluggy.HookImpl, hook_name: str, plugin: Plugin, complain: Complain) -> None:

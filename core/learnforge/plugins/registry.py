@@ -15,13 +15,13 @@ import pluggy
 from attrs import asdict, evolve
 
 from learnforge import hookspecs
-from learnforge.errors import LearnforgeError, PluginError, PluginWarning, Problem, nearest
+from learnforge.errors import PluginError, PluginWarning, Problem, nearest
 from learnforge.options.structure import structure
 from learnforge.plugins.choice import PluginChoice, Standing, beside, is_usable, survey
 from learnforge.plugins.found import Plugin, installed
 from learnforge.plugins.identity import Identity, bring_back, code_of, identify_hooks, pin_source, remember
 from learnforge.plugins.isolation import as_transform, watching
-from learnforge.plugins.kinds import GROUP, HOOKS, KINDS, RECIPE, hook_of
+from learnforge.plugins.kinds import GROUP, KINDS, hook_of
 from learnforge.plugins.loading import Loader
 
 if TYPE_CHECKING:
@@ -241,20 +241,6 @@ class Plugins:
             ],
             "code": code_of(self.loaded),
         }
-
-    def load_all(self) -> None:
-        """Import every usable plugin; `standings` then tells which of them failed."""
-        standings = survey(self.found, self.choice)
-        available = [standing.plugin for standing in standings if standing.status == "available"]
-        # what brings a kind of its own comes before those of that kind
-        for plugin in sorted(available, key=lambda plugin: plugin.kind not in (*KINDS, "hooks")):
-            try:
-                if plugin.kind in (HOOKS.name, RECIPE):
-                    self._loader.load(plugin)
-                else:
-                    self.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
-            except LearnforgeError as error:
-                self._loader.faults[plugin.key] = str(error)
 
     def module_of(self, plugin: Plugin) -> ModuleType:
         """Return a plugin's module, imported if it was not yet.

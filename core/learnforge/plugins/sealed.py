@@ -9,7 +9,7 @@ from learnforge.plugins.registry import Plugins
 
 
 class SealedPlugins(Plugins):
-    """The plugins of a run that goes on; nothing can be added, loaded or taken out.
+    """The plugins of a run that goes on: methods can be looked up, and nothing can be added or taken out.
 
     Args:
         plugins: The plugins.

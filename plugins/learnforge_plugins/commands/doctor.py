@@ -8,18 +8,22 @@ import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from attrs import asdict
+from attrs import asdict, evolve
 from packaging.requirements import Requirement
 
 from learnforge.cli.options import PLACE, plugin_options
 from learnforge.errors import LearnforgeError
 from learnforge.hookspecs import hookimpl
-from learnforge.plugins.choice import ENVIRONMENT, PluginChoice
+from learnforge.plugins.choice import ENVIRONMENT, PluginChoice, Standing
 from learnforge.plugins.found import unreadable_distributions
-from learnforge.plugins.kinds import GROUP
+from learnforge.plugins.kinds import GROUP, HOOKS, KINDS, RECIPE
 from learnforge.plugins.project import read_project
+
+if TYPE_CHECKING:
+    from learnforge.plugins.registry import Plugins
 
 
 @click.command("doctor", short_help="Look for what is wrong with this installation.")
@@ -47,8 +51,7 @@ def command(choice: PluginChoice) -> None:
     except LearnforgeError as error:
         click.secho(f"  {error}", fg="red")
         sys.exit(1)
-    plugins.load_all()
-    standings = plugins.standings()
+    standings = load_all(plugins)
     loaded = [standing for standing in standings if standing.status == "loaded"]
     click.echo(f"  {len(loaded)} of {len(standings)} loaded")
     missing = [line for line in _versions() if "is missing" in line]
@@ -130,6 +133,27 @@ def _devices() -> Iterator[str]:
         yield f"CUDA: none ({built})"
     if torch.backends.mps.is_available():
         yield "mps: Apple GPU"
+
+
+def load_all(plugins: Plugins) -> list[Standing]:
+    """Import every usable plugin, and tell how all stand then."""
+    faults = {}
+    available = [standing.plugin for standing in plugins.standings() if standing.status == "available"]
+    # what brings a kind of its own comes before those of that kind
+    for plugin in sorted(available, key=lambda plugin: plugin.kind not in (*KINDS, HOOKS.name)):
+        try:
+            if plugin.kind in (HOOKS.name, RECIPE):
+                plugins.module_of(plugin)
+            else:
+                plugins.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
+        except LearnforgeError as error:
+            faults[plugin.key] = str(error)
+    return [
+        evolve(standing, status="failed", reason=faults[standing.plugin.key])
+        if standing.plugin.key in faults
+        else standing
+        for standing in plugins.standings()
+    ]
 
 
 @hookimpl

@@ -11,7 +11,7 @@ from learnforge.errors import Problem
 from learnforge.kinds.space import Space
 from learnforge.plugins.registry import Plugins
 
-TRIED = 3
+TRIED = 10
 """Random designs that stand for a space; what is wrong with all of them is wrong with the recipe."""
 
 

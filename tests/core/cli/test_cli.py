@@ -181,7 +181,7 @@ def test_a_thread_that_is_left_running_is_named(tmp_path: Path) -> None:
     """Python waits for it, and the user is told for what."""
     (tmp_path / "tiny.toml").write_text(SMALL)
     (tmp_path / "busy.py").write_text(
-        "import threading, time\nfrom learnforge import hookimpl\n\n\ndef work(): time.sleep(1.0)\n\n\n"
+        "import threading, time\nfrom learnforge import hookimpl\n\n\ndef work(): time.sleep(3.0)\n\n\n"
         "@hookimpl\ndef learnforge_run_finished(run): threading.Thread(target=work, name='busy').start()\n"
     )
     words = ["-m", "learnforge", "run", "tiny.toml", "--plugin", "./busy.py"]

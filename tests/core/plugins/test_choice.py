@@ -10,6 +10,7 @@ from learnforge import PluginChoice, PluginError, Plugins, PluginWarning
 from learnforge.plugins.choice import ENVIRONMENT, Wish, survey
 from learnforge.plugins.found import installed
 from learnforge.plugins.sources import PluginFile
+from learnforge_plugins.commands.doctor import load_all
 
 TRACKER = """
 from learnforge import hookimpl
@@ -181,9 +182,7 @@ def test_a_missing_module_is_told_without_import(install):
 def test_a_plugin_that_failed_to_load_is_told(install):
     """What raised on import is failed, with the cause."""
     install("lf-test-a", {"searcher.mine": "lf_test_a"}, {"lf_test_a": "1 / 0"})
-    plugins = Plugins()
-    plugins.load_all()
-    failed = {s.plugin.key: s.reason for s in plugins.standings() if s.status == "failed"}
+    failed = {s.plugin.key: s.reason for s in load_all(Plugins()) if s.status == "failed"}
     assert list(failed) == ["lf-test-a:searcher.mine"]
     assert "ZeroDivisionError: division by zero" in failed["lf-test-a:searcher.mine"]
 

@@ -10,6 +10,7 @@ from tests.testing.plugin_files import PRUNE
 
 import learnforge as lf
 from learnforge import PluginChoice, PluginError, Plugins, RecipeError
+from learnforge_plugins.commands.doctor import load_all
 
 STAGE = PRUNE.replace(
     'kind: ClassVar[str] = "prune"',
@@ -85,9 +86,7 @@ def test_a_new_kind_out_of_packages(install):
     with pytest.raises(PluginError, match=r"'pruner.share' of lf-test-b 1.0 implements an unknown hook"):
         Plugins().load("pruner", "share")
     assert Plugins(PluginChoice(enable=("stage.prune",))).load("pruner", "share").__name__ == "Share"
-    plugins = Plugins()
-    plugins.load_all()
-    assert {s.status for s in plugins.standings()} == {"loaded"}
+    assert {standing.status for standing in load_all(Plugins())} == {"loaded"}
 
 
 def test_hooks_added_in_python(tmp_path):

@@ -367,6 +367,7 @@ SETTINGS = {
     "torch.backends.mkldnn.enabled": "torch.backends.mkldnn.enabled = False",
     "torch.backends.mkldnn.fp32_precision": "torch.backends.mkldnn.fp32_precision = 'bf16'",
     "torch.backends.cudnn.benchmark": "torch.backends.cudnn.benchmark = True",
+    "flash attention": "torch.backends.cuda.enable_flash_sdp(False)",
 }
 
 
@@ -386,8 +387,22 @@ def _hear(load, source):
     load({"bad": source}).hook.learnforge_stage_started(stage="s", kind="search")
 
 
+def test_who_brings_torch_may_not_change_it_either(tmp_path):
+    """Also where nobody had imported it before the plugin."""
+    (tmp_path / "first.py").write_text("import torch\ntorch.set_default_dtype(torch.float64)\n")
+    script = (
+        "import sys, learnforge as lf\nassert 'torch' not in sys.modules\n"
+        "lf.Plugins(lf.PluginChoice(files=['first.py']))\nprint(sys.modules['torch'].get_default_dtype())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+    )
+    assert done.stdout == "torch.float32\n"
+    assert "changes the default type of torch" in done.stderr
+
+
 def test_what_a_method_changes_of_torch_is_put_back_and_told(tmp_path):
-    """After its stage, with the method's name."""
+    """After its stage, with the stage's name."""
     file = tmp_path / "careless.py"
     file.write_text(
         textwrap.dedent(
@@ -409,11 +424,53 @@ def test_what_a_method_changes_of_torch_is_put_back_and_told(tmp_path):
         )
     )
     recipe = {**DISTILL, "stage": [{**DISTILL["stage"][0], "use": "careless"}]}
-    words = r"the flushing of denormals of torch changed in stage 'first', which uses .*careless"
+    words = r"stage 'first': a plugin changes the flushing of denormals of torch, and must not"
     with pytest.warns(PluginWarning, match=words):
         lf.run(recipe, plugins=PluginChoice(files=(file,)))
     assert "the flushing of denormals" in read_settings()
     assert not read_settings()["the flushing of denormals"]
+
+
+def test_what_a_space_changes_of_torch_does_not_reach_the_next_trial(tmp_path):
+    """It is put back after each trial, in whatever process that was."""
+    file = tmp_path / "careless.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import torch
+            from attrs import frozen
+            from learnforge import hookimpl
+            from learnforge_plugins.spaces.residual import Residual
+
+            @frozen
+            class Careless(Residual):
+                def build(self, design, task):
+                    network = super().build(design, task)
+                    network.register_forward_pre_hook(change)
+                    return network
+
+            def change(network, given):
+                if network.training:
+                    torch.backends.cudnn.benchmark = True
+
+            @hookimpl
+            def learnforge_spaces(): return {"careless": Careless}
+            """
+        )
+    )
+    stage = {
+        "kind": "search",
+        "use": "random",
+        "space": {"use": "careless", "stages": 1, "blocks": 1, "max_width": 8},
+        "trials": 2,
+        "train": {"epochs": 1},
+        "retrain": {"epochs": 0},
+    }
+    with pytest.warns(PluginWarning) as heard:
+        lf.run({**DISTILL, "stage": [stage]}, plugins=PluginChoice(files=(file,)))
+    told = [str(warning.message) for warning in heard]
+    assert sum("trial" in words and "torch.backends.cudnn.benchmark of torch" in words for words in told) == 2
+    assert not torch.backends.cudnn.benchmark
 
 
 @pytest.mark.parametrize(

@@ -186,12 +186,17 @@ class DistillStage(Stage):
         known = {"student": self.output(task, inputs), **inputs}
         roles = [*teacher_roles(inputs), "student"]
 
+        stand_ins = [known[role] for role in roles]
+        has_sizes = all(artifact.is_buildable for artifact in stand_ins)  # else they are of the design found
+
         def check(networks: Sequence[Artifact]) -> list[Problem]:
-            return self._wiring_faults(task, dict(zip(roles, networks, strict=True)), plugins)
+            return self._wiring_faults(task, dict(zip(roles, networks, strict=True)), plugins, has_sizes)
 
-        return faults_of_all([known[role] for role in roles], plugins, check)
+        return faults_of_all(stand_ins, plugins, check)
 
-    def _wiring_faults(self, task: Task, networks: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
+    def _wiring_faults(
+        self, task: Task, networks: Mapping[str, Artifact], plugins: Plugins, has_sizes: bool
+    ) -> list[Problem]:
         found = []
         for role, artifact in networks.items():
             try:
@@ -204,6 +209,8 @@ class DistillStage(Stage):
             self.wire(found[-1], found[:-1])
         except StageError as error:
             return [Problem("options", str(error))]
+        if not has_sizes:
+            return []
         try:
             student, *teachers = (count_parameters(layers.network) for layers in reversed(found))
             count = count_assistants(self.assistants, sum(teachers) / student)

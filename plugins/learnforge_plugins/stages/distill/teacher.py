@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from attrs import define, evolve, field, frozen
 from torch import Tensor, nn
 
-from learnforge.errors import PlaceError, StageError
+from learnforge.errors import StageError
 from learnforge.kinds.network import Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.plugins.identity import hash_source
@@ -206,60 +204,6 @@ class CachedTeacher:
 def full_batch(train: Train, task: Task) -> int:
     """Return how many images the largest batch of a training has."""
     return min(train.batch_size, len(task.train))
-
-
-def describe_scores(teacher: Teacher, task: Task, train: Train, probe: Tensor) -> dict[str, Any]:
-    """Return what cached scores depend on: the key of a cache.
-
-    Args:
-        teacher: The teacher.
-        task: Its images.
-        train: Views and batch size.
-        probe: Its scores for a few images, which know what weights and code do not say, such as attributes.
-    """
-    device = probe.device
-    return {
-        "teacher": teacher.identity,
-        "probe": hash_tensor(probe),
-        "images": task.train.content,
-        "normalisation": [list(task.info.mean), list(task.info.std)],
-        "crop": train.crop,
-        "flip": train.flip,
-        "batch size": full_batch(train, task),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
-        "threads": torch.get_num_threads(),
-        "arithmetic": [
-            torch.are_deterministic_algorithms_enabled(),
-            torch.get_float32_matmul_precision(),
-            torch.backends.cudnn.allow_tf32,
-            torch.backends.cudnn.version(),
-        ],
-        "torch": [torch.__version__, version("torchvision")],
-    }
-
-
-def probe_scores(teacher: Teacher, images: Tensor, is_exact: bool) -> Tensor:
-    """Return the teacher's scores for a few images; refuse one whose scores depend on where in a batch an
-    image stands.
-
-    Args:
-        teacher: The teacher.
-        images: Normalised images, at most a full batch.
-        is_exact: Whether the cache must give every bit back.
-
-    Raises:
-        PlaceError: They do, on this device.
-    """
-    order = torch.arange(len(images) - 1, -1, -1, device=images.device)
-    first, second = (teacher.answer(shown).logits for shown in (images, images[order]))
-    if is_exact and not torch.equal(first, second[order]):
-        raise PlaceError(
-            f"on {images.device} the teacher's scores depend on where in its batch an image stands, so "
-            'cached ones would not be the same bits; set `cache = "off"`, or `cache_precision = "16"` for '
-            "approximate ones"
-        )
-    return first
 
 
 def _sources(networks: nn.ModuleList) -> dict[str, str]:

@@ -29,13 +29,7 @@ from learnforge_kit.training.evaluation import evaluate, predict, score
 from learnforge_kit.training.loop import Trainee, fit, train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants, describe_gap
-from learnforge_plugins.stages.distill.teacher import (
-    CachedTeacher,
-    Teacher,
-    describe_scores,
-    full_batch,
-    probe_scores,
-)
+from learnforge_plugins.stages.distill.teacher import CachedTeacher, Teacher, full_batch
 from learnforge_plugins.stages.measured import Baseline, Distilled
 
 if TYPE_CHECKING:
@@ -194,7 +188,9 @@ class Distillation:
         stage, task, context = self.stage, self.task, self.context
         cache = None
         if stage.cache == "views":
-            from learnforge_plugins.stages.distill.cache import GIB, ViewCache  # most stages need none of it
+            # most stages need none of it
+            from learnforge_plugins.stages.distill.cache import GIB, ViewCache
+            from learnforge_plugins.stages.distill.cached_scores import describe_scores, probe_scores
 
             assert context.cache_folder is not None
             images = example_images(task, context, stage.train.batch_size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,10 +16,11 @@ import torch
 from attrs import define, field, frozen
 
 from learnforge.context import Context
-from learnforge.errors import DivergedError, PluginError, StageError
+from learnforge.errors import DivergedError, PluginError, PluginWarning, StageError
 from learnforge.kinds.executor import Slot
 from learnforge.kinds.space import Design, Space
 from learnforge.plugins.registry import Plugins
+from learnforge.randomness import read_settings, restore_settings
 from learnforge_kit.workers import environment_fault
 
 
@@ -75,12 +77,14 @@ class Place:
         plugins: The run's plugins.
         evaluator: What evaluates.
         data: What `Evaluator.set_up` made.
+        settings: What is global in torch here; see `read_settings`.
     """
 
     slot: Slot
     plugins: Plugins
     evaluator: Evaluator
     data: Any = None
+    settings: Mapping[str, Any] = field(factory=read_settings)
 
 
 def refusal_of(error: Exception, words: str) -> Exception:
@@ -148,7 +152,8 @@ def set_up(slot: Slot, plugins: Plugins, search: str, evaluator: Evaluator, dete
     """
     if deterministic:
         torch.use_deterministic_algorithms(True)
-    _PLACES[search] = Place(slot, plugins, evaluator, evaluator.set_up(slot, plugins))
+    settings = read_settings()  # before a method's code runs
+    _PLACES[search] = Place(slot, plugins, evaluator, evaluator.set_up(slot, plugins), settings)
 
 
 def tear_down(search: str) -> None:
@@ -163,6 +168,7 @@ def run_trial(job: TrialJob) -> TrialResult:
     place = _PLACES[job.search]
     start, threads = time.perf_counter(), torch.get_num_threads()
     torch.set_num_threads(place.slot.threads)
+    changed = restore_settings(place.settings)  # what was built here for its costs may have changed some
     try:
         return place.evaluator.evaluate(job, place)
     except DivergedError as error:
@@ -174,4 +180,9 @@ def run_trial(job: TrialJob) -> TrialResult:
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
         return TrialResult(job.number, {}, time.perf_counter() - start, reason)
     finally:
+        changed += restore_settings(place.settings)
         torch.set_num_threads(threads)
+        if changed:
+            names = ", ".join(dict.fromkeys(changed))
+            words = f"trial {job.number}: a plugin changes {names} of torch, and must not. It is put back."
+            warnings.warn(words, PluginWarning, stacklevel=2)

@@ -855,3 +855,23 @@ def test_what_no_design_of_a_search_can_mend_is_found_before_it(
     (problem,) = caught.value.problems
     assert problem.path == f"stage.{stage['kind']}.{path}"
     assert words in problem.message
+
+
+def test_sizes_of_networks_that_are_still_to_be_found_refuse_nothing(plugins: Plugins) -> None:
+    """A search's limits may keep its designs small, so examples say nothing of assistants between them."""
+    recipe = {
+        "run": {"name": "early", "device": "cpu"},
+        "task": {"use": "digits", "classes": [0, 1, 2]},
+        "stage": [
+            {**SEARCH, "space": {"use": "residual", "max_width": 256}, "limits": {"parameters": 5000}},
+            {
+                "kind": "distill",
+                "use": "kd",
+                "teacher": {"use": "conv4"},
+                "teacher_train": {"epochs": 1},
+                "student": "search",
+                "assistants": 1,
+            },
+        ],
+    }
+    check_recipe(parse_recipe(recipe, plugins, "recipe"), plugins, Tasks())
