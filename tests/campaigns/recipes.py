@@ -121,7 +121,7 @@ class Recipes(Campaign):
     """
 
     name: ClassVar[str] = "recipes"
-    run_share: float = 0.5
+    run_share: float = 0.2
     plugins: Plugins = field(factory=Plugins)
     bases: list[dict[str, Any]] = field(factory=list)
 
