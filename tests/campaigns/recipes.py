@@ -60,7 +60,7 @@ NOT_OPTIONS = ("kind", "name", "method", "ranges", "tune")
 """Fields of stages that the recipe spells in another way."""
 MAY_END_SO = ("must be finite",)
 """Words of errors that only training can meet."""
-RUN_SECONDS = 120.0
+RUN_SECONDS = 300.0
 QUICK: dict[str, Any] = {
     "run": {"name": "quick", "device": "cpu"},
     "task": {"use": "digits", "classes": [0, 1, 2]},
