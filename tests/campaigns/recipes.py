@@ -198,7 +198,9 @@ class Recipes(Campaign):
         self, data: dict[str, Any], rng: Random
     ) -> Iterator[tuple[dict[str, Any], attrs.Attribute[Any], type]]:
         """Yield a table, and an option of a stage, its method, its task or its training that it may hold."""
-        stages = [s for s in _listed(data.get("stage")) if isinstance(s, dict) and s.get("kind") in STAGES]
+        stages = [
+            s for s in _listed(data.get("stage")) if isinstance(s, dict) and s.get("kind") in list(STAGES)
+        ]
         for stage in rng.sample(stages, min(1, len(stages))):
             places: list[tuple[Any, type]] = [(stage, self.plugins.load("stage", stage["kind"], Stage))]
             with suppress(Exception):  # damaged before
