@@ -8,6 +8,7 @@ None`, unions of these, `tuple[X, ...]`, `Mapping[str, X]`, another attrs class,
 
 from __future__ import annotations
 
+import datetime
 import math
 import types
 from collections.abc import Callable, Mapping
@@ -204,7 +205,7 @@ def _value(
             return _FAILED if inner is None else inner
     if field.metadata.get("reference") and isinstance(data, str):
         return data
-    if data is None or not isinstance(data, (str, int, float, list, Mapping)):
+    if data is None or not isinstance(data, (str, int, float, list, Mapping, datetime.date, datetime.time)):
         return data  # an object, from the API
     if isinstance(data, str):
         data = {"use": data}

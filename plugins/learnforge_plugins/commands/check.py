@@ -32,6 +32,8 @@ def command(recipe: str, overrides: Sequence[str], choice: PluginChoice) -> None
 
 
 def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -> None:
+    import torch
+
     from learnforge.check import Tasks, check_recipe
     from learnforge.plugins.registry import Plugins
     from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
@@ -39,6 +41,12 @@ def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -
     data = read_recipe(find_recipe(recipe), overrides)
     plugins = Plugins(plugin_choice(data, choice, recipe))
     parsed = parse_recipe(data, plugins, recipe)
+    if parsed.run.device != "auto":
+        try:
+            torch.device(parsed.run.device)  # which may be another machine's
+        except RuntimeError as error:
+            fault = f"must be `auto` or a device as torch spells it: {str(error).splitlines()[0]}"
+            raise RecipeError([Problem("run.device", fault)], recipe) from error
     check_recipe(parsed, plugins, Tasks())
     count = f"{len(parsed.stages)} stage{'s' if len(parsed.stages) > 1 else ''}"
     click.echo(f"{recipe}: {count}, no error")

@@ -212,3 +212,19 @@ def test_a_second_interrupt_ends_without_a_traceback(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGINT
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("run.device='/dev/zero'", "run.device: must be `auto` or a device as torch spells it"),
+        ("stage.transfer.from=2026-11-29", "stage.transfer.from: must be a table"),
+        ("task=12:00:00", "task: must be a table"),
+    ],
+)
+def test_check_refuses_what_no_run_could_take(
+    recipe: Path, capsys: pytest.CaptureFixture[str], change: str, words: str
+) -> None:
+    """Devices that no machine has, and TOML's dates where a method must stand."""
+    assert run("check", str(recipe), "--set", change) == 2
+    assert words in capsys.readouterr().err
