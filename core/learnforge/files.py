@@ -82,7 +82,7 @@ def read_record(path: Path) -> dict[str, Any]:
         fault = "its checksum is none, as an older learnforge wrote it, or of something else"
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         fault = f"{type(error).__name__}: {error}"
     raise RunError(f"{path} is damaged, {fault}. Put a copy of it back, or run the recipe again")
 

@@ -135,7 +135,8 @@ def find_artifact(folder: Path, is_learner: bool = False) -> Path:
         is_learner: Want the last one that has learnt to learn.
 
     Raises:
-        ArtifactError: There is none, or the run's record is damaged.
+        ArtifactError: There is none.
+        RunError: The run's record is damaged.
     """
     if (folder / "artifact.json").exists() or not (folder / "run.json").exists():
         return folder

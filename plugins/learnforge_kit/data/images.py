@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from learnforge.errors import TaskError
+from learnforge.files import require_regular
 from learnforge_kit.data.splits import MemorySplit
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -118,8 +119,10 @@ def require_file(file: Path) -> None:
     Raises:
         TaskError: It is none.
     """
-    if file.exists() and not file.is_file():
-        raise TaskError(f"{file} cannot be read as an image: it is no regular file")
+    try:
+        require_regular(file)
+    except OSError as error:
+        raise TaskError(f"{file} cannot be read as an image: {error.strerror}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
