@@ -15,8 +15,12 @@ from tests.core.test_resume import ALWAYS_CHECKPOINT
 
 RUN_SECONDS = 240.0
 MOST_KILLS = 6
-WAYS: tuple[tuple[str, ...], ...] = ((), (), ("--workers", "2"))
-"""How a run is carried out: trials in its own process, and in two others."""
+WAYS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("--workers", "2"),
+    ("--set", 'stage.search.executor={use="ray"}', "--set", "stage.search.batch=2"),
+)
+"""How a run is carried out: trials in its own process, in two others and in two actors of Ray."""
 
 
 @define
