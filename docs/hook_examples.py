@@ -15,7 +15,18 @@ import pluggy
 import torch
 from attrs import evolve
 
-from learnforge import Artifact, Batch, Cost, PluginChoice, Run, RunSummary, Section, hookimpl, hookspec
+from learnforge import (
+    Artifact,
+    Batch,
+    Cost,
+    PluginChoice,
+    Run,
+    RunSummary,
+    Section,
+    TaskInfo,
+    hookimpl,
+    hookspec,
+)
 
 NOTES: list[str] = []
 
@@ -29,20 +40,13 @@ def learnforge_vet_design(design: Mapping[str, Any], cost: Cost, stage: str) -> 
 
 
 @hookimpl
-def learnforge_optimizer(
-    parameters: list[dict[str, Any]], options: Mapping[str, Any]
-) -> torch.optim.Optimizer | None:
-    NOTES.append("optimizer")
-    if options["optimizer"] != "adam":
-        return None
-    return torch.optim.NAdam(parameters, weight_decay=options["weight_decay"])
-
-
-@hookimpl
-def learnforge_batch(batch: Batch, stage: str) -> Batch | None:
+def learnforge_batch(
+    batch: Batch, task: TaskInfo, stage: str, part: str, generator: torch.Generator
+) -> Batch | None:
     NOTES.append("batch")
     images = batch.images.clone()
-    images[:, :, :1] = 0  # the first row of every image is hidden
+    row = int(torch.randint(task.input_shape[1], (), generator=generator))
+    images[:, :, row] = 0  # one row of every image is hidden
     return evolve(batch, images=images)
 
 

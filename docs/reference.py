@@ -19,7 +19,7 @@ from docstrings import to_markdown  # docs/docstrings.py
 
 from learnforge import Plugins, Stage, hookspecs
 from learnforge.cli.group import cli
-from learnforge.kinds.episodes import EpisodeShape
+from learnforge.kinds.seen.episodes import EpisodeShape
 from learnforge.options.ranges import Range, Tune
 from learnforge.plugins.choice import PluginSettings
 from learnforge.plugins.kinds import GROUP, HOOKS, KINDS

@@ -4,10 +4,10 @@ A plugin implements a hook by a function of the same name, marked with `@hookimp
 entry point names; it may leave out arguments that it does not need. Four sorts of hooks:
 
 - *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`,
-  `_validators`, `_meta_learners`, `_changes`, `_exporters`, `_executors`, `_scores`, `_costs`, `_tables`,
-  `_stages`, `_tuners`. Each returns `{method name: class}`.
-- *what may be changed or refused*: `learnforge_vet_design`, `_optimizer`, `_batch`. They act where the work
-  runs, also in worker processes, and an error in one is fatal, since the result would depend on it.
+  `_validators`, `_meta_learners`, `_optimizers`, `_changes`, `_exporters`, `_executors`, `_scores`,
+  `_costs`, `_tables`, `_stages`, `_tuners`. Each returns `{method name: class}`.
+- *what may be changed or refused*: `learnforge_vet_design`, `_batch`. They act where the work runs, also in
+  worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
   that drives the run. A fault in one is reported with the plugin's name, and nothing else changes.
 - *what is needed, what is shown, and growing*: `learnforge_missing`, `_report_sections`, `_show_run`,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from learnforge.kinds.executor import Executor
     from learnforge.kinds.exporter import Exporter
     from learnforge.kinds.meta_learner import MetaLearner
+    from learnforge.kinds.optimizer import Optimizer
     from learnforge.kinds.score import Score
     from learnforge.kinds.searcher import Searcher
     from learnforge.kinds.space import Space
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from learnforge.plugins.choice import PluginChoice
     from learnforge.record import Run
     from learnforge.report import RunSummary, Section
+    from learnforge.spec import TaskInfo
 
 hookspec = pluggy.HookspecMarker(GROUP)
 
@@ -101,6 +103,11 @@ def learnforge_meta_learners() -> Mapping[str, type[MetaLearner]]:  # type: igno
 
 
 @hookspec
+def learnforge_optimizers() -> Mapping[str, type[Optimizer]]:  # type: ignore[empty-body]
+    """Offer optimizers (entry point `optimizer.NAME`). Called once, on first use."""
+
+
+@hookspec
 def learnforge_changes() -> Mapping[str, type[Change]]:  # type: ignore[empty-body]
     """Offer changes of networks (entry point `change.NAME`). Called once, on first use."""
 
@@ -151,24 +158,16 @@ def learnforge_vet_design(design: Mapping[str, Any], cost: Cost, stage: str) -> 
     """
 
 
-@hookspec(firstresult=True)
-def learnforge_optimizer(
-    parameters: list[dict[str, Any]], options: Mapping[str, Any]
-) -> torch.optim.Optimizer | None:
-    """Build the optimizer of a training, or return None to leave it to others and to the training loop.
-
-    Called once at the start of each training, where it runs. `parameters` are torch parameter groups,
-    each with its `lr`; `options` are the settings of `train` (optimizer, learning_rate, weight_decay,
-    momentum, …).
-    """
-
-
 @hookspec
-def learnforge_batch(batch: Batch, stage: str) -> Batch | None:
+def learnforge_batch(
+    batch: Batch, task: TaskInfo, stage: str, part: str, generator: torch.Generator
+) -> Batch | None:
     """Return a changed training batch, or None to leave it.
 
     Called for every batch that the training loop trains on (not for episodes), after augmentation.
-    Each implementation is handed what the one before it returned.
+    Each implementation is handed what the one before it returned. `part` is which training of the stage
+    it is, such as `student`. Whatever is drawn must come from `generator`, which is on the CPU and the same
+    for a batch whenever a training that was cut off comes to it.
     """
 
 
@@ -254,12 +253,12 @@ def learnforge_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-
     """Offer subcommands (entry point `command.NAME`). Called when the command line is asked for one."""
 
 
-CHANGING = {"learnforge_vet_design": "str", "learnforge_optimizer": "Optimizer", "learnforge_batch": "Batch"}
+CHANGING = {"learnforge_vet_design": "str", "learnforge_batch": "Batch"}
 """Hooks that change a result, and the class of what they return beside None: the plugins that implement one
 belong to a stage's fingerprint.
 """
 
-REMOTE = ("learnforge_optimizer", "learnforge_batch")
+REMOTE = ("learnforge_batch",)
 """Hooks that act where the work runs, also in worker processes."""
 
 NOTIFYING = (

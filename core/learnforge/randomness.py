@@ -1,11 +1,10 @@
-"""Randomness as a pure function of a seed and names or counters, so that nothing depends on what was drawn
-before; and what is global in torch, to be looked at and put back.
+"""Randomness as a pure function of a seed and names, so that nothing depends on what was drawn before; and
+what is global in torch, to be looked at and put back.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 
 def derive(seed: int, *parts: str | int) -> int:
@@ -23,47 +21,6 @@ def derive(seed: int, *parts: str | int) -> int:
     """
     text = "/".join([str(seed), *(f"{type(part).__name__}:{part}" for part in parts)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def hashed(seed: int, *counters: Tensor) -> Tensor:
-    """Hash broadcastable integer counters into uniform integers, the same on every device.
-
-    SplitMix64's finaliser, applied once for each counter.
-
-    Args:
-        seed: Seed, in [0, 2**63).
-        counters: int64, broadcast against each other.
-
-    Returns:
-        int64 in [0, 2**62), of the broadcast shape.
-
-    Reference:
-        Steele, Lea & Flood, Fast splittable pseudorandom number generators, OOPSLA 2014.
-    """
-    state = torch.full((), seed, dtype=torch.int64, device=counters[0].device)
-    for counter in counters:
-        state = _mix(state + _mix(counter * _signed(0x9E3779B97F4A7C15) + _signed(0xD1B54A32D192ED03)))
-    return _shift_right(state, 2)
-
-
-def uniform(seed: int, *counters: Tensor) -> Tensor:
-    """Return numbers in [0, 1) that are a pure function of the arguments: float32, of the counters'
-    common shape.
-    """
-    return (hashed(seed, *counters) >> 38).to(torch.float32) / 2**24
-
-
-def normal(seed: int, *counters: Tensor) -> Tensor:
-    """Return standard normal numbers that are a pure function of the arguments, by Box and Muller's formula:
-    float32, of the counters' common shape.
-    """
-    radius = torch.sqrt(-2 * torch.log1p(-uniform(derive(seed, "radius"), *counters)))
-    return radius * torch.cos(2 * math.pi * uniform(derive(seed, "angle"), *counters))
-
-
-def permutation(seed: int, size: int) -> Tensor:
-    """Return a random order of `range(size)`: int64 [size], on the CPU."""
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
 @contextmanager
@@ -90,21 +47,6 @@ def preserved() -> Iterator[None]:
 def _cuda_devices() -> list[int]:
     """List all CUDA devices; torch warns where it is to find out by itself that there are several."""
     return list(range(torch.cuda.device_count()))
-
-
-def _mix(state: Tensor) -> Tensor:
-    state = (state ^ _shift_right(state, 30)) * _signed(0xBF58476D1CE4E5B9)
-    state = (state ^ _shift_right(state, 27)) * _signed(0x94D049BB133111EB)
-    return state ^ _shift_right(state, 31)
-
-
-def _shift_right(state: Tensor, bits: int) -> Tensor:
-    """Shift without the sign: torch's `>>` on int64 fills with the sign bit."""
-    return (state >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(constant: int) -> int:
-    return constant - (1 << 64) if constant >= 1 << 63 else constant
 
 
 _FLAGS = (

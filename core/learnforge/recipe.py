@@ -19,7 +19,7 @@ from attrs.validators import ge
 from learnforge.errors import PluginError, Problem, RecipeError, nearest
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import TaskSource
-from learnforge.options.ranges import check_ranges, take_ranges
+from learnforge.options.ranges import take_ranges
 from learnforge.options.structure import option_key, structure
 from learnforge.plugins.choice import PluginChoice, Wish, is_usable, read_wish
 from learnforge.plugins.found import installed, locate
@@ -248,6 +248,10 @@ def _parse_stage(table: Any, position: int, plugins: Plugins, problems: list[Pro
     if stage is None:
         return None
     whole: Stage = evolve(stage, method=method)
+    if not ranges:
+        return whole
+    from learnforge.options.filling import check_ranges  # most recipes need none of it
+
     return evolve(whole, ranges=check_ranges(whole, ranges, path, problems))
 
 

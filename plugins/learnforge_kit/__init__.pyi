@@ -20,10 +20,15 @@ from .data.images import images_inside as images_inside
 from .data.images import open_dataset as open_dataset
 from .data.images import require_file as require_file
 from .data.images import resize_images as resize_images
+from .data.normaliser import Normaliser as Normaliser
 from .data.splits import MemorySplit as MemorySplit
 from .data.splits import StreamSplit as StreamSplit
 from .data.splits import measure_channels as measure_channels
 from .data.splits import stratified as stratified
+from .drawing import hashed as hashed
+from .drawing import normal as normal
+from .drawing import permutation as permutation
+from .drawing import uniform as uniform
 from .engines.adaptation import adapt_artifact as adapt_artifact
 from .engines.chain import ChainEngine as ChainEngine
 from .engines.choice import ENGINES as ENGINES
@@ -60,6 +65,7 @@ from .networks.layers import read_layers as read_layers
 from .networks.modules import check_modules as check_modules
 from .networks.modules import require_recorded as require_recorded
 from .networks.normalisation import find_normalisations as find_normalisations
+from .networks.normalisation import kept_statistics as kept_statistics
 from .networks.normalisation import measure_statistics as measure_statistics
 from .networks.stems import NewStem as NewStem
 from .networks.stems import describe_changes as describe_changes
@@ -100,6 +106,8 @@ from .training.losses import cross_entropy as cross_entropy
 from .training.losses import label_loss as label_loss
 from .training.measures import judge as judge
 from .training.measures import measure_costs as measure_costs
+from .training.optimization import are_fusible as are_fusible
+from .training.optimization import take_step as take_step
 from .training.settings import Train as Train
 from .workers import Workers as Workers
 from .workers import end_with_parent as end_with_parent

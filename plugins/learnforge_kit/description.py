@@ -32,8 +32,12 @@ class OptionDescription:
 
 
 def describe(cls: type) -> list[OptionDescription]:
-    """List the options of an attrs class with type, default and the words of its docstring."""
-    words = _argument_words(inspect.getdoc(cls) or "")
+    """List the options of an attrs class with type, default and the words of its docstring, or of the class
+    that it has them from.
+    """
+    words: dict[str, str] = {}
+    for base in filter(attrs.has, reversed(cls.__mro__)):
+        words |= _argument_words(inspect.cleandoc(base.__doc__ or ""))
     hints = option_types(cls)
     return [
         OptionDescription(

@@ -17,8 +17,8 @@ from learnforge.errors import ArtifactError, PluginError
 from learnforge.kinds.exporter import Exporter, Runtime
 from learnforge.plugins.registry import Plugins
 from learnforge.record import find_artifact
-from learnforge.spec import Normaliser
 from learnforge_kit.data.images import readable_images
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.engines.learner import LearnerOptions
 
 

@@ -10,6 +10,7 @@ from .suites.exporter import ExporterSuite as ExporterSuite
 from .suites.hooks import HooksSuite as HooksSuite
 from .suites.meta_learner import MetaLearnerSuite as MetaLearnerSuite
 from .suites.model import ModelSuite as ModelSuite
+from .suites.optimizer import OptimizerSuite as OptimizerSuite
 from .suites.score import ScoreSuite as ScoreSuite
 from .suites.searcher import SearcherSuite as SearcherSuite
 from .suites.space import SpaceSuite as SpaceSuite

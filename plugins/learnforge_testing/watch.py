@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from learnforge import context as context_module
 from learnforge.context import Context, Emit
-from learnforge.kinds.network import Outputs
+from learnforge.kinds.seen.network import Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import hash_tensor

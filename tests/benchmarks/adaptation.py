@@ -25,7 +25,8 @@ from torch import Tensor
 
 import learnforge as lf
 import learnforge_kit as kit
-from learnforge.randomness import derive, permutation
+from learnforge.randomness import derive
+from learnforge_kit.drawing import permutation
 
 WAYS, SHOTS = (2, 3, 5, 8), 5
 

@@ -37,9 +37,10 @@ from torch import nn
 import learnforge as lf
 import learnforge_kit as kit
 from learnforge import Artifact, Context, Plugins, Task, TaskInfo
-from learnforge.randomness import derive, permutation
+from learnforge.randomness import derive
 from learnforge.spec import NetworkSpec
 from learnforge_kit import MemorySplit, Train
+from learnforge_kit.drawing import permutation
 from learnforge_kit.training.loop import Trainee, fit
 from learnforge_kit.training.losses import cross_entropy
 from learnforge_plugins.stages.distill.stage import DistillStage

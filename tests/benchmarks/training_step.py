@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from learnforge import Context, Plugins, TaskInfo
-from learnforge.randomness import derive, permutation
+from learnforge.randomness import derive
 from learnforge_kit import MemorySplit, Train
+from learnforge_kit.drawing import permutation
 from learnforge_kit.training.loop import Trainee, fit
 from learnforge_kit.training.losses import cross_entropy
 

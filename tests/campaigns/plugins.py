@@ -91,7 +91,6 @@ RESULTS = {
         ),
         *("attrs.evolve(batch, labels=batch.labels[:0])", "attrs.evolve(batch, images=batch.images[:, 0])"),
     ),
-    "learnforge_optimizer": ("3", "torch.optim.SGD", "object()", "parameters"),
     "learnforge_vet_design": ("3", "True", "[]", "{'a': 1}"),
     "learnforge_report_sections": (
         *("3", "[3]", "[Section('t', figures=[3])]", "[Section('t', figures=[Broken()])]", "object()"),
@@ -101,8 +100,7 @@ RESULTS = {
 }
 """Hooks that give something, and what they may not give."""
 ARGUMENTS = {
-    "learnforge_batch": "batch, stage",
-    "learnforge_optimizer": "parameters, options",
+    "learnforge_batch": "batch, task, stage, part, generator",
     "learnforge_vet_design": "design, cost, stage",
     "learnforge_report_sections": "run",
     "learnforge_missing": "",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from learnforge import StageError
-from learnforge.kinds.network import Layers
+from learnforge.kinds.seen.network import Layers
 from learnforge_kit import Connector, match_extent, pair_stages, pool
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from learnforge.errors import TaskError
-from learnforge.kinds.episodes import EpisodeShape
+from learnforge.kinds.seen.episodes import EpisodeShape
 from learnforge_kit.data.episodes import ImageEpisodeSource
 from learnforge_kit.data.splits import MemorySplit
 

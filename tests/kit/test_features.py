@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import ArtifactError, StageError, Task
-from learnforge.spec import Normaliser
 from learnforge_kit import cut_at, extract_features
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.networks import features as features_module
 
 

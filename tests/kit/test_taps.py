@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from learnforge.errors import StageError
-from learnforge.kinds.network import Outputs
+from learnforge.kinds.seen.network import Outputs
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped
 

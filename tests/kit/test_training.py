@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from attrs import evolve
+from attrs import evolve, frozen
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from learnforge import Batch, Context, DivergedError, PluginChoice, Plugins, Task
+from learnforge import Batch, Context, DivergedError, Optimizer, PluginChoice, Plugins, Task
 from learnforge import context as context_module
-from learnforge.spec import Normaliser
 from learnforge_kit import MemorySplit, Train
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.training.batches import balance, make_mixer
 from learnforge_kit.training.evaluation import Scores, confusion, evaluate, predict, score
 from learnforge_kit.training.loop import Companion, Trainee, _Training, fit
 from learnforge_kit.training.losses import cross_entropy
-from learnforge_kit.training.optimization import make_optimizer
+from learnforge_plugins.optimizers.torch import SGD, Adam
 
 MakeContext = Callable[..., Context]
 
@@ -120,10 +120,9 @@ def test_plain_momentum_and_decay_of_everything(task: Task, make_context: MakeCo
     settings = Train(
         epochs=1,
         batch_size=99,
-        optimizer="sgd",
+        optimizer=SGD(nesterov=False),
         learning_rate=0.1,
         weight_decay=0.5,
-        nesterov=False,
         decay_all=True,
     )
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
@@ -171,7 +170,7 @@ def test_rates_are_positive_and_at_most_one(schedule: Any) -> None:
 
 def test_a_step_of_sgd_is_what_the_formula_says(task: Task, make_context: MakeContext) -> None:
     """One step moves the weights by -rate * (gradient + decay * weight), with Nesterov's (1 + momentum)."""
-    settings = Train(epochs=1, batch_size=99, optimizer="sgd", learning_rate=0.1, weight_decay=0.5)
+    settings = Train(epochs=1, batch_size=99, optimizer=SGD(), learning_rate=0.1, weight_decay=0.5)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     weight, bias = (p.detach().clone() for p in network.parameters())
     images = Normaliser(task.info, torch.device("cpu"))(task.train.images)  # type: ignore[attr-defined]
@@ -186,9 +185,9 @@ def test_a_step_of_sgd_is_what_the_formula_says(task: Task, make_context: MakeCo
 
 
 SETTINGS = {
-    "sgd": Train(epochs=4, batch_size=16, optimizer="sgd", learning_rate=0.05),
+    "sgd": Train(epochs=4, batch_size=16, optimizer=SGD(), learning_rate=0.05),
     "adam with everything": Train(
-        epochs=4, batch_size=16, optimizer="adam", ema=0.8, clip_norm=0.5, crop=1, flip=True, warmup_epochs=1
+        epochs=4, batch_size=16, optimizer=Adam(), ema=0.8, clip_norm=0.5, crop=1, flip=True, warmup_epochs=1
     ),
     "best average": Train(epochs=4, batch_size=16, ema=0.9, weights="best", learning_rate=0.05),
     "best, impatient": Train(epochs=6, batch_size=16, patience=1, weights="best", learning_rate=0.03),
@@ -345,18 +344,20 @@ def test_patience_counts_epochs_without_a_better_accuracy(task: Task, make_conte
 
 def test_the_average_replaces_the_weights(task: Task, make_context: MakeContext) -> None:
     """With `ema`, the network ends as decay * average + (1 - decay) * weights, from the first step's on."""
-    settings = Train(epochs=2, batch_size=20, ema=0.7, optimizer="sgd", learning_rate=0.1)
+    settings = Train(epochs=2, batch_size=20, ema=0.7, learning_rate=0.1)
     network, trace = small_network(), []
 
     class Recording(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
-            super().step()
+            super().step(closure)
             trace.append(network[0].weight.detach().clone())
 
-    plugins = Plugins()
-    context = evolve(make_context(None), plugins=plugins)
-    plugins.manager.register(_OptimizerHook(lambda groups, options: Recording(groups, lr=0.1)))
-    train_on(network, task, settings, context)
+    @frozen
+    class Recorded(Optimizer):
+        def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+            return Recording(groups, lr=0.1)
+
+    train_on(network, task, evolve(settings, optimizer=Recorded()), make_context(None))
     average = trace[0]
     for weight in trace[1:]:
         average = 0.7 * average + 0.3 * weight
@@ -508,70 +509,23 @@ def test_progress_runs_from_zero_to_one(task: Task, make_context: MakeContext) -
     assert seen == pytest.approx([k / 6 for k in range(6)])
 
 
-def test_biases_and_normalisation_are_not_decayed(plugins: Plugins) -> None:
-    """Only parameters of two or more axes are decayed; every parameter is in one group, at its scale."""
-    network = small_network()
-    groups = [
-        {"params": list(network[0].parameters()), "scale": 0.1},
-        {"params": list(network[1:].parameters())},
-    ]
-    settings = Train(learning_rate=1.0, weight_decay=0.3)
-    optimizer = make_optimizer(groups, settings, plugins)
-    found = {
-        id(p): (group["lr"], group["weight_decay"])
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }
-    expected = {
-        "0.weight": (0.1, 0.3),
-        "0.bias": (0.1, 0.0),
-        "1.weight": (1.0, 0.0),
-        "1.bias": (1.0, 0.0),
-        "5.weight": (1.0, 0.3),
-        "5.bias": (1.0, 0.0),
-    }
-    assert {name: found[id(p)] for name, p in network.named_parameters()} == expected
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
-
-
-def test_frozen_parameters_are_given_to_no_optimizer(plugins: Plugins) -> None:
-    """What needs no gradient is in no group, so weight decay cannot move it."""
-    network = small_network()
-    network[0].requires_grad_(False)
-    optimizer = make_optimizer([{"params": list(network.parameters())}], Train(), plugins)
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert not held & {id(p) for p in network[0].parameters()}
-
-
-class _OptimizerHook:
-    """A plugin object with the hook `learnforge_optimizer`."""
-
-    def __init__(self, make: Callable[..., Any]):
-        import learnforge
-
-        self.learnforge_optimizer = learnforge.hookimpl(lambda parameters, options: make(parameters, options))
-
-
 FILE = """
 import torch
-from learnforge import Batch, hookimpl
+from attrs import evolve, frozen
+from learnforge import hookimpl
 
 seen = []
 
 @hookimpl
-def learnforge_optimizer(parameters, options):
-    seen.append(("optimizer", options["learning_rate"], [group["lr"] for group in parameters]))
-    return torch.optim.SGD(parameters, lr=0.0)
-
-@hookimpl
-def learnforge_batch(batch, stage):
-    seen.append((stage, len(batch.labels)))
-    return Batch(batch.images * 0, batch.labels, batch.indices, batch.views, batch.progress)
+def learnforge_batch(batch, task, stage, part, generator):
+    drawn = int(torch.randint(1000, (), generator=generator))
+    seen.append((task.outputs, stage, part, len(batch.labels), drawn))
+    return evolve(batch, images=batch.images * 0)
 """
 
 
-def test_optimizer_and_batch_hooks_are_used(task: Task, make_context: MakeContext, tmp_path: Path) -> None:
-    """A plugin's optimizer is stepped instead of the core's, and every batch is what the plugin returned."""
+def test_batch_hooks_are_used(task: Task, make_context: MakeContext, tmp_path: Path) -> None:
+    """Every batch is what the plugin returned; it is told where it stands and what to draw from."""
     file = tmp_path / "changing.py"
     file.write_text(FILE)
     plugins = Plugins(PluginChoice(files=(file,)))
@@ -582,17 +536,19 @@ def test_optimizer_and_batch_hooks_are_used(task: Task, make_context: MakeContex
         shown.append(float(batch.images.abs().sum()))
         return F.cross_entropy(network(batch.images), batch.labels)
 
-    context = evolve(make_context(None), plugins=plugins)
-    settings = Train(epochs=1, batch_size=30, learning_rate=0.2, momentum=0.0)
-    fit(Trainee(network, loss), task.train, task.info, settings, context, "a")
-    assert module.seen == [("optimizer", 0.2, [0.2, 0.2]), ("stage", 30), ("stage", 30)]
-    assert shown == [0.0, 0.0]
-    assert isinstance(
-        _Training(
-            Trainee(network, loss), task.train, task.info, settings, context, None, "accuracy"
-        ).optimizer,
-        torch.optim.SGD,
-    )
+    settings = Train(epochs=2, batch_size=30)
+    draws = []
+    for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
+        module.seen.clear()
+        context = evolve(make_context(folder), plugins=plugins)
+        until = 1 if not draws else None
+        fit(Trainee(network, loss), task.train, task.info, settings, context, "pupil", until=until)
+        assert {seen[:4] for seen in module.seen} == {(3, "stage", "pupil", 30)}
+        draws.append([drawn for *_, drawn in module.seen])
+    assert set(shown) == {0.0}
+    first_epoch, second_epoch, whole = draws
+    assert first_epoch + second_epoch == whole  # the same where a training was cut off
+    assert len(set(whole)) == 4
 
 
 def test_companion_batches_withhold_their_labels(
@@ -670,7 +626,7 @@ class _Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", [SGD(), Adam(), None])
 def test_no_step_waits_for_the_device(
     optimizer: Any, task: Task, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -678,7 +634,7 @@ def test_no_step_waits_for_the_device(
     settings = Train(epochs=1, batch_size=20, optimizer=optimizer, clip_norm=1.0, crop=1, flip=True)
     network = small_network(dropout=0.1)
     trainee = Trainee(network, cross_entropy(network, settings))
-    run = _Training(trainee, task.train, task.info, settings, make_context(None), None, "accuracy")
+    run = _Training(trainee, task.train, task.info, settings, make_context(None), "a", None, "accuracy")
     lists: list[int] = []
     monkeypatch.setattr(Tensor, "tolist", lambda tensor: lists.append(1))
     with _Reads() as reads:
@@ -750,9 +706,8 @@ def test_clip_norm_scales_large_gradients_down(task: Task, make_context: MakeCon
     settings = Train(
         epochs=1,
         batch_size=60,
-        optimizer="sgd",
+        optimizer=SGD(momentum=0.0),
         learning_rate=1.0,
-        momentum=0.0,
         weight_decay=0.0,
         clip_norm=0.01,
         schedule="constant",

@@ -38,7 +38,7 @@ use = "simkd"
 teacher = { use = "conv4", width = 8, blocks = 2 }
 teacher_train = { epochs = 4 }
 student = { use = "conv4", width = 4, blocks = 2 }
-train = { epochs = 4, weights = "best" }
+train = { epochs = 4, weights = "best", learning_rate = 0.05, optimizer = { use = "sam", rho = 0.02 } }
 
 [[stage]]
 kind = "prune-channels"
@@ -48,7 +48,7 @@ name = "prune"
 kind = "transfer"
 use = "side-tuning"
 task = { use = "digits", classes = [6, 8, 9], labels_per_class = 10 }
-train = { epochs = 4, batch_size = 16 }
+train = { epochs = 4, batch_size = 16, learning_rate = 3e-4, optimizer = "lion" }
 
 [[stage]]
 kind = "export"
@@ -209,7 +209,7 @@ def test_a_rule_of_prediction_survives_the_export(finished: Path) -> None:
 def test_the_package_is_conformant(site: Path) -> None:
     """The suites pass for all that it brings."""
     done = learnforge(site, "conformance", "outside-methods")
-    assert done.stdout.splitlines()[-1] == "outside-methods: 11 of 11 plugins are conformant"
+    assert done.stdout.splitlines()[-1] == "outside-methods: 13 of 13 plugins are conformant"
 
 
 def test_options_of_hooks_count(site: Path, finished: Path) -> None:

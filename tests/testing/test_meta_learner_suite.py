@@ -28,7 +28,7 @@ from learnforge import (
     TaskInfo,
     apply_change,
 )
-from learnforge.kinds.engine import Parameters
+from learnforge.kinds.seen.engine import Parameters
 from learnforge_kit.engines.loop import LoopEngine
 from learnforge_testing.suites.meta_learner import MetaLearnerSuite
 

@@ -19,10 +19,10 @@ from tests.testing.breadth import BREADTHS, failed_checks
 from torch import Tensor
 
 from learnforge import EpisodeShape, Plugins, Task, TaskError, TaskSource
-from learnforge.kinds.episodes import EpisodeSource
-from learnforge.spec import Normaliser
+from learnforge.kinds.seen.episodes import EpisodeSource
 from learnforge_kit import MemorySplit
 from learnforge_kit.data.episodes import ImageEpisodeSource
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_testing.suite import Report
 from learnforge_testing.suites.task import TaskSuite
 from learnforge_testing.toys import make_task

@@ -33,8 +33,8 @@ from learnforge import (
     apply_change,
 )
 from learnforge.kinds.transfer import TransferCriterion
-from learnforge.spec import Normaliser
 from learnforge_kit import NewHead
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_testing.suites.transfer import TransferSuite
 
 FEATURES, HEAD = "7", "8"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from learnforge.kinds.network import Layers, Outputs
+from learnforge.kinds.seen.network import Layers, Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.spec import TaskInfo
 

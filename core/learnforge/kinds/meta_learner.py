@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from learnforge.kinds.engine import Engine, FastWeights, Parameters, Rules
-from learnforge.kinds.episodes import Episodes, Labelled
+from learnforge.kinds.seen.engine import Engine, FastWeights, Parameters, Rules
+from learnforge.kinds.seen.episodes import Episodes, Labelled
 from learnforge.spec import TaskInfo
 
 

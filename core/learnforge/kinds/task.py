@@ -17,7 +17,7 @@ from torch import Tensor
 
 from learnforge.errors import TaskError
 from learnforge.files import fingerprint
-from learnforge.kinds.episodes import EpisodeShape, EpisodeSource
+from learnforge.kinds.seen.episodes import EpisodeShape, EpisodeSource
 from learnforge.spec import TaskInfo
 
 

@@ -12,7 +12,7 @@ from attrs.validators import ge, optional
 from torch import Tensor, nn
 
 from learnforge.context import Context
-from learnforge.kinds.network import Layers, Outputs
+from learnforge.kinds.seen.network import Layers, Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.spec import TaskInfo
 

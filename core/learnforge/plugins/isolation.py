@@ -18,6 +18,8 @@ from learnforge.hookspecs import CHANGING
 from learnforge.plugins.found import Plugin
 
 if TYPE_CHECKING:
+    import torch
+
     from learnforge.kinds.task import Batch
 
 Complain = Callable[..., None]
@@ -144,11 +146,11 @@ def _batch_fault(given: Any, result: Any) -> str:
     return "" if len(set(sizes)) == 1 else f"must return as many labels and indices as images, got {sizes}"
 
 
-def as_transform(impl: pluggy.HookImpl, stage: str) -> Callable[[Batch], Batch]:
-    """Return an implementation of `learnforge_batch` as a function of the batch alone."""
+def as_transform(impl: pluggy.HookImpl, **where: Any) -> Callable[[Batch, torch.Generator], Batch]:
+    """Return an implementation of `learnforge_batch` as a function of the batch and what to draw from."""
 
-    def transform(batch: Batch) -> Batch:
-        arguments = {"batch": batch, "stage": stage}
+    def transform(batch: Batch, generator: torch.Generator) -> Batch:
+        arguments = {"batch": batch, "generator": generator, **where}
         changed = impl.function(*[arguments[name] for name in impl.argnames])
         return batch if changed is None else changed  # type: ignore[return-value]
 

@@ -60,6 +60,7 @@ KINDS = {
         Kind("transfer", "Transfer", "transfer strategy", _in_stage("transfer")),
         Kind("validator", "Validator", "validator", 'a transfer stage: `validator = { use = "$name" }`'),
         Kind("meta-learner", "MetaLearner", "meta-learner", _in_stage("meta")),
+        Kind("optimizer", "Optimizer", "optimizer", 'a stage: `train = { optimizer = { use = "$name" } }`'),
         Kind(
             "change", "Change", "change", "a method or stage of yours: `apply_change(network, change, task)`"
         ),

@@ -25,6 +25,8 @@ from learnforge.plugins.kinds import GROUP, KINDS, hook_of
 from learnforge.plugins.loading import Loader
 
 if TYPE_CHECKING:
+    import torch
+
     from learnforge.kinds.task import Batch
 
 
@@ -181,11 +183,15 @@ class Plugins:
         options = {key: value for key, value in table.items() if key != "use"}
         return structure(cls, options, path, problems, self.resolve)
 
-    def batch_transforms(self, stage: str) -> list[Callable[[Batch], Batch]]:
-        """Return the `learnforge_batch` implementations, in the order of calls; none cost a step nothing."""
+    def batch_transforms(self, **where: Any) -> list[Callable[[Batch, torch.Generator], Batch]]:
+        """Return the `learnforge_batch` implementations, in the order of calls; none cost a step nothing.
+
+        Args:
+            where: What they are told beside the batch: `task`, `stage` and `part`.
+        """
         # pluggy lists implementations in the reverse of the order in which it calls them
         implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
-        return [as_transform(impl, stage) for impl in implementations]
+        return [as_transform(impl, **where) for impl in implementations]
 
     def gather(
         self, hook_name: str, of: type, prove: Callable[[Any], object] | None = None, **arguments: Any

@@ -20,8 +20,9 @@ from attrs import evolve, field, frozen
 from torch import Tensor
 
 from learnforge.errors import StageError
-from learnforge.kinds.episodes import Act, Episodes, Labelled
-from learnforge.randomness import derive, normal
+from learnforge.kinds.seen.episodes import Act, Episodes, Labelled
+from learnforge.randomness import derive
+from learnforge_kit.drawing import normal
 
 
 @frozen(eq=False)

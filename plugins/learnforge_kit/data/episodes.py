@@ -9,11 +9,12 @@ from attrs import frozen
 from torch import Tensor
 
 from learnforge.errors import TaskError
-from learnforge.randomness import derive, hashed
+from learnforge.randomness import derive
+from learnforge_kit.drawing import hashed
 
 if TYPE_CHECKING:
     from learnforge_kit.data.splits import MemorySplit
-from learnforge.kinds.episodes import Episodes, EpisodeShape, EpisodeSource, Labelled
+from learnforge.kinds.seen.episodes import Episodes, EpisodeShape, EpisodeSource, Labelled
 
 
 @frozen(eq=False)

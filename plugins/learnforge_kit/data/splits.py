@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from learnforge.errors import TaskError, VanishedError
 from learnforge.files import fingerprint
 from learnforge.kinds.task import Split
-from learnforge.randomness import permutation
+from learnforge_kit.drawing import permutation
 
 
 @frozen(eq=False, slots=False, repr=False)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from learnforge.artifact import Artifact
 from learnforge.changes import apply_change
 from learnforge.errors import ArtifactError
-from learnforge.kinds.engine import FastWeights, Rules
-from learnforge.kinds.episodes import Labelled
 from learnforge.kinds.meta_learner import MetaLearner
+from learnforge.kinds.seen.engine import FastWeights, Rules
+from learnforge.kinds.seen.episodes import Labelled
 from learnforge.plugins.registry import Plugins
 from learnforge.spec import TaskInfo
 from learnforge_kit.engines.choice import ENGINES

@@ -19,8 +19,8 @@ from attrs import field, frozen
 from torch import Tensor, fx, nn
 
 from learnforge.errors import StageError
-from learnforge.kinds.engine import FastWeights, Judgement, Loss, Parameters, Rules, Solution, Step
-from learnforge.kinds.episodes import Labelled
+from learnforge.kinds.seen.engine import FastWeights, Judgement, Loss, Parameters, Rules, Solution, Step
+from learnforge.kinds.seen.episodes import Labelled
 from learnforge_kit.engines.links import (
     Convolution,
     Dense,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from learnforge.errors import StageError
-from learnforge.kinds.engine import Engine, Rules
+from learnforge.kinds.seen.engine import Engine, Rules
 from learnforge_kit.engines.engine import NetworkEngine
 from learnforge_kit.engines.normalisation import Policy
 

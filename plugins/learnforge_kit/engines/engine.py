@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from learnforge.errors import StageError
-from learnforge.kinds.engine import Engine, FastWeights, Loss, Parameters, Rules, Solution
-from learnforge.kinds.episodes import Labelled
+from learnforge.kinds.seen.engine import Engine, FastWeights, Loss, Parameters, Rules, Solution
+from learnforge.kinds.seen.episodes import Labelled
 from learnforge_kit.engines.normalisation import EpisodeNorm, Policy, prepare_normalisation
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from learnforge.kinds.engine import Engine, FastWeights, Parameters
-from learnforge.kinds.episodes import Episodes, Labelled
 from learnforge.kinds.meta_learner import MetaGradient, MetaLearner
+from learnforge.kinds.seen.engine import Engine, FastWeights, Parameters
+from learnforge.kinds.seen.episodes import Episodes, Labelled
 
 
 class HeadLearner(MetaLearner):

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
 from learnforge.changes import apply_change
-from learnforge.kinds.engine import Engine, FastWeights
-from learnforge.kinds.episodes import Episodes, EpisodeShape, EpisodeSource
 from learnforge.kinds.meta_learner import MetaLearner
+from learnforge.kinds.seen.engine import Engine, FastWeights
+from learnforge.kinds.seen.episodes import Episodes, EpisodeShape, EpisodeSource
 from learnforge.kinds.task import Split, Task
-from learnforge.spec import Normaliser, TaskInfo
+from learnforge.spec import TaskInfo
 from learnforge_kit.data.episodes import ImageEpisodeSource
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.data.splits import MemorySplit
 from learnforge_kit.engines.normalisation import Policy
 from learnforge_kit.networks.heads import NewHead

@@ -8,7 +8,7 @@ from attrs import frozen
 from torch import Tensor
 
 from learnforge.artifact import Artifact
-from learnforge.kinds.episodes import Labelled
+from learnforge.kinds.seen.episodes import Labelled
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.engines.adaptation import ready_learner, with_ways
 

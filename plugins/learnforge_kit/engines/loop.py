@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from learnforge.kinds.engine import FastWeights, Judgement, Loss, Parameters, Solution, Step
-from learnforge.kinds.episodes import Labelled
+from learnforge.kinds.seen.engine import FastWeights, Judgement, Loss, Parameters, Solution, Step
+from learnforge.kinds.seen.episodes import Labelled
 from learnforge_kit.engines.engine import NetworkEngine, hessian_product, of_task, share_right, stack_tasks
 
 

@@ -6,7 +6,7 @@ from attrs import evolve
 
 from learnforge.artifact import Artifact
 from learnforge.errors import ArtifactError
-from learnforge.kinds.engine import FastWeights
+from learnforge.kinds.seen.engine import FastWeights
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.data.environments import RolloutEpisodes
 from learnforge_kit.engines.adaptation import ready_learner

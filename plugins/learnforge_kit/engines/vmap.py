@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from learnforge.kinds.engine import FastWeights, Judgement, Loss, Parameters, Solution, Step
-from learnforge.kinds.episodes import Labelled
+from learnforge.kinds.seen.engine import FastWeights, Judgement, Loss, Parameters, Solution, Step
+from learnforge.kinds.seen.episodes import Labelled
 from learnforge_kit.engines.engine import NetworkEngine, share_right
 
 CHUNK = 8

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learnforge.errors import StageError
-from learnforge.kinds.network import Layers
+from learnforge.kinds.seen.network import Layers
 from learnforge_kit.networks.cut import pool
 
 Pairs = Mapping[str, str]

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from learnforge.changes import apply_change
 from learnforge.errors import StageError
 from learnforge.files import make_folder, refusal
-from learnforge.kinds.network import EMBEDDING, INPUT
+from learnforge.kinds.seen.network import EMBEDDING, INPUT
 from learnforge.kinds.task import Split
-from learnforge.spec import Normaliser, TaskInfo
+from learnforge.spec import TaskInfo
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.disk import reserve
 from learnforge_kit.networks.cut import Cut, CutNetwork, pool
 from learnforge_kit.networks.layers import read_layers

@@ -12,7 +12,7 @@ from torch import nn
 
 from learnforge.errors import ArtifactError
 from learnforge.kinds.change import Change
-from learnforge.kinds.network import Layers
+from learnforge.kinds.seen.network import Layers
 from learnforge.spec import TaskInfo
 from learnforge_kit.networks.layers import read_layers
 

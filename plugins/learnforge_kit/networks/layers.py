@@ -14,7 +14,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from learnforge.errors import StageError
-from learnforge.kinds.network import INPUT, Layers
+from learnforge.kinds.seen.network import INPUT, Layers
 
 
 @frozen

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,19 @@ def find_normalisations(network: nn.Module) -> list[_BatchNorm]:
     """Return the layers that keep running statistics, in the order in which they are defined."""
     found = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
     return [layer for layer in found if layer.running_mean is not None]
+
+
+@contextmanager
+def kept_statistics(network: nn.Module) -> Iterator[None]:
+    """Keep all running statistics as they are for a block, whatever mode the layers are in."""
+    layers = [layer for layer in find_normalisations(network) if layer.training]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 def measure_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:

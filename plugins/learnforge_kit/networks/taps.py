@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learnforge.kinds.network import INPUT, Layers, Outputs
+from learnforge.kinds.seen.network import INPUT, Layers, Outputs
 from learnforge_kit.networks.layers import is_compiled, plain_name
 
 

@@ -13,7 +13,8 @@ from attrs import field, frozen
 from attrs.validators import ge
 from torch import Tensor
 
-from learnforge.randomness import derive, hashed
+from learnforge.randomness import derive
+from learnforge_kit.drawing import hashed
 
 
 @frozen

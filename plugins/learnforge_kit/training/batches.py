@@ -10,7 +10,8 @@ from attrs import evolve
 from torch import Tensor
 
 from learnforge.kinds.task import Batch
-from learnforge.randomness import derive, permutation
+from learnforge.randomness import derive
+from learnforge_kit.drawing import permutation
 from learnforge_kit.training.settings import Train
 
 

@@ -11,7 +11,8 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from learnforge.kinds.task import Split
-from learnforge.spec import Normaliser, TaskInfo
+from learnforge.spec import TaskInfo
+from learnforge_kit.data.normaliser import Normaliser
 
 
 @frozen

@@ -8,6 +8,7 @@ a step waits for the device: losses stay there and are read once an epoch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,13 +21,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, StageError
 from learnforge.kinds.task import Batch, Split, Task
-from learnforge.randomness import derive, permutation, seeded
-from learnforge.spec import Normaliser, TaskInfo
-from learnforge_kit.networks.normalisation import find_normalisations
+from learnforge.randomness import derive, seeded
+from learnforge.spec import TaskInfo
+from learnforge_kit.data.normaliser import Normaliser
+from learnforge_kit.drawing import permutation
+from learnforge_kit.networks.normalisation import find_normalisations, kept_statistics
 from learnforge_kit.training.batches import balance, make_mixer
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.losses import cross_entropy
-from learnforge_kit.training.optimization import make_optimizer
+from learnforge_kit.training.optimization import make_optimizer, take_step
 from learnforge_kit.training.settings import Train
 
 
@@ -116,7 +119,7 @@ def fit(
     Raises:
         DivergedError: The loss or a weight is not finite; the checkpoint of the last good epoch stays.
     """
-    run = _Training(trainee, split, task, settings, context, companion, measure)
+    run = _Training(trainee, split, task, settings, context, part, companion, measure)
     checkpoint = checkpoint or context.checkpoint(part)
     until = settings.epochs if until is None else min(until, settings.epochs)
     state = checkpoint.load(context.device)
@@ -185,6 +188,7 @@ class _Training:
         task: TaskInfo,
         settings: Train,
         context: Context,
+        part: str,
         companion: Companion | None,
         measure: str,
     ):
@@ -192,7 +196,7 @@ class _Training:
         self.companion, self.measure = companion, measure
         self.groups = trainee.parameter_groups()
         self.parameters = [p for group in self.groups for p in group["params"]]
-        self.optimizer = make_optimizer(self.groups, settings, context.plugins)
+        self.optimizer = make_optimizer(self.groups, settings)
         self.scales = [group["lr"] for group in self.optimizer.param_groups]
         self.average = (
             AveragedModel(trainee.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
@@ -203,7 +207,7 @@ class _Training:
         self.counters = _counters(self.average.module, trainee.network) if self.average is not None else []
         self.task = task
         self.mix = make_mixer(settings, task.outputs)
-        self.transforms = context.plugins.batch_transforms(context.stage)
+        self.transforms = context.plugins.batch_transforms(task=task, stage=context.stage, part=part)
         self.steps = math.ceil(self._usable(split) / settings.batch_size)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
@@ -241,28 +245,29 @@ class _Training:
     def _steps(self) -> list[Tensor]:
         settings, total = self.settings, self.steps * self.settings.epochs
         losses: list[Tensor] = []
-        autocast = torch.autocast(
-            self.context.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
-        )
         for step, batches in enumerate(self._batches()):
             factor = settings.rate(self.epoch * self.steps + step, total, self.steps)
             # schedules scale each group's own rate, so that layers may learn at different ones
             for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
                 group["lr"] = scale * factor
-            with autocast:
-                loss = self.trainee.loss(*batches)
-            _require_trainable(loss)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.parameters, settings.clip_norm)
-            self.optimizer.step()
+            losses.append(take_step(self.optimizer, functools.partial(self._evaluate, batches)))
             if self.average is not None:
                 self.average.update_parameters(self.trainee.network)
                 for own, other in self.counters:
                     own.copy_(other)
-            losses.append(loss.detach())
         return losses
+
+    def _evaluate(self, batches: tuple[Batch, ...], is_first: bool) -> Tensor:
+        """Compute loss and gradients of a step; running statistics follow its first evaluation alone."""
+        precision, device = self.settings.precision, self.context.device.type
+        keeping = contextlib.nullcontext() if is_first else kept_statistics(self.trainee.network)
+        with keeping, torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            loss = self.trainee.loss(*batches)
+        _require_trainable(loss)
+        loss.backward()
+        if self.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+        return loss
 
     def _batches(self) -> Iterator[tuple[Batch, ...]]:
         own = self._stream(self.split, self.task, "order")
@@ -306,8 +311,9 @@ class _Training:
             batch = Batch(shown, known, indices, views, progress, settings.label_smoothing)
             if has_labels and self.mix is not None:
                 batch = self.mix(batch)
-            for transform in self.transforms:
-                batch = transform(batch)
+            for number, transform in enumerate(self.transforms):
+                drawn = derive(self.context.seed, purpose, self.epoch, lap, "hook", step, number)
+                batch = transform(batch, torch.Generator().manual_seed(drawn))
             yield batch
 
     def _endless(self, companion: Companion) -> Iterator[Batch]:

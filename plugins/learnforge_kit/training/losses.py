@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learnforge.kinds.network import Outputs
+from learnforge.kinds.seen.network import Outputs
 from learnforge.kinds.task import Batch
 from learnforge_kit.training.settings import Train
 

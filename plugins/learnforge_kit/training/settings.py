@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 
+from learnforge.kinds.optimizer import Optimizer
+from learnforge.options.structure import plugin_field
 from learnforge_kit.training.augmentation import Augmentation
 
 
@@ -21,13 +23,11 @@ class Train:
             two; with batches of one, batch normalisation uses the running statistics that the network has.
         eval_batch_size: Images in a pass that measures accuracy, from 1; by default up to 512, and fewer
             where images are large, so that a pass holds about a million pixels.
-        optimizer: `sgd`, `adam` or `adamw`.
+        optimizer: Name of an optimizer, or its table, `{ use = "sgd", momentum = 0.8 }`; by default `adamw`.
         learning_rate: Peak learning rate.
         weight_decay: Decay of the weights, as the optimizer defines it; biases and normalisation are
             not decayed.
         decay_all: Decay biases and normalisation too, as much of the literature does.
-        momentum: Momentum of `sgd`.
-        nesterov: Nesterov's form of it.
         schedule: Course of the learning rate after the warm-up: `constant`, `cosine` or `linear` to 0, `step`
             by a tenth at each of the milestones, or `one-cycle` (30 % rise from a 25th, then fall to nothing,
             both as cosines).
@@ -52,14 +52,10 @@ class Train:
     epochs: int = field(default=20, validator=ge(0))
     batch_size: int = field(default=64, validator=ge(1))
     eval_batch_size: int | None = field(default=None, validator=optional(ge(1)))
-    optimizer: Literal["sgd", "adam", "adamw"] = field(
-        default="adamw", validator=in_(("sgd", "adam", "adamw"))
-    )
+    optimizer: Optimizer | None = plugin_field("optimizer", default=None)
     learning_rate: float = field(default=3e-3, validator=gt(0.0))
     weight_decay: float = field(default=1e-2, validator=ge(0.0))
     decay_all: bool = False
-    momentum: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
-    nesterov: bool = True
     schedule: Literal["constant", "cosine", "linear", "step", "one-cycle"] = field(
         default="cosine", validator=in_(("constant", "cosine", "linear", "step", "one-cycle"))
     )
@@ -76,6 +72,11 @@ class Train:
     cutmix: float = field(default=0.0, validator=ge(0.0))
     balanced: bool = False
     precision: Literal["32", "bf16"] = field(default="32", validator=in_(("32", "bf16")))
+
+    @optimizer.validator
+    def _(self, field: Attribute[Any], value: Any) -> None:
+        if value is not None and not isinstance(value, Optimizer):
+            raise TypeError(f'must be an optimizer, such as `load_method("optimizer.sgd")()`, got {value!r}')
 
     @property
     def augmentation(self) -> Augmentation:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from learnforge.kinds.task import Task
-from learnforge.randomness import permutation, seeded
-from learnforge.spec import Normaliser
+from learnforge.randomness import seeded
+from learnforge_kit.data.normaliser import Normaliser
+from learnforge_kit.drawing import permutation
 from learnforge_kit.networks.normalisation import find_normalisations, measure_statistics
 from learnforge_kit.training.evaluation import Scores, evaluate
 

@@ -23,7 +23,7 @@ def command(kind: str, name: str, parent: Path) -> None:
     """Write a complete package for a plugin, which installs and whose tests pass as they are.
 
     KIND is task, space, model, searcher, score, cost, table, executor, distiller, transfer, validator,
-    meta-learner, change, exporter, stage, command or hooks; NAME is how recipes will call it, such
+    meta-learner, optimizer, change, exporter, stage, command or hooks; NAME is how recipes will call it, such
     as my-method.
     """
     from learnforge.cli.group import BUILT_IN

@@ -4,8 +4,8 @@
     theta <- theta + epsilon * mean over tasks of (phi - theta)
 
 The meta-gradient that the outer optimizer follows is theta - phi, so the paper's outer step is `optimizer =
-"sgd"`, `momentum = 0.0`, `learning_rate = 1.0` (epsilon) and `schedule = "linear"`; `clip_norm` must be above
-the length of the way, which grows with the network. The inner optimizer is Adam with beta1 = 0, on
+{ use = "sgd", momentum = 0.0 }`, `learning_rate = 1.0` (epsilon) and `schedule = "linear"`; `clip_norm` must
+be above the length of the way, which grows with the network. The inner optimizer is Adam with beta1 = 0, on
 mini-batches (section 6.1); give meta-training more labelled images of each class than adaptation has,
 `train_shots`, since every mini-batch should be another one. Adam's second moments go on from task to task, as
 in the authors' code, and to adaptation: with fresh ones its first steps would move every weight by the whole
@@ -37,8 +37,8 @@ from learnforge import (
     Parameters,
     derive,
     hookimpl,
-    permutation,
 )
+from learnforge_kit import permutation
 
 _BETA2, _EPSILON = 0.999, 1e-8
 _SQUARES, _STEPS = "adam_square:", "adam_steps"

@@ -28,10 +28,10 @@ from learnforge.kinds.task import Split, Task
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import permutation
 from learnforge.spec import TaskInfo, byte_constants
 from learnforge_kit.costs.measuring import time_call
 from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
+from learnforge_kit.drawing import permutation
 from learnforge_kit.engines.adaptation import adapt_artifact
 from learnforge_kit.engines.learner import LearnerOptions, episode_source
 from learnforge_kit.networks.layers import count_parameters

@@ -27,7 +27,8 @@ from learnforge.kinds.space import Design, Pick, Space
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import Task
 from learnforge.kinds.tuner import OpenStage, Tuner
-from learnforge.options.ranges import Range, Tune, set_options
+from learnforge.options.filling import set_options
+from learnforge.options.ranges import Range, Tune
 from learnforge.randomness import seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.costs.measuring import measure_cost, measure_latency

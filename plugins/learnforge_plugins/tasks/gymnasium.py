@@ -25,18 +25,8 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge, le, min_len, optional
 from torch import Tensor
 
-from learnforge import (
-    EpisodeShape,
-    EpisodeSource,
-    Task,
-    TaskError,
-    TaskInfo,
-    TaskSource,
-    derive,
-    hookimpl,
-    uniform,
-)
-from learnforge_kit import Estimation, MemorySplit, RolloutEpisodes, World
+from learnforge import EpisodeShape, EpisodeSource, Task, TaskError, TaskInfo, TaskSource, derive, hookimpl
+from learnforge_kit import Estimation, MemorySplit, RolloutEpisodes, World, uniform
 
 
 @frozen

@@ -23,17 +23,7 @@ from attrs.validators import ge, gt, in_, lt, optional
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from learnforge import (
-    Split,
-    Task,
-    TaskError,
-    TaskInfo,
-    TaskSource,
-    fingerprint,
-    hookimpl,
-    nearest,
-    permutation,
-)
+from learnforge import Split, Task, TaskError, TaskInfo, TaskSource, fingerprint, hookimpl, nearest
 from learnforge_kit import (
     FORMATS,
     MemorySplit,
@@ -42,6 +32,7 @@ from learnforge_kit import (
     decode_image,
     images_inside,
     measure_channels,
+    permutation,
     require_file,
     stratified,
 )

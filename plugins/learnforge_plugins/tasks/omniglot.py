@@ -24,8 +24,8 @@ from attrs.validators import ge, in_
 from PIL import Image
 from torch import Tensor
 
-from learnforge import Task, TaskError, TaskInfo, TaskSource, hookimpl, permutation
-from learnforge_kit import MemorySplit, measure_channels, open_dataset, resize_images
+from learnforge import Task, TaskError, TaskInfo, TaskSource, hookimpl
+from learnforge_kit import MemorySplit, measure_channels, open_dataset, permutation, resize_images
 
 _PARTS = ("images_background", "images_evaluation")
 _SIDE = 105

@@ -32,18 +32,8 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge, in_, le
 from torch import Tensor
 
-from learnforge import (
-    EpisodeShape,
-    EpisodeSource,
-    Task,
-    TaskInfo,
-    TaskSource,
-    derive,
-    hashed,
-    hookimpl,
-    uniform,
-)
-from learnforge_kit import Estimation, MemorySplit, RolloutEpisodes, World
+from learnforge import EpisodeShape, EpisodeSource, Task, TaskInfo, TaskSource, derive, hookimpl
+from learnforge_kit import Estimation, MemorySplit, RolloutEpisodes, World, hashed, uniform
 
 CORNER, REACH, PUSH, START, GAP = 2.0, 0.2, 0.1, 0.2, 1.0
 """Goals' distance on each axis, longest step on each axis, largest change of speed, spread of the start, and

@@ -21,18 +21,8 @@ from attrs import field, frozen
 from attrs.validators import gt
 from torch import Tensor
 
-from learnforge import (
-    EpisodeShape,
-    EpisodeSource,
-    Labelled,
-    Task,
-    TaskInfo,
-    TaskSource,
-    derive,
-    hookimpl,
-    uniform,
-)
-from learnforge_kit import ImageEpisodes, MemorySplit
+from learnforge import EpisodeShape, EpisodeSource, Labelled, Task, TaskInfo, TaskSource, derive, hookimpl
+from learnforge_kit import ImageEpisodes, MemorySplit, uniform
 
 
 @frozen

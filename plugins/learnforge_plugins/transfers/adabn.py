@@ -21,18 +21,8 @@ from attrs import field, frozen
 from attrs.validators import ge
 from torch import nn
 
-from learnforge import (
-    Context,
-    DirectTransfer,
-    Normaliser,
-    StageError,
-    Task,
-    TaskInfo,
-    Transfer,
-    hookimpl,
-    permutation,
-)
-from learnforge_kit import find_normalisations, measure_statistics
+from learnforge import Context, DirectTransfer, StageError, Task, TaskInfo, Transfer, hookimpl
+from learnforge_kit import Normaliser, find_normalisations, measure_statistics, permutation
 
 
 @frozen

@@ -23,19 +23,8 @@ from attrs import field, frozen
 from attrs.validators import ge, gt
 from torch import Tensor, nn
 
-from learnforge import (
-    Context,
-    DirectTransfer,
-    Normaliser,
-    StageError,
-    Task,
-    TaskInfo,
-    Transfer,
-    derive,
-    hookimpl,
-    permutation,
-)
-from learnforge_kit import find_normalisations, measure_statistics
+from learnforge import Context, DirectTransfer, StageError, Task, TaskInfo, Transfer, derive, hookimpl
+from learnforge_kit import Normaliser, find_normalisations, measure_statistics, permutation
 
 
 @frozen

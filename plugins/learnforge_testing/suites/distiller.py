@@ -15,7 +15,7 @@ from learnforge.artifact import Artifact, from_module
 from learnforge.context import Context
 from learnforge.errors import DivergedError, LearnforgeError, StageError
 from learnforge.kinds.distiller import Criterion, Distiller
-from learnforge.kinds.network import Layers, Outputs
+from learnforge.kinds.seen.network import Layers, Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from learnforge.artifact import from_module
 from learnforge.errors import ArtifactError, StageError
-from learnforge.kinds.engine import Engine, FastWeights, Parameters
-from learnforge.kinds.episodes import Episodes, Labelled
 from learnforge.kinds.meta_learner import MetaGradient, MetaLearner
+from learnforge.kinds.seen.engine import Engine, FastWeights, Parameters
+from learnforge.kinds.seen.episodes import Episodes, Labelled
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import derive, hashed, seeded, uniform
+from learnforge.randomness import derive, seeded
 from learnforge.spec import Form, TaskInfo
 from learnforge_kit.data.environments import Estimation, RolloutEpisodes, World
 from learnforge_kit.data.episodes import ImageEpisodes
+from learnforge_kit.drawing import hashed, uniform
 from learnforge_kit.engines.adaptation import deploy_network
 from learnforge_kit.engines.choice import ENGINES
 from learnforge_kit.engines.engine import NetworkEngine

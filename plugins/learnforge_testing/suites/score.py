@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from learnforge.kinds.score import Score
-from learnforge.spec import Normaliser
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_testing.method import MethodSuite
 from learnforge_testing.suite import require
 from learnforge_testing.toys import make_network, make_task

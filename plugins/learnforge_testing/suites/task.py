@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from learnforge.errors import TaskError
-from learnforge.kinds.episodes import EpisodeShape, EpisodeSource
+from learnforge.kinds.seen.episodes import EpisodeShape, EpisodeSource
 from learnforge.kinds.task import Split, Task, TaskSource
-from learnforge.randomness import permutation
 from learnforge_kit.data.splits import measure_channels
 from learnforge_kit.description import describe
+from learnforge_kit.drawing import permutation
 from learnforge_testing.elsewhere import digest
 from learnforge_testing.method import MethodSuite
 from learnforge_testing.suite import needs, require

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from learnforge.artifact import Artifact, from_module
 from learnforge.context import Context, Emit
 from learnforge.errors import LearnforgeError, StageError
-from learnforge.kinds.network import Layers, Outputs
+from learnforge.kinds.seen.network import Layers, Outputs
 from learnforge.kinds.task import Batch, GivenTask, Split, Task
 from learnforge.kinds.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer, TransferCriterion
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
 from learnforge.rebuilding import require_rebuilt
-from learnforge.spec import Normaliser, TaskInfo, copy_weights
+from learnforge.spec import TaskInfo, copy_weights
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.data.splits import MemorySplit
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.settings import Train

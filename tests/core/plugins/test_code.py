@@ -117,6 +117,6 @@ def test_installed_plugins_act_after_files_in_the_order_of_their_names(
     )
     choice = PluginChoice(files=(file,), enable=("lf-test-c", "lf-test-a", "lf-test-b"))
     batch: Any = Batch()
-    for transform in Plugins(choice).batch_transforms("s"):
-        batch = transform(batch)
+    for transform in Plugins(choice).batch_transforms(stage="s"):
+        batch = transform(batch, torch.Generator())
     assert batch == ["file", "c", "a", "b"]

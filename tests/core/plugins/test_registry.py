@@ -379,17 +379,17 @@ def test_batch_transforms_are_chained_in_the_stated_order(write_plugin):
         write_plugin("two.py", body.format(2)),
         write_plugin("late.py", body.format(3).replace("@hookimpl", "@hookimpl(trylast=True)")),
     )
-    transforms = Plugins(PluginChoice(files=files)).batch_transforms("s")
+    transforms = Plugins(PluginChoice(files=files)).batch_transforms(stage="s", part="p", task=None)
     assert len(transforms) == 4
     batch = Batch()
     for transform in transforms:
-        batch = transform(batch)
+        batch = transform(batch, None)
     assert batch == ["s1", "s2", "s3"]
-    assert Plugins().batch_transforms("s") == []
+    assert Plugins().batch_transforms(stage="s", part="p", task=None) == []
 
 
 def test_changing_lists_those_whose_hooks_change_results(install, write_plugin):
-    """Plugins that vet, batch or optimise are listed with a hash of their source; listeners are not."""
+    """Plugins that vet or batch are listed with a hash of their source; listeners are not."""
     vet = "from learnforge import hookimpl\n@hookimpl\ndef learnforge_vet_design(design): return None\n"
     listen = "from learnforge import hookimpl\n@hookimpl\ndef learnforge_stage_started(stage): pass\n"
     install("lf-test-a", {"lf-test-vet": "lf_test_a", "lf-test-ear": "lf_test_b"},

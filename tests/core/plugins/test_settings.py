@@ -48,10 +48,10 @@ def hide(tmp_path):
 
 def rows_hidden(plugins):
     """Return how many rows of a batch the hooks make black."""
-    (transform,) = plugins.batch_transforms("distill")
+    (transform,) = plugins.batch_transforms(stage="distill")
     numbers = torch.zeros(2, dtype=torch.int64)
     batch = lf.Batch(torch.ones(2, 1, 8, 8), numbers, numbers, numbers)
-    return int((transform(batch).images[0, 0, :, 0] == 0).sum())
+    return int((transform(batch, torch.Generator()).images[0, 0, :, 0] == 0).sum())
 
 
 def test_hooks_of_a_file_take_options(hide):
@@ -148,7 +148,7 @@ def test_traced_hooks_are_printed_with_their_seconds(hide, capsys):
 def test_a_class_that_is_not_marked_is_no_plugin(hide):
     """A file may hold a listener that is added in Python, beside what it brings itself."""
     hide.write_text(HIDE.replace("@hookimpl\n@frozen", "@frozen"))
-    assert Plugins(PluginChoice(files=[hide])).batch_transforms("distill") == []
+    assert Plugins(PluginChoice(files=[hide])).batch_transforms(stage="distill") == []
 
 
 def test_the_example_of_the_guide_runs():

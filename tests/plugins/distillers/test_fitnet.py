@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from learnforge import Outputs, StageError
-from learnforge.kinds.network import Layers
+from learnforge.kinds.seen.network import Layers
 from learnforge_kit.networks.layers import read_layers
 
 LEVEL = torch.zeros(1, 2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import Labelled, MetaGradient
-from learnforge.kinds.engine import Engine, Rules
+from learnforge.kinds.seen.engine import Engine, Rules
 from learnforge_kit import ImageEpisodes
 from learnforge_kit.engines.choice import ENGINES
 

@@ -11,7 +11,7 @@ from tests.plugins.meta_learners.conftest import gradient_of, points
 from torch import nn
 
 from learnforge import Labelled, Plugins, RecipeError
-from learnforge.kinds.engine import Engine
+from learnforge.kinds.seen.engine import Engine
 from learnforge.options.structure import build
 from learnforge_kit import ImageEpisodes
 from learnforge_kit.engines.choice import ENGINES

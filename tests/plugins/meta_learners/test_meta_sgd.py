@@ -9,7 +9,7 @@ import torch
 from tests.plugins.meta_learners.conftest import gradient_of, points
 
 from learnforge import Plugins, RecipeError
-from learnforge.kinds.engine import Engine
+from learnforge.kinds.seen.engine import Engine
 from learnforge.options.structure import build
 
 

@@ -39,6 +39,7 @@ from learnforge_kit.engines.adaptation import adapt_artifact
 from learnforge_kit.engines.choice import ENGINES
 from learnforge_kit.engines.loop import LoopEngine
 from learnforge_kit.engines.normalisation import POLICIES
+from learnforge_plugins.optimizers.torch import SGD
 from learnforge_plugins.stages.meta.stage import MetaStage
 
 MakeContext = Callable[..., Context]
@@ -610,8 +611,7 @@ def test_outer_step_of_reptile_goes_the_whole_way(
     """
     method = plugins.load("meta-learner", "reptile")(inner_steps=2)
     outer = {
-        "optimizer": "sgd",
-        "momentum": 0.0,
+        "optimizer": SGD(momentum=0.0),
         "learning_rate": 1.0,
         "schedule": "linear",
         "clip_norm": 1e9,
@@ -702,7 +702,7 @@ def test_all_engines_train_the_same(
     """All end with the same weights, up to rounding, and the artifact names its own."""
     ends = {}
     for name in ENGINES:
-        stage = make_stage(engine=name, optimizer="sgd", iterations=3)
+        stage = make_stage(engine=name, optimizer=SGD(), iterations=3)
         artifact = stage.run(few, source, make_context(None))
         assert artifact.metrics["engine"] == artifact.adapter_options["engine"] == name
         ends[name] = artifact.weights
@@ -861,7 +861,7 @@ def test_extra_parameters_are_trained_and_kept(
     """A learned rate moves against its gradient and is kept in the artifact's adapter, not its weights."""
     settings = {
         "method": Rated(),
-        "optimizer": "sgd",
+        "optimizer": SGD(),
         "learning_rate": 0.01,
         "iterations": 1,
         "clip_norm": 1e9,

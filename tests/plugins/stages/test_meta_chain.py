@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learnforge import FastWeights, Labelled, Plugins, StageError, TaskInfo
-from learnforge.kinds.engine import Rules
+from learnforge.kinds.seen.engine import Rules
 from learnforge_kit import ImageEpisodes
 from learnforge_kit.engines import links
 from learnforge_kit.engines.chain import ChainEngine, read_chain

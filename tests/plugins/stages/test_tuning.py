@@ -13,7 +13,8 @@ import learnforge as lf
 from learnforge import Plugins, RecipeError, Task
 from learnforge.check import Tasks as LoadedTasks
 from learnforge.check import check_recipe
-from learnforge.options.ranges import Range, set_options
+from learnforge.options.filling import set_options
+from learnforge.options.ranges import Range
 from learnforge.recipe import parse_recipe
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages import tuning

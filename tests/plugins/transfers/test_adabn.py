@@ -9,7 +9,8 @@ import torch
 from attrs import evolve
 
 from learnforge import StageError, Task
-from learnforge.spec import Normaliser, copy_weights
+from learnforge.spec import copy_weights
+from learnforge_kit.data.normaliser import Normaliser
 
 
 def test_statistics_are_those_of_the_new_task(make: Any, net: Any, task: Task, make_context: Any) -> None:

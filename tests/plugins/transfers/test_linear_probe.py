@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 
 from learnforge import StageError, Task
-from learnforge.spec import Normaliser, copy_weights
+from learnforge.spec import copy_weights
 from learnforge_kit import MemorySplit
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.training.evaluation import predict
 from learnforge_plugins.transfers.linear_probe import _logistic, _ridge
 

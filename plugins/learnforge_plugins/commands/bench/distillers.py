@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from attrs import asdict, evolve, frozen
+from attrs import evolve, frozen
 
 from learnforge.artifact import Artifact
 from learnforge.check import Tasks, check_recipe
@@ -78,7 +78,7 @@ class Distillers(training.StageComparison):
     @property
     def shared_folder(self) -> Path:
         train = self.stage.teacher_train
-        made_of = [self.load_task().content, self.input_print("teacher"), asdict(train) if train else None]
+        made_of = [self.load_task().content, self.input_print("teacher"), training.train_print(train)]
         return self.folder / "teachers" / fingerprint(made_of)[:16]
 
     def train_shared(self, context: Context) -> Any:

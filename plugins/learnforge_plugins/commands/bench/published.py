@@ -25,7 +25,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from learnforge.kinds.task import TaskSource
-from learnforge.plugins.identity import spell
+from learnforge.options.structure import plain
+from learnforge.plugins.identity import identify, spell
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.meta.stage import MetaStage
 
@@ -40,7 +41,7 @@ _ACCURACIES: Mapping[tuple[str, str], Sequence[float]] = {
 """{(teacher, student): test accuracy in per cent of each of the methods}."""
 
 _TRAINING: Mapping[str, Any] = {
-    "optimizer": "sgd",
+    "optimizer": {"use": "sgd", "momentum": 0.9, "nesterov": False},
     "epochs": 240,
     "batch_size": 64,
     "learning_rate": 0.05,
@@ -48,7 +49,7 @@ _TRAINING: Mapping[str, Any] = {
     "weight_decay": 5e-4,
     "decay_all": True,
 }
-"""How these were trained, as fields of `Train`."""
+"""How these were trained, as a recipe writes it."""
 
 
 def published_for(
@@ -60,7 +61,8 @@ def published_for(
     Returns:
         {name of a distiller as here, or `baseline`: test accuracy in per cent}.
     """
-    is_theirs = all(getattr(train, key) == value for key, value in _TRAINING.items())
+    written = plain(train, lambda part: identify(part).name)
+    is_theirs = all(written[key] == value for key, value in _TRAINING.items())
     if task.get("name") != "CIFAR100" or not is_theirs:
         return {}
     accuracies = _ACCURACIES.get((_spell(teacher), _spell(student)), ())

@@ -19,9 +19,11 @@ from learnforge.files import remove
 from learnforge.fingerprints import model_print
 from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task, TaskSource
-from learnforge.plugins.identity import core_version
+from learnforge.options.structure import plain
+from learnforge.plugins.identity import core_version, identify
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe, parse_recipe
+from learnforge_kit.training.settings import Train
 from learnforge_plugins.commands.bench.comparison import Comparison, Job
 
 _TASKS: dict[str, Task] = {}
@@ -193,3 +195,8 @@ def find_ranges(stage: Any, prefix: str = "") -> list[Problem]:
 def read_device(recipe: Mapping[str, Any]) -> str:
     """Return the device of a recipe, as torch spells it."""
     return str(choose_device(recipe.get("run", {}).get("device", "auto")))
+
+
+def train_print(settings: Train | None) -> Any:
+    """Return what a training depends on beside network and data: its settings, and an optimizer's code."""
+    return plain(settings, lambda part: str(identify(part)))

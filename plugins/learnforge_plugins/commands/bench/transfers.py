@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from attrs import asdict, evolve, frozen
+from attrs import evolve, frozen
 
 from learnforge.check import Tasks, check_recipe
 from learnforge.context import Context
@@ -25,7 +25,8 @@ from learnforge.kinds.model import Model
 from learnforge.kinds.task import GivenTask, Task
 from learnforge.options.structure import structure
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import derive, permutation
+from learnforge.randomness import derive
+from learnforge_kit.drawing import permutation
 from learnforge_kit.measured import Assessment
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
@@ -113,7 +114,7 @@ class Transfers(training.StageComparison):
 
     @property
     def _source_print(self) -> list[Any]:
-        return [self.input_print("source"), asdict(self.source_train) if self.source_train else None]
+        return [self.input_print("source"), training.train_print(self.source_train)]
 
     def train_shared(self, context: Context) -> Any:
         assert self.source_train is not None

@@ -18,7 +18,7 @@ from learnforge.errors import LearnforgeError, PluginError, Problem, StageError
 from learnforge.hookspecs import hookimpl
 from learnforge.kinds.distiller import Distiller
 from learnforge.kinds.model import Model
-from learnforge.kinds.network import Layers
+from learnforge.kinds.seen.network import Layers
 from learnforge.kinds.space import Design, Space
 from learnforge.kinds.stage import Reference, Stage, check_fit
 from learnforge.kinds.task import Task

@@ -11,10 +11,11 @@ from attrs import define, evolve, field, frozen
 from torch import Tensor, nn
 
 from learnforge.errors import StageError
-from learnforge.kinds.network import Outputs
+from learnforge.kinds.seen.network import Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.plugins.identity import hash_source
-from learnforge.spec import Normaliser, copy_weights, hash_tensor
+from learnforge.spec import copy_weights, hash_tensor
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.networks.taps import Tapped
 from learnforge_kit.training.settings import Train
 

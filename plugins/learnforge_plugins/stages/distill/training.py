@@ -21,7 +21,8 @@ from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task
 from learnforge.plugins.identity import spell
 from learnforge.randomness import seeded
-from learnforge.spec import Normaliser, Provenance, copy_weights, trained_on
+from learnforge.spec import Provenance, copy_weights, trained_on
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.networks.layers import count_parameters, read_layers
 from learnforge_kit.networks.modules import require_recorded
 from learnforge_kit.networks.taps import Tapped
@@ -47,7 +48,7 @@ class Distillation:
 
     def run(self) -> Artifact:
         stage, student = self.stage, self.inputs["student"]
-        if stage.cache != "off" and self.context.plugins.batch_transforms(self.context.stage):
+        if stage.cache != "off" and self.context.plugins.implementing("learnforge_batch"):
             raise StageError(
                 "the teacher cache knows an image by the number of its view, and a plugin changes batches "
                 '(`learnforge_batch`), so that a number no longer says what is seen; set `cache = "off"`'

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from attrs import evolve, field, frozen
-from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
+from attrs.validators import deep_iterable, ge, gt, in_, optional
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, Problem, StageError
 from learnforge.hookspecs import hookimpl
-from learnforge.kinds.engine import Engine, FastWeights
-from learnforge.kinds.episodes import Episodes, EpisodeShape
 from learnforge.kinds.meta_learner import MetaGradient, MetaLearner
+from learnforge.kinds.optimizer import Optimizer
+from learnforge.kinds.seen.engine import Engine, FastWeights
+from learnforge.kinds.seen.episodes import Episodes, EpisodeShape
 from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task
 from learnforge.options.structure import plugin_field
@@ -35,7 +36,7 @@ from learnforge_kit.networks.layers import device_of
 from learnforge_kit.networks.modules import check_modules, require_recorded
 from learnforge_kit.networks.normalisation import find_normalisations
 from learnforge_kit.training.measures import measure_costs
-from learnforge_kit.training.optimization import make_optimizer
+from learnforge_kit.training.optimization import make_optimizer, take_step
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.examples import faults_of_all
 from learnforge_plugins.stages.measured import Adaptation, MetaLearnt
@@ -70,8 +71,8 @@ class MetaStage(Stage):
         tasks: Episodes in a batch.
         outer_steps: Outer steps on each batch, from 1. More than one is for methods that correct for it, such
             as `promp`, where rollouts are expensive.
-        optimizer: Outer optimizer: `adam`, `adamw` or `sgd`.
-        momentum: Momentum of `sgd`, in [0, 1).
+        optimizer: Outer optimizer: its name, or its table, `{ use = "sgd", momentum = 0.0 }`; Adam
+            by default.
         learning_rate: Outer learning rate at the start.
         schedule: Its course: `cosine` or `linear` to 0, `constant`, or `step` by a tenth at half and three
             quarters of the iterations.
@@ -98,10 +99,7 @@ class MetaStage(Stage):
     iterations: int = field(default=300, validator=ge(0))
     tasks: int = field(default=8, validator=ge(1))
     outer_steps: int = field(default=1, validator=ge(1))
-    optimizer: Literal["adam", "adamw", "sgd"] = field(
-        default="adam", validator=in_(("adam", "adamw", "sgd"))
-    )
-    momentum: float = field(default=0.9, validator=[ge(0.0), lt(1.0)])
+    optimizer: Optimizer | None = plugin_field("optimizer", default=None)
     learning_rate: float = field(default=2e-3, validator=gt(0.0))
     schedule: Literal["constant", "cosine", "linear", "step"] = field(
         default="cosine", validator=in_(("constant", "cosine", "linear", "step"))
@@ -389,11 +387,9 @@ class MetaStage(Stage):
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             weight_decay=0.0,
-            momentum=self.momentum,
-            nesterov=self.momentum > 0,
             schedule=self.schedule,
         )
-        optimizer = make_optimizer([{"params": list(leaves.values())}], settings, context.plugins)
+        optimizer = make_optimizer([{"params": list(leaves.values())}], settings)
         history = _Progressing(leaves, carried, optimizer, context.checkpoint("meta"), context, engine_name)
         block = max(1, self.iterations // BLOCKS)
         with context.progress.track(f"{context.stage}: meta", self.iterations, history.iteration) as tracker:
@@ -405,19 +401,38 @@ class MetaStage(Stage):
                 episodes = begin(drawn, engine, {n: p.detach().clone() for n, p in leaves.items()})
                 engine.progress = history.iteration / self.iterations
                 for outer_step in range(self.outer_steps):
-                    meta = {n: p.detach() for n, p in leaves.items()} | carried
-                    with seeded(context.derive("iteration", history.iteration, outer_step)):
-                        found = self.method.gradient(engine, meta, episodes)
-                    for name, leaf in leaves.items():
-                        leaf.grad = found.gradients[name]
-                    nn.utils.clip_grad_norm_(list(leaves.values()), self.clip_norm)
-                    optimizer.step()
-                    carried |= found.carried
+                    seed = context.derive("iteration", history.iteration, outer_step)
+                    found = self._step(optimizer, engine, leaves, carried, episodes, seed)
                 tracker.advance(history.note(found, episodes, block, self.iterations))
         engine.progress = 1.0
         for leaf in leaves.values():
             leaf.requires_grad_(False)
         return history.entries
+
+    def _step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        engine: Engine,
+        leaves: Mapping[str, Tensor],
+        carried: dict[str, Tensor],
+        episodes: Episodes,
+        seed: int,
+    ) -> MetaGradient:
+        """Take an outer step, and return what its first evaluation found."""
+        found: list[MetaGradient] = []
+
+        def evaluate(is_first: bool) -> Tensor:
+            meta = {name: leaf.detach() for name, leaf in leaves.items()} | carried
+            with seeded(seed):
+                found.append(self.method.gradient(engine, meta, episodes))
+            for name, leaf in leaves.items():
+                leaf.grad = found[-1].gradients[name]
+            nn.utils.clip_grad_norm_(list(leaves.values()), self.clip_norm)
+            return found[-1].losses.mean()
+
+        take_step(optimizer, evaluate)
+        carried |= found[0].carried
+        return found[0]
 
     def _by_shots(
         self,

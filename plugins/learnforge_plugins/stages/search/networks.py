@@ -22,9 +22,10 @@ from learnforge.kinds.space import Design, Space
 from learnforge.kinds.task import Task
 from learnforge.plugins.identity import identify
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import derive, permutation, seeded
-from learnforge.spec import Normaliser
+from learnforge.randomness import derive, seeded
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
+from learnforge_kit.data.normaliser import Normaliser
+from learnforge_kit.drawing import permutation
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
 from learnforge_kit.training.settling import evaluate_trained

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from learnforge.context import Context
 from learnforge.errors import StageError
-from learnforge.kinds.network import Outputs
+from learnforge.kinds.seen.network import Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.kinds.transfer import Phase, PhasedTransfer
 from learnforge.kinds.validator import Validator
 from learnforge.randomness import seeded
-from learnforge.spec import Normaliser
+from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.networks.layers import read_layers
 from learnforge_kit.networks.taps import Tapped
 from learnforge_kit.training.loop import Companion, Trainee, fit

@@ -27,6 +27,7 @@ from learnforge_plugins.commands.bench.distillers import (
 from learnforge_plugins.commands.bench.entries import Entry
 from learnforge_plugins.commands.bench.published import published_for
 from learnforge_plugins.commands.bench.summary import judged, mean, paired_gain
+from learnforge_plugins.optimizers.torch import SGD
 
 CHANGES: dict[str, Any] = {
     "task": {"use": "digits", "classes": [0, 1, 2], "labels_per_class": 10},
@@ -167,7 +168,7 @@ def test_published_figures_belong_to_their_pair() -> None:
     train = Train(
         epochs=240,
         batch_size=64,
-        optimizer="sgd",
+        optimizer=SGD(nesterov=False),
         learning_rate=0.05,
         weight_decay=5e-4,
         decay_all=True,
@@ -189,7 +190,7 @@ def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
     path = Path(__file__).parents[4] / "examples" / "recipes" / "cifar100-kd.toml"
     (stage,) = parse_recipe(read_recipe(path), plugins).stages
     for train in (stage.train, stage.teacher_train):  # type: ignore[attr-defined]
-        assert (train.optimizer, train.momentum, train.nesterov) == ("sgd", 0.9, False)
+        assert train.optimizer == SGD(momentum=0.9, nesterov=False)
         assert (train.weight_decay, train.decay_all, train.batch_size) == (5e-4, True, 64)
         rates = [train.learning_rate * train.rate(epoch, 240, 1) for epoch in (0, 149, 150, 180, 210, 239)]
         assert rates == pytest.approx([0.05, 0.05, 5e-3, 5e-4, 5e-5, 5e-5])

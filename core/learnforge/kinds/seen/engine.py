@@ -13,7 +13,7 @@ from attrs import frozen
 from torch import Tensor
 
 from learnforge.errors import StageError
-from learnforge.kinds.episodes import Labelled
+from learnforge.kinds.seen.episodes import Labelled
 
 Parameters = Mapping[str, Tensor]
 

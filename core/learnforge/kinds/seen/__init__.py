@@ -1,0 +1,1 @@
+"""What methods are handed and see: networks, episodes, engines."""
