@@ -20,9 +20,11 @@ from learnforge import (
     Batch,
     Cost,
     PluginChoice,
+    Progress,
     Run,
     RunSummary,
     Section,
+    Silence,
     TaskInfo,
     hookimpl,
     hookspec,
@@ -85,12 +87,26 @@ def learnforge_run_failed(run: Run, error: BaseException) -> None:
     NOTES.append(f"run_failed: {error}")
 
 
+class Dots(Silence):
+    """A dot for each step."""
+
+    def advance(self, text: str = "") -> None:
+        """Write the dot."""
+        click.echo(".", nl=False, err=True)
+
+
 NEEDED = "json"
 
 
 @hookimpl
 def learnforge_missing() -> Iterable[str]:
     return [] if importlib.util.find_spec(NEEDED) else [f"pip install {NEEDED}"]
+
+
+@hookimpl
+def learnforge_progress(is_command: bool) -> Progress | None:
+    NOTES.append("progress")
+    return Dots() if is_command else None
 
 
 @hookimpl

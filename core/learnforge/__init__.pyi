@@ -22,6 +22,7 @@ from .context import Checkpoint as Checkpoint
 from .context import Context as Context
 from .context import Progress as Progress
 from .context import Silence as Silence
+from .context import Tracker as Tracker
 from .context import choose_device as choose_device
 from .errors import ArtifactError as ArtifactError
 from .errors import CacheWarning as CacheWarning

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, load_artifact
-from learnforge.context import Progress, Silence
+from learnforge.context import Progress
 from learnforge.errors import ArtifactError, Problem, RecipeError
 from learnforge.kinds.model import Model
 from learnforge.kinds.space import Space
@@ -24,7 +23,7 @@ from learnforge.plugins.choice import PluginChoice
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe, RunSettings, find_recipe, parse_recipe, plugin_choice, read_recipe
 from learnforge.record import Run, find_artifact
-from learnforge.runner import Options, run_recipe
+from learnforge.runner import Options, offered_progress, run_recipe
 
 
 def load_task(name: str, /, plugins: Plugins | None = None, **options: Any) -> Task:
@@ -97,7 +96,7 @@ def run(
     for own in hooks:
         loaded.add(own)
     source = "recipe" if isinstance(recipe, Mapping) else str(recipe)
-    options = _options(folder, workers, cache, progress, overwrite)
+    options = _options(folder, workers, cache, progress, overwrite, loaded)
     return run_recipe(parse_recipe(data, loaded, source), loaded, options)
 
 
@@ -244,7 +243,7 @@ def run_stage(
     source = task if isinstance(task, TaskSource) else GivenTask(task)
     data = {"run": {"name": kind, "seed": seed}}
     recipe = Recipe(RunSettings(kind, seed, device), source, (stage,), data, f"{kind}()")
-    options = _options(run, workers, cache, progress, overwrite)
+    options = _options(run, workers, cache, progress, overwrite, plugins)
     made = run_recipe(recipe, plugins, options).artifacts[stage.name]
     return evolve(made, data=source.load())
 
@@ -304,11 +303,8 @@ def _options(
     cache: str | Path | None,
     progress: Progress | None,
     overwrite: bool,
+    plugins: Plugins,
 ) -> Options:
     kept, shared = (Path(path) if path is not None else None for path in (folder, cache))
-    if progress is None and "IPython" in sys.modules:
-        from learnforge.progress import Notebook, is_notebook  # scripts show nothing, and need none of it
-
-        progress = Notebook() if is_notebook() else None
-    shown = progress or Silence()
+    shown = progress or offered_progress(plugins)
     return Options(kept, workers, shared, shown, may_overwrite=lambda names: overwrite)

@@ -10,8 +10,8 @@ entry point names; it may leave out arguments that it does not need. Four sorts 
   worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
   that drives the run. A fault in one is reported with the plugin's name, and nothing else changes.
-- *what is needed, what is shown, and growing*: `learnforge_missing`, `_report_sections`, `_show_run`,
-  `_check_run`, `_add_hooks`, `_commands`.
+- *what is needed, what is shown, and growing*: `learnforge_missing`, `_progress`, `_report_sections`,
+  `_show_run`, `_check_run`, `_add_hooks`, `_commands`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from learnforge.artifact import Artifact
+    from learnforge.context import Progress
     from learnforge.kinds.change import Change
     from learnforge.kinds.cost import Cost, CostMeter
     from learnforge.kinds.distiller import Distiller
@@ -221,6 +222,15 @@ def learnforge_missing() -> Iterable[str]:  # type: ignore[empty-body]
     """
 
 
+@hookspec(firstresult=True)
+def learnforge_progress(is_command: bool) -> Progress | None:
+    """Offer what shows how far a run is; return None to leave it to others, or show nothing.
+
+    Called before a run, of `learnforge run` (`is_command`) or of a call in Python. The plugin `progress`
+    shows bars or lines on a terminal, and bars below a notebook's cell.
+    """
+
+
 @hookspec
 def learnforge_report_sections(run: RunSummary) -> Iterable[Section]:  # type: ignore[empty-body]
     """Add sections to the report; they stand after the core's own."""
@@ -270,5 +280,6 @@ NOTIFYING = (
     "learnforge_run_finished",
     "learnforge_run_failed",
     "learnforge_show_run",
+    "learnforge_progress",
 )
 """Hooks whose faults are reported and go no further."""

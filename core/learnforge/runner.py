@@ -104,6 +104,12 @@ def show_run(run: Run) -> None:
         run.plugins.hook.learnforge_show_run(run=copy_for_listeners(run))
 
 
+def offered_progress(plugins: Plugins, is_command: bool = False) -> Progress:
+    """Return what a plugin offers to show how far a run is; where none does, nothing is shown."""
+    plugins.load_hooks("progress")
+    return plugins.hook.learnforge_progress(is_command=is_command) or Silence()
+
+
 class _Runner:
     """One attempt at a run, under its lock."""
 

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 import learnforge as lf
-from learnforge.progress import choose_progress
 from learnforge.randomness import seeded
 from learnforge.recipe import read_recipe
 from learnforge_kit.training.loop import Trainee, fit
 from learnforge_kit.training.losses import cross_entropy
 from learnforge_kit.training.measures import judge, measure_costs
+from learnforge_plugins.progress import Lines
 
 RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "cifar10-search.toml"
 
@@ -60,7 +60,7 @@ def compare(seed: int, given: argparse.Namespace) -> tuple[dict[str, Any], dict[
     data = read_recipe(RECIPE)
     data["run"] |= {"seed": seed, "name": f"seed-{seed}", "device": "cpu"}
     data["task"]["root"] = str(given.data)
-    run = lf.run(data, given.runs / f"seed-{seed}", progress=choose_progress())
+    run = lf.run(data, given.runs / f"seed-{seed}", progress=Lines())
     (stage,) = run.recipe.stages
     plugins = lf.Plugins()
     task = run.recipe.task_of(stage).load()

@@ -44,9 +44,8 @@ def command(
     """
     from learnforge.plugins.project import read_project
     from learnforge.plugins.registry import Plugins
-    from learnforge.progress import choose_progress
     from learnforge.recipe import find_recipe, parse_recipe, plugin_choice, read_recipe
-    from learnforge.runner import Options, run_recipe, show_run
+    from learnforge.runner import Options, offered_progress, run_recipe, show_run
 
     path = find_recipe(recipe)
     data = read_recipe(path, overrides)
@@ -58,7 +57,7 @@ def command(
         folder,
         workers or project.workers,
         cache_folder or project.cache,
-        choose_progress(),
+        offered_progress(plugins, is_command=True),
         lambda names: overwrite or _ask(folder, names),
     )
     run = run_recipe(parsed, plugins, options)

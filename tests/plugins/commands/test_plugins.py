@@ -126,7 +126,7 @@ def test_a_wrong_kind_or_name_gets_the_nearest(run):
     code, listed, _ = run("plugins", "--kind", "hooks")
     assert (code, [line.split()[1] for line in listed.splitlines()]) == (
         0,
-        ["name", "csv", "report", "tensorboard"],
+        ["name", "csv", "progress", "report", "tensorboard"],
     )
     assert run("plugins", "--kind", "sercher")[::2] == (
         2,

@@ -24,6 +24,7 @@ from learnforge import (
     PhasedTransfer,
     PluginChoice,
     Plugins,
+    RecipeError,
     StageError,
     Task,
     TaskInfo,
@@ -33,6 +34,8 @@ from learnforge import (
 from learnforge import context as context_module
 from learnforge.artifact import from_model, from_module, load_artifact
 from learnforge.changes import apply_change
+from learnforge.check import Tasks, check_recipe
+from learnforge.recipe import parse_recipe
 from learnforge.spec import NetworkSpec, copy_weights
 from learnforge_kit import MemorySplit, NewHead, Train, find_head
 from learnforge_kit.training import loop as loop_module
@@ -264,6 +267,32 @@ def test_a_rate_scales_the_step(task: Task, source: Artifact, context: Context) 
         return weights["conv.weight"] - source.weights["conv.weight"]
 
     torch.testing.assert_close(moved(0.1), 0.1 * moved(1.0), rtol=1e-3, atol=1e-7)
+
+
+def test_phases_that_are_too_long_are_found_by_check(plugins: Plugins) -> None:
+    """Before anything runs, at the option; where lengths are searched, designs are refused instead."""
+    recipe = {
+        "task": {"use": "digits", "classes": [6, 8], "labels_per_class": 10},
+        "stage": [
+            {
+                "kind": "transfer",
+                "use": "fine-tune",
+                "from": {"use": "conv4", "width": 4, "blocks": 1},
+                "options": {"head_epochs": 32},
+                "train": {"epochs": 1},
+            }
+        ],
+    }
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(parse_recipe(recipe, plugins), plugins, Tasks())
+    (problem,) = caught.value.problems
+    assert problem.path == "stage.transfer.train.epochs"
+    assert "phases take 32 epochs, `train.epochs` allows 1" in str(problem)
+    recipe["stage"][0] |= {
+        "train": {"epochs": {"low": 1, "high": 40}},
+        "tune": {"searcher": {"use": "random"}, "trials": 2},
+    }  # type: ignore[index]
+    check_recipe(parse_recipe(recipe, plugins), plugins, Tasks())
 
 
 def test_lengths_of_phases() -> None:

@@ -73,7 +73,7 @@ def _comparison(
             **given: Any,
         ) -> None:
             from learnforge.plugins.registry import Plugins
-            from learnforge.progress import choose_progress
+            from learnforge.runner import offered_progress
             from learnforge_plugins.commands.bench.comparison import compare
 
             plugins = Plugins(choice)
@@ -81,7 +81,15 @@ def _comparison(
             for name, reason in left_out.items():
                 click.echo(f"{name} is left out: {reason}")
             cores = workers or (1 if comparison.device != "cpu" else os.cpu_count() or 1)
-            found = compare(entries, comparison, seeds, plugins, choose_progress(), cores, is_final)
+            found = compare(
+                entries,
+                comparison,
+                seeds,
+                plugins,
+                offered_progress(plugins, is_command=True),
+                cores,
+                is_final,
+            )
             report = comparison.report(entries, found, is_final, plugins)
             report.show(comparison.subject)
             if folder is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from learnforge.artifact import Artifact
 from learnforge.changes import apply_change
 from learnforge.check import scores_fault
 from learnforge.context import Context
-from learnforge.errors import ArtifactError, LearnforgeError, StageError
+from learnforge.errors import ArtifactError, LearnforgeError, Problem, StageError
 from learnforge.kinds.model import Model
-from learnforge.kinds.transfer import DirectTransfer, Transfer
+from learnforge.kinds.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import preserved
@@ -52,17 +52,30 @@ def source_refusal(source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
     )
 
 
-def method_refusal(method: Transfer, source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
-    """Say why a method refuses to make a source ready, or ""; what only shows with weights shows later."""
+def method_problems(
+    method: Transfer,
+    source: Artifact,
+    task: TaskInfo,
+    plugins: Plugins,
+    share: Callable[[Sequence[Phase]], object],
+) -> list[Problem]:
+    """Find why a method refuses to make a source ready, and what is wrong with its phases, to which `share`
+    gives their epochs; what only shows with weights shows later.
+    """
     if source.module is not None:  # torch's parametrizations share a class with their copies
-        return ""
+        return []
+    path = "from"
     try:
         network = source.skeleton(plugins, _seen_as(source.task, task))
         with preserved(), device_of(network):
-            method.prepare(network, source.task, task)
+            network = method.prepare(network, source.task, task)
+            if isinstance(method, PhasedTransfer):
+                phases = method.phases(network, source.task, task)
+                path = "train.epochs"
+                share(phases)
     except Exception as error:  # there is nothing to compute with on torch's device `meta`
-        return str(error) if isinstance(error, StageError) else ""
-    return ""
+        return [Problem(path, str(error))] if isinstance(error, StageError) else []
+    return []
 
 
 def untrained_words(method: Transfer, source: Any, task: TaskInfo) -> str:

@@ -14,15 +14,15 @@ from learnforge.changes import changes_of
 from learnforge.context import Context
 from learnforge.errors import Problem, StageError, TaskError
 from learnforge.hookspecs import hookimpl
+from learnforge.kinds.change import Change
 from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task, TaskSource
-from learnforge.kinds.transfer import DirectTransfer, PhasedTransfer, Transfer
+from learnforge.kinds.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
 from learnforge.kinds.validator import Validator
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import preserved, seeded
 from learnforge.spec import Provenance, TaskInfo, trained_on
-from learnforge_kit.networks.cut import Cut
 from learnforge_kit.networks.layers import count_parameters
 from learnforge_kit.networks.modules import check_modules, require_recorded
 from learnforge_kit.training.loop import train_on_labels
@@ -35,7 +35,7 @@ from learnforge_plugins.stages.transfer.loop import TransferLoop, share_epochs
 from learnforge_plugins.stages.transfer.source import (
     head_weights,
     load_source,
-    method_refusal,
+    method_problems,
     require_scores,
     source_refusal,
     untrained_words,
@@ -86,10 +86,16 @@ class TransferStage(Stage):
                 reason = source_refusal(sources[0], task, plugins)
             except Exception as error:  # whatever the source's own code raises
                 return self.build_failure("source", error)
-            reason = reason or method_refusal(self.method, sources[0], task, plugins)
-            return [Problem("from", reason)] if reason else []
+            if reason:
+                return [Problem("from", reason)]
+            return method_problems(self.method, sources[0], task, plugins, self._share)
 
         return faults_of_all([source], plugins, check)
+
+    def _share(self, phases: Sequence[Phase]) -> None:
+        """Refuse phases that the epochs do not suffice for; those of a range are refused as they come up."""
+        if not self.ranges:
+            share_epochs(phases, self.train)
 
     def _check_domains(self, task: Task) -> list[Problem]:
         problems = []
@@ -146,11 +152,7 @@ class TransferStage(Stage):
         whole, before = count_parameters(network), len(changes_of(network))
         with seeded(context.derive("prepare")):
             network = self.method.prepare(network, source.task, task.info)
-        for change in changes_of(network)[before:]:
-            if isinstance(change, Cut):
-                changes.append(
-                    f"ends at {change.layer}: {count_parameters(network):,} of {whole:,} parameters"
-                )
+        changes += _cuts_in_words(network, changes_of(network)[before:], whole)
         is_new = any(a is not b for a, b in zip_longest(heads, head_weights(network, task.info)))
         if is_new and source.task != task.info:
             changes.append(f"{source.task.outputs} → {task.info.outputs} classes: new head")
@@ -257,6 +259,16 @@ class TransferStage(Stage):
         network.to(context.device)
         seeded_ = evolve(context, seed=context.derive("train", "from scratch"))
         return network, train_on_labels(network, labelled, self.train, seeded_, "from scratch")
+
+
+def _cuts_in_words(network: nn.Module, made: Sequence[Change], whole: int) -> list[str]:
+    """Say where a network was cut, and what is left of its parameters."""
+    if all(change.name != "cut" for change in made):
+        return []
+    from learnforge_kit.networks.cut import Cut  # most methods cut nothing
+
+    left = f"{count_parameters(network):,} of {whole:,} parameters"
+    return [f"ends at {change.layer}: {left}" for change in made if isinstance(change, Cut)]
 
 
 @hookimpl

@@ -9,22 +9,27 @@ from contextlib import contextmanager, suppress
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from learnforge import hookimpl
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from learnforge.context import Progress, Tracker
+    from learnforge import Progress, Tracker
 
 SECONDS_BETWEEN_LINES = 5.0
-
-
 SECONDS_BETWEEN_DRAWINGS = 0.25
 
 
-def choose_progress() -> Progress:
-    """Return bars in a notebook and if standard error is a terminal, else lines."""
+@hookimpl
+def learnforge_progress(is_command: bool) -> Progress | None:
+    """Offer bars in a notebook and to a command whose standard error is a terminal, else lines; scripts
+    show nothing.
+    """
     if is_notebook():
         return Notebook()
+    if not is_command:
+        return None
     return Bars() if sys.stderr.isatty() else Lines()
 
 

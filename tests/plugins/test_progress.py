@@ -6,7 +6,9 @@ import nbclient
 import nbformat
 import pytest
 
-from learnforge.progress import Bars, Lines, choose_progress
+from learnforge import Plugins, PluginWarning, Silence, hookimpl
+from learnforge.runner import offered_progress
+from learnforge_plugins.progress import Bars, Lines
 
 CELL = """
 import learnforge as lf
@@ -24,17 +26,39 @@ def test_lines_without_a_terminal(
         tracker.advance("loss 1")
         tracker.advance()
     assert capsys.readouterr().err == "stage: part 3/3, 0 s, loss 1\n"
-    monkeypatch.setattr("learnforge.progress.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("learnforge_plugins.progress.SECONDS_BETWEEN_LINES", 0.0)
     with Lines().track("stage: part", 1) as tracker:
         tracker.advance()
     assert capsys.readouterr().err == "stage: part 1/1, 0 s\n" * 2
 
 
 def test_a_terminal_gets_bars_and_a_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what standard error is."""
-    assert isinstance(choose_progress(), Lines)
+    """By what standard error is; a script shows nothing."""
+    plugins = Plugins()
+    assert isinstance(offered_progress(plugins, is_command=True), Lines)
+    assert isinstance(offered_progress(plugins), Silence)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert isinstance(choose_progress(), Bars)
+    assert isinstance(offered_progress(plugins, is_command=True), Bars)
+
+
+def test_another_plugin_may_show_progress() -> None:
+    """The first that offers something is taken; one at fault is named, and another asked."""
+
+    class Mine(Silence):
+        @hookimpl
+        def learnforge_progress(self, is_command: bool) -> Silence | None:
+            return self if is_command else None
+
+    class Broken:
+        @hookimpl(tryfirst=True)
+        def learnforge_progress(self) -> None:
+            raise OSError("no terminal")
+
+    plugins, mine = Plugins(), Mine()
+    plugins.add(mine)
+    plugins.add(Broken())
+    with pytest.warns(PluginWarning, match=r"`learnforge_progress` fails with OSError: no terminal"):
+        assert offered_progress(plugins, is_command=True) is mine
 
 
 @pytest.mark.slow
