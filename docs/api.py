@@ -47,6 +47,7 @@ GROUPS = {
         Group("python-kinds", "Spaces", ("kinds.space",)),
         Group("python-kinds", "Models", ("kinds.model",)),
         Group("python-kinds", "Searchers", ("kinds.searcher",)),
+        Group("python-kinds", "Evaluators", ("kinds.evaluator",)),
         Group("python-kinds", "Scores", ("kinds.score",)),
         Group("python-kinds", "Costs", ("kinds.cost",)),
         Group("python-kinds", "Tables", ("kinds.table",)),

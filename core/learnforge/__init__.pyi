@@ -55,6 +55,8 @@ from .kinds.cost import Cost as Cost
 from .kinds.cost import CostMeter as CostMeter
 from .kinds.distiller import Criterion as Criterion
 from .kinds.distiller import Distiller as Distiller
+from .kinds.evaluator import Evaluator as Evaluator
+from .kinds.evaluator import Trial as Trial
 from .kinds.executor import Executor as Executor
 from .kinds.executor import Slot as Slot
 from .kinds.exporter import Exporter as Exporter

@@ -3,9 +3,9 @@
 A plugin implements a hook by a function of the same name, marked with `@hookimpl`, in the module that its
 entry point names; it may leave out arguments that it does not need. Four sorts of hooks:
 
-- *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_distillers`, `_transfers`,
-  `_validators`, `_meta_learners`, `_optimizers`, `_changes`, `_exporters`, `_executors`, `_scores`,
-  `_costs`, `_tables`, `_stages`, `_tuners`. Each returns `{method name: class}`.
+- *what exists*: `learnforge_tasks`, `_spaces`, `_models`, `_searchers`, `_evaluators`, `_distillers`,
+  `_transfers`, `_validators`, `_meta_learners`, `_optimizers`, `_changes`, `_exporters`, `_executors`,
+  `_scores`, `_costs`, `_tables`, `_stages`, `_tuners`. Each returns `{method name: class}`.
 - *what may be changed or refused*: `learnforge_vet_design`, `_batch`. They act where the work runs, also in
   worker processes, and an error in one is fatal, since the result would depend on it.
 - *what happened*: `learnforge_run_started` to `learnforge_run_failed`. Notifications, fired in the process
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from learnforge.kinds.change import Change
     from learnforge.kinds.cost import Cost, CostMeter
     from learnforge.kinds.distiller import Distiller
+    from learnforge.kinds.evaluator import Evaluator
     from learnforge.kinds.executor import Executor
     from learnforge.kinds.exporter import Exporter
     from learnforge.kinds.meta_learner import MetaLearner
@@ -81,6 +82,11 @@ def learnforge_models() -> Mapping[str, type[Any]]:  # type: ignore[empty-body]
 @hookspec
 def learnforge_searchers() -> Mapping[str, type[Searcher]]:  # type: ignore[empty-body]
     """Offer searchers (entry point `searcher.NAME`). Called once, on first use."""
+
+
+@hookspec
+def learnforge_evaluators() -> Mapping[str, type[Evaluator]]:  # type: ignore[empty-body]
+    """Offer evaluators of designs (entry point `evaluator.NAME`). Called once, on first use."""
 
 
 @hookspec

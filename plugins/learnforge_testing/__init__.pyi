@@ -5,6 +5,7 @@ from .suites.change import ChangeSuite as ChangeSuite
 from .suites.command import CommandSuite as CommandSuite
 from .suites.cost import CostSuite as CostSuite
 from .suites.distiller import DistillerSuite as DistillerSuite
+from .suites.evaluator import EvaluatorSuite as EvaluatorSuite
 from .suites.executor import ExecutorSuite as ExecutorSuite
 from .suites.exporter import ExporterSuite as ExporterSuite
 from .suites.hooks import HooksSuite as HooksSuite

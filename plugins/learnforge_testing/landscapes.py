@@ -16,7 +16,7 @@ from learnforge.kinds.space import Choice, Design, Pick, Space
 from learnforge.randomness import derive
 from learnforge.spec import TaskInfo
 from learnforge_kit.search.sampler import HistorySampler
-from learnforge_plugins.stages.search.evaluator import Evaluator, Place, TrialJob, TrialResult
+from learnforge_plugins.stages.search.objective import Objective, Place, TrialJob, TrialResult
 
 MOST_LAYERS = 4
 """Most layers of a `Mixed` design."""
@@ -109,7 +109,7 @@ class Landscape:
 
 
 @frozen
-class Instant(Evaluator):
+class Instant(Objective):
     """Evaluates every design at once, with a landscape's value as its accuracy.
 
     Args:

@@ -25,7 +25,7 @@ from learnforge import Context, Plugins
 from learnforge_kit.search.sampler import draw, generator
 from learnforge_plugins.stages.search.admission import Admission
 from learnforge_plugins.stages.search.driver import Driver
-from learnforge_plugins.stages.search.evaluator import Evaluator, Place, TrialJob, TrialResult
+from learnforge_plugins.stages.search.objective import Objective, Place, TrialJob, TrialResult
 from learnforge_plugins.stages.search.record import Goal
 from learnforge_plugins.stages.search.storage import open_study
 from learnforge_testing.landscapes import Letters
@@ -34,7 +34,7 @@ CHOICES = 20
 
 
 @frozen(eq=False)
-class Nothing(Evaluator):
+class Nothing(Objective):
     """Evaluates a design in no time."""
 
     space: Any

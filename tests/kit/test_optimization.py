@@ -56,6 +56,21 @@ def test_frozen_parameters_are_given_to_no_optimizer() -> None:
     assert not held & {id(p) for p in network[0].parameters()}
 
 
+def test_sgd_bears_gradients_that_come_late() -> None:
+    """A parameter that no loss depends on at first begins later, as in torch's plain step."""
+    ends = []
+    for plain in (False, True):
+        first, second = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+        groups = [{"params": [first, second], "lr": 0.1, "weight_decay": 0.1}]
+        optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True) if plain else SGD().make(groups)
+        for late in (False, False, True, True):
+            optimizer.zero_grad()
+            (first.square().sum() + (second.square().sum() if late else 0.0)).backward()
+            optimizer.step()
+        ends.append([first.detach(), second.detach()])
+    torch.testing.assert_close(ends[0], ends[1])
+
+
 class Twice(torch.optim.SGD):
     """Evaluates each batch twice, far from the weights the second time, and steps by that gradient."""
 

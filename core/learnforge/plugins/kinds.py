@@ -56,6 +56,7 @@ KINDS = {
         Kind("space", "Space", "search space", 'a search stage: `space = { use = "$name" }`'),
         Kind("model", "Model", "model", 'a stage: `student = { use = "$name" }`'),
         Kind("searcher", "Searcher", "searcher", _in_stage("search")),
+        Kind("evaluator", "Evaluator", "evaluator", 'a search stage: `evaluator = { use = "$name" }`'),
         Kind("distiller", "Distiller", "distiller", _in_stage("distill")),
         Kind("transfer", "Transfer", "transfer strategy", _in_stage("transfer")),
         Kind("validator", "Validator", "validator", 'a transfer stage: `validator = { use = "$name" }`'),

@@ -11,6 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from learnforge.errors import StageError
 from learnforge.kinds.searcher import Candidate
 from learnforge.kinds.space import Choice, Design, Space, design_key
 from learnforge_kit.search.sampler import contains, draw
@@ -20,6 +21,9 @@ Meter = Callable[[Design], float]
 
 FEW = 8
 """Choices with more values than this have this many neighbours, drawn at random."""
+
+MOST_DRAWS = 2000
+"""Random designs that are drawn in the hope of one that is allowed."""
 
 
 class SpaceView:
@@ -74,6 +78,24 @@ class SpaceView:
         if key not in self._evaluated:
             self._evaluated[key] = self.complete(trial.params, rng)
         return self._evaluated[key]
+
+
+class AllowedView(SpaceView):
+    """A view that draws nothing but what may be evaluated, for methods that train designs themselves."""
+
+    def random(self, rng: np.random.Generator) -> Candidate:
+        """Draw every choice uniformly, until the design is allowed.
+
+        Raises:
+            StageError: None of many designs is.
+        """
+        for _ in range(MOST_DRAWS):
+            candidate = super().random(rng)
+            if self.allows(candidate):
+                return candidate
+        raise StageError(
+            f"none of {MOST_DRAWS:,} random designs is allowed; raise `limits`, or mend what refuses"
+        )
 
 
 class HistoryView:

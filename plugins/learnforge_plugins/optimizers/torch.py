@@ -30,9 +30,14 @@ class SGD(Optimizer):
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         is_nesterov = self.nesterov and self.momentum > 0
-        return torch.optim.SGD(
+        made = torch.optim.SGD(
             groups, momentum=self.momentum, nesterov=is_nesterov, fused=are_fusible(groups)
         )
+        if self.momentum:
+            # torch's fused step fails where some parameters get their first gradient later than others
+            for parameter in (p for group in groups for p in group["params"]):
+                made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return made
 
 
 @frozen

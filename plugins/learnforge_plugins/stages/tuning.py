@@ -35,8 +35,8 @@ from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.search.pareto import best_first
 from learnforge_plugins.stages.measured import Trials
 from learnforge_plugins.stages.search.driver import search_designs
-from learnforge_plugins.stages.search.evaluator import (
-    Evaluator,
+from learnforge_plugins.stages.search.objective import (
+    Objective,
     Place,
     Refused,
     TrialJob,
@@ -65,7 +65,7 @@ class OptionSpace(Space):
 
 
 @frozen(eq=False)
-class StageEvaluator(Evaluator):
+class StageObjective(Objective):
     """Runs a stage with a design in the place of what it leaves open.
 
     Args:
@@ -234,11 +234,11 @@ class SearchTuner(Tuner):
     def search(self, work: OpenStage, settings: Tune, context: Context) -> tuple[Design, dict[str, Any]]:
         goal = Goal(settings.trials, settings.objectives, settings.limits, settings.batch)
         wanted = tuple(dict.fromkeys([*goal.metrics, *goal.limits]))
-        evaluator = StageEvaluator(work, context.seed, wanted, context.cache_folder, settings.threads)
+        objective = StageObjective(work, context.seed, wanted, context.cache_folder, settings.threads)
         records, history = search_designs(
             f"{work.stage.name} {work.name}",
             goal,
-            evaluator,
+            objective,
             settings.searcher,
             evolve(context, executor=settings.executor or context.executor),
             context.derive("tune"),

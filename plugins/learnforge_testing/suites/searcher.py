@@ -275,8 +275,8 @@ def _tell(study: optuna.Study, trial: Trial, values: Sequence[float] | None) -> 
 def _drive(space: Space, study: optuna.Study, trials: int) -> Driver:
     """Make a driver whose trials end at once."""
     context = Context("toy", 0, torch.device("cpu"), Plugins())
-    evaluator, executor = Instant(space, Landscape(0)), context.plugins.load("executor", "serial")()
-    return Driver(Admission(Goal(trials, ("accuracy",), {}), evaluator, context), study, executor, threads=1)
+    objective, executor = Instant(space, Landscape(0)), context.plugins.load("executor", "serial")()
+    return Driver(Admission(Goal(trials, ("accuracy",), {}), objective, context), study, executor, threads=1)
 
 
 def _trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -15,7 +15,7 @@ from learnforge_kit import SpaceView, Train
 from learnforge_kit.search.trials import read_records
 from learnforge_plugins.stages.search.admission import Admission
 from learnforge_plugins.stages.search.driver import Driver
-from learnforge_plugins.stages.search.networks import NetworkEvaluator
+from learnforge_plugins.stages.search.networks import NetworkObjective
 from learnforge_plugins.stages.search.record import Goal, Record
 from learnforge_plugins.stages.search.storage import open_study
 
@@ -103,7 +103,7 @@ def search(
         seed: int = 7,
         train: Train = QUICK,
         goals: Mapping[str, Any] | None = None,
-        evaluator: Mapping[str, Any] | None = None,
+        objective: Mapping[str, Any] | None = None,
         folder: Path | None = None,
         **more: Any,
     ) -> tuple[list[Record], list[dict[str, Any]]]:
@@ -112,8 +112,8 @@ def search(
         context = evolve(make_context(folder, **more), plugins=plugins)
         method = plugins.load("searcher", searcher[0])(**searcher[1])
         wanted = frozenset([*goal.metrics, *goal.limits])
-        options = {"wanted": wanted, **(evaluator or {})}
-        networks = NetworkEvaluator(space, task, train, context.seed, context.stage, 1, **options)
+        options = {"wanted": wanted, **(objective or {})}
+        networks = NetworkObjective(space, task, train, context.seed, context.stage, 1, **options)
         admission = Admission(goal, networks, context)
         sampler = method.sampler(seed, goal.directions, SpaceView(space, allows=admission.allows))
         place = plugins.load("executor", executor)()

@@ -71,9 +71,9 @@ class Wide(Score):
 
 def test_costs_of_plugins_limit_and_are_objectives(search: Any) -> None:
     """A cost on the meta device is known before training, under its plugin's name or its label."""
-    evaluator = {"costs": (Units(),)}
+    objective = {"costs": (Units(),)}
     records, told = search(
-        5, ("accuracy", "-Units"), {"Units": 2}, evaluator=evaluator, searcher=("random", {})
+        5, ("accuracy", "-Units"), {"Units": 2}, objective=objective, searcher=("random", {})
     )
     assert all(record.metrics["Units"] == record.design["width"] <= 2 for record in records)
     assert {e["reason"] for e in told if e["state"] == "refused"} <= {"Units 3 > 2", "Units 4 > 2"}
@@ -85,8 +85,8 @@ def test_measured_costs_are_measured_once(search: Any, monkeypatch: pytest.Monke
     def kill(job: Any) -> Any:
         raise KeyboardInterrupt
 
-    storage, evaluator = optuna.storages.InMemoryStorage(), {"costs": (Clock([]),)}
-    options: dict[str, Any] = {"objectives": ("accuracy", "-phone_ms"), "evaluator": evaluator}
+    storage, objective = optuna.storages.InMemoryStorage(), {"costs": (Clock([]),)}
+    options: dict[str, Any] = {"objectives": ("accuracy", "-phone_ms"), "objective": objective}
     with monkeypatch.context() as patch:
         patch.setattr(pool, "run_trial", kill)
         with pytest.raises(KeyboardInterrupt):
@@ -97,7 +97,7 @@ def test_measured_costs_are_measured_once(search: Any, monkeypatch: pytest.Monke
 
 def test_scores_are_metrics(search: Any) -> None:
     """A score is computed for every design, and may be an objective."""
-    records, _ = search(5, ("Wide",), evaluator={"scores": (Wide(),)})
+    records, _ = search(5, ("Wide",), objective={"scores": (Wide(),)})
     assert all(record.metrics["Wide"] == record.design["width"] for record in records)
 
 
@@ -107,7 +107,7 @@ def test_a_score_is_computed_once(search: Any, monkeypatch: pytest.MonkeyPatch) 
     """
     SEEN.clear()
     goals = {"warm_start": Ranking("Counting", 12, 3)}
-    records, _ = search(6, evaluator={"scores": (Counting(),)}, goals=goals)
+    records, _ = search(6, objective={"scores": (Counting(),)}, goals=goals)
     assert len(SEEN) <= 12
     assert not any(
         "Counting" in record.metrics for record in records
@@ -117,7 +117,7 @@ def test_a_score_is_computed_once(search: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_an_objective_without_value_refuses(search: Any) -> None:
     """Where a score is an objective, a design for which it is not finite is refused before it is trained."""
     with pytest.raises(StageError, match="Counting must be finite, it is -inf"):
-        search(3, ("accuracy", "Counting"), evaluator={"scores": (Counting(),)}, searcher=("random", {}))
+        search(3, ("accuracy", "Counting"), objective={"scores": (Counting(),)}, searcher=("random", {}))
 
 
 @frozen
@@ -133,7 +133,7 @@ class Faulty(Wide):
 
 def test_a_score_that_fails_refuses_one_design(search: Any) -> None:
     """An error in the score of one design costs that design alone."""
-    records, told = search(9, evaluator={"scores": (Faulty(),)}, searcher=("random", {}))
+    records, told = search(9, objective={"scores": (Faulty(),)}, searcher=("random", {}))
     assert {record.design["width"] for record in records} == {1, 3, 4}
     reasons = {entry["reason"] for entry in told if entry["state"] == "refused"}
     assert reasons == {"Faulty cannot be computed: RuntimeError: no score for two"}
@@ -152,7 +152,7 @@ def test_a_warm_start_comes_first(search: Any) -> None:
     """The designs that the score prefers are evaluated before any other, best first; then the searcher goes
     on.
     """
-    options: dict[str, Any] = {"evaluator": {"further_scores": (Wide(),)}}
+    options: dict[str, Any] = {"objective": {"further_scores": (Wide(),)}}
     goals = {"warm_start": Ranking("Wide", 12, 4)}
     records, _ = search(6, goals=goals, searcher=("random", {}), **options)
     assert [record.design["width"] for record in records[:4]] == [4, 4, 4, 3]
@@ -161,15 +161,15 @@ def test_a_warm_start_comes_first(search: Any) -> None:
 
 def test_a_warm_start_keeps_the_limits(search: Any) -> None:
     """Designs that the limits refuse are not among the candidates."""
-    goals, evaluator = {"warm_start": Ranking("Wide", 9, 3)}, {"further_scores": (Wide(),)}
-    records, _ = search(3, limits={"parameters": 210}, goals=goals, evaluator=evaluator)
+    goals, objective = {"warm_start": Ranking("Wide", 9, 3)}, {"further_scores": (Wide(),)}
+    records, _ = search(3, limits={"parameters": 210}, goals=goals, objective=objective)
     assert [record.design["width"] for record in records] == [3, 3, 3]
 
 
 def test_a_warm_start_goes_on_after_a_kill(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while its designs are put into the queue, it puts in the rest and no more."""
-    goals, evaluator = {"warm_start": Ranking("Wide", 12, 4)}, {"further_scores": (Wide(),)}
-    expected = search(6, goals=goals, evaluator=evaluator)[1]
+    goals, objective = {"warm_start": Ranking("Wide", 12, 4)}, {"further_scores": (Wide(),)}
+    expected = search(6, goals=goals, objective=objective)[1]
     enqueue = optuna.Study.enqueue_trial
     for last in range(1, 5):
         storage, calls = optuna.storages.InMemoryStorage(), []
@@ -183,14 +183,14 @@ def test_a_warm_start_goes_on_after_a_kill(search: Any, monkeypatch: pytest.Monk
         with monkeypatch.context() as patch:
             patch.setattr(optuna.Study, "enqueue_trial", counted)
             with pytest.raises(KeyboardInterrupt):
-                search(6, goals=goals, evaluator=evaluator, storage=storage)
-        assert search(6, goals=goals, evaluator=evaluator, storage=storage)[1] == expected
+                search(6, goals=goals, objective=objective, storage=storage)
+        assert search(6, goals=goals, objective=objective, storage=storage)[1] == expected
 
 
 def test_a_filter_refuses_the_lower_part(search: Any) -> None:
     """With half of 12 designs kept, those of widths 1 and 2 are refused, with their score and the bar."""
-    goals, evaluator = {"filter": Ranking("Wide", 12, 0.5)}, {"further_scores": (Wide(),)}
-    records, told = search(6, goals=goals, evaluator=evaluator, searcher=("random", {}))
+    goals, objective = {"filter": Ranking("Wide", 12, 0.5)}, {"further_scores": (Wide(),)}
+    records, told = search(6, goals=goals, objective=objective, searcher=("random", {}))
     assert {record.design["width"] for record in records} == {3, 4}
     reasons = {entry["reason"] for entry in told if entry["state"] == "refused"}
     assert reasons <= {"Wide 1 < 3, the filter's bar", "Wide 2 < 3, the filter's bar"}
@@ -199,9 +199,9 @@ def test_a_filter_refuses_the_lower_part(search: Any) -> None:
 def test_searchers_see_scores(toy_plugins: Plugins, task: Task, make_context: MakeContext) -> None:
     """A view offers the scores that the stage computes, by name."""
     space = toy_plugins.load("space", "toy")()
-    evaluator = networks.NetworkEvaluator(space, task, QUICK, 0, "s", scores=(Wide(),))
+    objective = networks.NetworkObjective(space, task, QUICK, 0, "s", scores=(Wide(),))
     context = make_context(None)
-    assert evaluator.score("Wide", {"width": 3, "act": "relu"}, context) == 3.0
+    assert objective.score("Wide", {"width": 3, "act": "relu"}, context) == 3.0
 
 
 LAYERS = Path(__file__).parents[2] / "testing" / "layers.json"

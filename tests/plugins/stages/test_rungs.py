@@ -13,8 +13,8 @@ from attrs import evolve
 
 from learnforge import Plugins, Task
 from learnforge_plugins.stages.search import networks, pool
-from learnforge_plugins.stages.search.evaluator import TrialResult
 from learnforge_plugins.stages.search.ladder import Ladder
+from learnforge_plugins.stages.search.objective import TrialResult
 from learnforge_plugins.stages.search.rungs import Rungs, bracket_sizes
 from learnforge_plugins.stages.search.stage import SearchStage
 from tests.plugins.stages.conftest import QUICK, MakeContext

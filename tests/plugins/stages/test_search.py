@@ -46,7 +46,7 @@ from learnforge_kit.workers import environment_fault
 from learnforge_plugins.reports.write import write_report
 from learnforge_plugins.stages.search import networks, pool
 from learnforge_plugins.stages.search import stage as stage_module
-from learnforge_plugins.stages.search.evaluator import TrialJob, TrialResult
+from learnforge_plugins.stages.search.objective import TrialJob, TrialResult
 from learnforge_plugins.stages.search.record import Record
 from learnforge_plugins.stages.search.stage import SearchStage
 from learnforge_plugins.stages.search.storage import open_study
@@ -326,7 +326,7 @@ def test_a_full_disk_is_no_result_of_a_design(
 
     storage = optuna.storages.InMemoryStorage()
     with monkeypatch.context() as patched:
-        patched.setattr(networks.NetworkEvaluator, "evaluate", fail)
+        patched.setattr(networks.NetworkObjective, "evaluate", fail)
         with pytest.raises(lf.StageError, match="trial 0 could not run; nothing is stored of it") as caught:
             search(trials=3, batch=3, storage=storage)
     assert environment_fault(error) in str(caught.value)

@@ -31,7 +31,7 @@ from learnforge_plugins.stages.search.admission import Admission
 from learnforge_plugins.stages.search.driver import Driver
 from learnforge_plugins.stages.search.record import Goal, Ranking, Record
 from learnforge_plugins.stages.search.storage import open_study
-from learnforge_plugins.stages.search.table import VALIDATION, TableEvaluator
+from learnforge_plugins.stages.search.table import VALIDATION, TableObjective
 
 MOST_TRIALS = 100_000
 
@@ -154,13 +154,13 @@ def run_search(
         is_final: Look up the test accuracy of what was chosen.
         plugins: Loads the executor.
     """
-    evaluator = TableEvaluator(table)
+    objective = TableObjective(table)
     meters = {name: _meter(table, name) for name in table.scores()}
-    sampler = entry.method.sampler(seed, ["maximize"], SpaceView(evaluator.space, meters))
+    sampler = entry.method.sampler(seed, ["maximize"], SpaceView(objective.space, meters))
     goal = Goal(MOST_TRIALS, (VALIDATION,), {}, warm_start=entry.extra, seconds=budget)
     context = Context("bench", seed, torch.device("cpu"), plugins)
     with open_study(None, "bench", goal.directions, sampler) as study:
-        Driver(Admission(goal, evaluator, context), study, plugins.load("executor", "serial")(), 1).run()
+        Driver(Admission(goal, objective, context), study, plugins.load("executor", "serial")(), 1).run()
         trials = [
             (Record(**trial.user_attrs[NOTE]), trial.params)
             for trial in study.get_trials(deepcopy=False)

@@ -1,1 +1,1 @@
-"""Architecture search: the kind of stage `search`, its driver and its evaluators."""
+"""Architecture search: the kind of stage `search`, its driver and its objectives."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from learnforge.context import Context
 from learnforge.kinds.space import Design, design_key
-from learnforge_plugins.stages.search.evaluator import Evaluator, Refused
+from learnforge_plugins.stages.search.objective import Objective, Refused
 from learnforge_plugins.stages.search.record import Goal
 
 REMEMBERED = 50_000
@@ -21,15 +21,15 @@ class Admission:
 
     Args:
         goal: Limits and filter.
-        evaluator: Knows costs and scores beforehand.
+        objective: Knows costs and scores beforehand.
         context: For plugins' vetoes.
 
     Attributes:
         floor: The least score that the filter lets pass.
     """
 
-    def __init__(self, goal: Goal, evaluator: Evaluator, context: Context):
-        self.goal, self.evaluator, self.context = goal, evaluator, context
+    def __init__(self, goal: Goal, objective: Objective, context: Context):
+        self.goal, self.objective, self.context = goal, objective, context
         self.floor = -math.inf
         self._verdicts: dict[tuple[str, float], tuple[str, dict[str, float]]] = {}
 
@@ -57,7 +57,7 @@ class Admission:
     def _judge(self, design: Design) -> tuple[str, dict[str, float]]:
         metrics: dict[str, float] = {}
         try:
-            for found in self.evaluator.predict_costs(design, self.context):
+            for found in self.objective.predict_costs(design, self.context):
                 metrics.update(found)
                 if reason := self.broken(metrics):
                     return reason, metrics
@@ -65,7 +65,7 @@ class Admission:
             return str(refused), metrics
         wanted = self.goal.filter
         if wanted is not None and self.floor > -math.inf:
-            score = self.evaluator.score(wanted.score, design, self.context)
+            score = self.objective.score(wanted.score, design, self.context)
             if score < self.floor:
                 return f"{wanted.score} {score:.4g} < {self.floor:.4g}, the filter's bar", metrics
         return "", metrics

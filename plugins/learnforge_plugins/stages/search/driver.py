@@ -25,15 +25,15 @@ from learnforge_kit.search.sampler import generator
 from learnforge_kit.search.trials import NOTE, read_records
 from learnforge_kit.search.view import SpaceView, TrialPick
 from learnforge_plugins.stages.search.admission import Admission
-from learnforge_plugins.stages.search.evaluator import (
-    Evaluator,
+from learnforge_plugins.stages.search.ladder import Ladder
+from learnforge_plugins.stages.search.objective import (
+    Objective,
     Refused,
     TrialJob,
     TrialResult,
     set_up,
     tear_down,
 )
-from learnforge_plugins.stages.search.ladder import Ladder
 from learnforge_plugins.stages.search.pool import Pool
 from learnforge_plugins.stages.search.record import Goal, Ranking, Record
 from learnforge_plugins.stages.search.storage import open_study
@@ -68,23 +68,23 @@ class Driver:
         threads: int,
     ):
         self.admission, self.study, self.executor = admission, study, executor
-        self.goal, self.evaluator, self.context = admission.goal, admission.evaluator, admission.context
-        goal, evaluator, context = self.goal, self.evaluator, self.context
-        self.view = SpaceView(evaluator.space)
+        self.goal, self.objective, self.context = admission.goal, admission.objective, admission.context
+        goal, objective, context = self.goal, self.objective, self.context
+        self.view = SpaceView(objective.space)
         self.slots = [Slot(threads, str(context.device)) for _ in range(context.workers)]
         # a measurement must not be disturbed by trials, so these are asked for together
-        self.batch = goal.batch or (context.workers if evaluator.measured_once else None)
+        self.batch = goal.batch or (context.workers if objective.measured_once else None)
         self.records: dict[str, Record] = {}
         self.in_flight: dict[int, tuple[Trial, Record]] = {}
-        self.ladder = Ladder(goal, evaluator.epochs, context)
+        self.ladder = Ladder(goal, objective.epochs, context)
         self.twins: dict[str, list[Trial]] = {}
         self.counted = 0
         self.seconds = 0.0
         self.in_a_row = 0
         self.is_exhausted = False
-        # workers keep evaluators of several searches apart by it; the id tells apart two of one stage
+        # workers keep objectives of several searches apart by it; the id tells apart two of one stage
         self._search = f"{context.stage}/{context.seed}/{id(self)}"
-        self._setup = (context.plugins, self._search, evaluator, context.deterministic)
+        self._setup = (context.plugins, self._search, objective, context.deterministic)
 
     def run(self) -> list[Record]:
         """Search until the goal is reached or the space is exhausted; return the designs that were evaluated
@@ -199,7 +199,7 @@ class Driver:
                 seen.add(candidate.key)
                 if self.admission.allows(candidate.design):
                     with contextlib.suppress(Refused):
-                        value = self.evaluator.score(wanted.score, candidate.design, self.context)
+                        value = self.objective.score(wanted.score, candidate.design, self.context)
                         scored.append((candidate, value))
                         tracker.advance()
                 if len(scored) == wanted.candidates:
@@ -244,7 +244,7 @@ class Driver:
         """Let the space make its choices; tell a repeated or refused design at once, take a new one in
         for running.
         """
-        design = self.evaluator.space.design(TrialPick(trial))
+        design = self.objective.space.design(TrialPick(trial))
         key = design_key(design)
         known = self.records.get(key)
         if known is not None:
@@ -256,10 +256,10 @@ class Driver:
                 self._tell_repeat(trial, known)
             return
         reason, metrics = self.admission.refusal(design)
-        if not reason and self.evaluator.measured_once:
+        if not reason and self.objective.measured_once:
             try:
                 metrics |= {
-                    name: self._measured(name, trial, design) for name in self.evaluator.measured_once
+                    name: self._measured(name, trial, design) for name in self.objective.measured_once
                 }
                 reason = self.admission.broken(metrics)
             except Refused as refused:
@@ -276,7 +276,7 @@ class Driver:
         """Measure once, before any trial of the batch runs; a stored measurement is never repeated."""
         stored = trial.user_attrs.get(name)
         if stored is None:
-            stored = self.evaluator.measure(name, design, self.context)
+            stored = self.objective.measure(name, design, self.context)
             trial.set_user_attr(name, stored)
         return float(stored)
 
@@ -360,7 +360,7 @@ class Driver:
 def search_designs(
     name: str,
     goal: Goal,
-    evaluator: Evaluator,
+    objective: Objective,
     searcher: Searcher,
     context: Context,
     seed: int,
@@ -373,7 +373,7 @@ def search_designs(
     Args:
         name: Name of the study.
         goal: What is searched for.
-        evaluator: How designs are evaluated.
+        objective: How designs are evaluated.
         searcher: Proposes them.
         context: Executor, workers, folder, hooks.
         seed: Seed of the searcher.
@@ -389,8 +389,8 @@ def search_designs(
     """
     if context.executor is None:
         raise StageError(f"the search {name!r} needs an executor, the context has none")
-    admission = Admission(goal, evaluator, context)
-    view = SpaceView(evaluator.space, scores, admission.allows)
+    admission = Admission(goal, objective, context)
+    view = SpaceView(objective.space, scores, admission.allows)
     sampler = searcher.sampler(seed, goal.directions, view)
     path = context.folder / file if context.folder else None
     with open_study(path, name, goal.directions, sampler, goal.metrics) as study:

@@ -1,5 +1,5 @@
-"""Evaluates networks: costs on the meta device, scores and latency of fresh weights, accuracy
-after training.
+"""Evaluates networks: costs on the meta device, scores and latency of fresh weights, and what an evaluator
+finds out.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from torch import nn
+from torch import Tensor
 
 from learnforge.context import Checkpoint, Context
 from learnforge.kinds.cost import Cost, CostMeter
+from learnforge.kinds.evaluator import Evaluator, Trial
 from learnforge.kinds.executor import Slot
 from learnforge.kinds.score import Score
 from learnforge.kinds.space import Design, Space
@@ -26,11 +27,10 @@ from learnforge.randomness import derive, seeded
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.drawing import permutation
-from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.settings import Train
-from learnforge_kit.training.settling import evaluate_trained
-from learnforge_plugins.stages.search.evaluator import (
-    Evaluator,
+from learnforge_plugins.stages.search.evaluators import TrainEvaluator
+from learnforge_plugins.stages.search.objective import (
+    Objective,
     Place,
     Refused,
     TrialJob,
@@ -43,8 +43,9 @@ SCORED_IMAGES = 64
 
 
 @frozen(eq=False)
-class NetworkEvaluator(Evaluator):
-    """Builds a design's network, trains it, and judges it on validation data.
+class NetworkObjective(Objective):
+    """Knows the costs and scores of a design's network, asks plugins whether it may be evaluated, and lets an
+    evaluator judge it.
 
     Args:
         space: Builds networks.
@@ -57,6 +58,8 @@ class NetworkEvaluator(Evaluator):
         costs: Costs that plugins bring.
         scores: Zero-cost scores to compute for every design.
         further_scores: Those that are only asked for by name.
+        evaluator: Judges designs.
+        shared: What it has prepared.
     """
 
     space: Space
@@ -69,6 +72,8 @@ class NetworkEvaluator(Evaluator):
     costs: tuple[CostMeter, ...] = ()
     scores: tuple[Score, ...] = ()
     further_scores: tuple[Score, ...] = ()
+    evaluator: Evaluator = TrainEvaluator()
+    shared: Mapping[str, Tensor] = field(factory=dict)
     _known: dict[tuple[str, str], float] = field(factory=dict, init=False, repr=False)
 
     @property
@@ -148,37 +153,21 @@ class NetworkEvaluator(Evaluator):
         shown = Normaliser(self.task.info, context.device)(images.to(context.device))
         return shown, labels.to(context.device)
 
-    def set_up(self, slot: Slot, plugins: Plugins) -> Task:
-        """Put the data on the device."""
-        return self.task.load(torch.device(slot.device))
+    def set_up(self, slot: Slot, plugins: Plugins) -> tuple[Task, Mapping[str, Tensor]]:
+        """Put the data and what trials share on the device."""
+        device = torch.device(slot.device)
+        return self.task.load(device), {name: tensor.to(device) for name, tensor in self.shared.items()}
 
     def evaluate(self, job: TrialJob, place: Place) -> TrialResult:
         start = time.perf_counter()
-        device, task = torch.device(place.slot.device), place.data
-        seed = derive(self.seed, "trial", job.number)
-        with seeded(seed):
-            network = self.space.build(job.design, task.info).to(device)
+        task, shared = place.data
+        seed, device = derive(self.seed, "trial", job.number), torch.device(place.slot.device)
         context = Context(stage=self.stage, seed=seed, device=device, plugins=place.plugins)
         kept = _Kept(job.state) if job.epochs is not None else None
-        self._fit(network, task, context, job, kept)
-        scores = evaluate_trained(network, task, self.train.batch_size, self.train.eval_batch_size)
-        metrics = {"accuracy": scores.accuracy, "loss": scores.loss}
+        trial = Trial(job.number, job.design, self.space, task, self.train, shared, context, job.epochs, kept)
+        metrics = dict(self.evaluator.evaluate(trial))
         state = kept.state if kept is not None else None
         return TrialResult(job.number, metrics, time.perf_counter() - start, state=state)
-
-    def _fit(
-        self, network: nn.Module, task: Task, context: Context, job: TrialJob, kept: Checkpoint | None
-    ) -> None:
-        train_on_labels(
-            network,
-            task,
-            self.train,
-            context,
-            f"trial {job.number}",
-            is_validated=self.train.patience is not None or self.train.weights == "best",
-            until=job.epochs,
-            checkpoint=kept,
-        )
 
 
 def label_of(meter: CostMeter | Score) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from learnforge.errors import LearnforgeError, StageError
 from learnforge.kinds.executor import Slot
 from learnforge_kit.workers import Workers, environment_fault
-from learnforge_plugins.stages.search.evaluator import TrialJob, TrialResult, run_trial
+from learnforge_plugins.stages.search.objective import TrialJob, TrialResult, run_trial
 
 
 class Pool:

@@ -51,7 +51,7 @@ class Filter:
 
 @frozen
 class Ranking:
-    """What a warm start or a filter asks of the evaluator, the score by its name.
+    """What a warm start or a filter asks of the objective, the score by its name.
 
     Args:
         score: Name of the score.
@@ -76,7 +76,7 @@ class Goal:
         rungs: When trials are stopped early; None trains all of them to the end.
         warm_start: What to begin with.
         filter: Which designs to refuse.
-        seconds: Time of trials, as their evaluator says it, after which no further trial begins; for tables,
+        seconds: Time of trials, as their objective says it, after which no further trial begins; for tables,
             whose clock is simulated.
     """
 

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import torch
 from attrs import evolve, field, frozen
 from attrs.validators import deep_mapping, ge, gt, instance_of, min_len, optional
-from torch import nn
+from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
 from learnforge.context import Context
-from learnforge.errors import DivergedError, Problem, nearest
+from learnforge.errors import DivergedError, Problem, StageError, nearest
 from learnforge.hookspecs import hookimpl
 from learnforge.kinds.cost import COSTS, CostMeter
+from learnforge.kinds.evaluator import Evaluator
 from learnforge.kinds.executor import Executor
 from learnforge.kinds.score import Score
 from learnforge.kinds.searcher import Searcher
@@ -23,20 +24,23 @@ from learnforge.kinds.space import Space
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import Task
 from learnforge.options.structure import plugin_field
+from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
 from learnforge.spec import NetworkSpec, Provenance, trained_on
 from learnforge_kit.search.pareto import best_first, non_dominated_rank, to_losses
-from learnforge_kit.search.view import SpaceView
+from learnforge_kit.search.view import AllowedView, SpaceView
 from learnforge_kit.training.evaluation import Scores
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
 from learnforge_kit.training.settling import evaluate_trained
 from learnforge_plugins.stages.measured import Searched, Trials
+from learnforge_plugins.stages.search.admission import Admission
 from learnforge_plugins.stages.search.describe import random_designs
 from learnforge_plugins.stages.search.driver import search_designs
-from learnforge_plugins.stages.search.networks import NetworkEvaluator, label_of
+from learnforge_plugins.stages.search.evaluators import TrainEvaluator
+from learnforge_plugins.stages.search.networks import NetworkObjective, label_of
 from learnforge_plugins.stages.search.record import Filter, Goal, Ranking, Record, WarmStart
 from learnforge_plugins.stages.search.rungs import Rungs
 from learnforge_plugins.stages.search.storage import Direction
@@ -61,6 +65,7 @@ class SearchStage(Stage):
             searchers that learn from them.
         warm_start: Begin with the designs that a score prefers.
         filter: Refuse the designs that a score thinks little of.
+        evaluator: How a design is judged: `train` it (the default), by `score` alone, or as a plugin does.
         train: How trials are trained.
         rungs: Stop trials early that do worse than others; by default all are trained to their end.
         batch: Trials asked at a time. With it the search is the same for any number of workers; without it, a
@@ -82,6 +87,7 @@ class SearchStage(Stage):
     scores: tuple[Score, ...] = plugin_field("score", default=(), many=True)
     warm_start: WarmStart | None = None
     filter: Filter | None = None
+    evaluator: Evaluator | None = plugin_field("evaluator", default=None)
     train: Train = Train(epochs=8)
     rungs: Rungs | None = None
     batch: int | None = field(default=None, validator=optional(ge(1)))
@@ -94,6 +100,11 @@ class SearchStage(Stage):
     kind: ClassVar[str] = "search"
     method_kind: ClassVar[str] = "searcher"
     method_base: ClassVar[type] = Searcher
+
+    @property
+    def judging(self) -> Evaluator:
+        """The evaluator; one that trains where none is named."""
+        return self.evaluator or TrainEvaluator()
 
     @property
     def goal(self) -> Goal:
@@ -111,7 +122,7 @@ class SearchStage(Stage):
     @property
     def metrics(self) -> list[str]:
         """Names that objectives may use."""
-        return ["accuracy", "loss", *self.costs_known, *map(label_of, self.scores)]
+        return [*self.judging.metrics, *self.costs_known, *map(label_of, self.scores)]
 
     @property
     def costs_known(self) -> list[str]:
@@ -201,6 +212,10 @@ class SearchStage(Stage):
         rungs, problems = self.rungs, []
         if rungs is None:
             return []
+        if not self.judging.has_rungs:
+            name = spell(self.judging)["use"]
+            words = f"are for evaluators that train little by little, which {name} does not"
+            problems.append(Problem("rungs", words))
         if rungs.method == "halving" and self.batch is None:
             problems.append(
                 Problem(
@@ -222,7 +237,7 @@ class SearchStage(Stage):
         return Artifact(NetworkSpec.of_space(self.space), task.info)
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
-        records, history = self._search(task, context)
+        records, history, shared = self._search(task, context)
         front = self._front(records)
         here = task.load(context.device)
         retrained = self._retrain_best(self._order(records, front), here, context)
@@ -236,31 +251,37 @@ class SearchStage(Stage):
         measured = Searched(assessment=assessment, costs=measure_costs(network, here), search=search)
         spec = NetworkSpec.of_space(self.space, record.design)
         learnt = trained_on(task.info.name, task.origins_of(task.train), task.train)
+        provenance = Provenance(trained_on=(learnt,))
         artifact = Artifact(
-            spec, task.info, metrics=measured.as_metrics(), provenance=Provenance(trained_on=(learnt,))
+            spec, task.info, adapter=shared, metrics=measured.as_metrics(), provenance=provenance
         )
         return artifact.with_state(network)
 
-    def _search(self, task: Task, context: Context) -> tuple[list[Record], list[dict[str, Any]]]:
-        evaluator = self._evaluator(task, context)
+    def _search(
+        self, task: Task, context: Context
+    ) -> tuple[list[Record], list[dict[str, Any]], Mapping[str, Tensor]]:
+        """Return the designs that were evaluated, all trials, and what they shared."""
+        objective = self._objective(task, context)
+        objective = evolve(objective, shared=self._shared(objective, task, context))
         scores = {
-            label_of(score): functools.partial(evaluator.score, label_of(score), context=context)
+            label_of(score): functools.partial(objective.score, label_of(score), context=context)
             for score in self.scores
         }
-        return search_designs(
+        found = search_designs(
             self.name,
             self.goal,
-            evaluator,
+            objective,
             self.method,
             evolve(context, executor=self.executor or context.executor),
             context.derive("searcher"),
             scores,
             self.threads,
         )
+        return *found, objective.shared
 
-    def _evaluator(self, task: Task, context: Context) -> NetworkEvaluator:
+    def _objective(self, task: Task, context: Context) -> NetworkObjective:
         ranked = [setting.score for setting in (self.warm_start, self.filter) if setting is not None]
-        return NetworkEvaluator(
+        return NetworkObjective(
             self.space,
             task,
             self.train,
@@ -271,7 +292,25 @@ class SearchStage(Stage):
             self.costs,
             self.scores,
             tuple(ranked),
+            self.judging,
         )
+
+    def _shared(self, objective: NetworkObjective, task: Task, context: Context) -> Mapping[str, Tensor]:
+        """Return what the evaluator prepares, on the CPU, or has prepared before a kill."""
+        kept = context.checkpoint("evaluator")
+        state = kept.load(torch.device("cpu"))
+        if state is not None:
+            return state
+        view = AllowedView(self.space, {}, Admission(self.goal, objective, context).allows)
+        own = evolve(context, seed=context.derive("evaluator"))
+        made = self.judging.prepare(self.space, view, task.load(context.device), self.train, own)
+        if not isinstance(made, Mapping) or not all(isinstance(value, Tensor) for value in made.values()):
+            name = type(self.judging).__name__
+            raise StageError(f"{name}.prepare must return tensors by name, it returned {made!r:.200}")
+        shared = {name: tensor.detach().cpu() for name, tensor in made.items()}
+        if shared:
+            kept.save(lambda: shared, final=True)
+        return shared
 
     def _values(self, records: Sequence[Record]) -> list[list[float]]:
         return [[record.metrics[name] for name in self.goal.metrics] for record in records]

@@ -9,14 +9,14 @@ from attrs import field, frozen
 from learnforge.context import Context
 from learnforge.kinds.space import Design, Space
 from learnforge.kinds.table import Table
-from learnforge_plugins.stages.search.evaluator import Evaluator, Place, TrialJob, TrialResult
+from learnforge_plugins.stages.search.objective import Objective, Place, TrialJob, TrialResult
 
 VALIDATION = "validation"
 """The objective of a search over a table."""
 
 
 @frozen(eq=False)
-class TableEvaluator(Evaluator):
+class TableObjective(Objective):
     """Looks trials up.
 
     Args:

@@ -25,7 +25,7 @@ from learnforge_kit.workers import environment_fault
 
 
 class Refused(Exception):  # noqa: N818 - a verdict, not an error
-    """Raised by `Evaluator.predict_costs`: the design cannot be evaluated, for the reason given."""
+    """Raised by `Objective.predict_costs`: the design cannot be evaluated, for the reason given."""
 
 
 @frozen
@@ -55,7 +55,7 @@ class TrialResult:
 
     Args:
         number: Number of the trial.
-        metrics: Validation accuracy and loss, or what else its evaluator measures; empty for a failed one.
+        metrics: Validation accuracy and loss, or what else its objective measures; empty for a failed one.
         seconds: Time it took, or is said to have taken.
         failure: Why it failed, or "".
         state: State of a training that may go on.
@@ -70,19 +70,19 @@ class TrialResult:
 
 @define(eq=False)
 class Place:
-    """Where jobs of a search run, as its evaluator set it up.
+    """Where jobs of a search run, as its objective set it up.
 
     Args:
         slot: Threads and device.
         plugins: The run's plugins.
-        evaluator: What evaluates.
-        data: What `Evaluator.set_up` made.
+        objective: What evaluates.
+        data: What `Objective.set_up` made.
         settings: What is global in torch here; see `read_settings`.
     """
 
     slot: Slot
     plugins: Plugins
-    evaluator: Evaluator
+    objective: Objective
     data: Any = None
     settings: Mapping[str, Any] = field(factory=read_settings)
 
@@ -99,7 +99,7 @@ def refusal_of(error: Exception, words: str) -> Exception:
     )
 
 
-class Evaluator(ABC):
+class Objective(ABC):
     """Evaluates designs. A picklable value: the driver keeps one and sends it to every place
     where jobs run.
     """
@@ -145,15 +145,15 @@ class Evaluator(ABC):
 _PLACES: dict[str, Place] = {}
 
 
-def set_up(slot: Slot, plugins: Plugins, search: str, evaluator: Evaluator, deterministic: bool) -> None:
+def set_up(slot: Slot, plugins: Plugins, search: str, objective: Objective, deterministic: bool) -> None:
     """Prepare a process or thread for the jobs of a search.
 
-    The plugins come first: unpickling them loads the files that the evaluator's classes are from.
+    The plugins come first: unpickling them loads the files that the objective's classes are from.
     """
     if deterministic:
         torch.use_deterministic_algorithms(True)
     settings = read_settings()  # before a method's code runs
-    _PLACES[search] = Place(slot, plugins, evaluator, evaluator.set_up(slot, plugins), settings)
+    _PLACES[search] = Place(slot, plugins, objective, objective.set_up(slot, plugins), settings)
 
 
 def tear_down(search: str) -> None:
@@ -170,7 +170,7 @@ def run_trial(job: TrialJob) -> TrialResult:
     torch.set_num_threads(place.slot.threads)
     changed = restore_settings(place.settings)  # what was built here for its costs may have changed some
     try:
-        return place.evaluator.evaluate(job, place)
+        return place.objective.evaluate(job, place)
     except DivergedError as error:
         return TrialResult(job.number, {}, time.perf_counter() - start, str(error))
     except Exception as error:
