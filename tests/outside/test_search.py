@@ -25,7 +25,7 @@ kind = "search"
 use = "evolution"
 options = { population = 4, tournament = 2 }
 space = { use = "residual", stages = 2, blocks = 2, max_width = 32 }
-evaluator = { use = "spos", supernet = { epochs = 20, batch_size = 16, learning_rate = 0.01 } }
+evaluator = { use = "spos", supernet = { epochs = 12, batch_size = 16, learning_rate = 0.01 } }
 trials = 8
 batch = 4
 objectives = ["accuracy", "-parameters"]
@@ -99,7 +99,7 @@ def test_what_was_shared_is_kept(whole: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "moment", "workers"),
-    [("KILL_AT", "3", "1"), ("KILL_AT", "20", "2"), ("KILL_AT_TRIAL", "5", "1")],
+    [("KILL_AT", "3", "1"), ("KILL_AT", "12", "2"), ("KILL_AT_TRIAL", "5", "1")],
 )
 def test_a_killed_search_ends_with_the_same_bits(
     site: Path, whole: Path, variable: str, moment: str, workers: str
