@@ -81,6 +81,7 @@ from .kinds.seen.episodes import EpisodeSource as EpisodeSource
 from .kinds.seen.episodes import Labelled as Labelled
 from .kinds.seen.network import Layers as Layers
 from .kinds.seen.network import Outputs as Outputs
+from .kinds.seen.turns import Turn as Turn
 from .kinds.space import Choice as Choice
 from .kinds.space import Design as Design
 from .kinds.space import Pick as Pick

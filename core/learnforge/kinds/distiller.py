@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from learnforge.kinds.seen.network import Layers, Outputs
+from learnforge.kinds.seen.turns import Turn
 from learnforge.kinds.task import Batch, Task
 from learnforge.spec import TaskInfo
 
@@ -21,6 +22,14 @@ class Distiller(ABC):
     The distill stage calls `taps` once, then `criterion` once, then what `criterion` returned for every
     batch, with the student in training mode and the teacher frozen, in eval mode and without gradient.
     """
+
+    trains_teacher: ClassVar[bool] = False
+    """The teacher learns beside the student, by the same loss: it is in training mode, its outputs have
+    gradients, and it need not know anything at first. The stage hands on the student."""
+
+    shows_images: ClassVar[bool] = True
+    """Student and teacher are run on the batch. A method that makes its own images says False: it gets
+    outputs without class scores, whose `run` is all there is to them."""
 
     zero_at_teacher: ClassVar[Mapping[str, Any] | None] = None
     """A claim: options under which the loss is the soft term alone, zero and without gradient where the
@@ -65,6 +74,17 @@ class Distiller(ABC):
             task: Sizes of the splits, classes.
         """
         return self.loss
+
+    def turns(self, criterion: Criterion, student: Outputs, teacher: Outputs) -> Sequence[Turn]:
+        """Say which parts of the criterion are trained by steps of their own, in their order, before each
+        step of the student; none by default. All others are trained with the student.
+
+        Args:
+            criterion: What `criterion` returned.
+            student: Its `run` runs the student; there are no class scores.
+            teacher: The same of the teacher.
+        """
+        return ()
 
     def finish(self, student: nn.Module, criterion: Criterion, task: TaskInfo) -> nn.Module:
         """Return the student as it is handed on; as it is, by default.

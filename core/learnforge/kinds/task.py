@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from attrs import evolve, field, frozen
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from learnforge.errors import TaskError
 from learnforge.files import fingerprint
-from learnforge.kinds.seen.episodes import EpisodeShape, EpisodeSource
 from learnforge.spec import TaskInfo
+
+if TYPE_CHECKING:
+    from learnforge.kinds.seen.episodes import EpisodeShape, EpisodeSource
 
 
 @frozen(eq=False)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from learnforge.context import Context
 from learnforge.kinds.seen.network import Layers, Outputs
+from learnforge.kinds.seen.turns import Turn
 from learnforge.kinds.task import Batch, Task
 from learnforge.spec import TaskInfo
 
@@ -107,6 +108,16 @@ class PhasedTransfer(Transfer):
             task: The new task.
         """
         return self.loss
+
+    def turns(self, criterion: TransferCriterion, network: Outputs) -> Sequence[Turn]:
+        """Say which parts of the criterion are trained by steps of their own, in their order, before each
+        step of the network; none by default. All others are trained with the network.
+
+        Args:
+            criterion: What `criterion` returned.
+            network: Its `run` runs the network; there are no class scores.
+        """
+        return ()
 
 
 class DirectTransfer(Transfer):

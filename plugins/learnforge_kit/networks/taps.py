@@ -46,7 +46,7 @@ class Tapped:
         self._caught = {}  # whoever ran the network since, such as a validation, was listened to as well
         logits = self.network(images)
         caught, self._caught = self._caught, {}
-        return Outputs(logits, caught, self.layers)
+        return Outputs(logits, caught, self.layers, self)
 
     def close(self) -> None:
         """Stop listening."""

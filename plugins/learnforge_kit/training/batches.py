@@ -39,10 +39,8 @@ def balance(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return torch.cat(drawn)[order], torch.cat(turns)[order]
 
 
-def make_mixer(settings: Train, classes: int) -> Callable[[Batch], Batch] | None:
-    """Return what mixes the images of a batch and their labels, or None where nothing is to be mixed."""
-    if not settings.mixes_images:
-        return None
+def make_mixer(settings: Train, classes: int) -> Callable[[Batch], Batch]:
+    """Return what mixes the images of a batch and their labels, by mixup, cutmix, or one of both."""
     from torchvision.transforms import v2
 
     mixers: list[Callable[..., Any]] = []

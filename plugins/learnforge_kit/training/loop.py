@@ -14,19 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, StageError
+from learnforge.kinds.seen.turns import Turn
 from learnforge.kinds.task import Batch, Split, Task
 from learnforge.randomness import derive, seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.drawing import permutation
 from learnforge_kit.networks.normalisation import find_normalisations, kept_statistics
-from learnforge_kit.training.batches import balance, make_mixer
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.losses import cross_entropy
 from learnforge_kit.training.optimization import make_optimizer, take_step
@@ -47,6 +47,7 @@ class Trainee:
         counts: Numbers that the loss keeps count of; checkpointed, and restored in place.
         prepare: Called before each epoch with the images that it will show: indices int64 [image] and views
             int64 [image], on the CPU.
+        turns: Steps on parts of `extra`, taken in this order before each step of the network.
     """
 
     network: nn.Module
@@ -56,12 +57,15 @@ class Trainee:
     set_mode: Callable[[], Any] | None = None
     counts: dict[str, int] = field(factory=dict)
     prepare: Callable[[Tensor, Tensor], None] | None = None
+    turns: Sequence[Turn] = ()
 
     def parameter_groups(self) -> list[Mapping[str, Any]]:
-        """Return the groups that are trained, `extra` included."""
+        """Return the groups that are trained, `extra` included but for what has turns of its own."""
         everything: Mapping[str, Any] = {"params": list(self.network.parameters())}
         own = list(self.groups) if self.groups is not None else [everything]
-        extra = list(self.extra.parameters()) if self.extra is not None else []
+        elsewhere = {id(p) for turn in self.turns for p in turn.module.parameters()}
+        parts = self.extra.parameters() if self.extra is not None else ()
+        extra = [p for p in parts if id(p) not in elsewhere]
         return [*own, {"params": extra}] if extra else own
 
 
@@ -197,7 +201,8 @@ class _Training:
         self.groups = trainee.parameter_groups()
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.optimizer = make_optimizer(self.groups, settings)
-        self.scales = [group["lr"] for group in self.optimizer.param_groups]
+        self.turns = [(turn, _own_optimizer(turn, settings)) for turn in trainee.turns]
+        self.scales = [[group["lr"] for group in own.param_groups] for own in self._optimizers()]
         self.average = (
             AveragedModel(trainee.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
             if settings.ema
@@ -206,7 +211,7 @@ class _Training:
         # a mean of counters would be no count, and would change those of frozen layers
         self.counters = _counters(self.average.module, trainee.network) if self.average is not None else []
         self.task = task
-        self.mix = make_mixer(settings, task.outputs)
+        self.mix = _mixer(settings, task)
         self.transforms = context.plugins.batch_transforms(task=task, stage=context.stage, part=part)
         self.steps = math.ceil(self._usable(split) / settings.batch_size)
         self.epoch = 0
@@ -248,26 +253,46 @@ class _Training:
         for step, batches in enumerate(self._batches()):
             factor = settings.rate(self.epoch * self.steps + step, total, self.steps)
             # schedules scale each group's own rate, so that layers may learn at different ones
-            for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
-                group["lr"] = scale * factor
-            losses.append(take_step(self.optimizer, functools.partial(self._evaluate, batches)))
+            for each, scales in zip(self._optimizers(), self.scales, strict=True):
+                for group, scale in zip(each.param_groups, scales, strict=True):
+                    group["lr"] = scale * factor
+            for turn, optimizer in self.turns:
+                trained = list(turn.module.parameters())
+                for _ in range(turn.steps):
+                    take_step(
+                        optimizer, functools.partial(self._evaluate, turn.loss, trained, batches, False)
+                    )
+            evaluate = functools.partial(self._evaluate, self.trainee.loss, self.parameters, batches, True)
+            losses.append(take_step(self.optimizer, evaluate))
             if self.average is not None:
                 self.average.update_parameters(self.trainee.network)
                 for own, other in self.counters:
                     own.copy_(other)
         return losses
 
-    def _evaluate(self, batches: tuple[Batch, ...], is_first: bool) -> Tensor:
-        """Compute loss and gradients of a step; running statistics follow its first evaluation alone."""
+    def _evaluate(
+        self,
+        loss_of: Callable[..., Tensor],
+        parameters: Sequence[Tensor],
+        batches: tuple[Batch, ...],
+        is_own: bool,
+        is_first: bool,
+    ) -> Tensor:
+        """Compute loss and gradients of a step; the network's running statistics follow the first evaluation
+        of its own step alone.
+        """
         precision, device = self.settings.precision, self.context.device.type
-        keeping = contextlib.nullcontext() if is_first else kept_statistics(self.trainee.network)
+        keeping = contextlib.nullcontext() if is_own and is_first else kept_statistics(self.trainee.network)
         with keeping, torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            loss = self.trainee.loss(*batches)
+            loss = loss_of(*batches)
         _require_trainable(loss)
         loss.backward()
         if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         return loss
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer, *(optimizer for _, optimizer in self.turns)]
 
     def _batches(self) -> Iterator[tuple[Batch, ...]]:
         own = self._stream(self.split, self.task, "order")
@@ -286,6 +311,8 @@ class _Training:
         """
         seed, usable = derive(self.context.seed, purpose, self.epoch, lap), self._usable(split)
         if self.settings.balanced and purpose == "order":
+            from learnforge_kit.training.batches import balance  # most trainings need none of it
+
             order, turns = balance(split.labels.cpu(), seed)
         else:
             order = permutation(seed, len(split))
@@ -378,6 +405,7 @@ class _Training:
             "network": self.trainee.network.state_dict(),
             "extra": self.trainee.extra.state_dict() if self.trainee.extra is not None else {},
             "optimizer": self.optimizer.state_dict(),
+            "turns": [optimizer.state_dict() for _, optimizer in self.turns],
             "average": self.average.state_dict() if self.average is not None else {},
             "history": self.history,
             "counts": dict(self.trainee.counts),
@@ -393,12 +421,33 @@ class _Training:
         if self.trainee.extra is not None:
             self.trainee.extra.load_state_dict(state["extra"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for (_, optimizer), own in zip(self.turns, state["turns"], strict=True):
+            optimizer.load_state_dict(own)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.trainee.counts.update(state["counts"])
         self.epoch, self.history = state["epoch"], state["history"]
         self.best, self.best_extra = state["best"], state["best_extra"]
         self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+
+
+def _mixer(settings: Train, task: TaskInfo) -> Callable[[Batch], Batch] | None:
+    """Return what mixes the images of a batch and their labels, or None where nothing is to be mixed."""
+    if not settings.mixes_images:
+        return None
+    from learnforge_kit.training.batches import make_mixer  # most trainings need none of it
+
+    return make_mixer(settings, task.outputs)
+
+
+def _own_optimizer(turn: Turn, settings: Train) -> torch.optim.Optimizer:
+    """Make the optimizer of a turn, as the training's settings say where the turn says nothing."""
+    own = evolve(
+        settings,
+        optimizer=turn.optimizer or settings.optimizer,
+        learning_rate=turn.learning_rate or settings.learning_rate,
+    )
+    return make_optimizer([{"params": list(turn.module.parameters())}], own)
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

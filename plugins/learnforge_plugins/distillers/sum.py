@@ -37,6 +37,10 @@ class Sum(Distiller):
     def __attrs_post_init__(self) -> None:
         if not self.methods:
             raise ValueError("methods must name at least one distiller, the list is empty")
+        for method in self.methods:
+            if method.trains_teacher or not method.shows_images or type(method).turns is not Distiller.turns:
+                name = type(method).__name__
+                raise ValueError(f"{name} trains more than the student, so it cannot be added to others")
         if self.weights and len(self.weights) != len(self.methods):
             raise ValueError(
                 f"weights must be a number for each of {len(self.methods)} methods, got {list(self.weights)}"

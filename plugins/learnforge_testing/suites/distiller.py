@@ -16,6 +16,7 @@ from learnforge.context import Context
 from learnforge.errors import DivergedError, LearnforgeError, StageError
 from learnforge.kinds.distiller import Criterion, Distiller
 from learnforge.kinds.seen.network import Layers, Outputs
+from learnforge.kinds.seen.turns import Turn
 from learnforge.kinds.task import Batch, Task
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
@@ -95,8 +96,21 @@ class DistillerSuite(MethodSuite):
         wild = _wild(everything)
         require(not wild, f"gradients must be finite, not so {', '.join(wild)}")
         taught = [name for name, p in seen.teacher.named_parameters() if p.grad is not None]
-        require(not taught, f"the teacher must get no gradient, its {', '.join(taught)} got one")
+        require(
+            not taught or self.method.trains_teacher,
+            f"the teacher must get no gradient, its {', '.join(taught)} got one; a method that trains it "
+            "says `trains_teacher = True`",
+        )
 
+    @needs(lambda suite: suite.method.trains_teacher, "the teacher stays as it is")
+    def test_teacher_learns(self) -> None:
+        """Every weight that the teacher's scores depend on moves in a short training."""
+        seen = self._distilled()
+        moved = set(seen.changes_of_teacher())
+        still = [name for name in _influential(seen.teacher) if name not in moved]
+        require(not still, f"a teacher that learns must change, its {', '.join(still)} did not")
+
+    @needs(lambda suite: not suite.method.trains_teacher, "the method trains its teacher")
     def test_teacher_stays_as_it_is(self) -> None:
         """The teacher's weights and batch statistics stay bit for bit, and it stays in eval mode."""
         seen = self._distil()
@@ -330,6 +344,8 @@ class Watched(Distiller):
 
     def __init__(self, method: Distiller, stop_at: int | None = None):
         self.method, self.stop_at = method, stop_at
+        claims = ("trains_teacher", "shows_images")
+        vars(self).update({name: getattr(method, name) for name in claims})
         self.losses: list[Tensor] = []
         self.changed: set[str] = set()
         self.is_teacher_training = False
@@ -345,6 +361,9 @@ class Watched(Distiller):
         self.inner = self.method.criterion(student, teacher, task)
         self.own_start = hashes(self.own_parameters())
         return WatchedParts(self.inner, self.loss) if isinstance(self.inner, nn.Module) else self.loss
+
+    def turns(self, criterion: Criterion, student: Outputs, teacher: Outputs) -> Sequence[Turn]:
+        return self.method.turns(self.inner, student, teacher)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         if len(self.losses) + 1 == self.stop_at:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from attrs import field, frozen
 from torch import Tensor, nn
@@ -84,6 +84,10 @@ def _named(layer: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
     return f"{layer} {list(shapes[layer])}"
 
 
+def _without_network(images: Tensor) -> Outputs:
+    raise StageError("there is no network behind these outputs, so it cannot be run")
+
+
 @frozen(eq=False)
 class Outputs:
     """What a network puts out for a batch.
@@ -92,8 +96,11 @@ class Outputs:
         logits: Class scores before the softmax, float [batch, outputs].
         taps: {layer: that layer's output}, for the layers that a method asked for, by the names it used.
         layers: All that the network has, where layers are listened to.
+        run: Runs the network on other images, normalised ones, with gradients to its weights (but for those
+            of a frozen teacher) and to the images.
     """
 
     logits: Tensor
     taps: Mapping[str, Tensor] = field(factory=dict)
     layers: Layers | None = field(default=None, repr=False)
+    run: Callable[[Tensor], Outputs] = field(default=_without_network, repr=False)

@@ -30,7 +30,7 @@ from learnforge.spec import NetworkSpec
 from learnforge_kit.networks.layers import count_parameters, device_of, read_layers
 from learnforge_kit.networks.modules import check_modules
 from learnforge_kit.training.settings import Train
-from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants
+from learnforge_plugins.stages.distill.gap import count_assistants
 from learnforge_plugins.stages.distill.teacher import TeacherSettings
 from learnforge_plugins.stages.distill.training import Distillation, example_images, teacher_roles
 from learnforge_plugins.stages.examples import faults_of_all
@@ -156,7 +156,8 @@ class DistillStage(Stage):
             problems.append(Problem("teacher_weights", words))
         for role, reference in self.describe_inputs().items():
             knows_nothing = isinstance(reference, Model) and not _is_trained(reference, task)
-            if role in roles and knows_nothing and self.teacher_train is None:
+            is_untaught = self.teacher_train is None and not self.method.trains_teacher
+            if role in roles and knows_nothing and is_untaught:
                 words = (
                     "is a model without weights for the task's classes, which knows nothing yet; say how to "
                     "train it, `teacher_train = { epochs = … }`"
@@ -164,8 +165,23 @@ class DistillStage(Stage):
                 problems.append(Problem(role, words))
         return problems
 
+    def _check_learning(self, inputs: Mapping[str, Artifact]) -> list[Problem]:
+        """Find what does not go with a teacher that learns too."""
+        if not self.method.trains_teacher:
+            return []
+        words = f"where the teacher learns too, as {type(self.method).__name__} has it"
+        wrong = {
+            "teacher": ("must be one network", len(teacher_roles(inputs)) > 1),
+            "cache": ("must be off", self.cache != "off"),
+            "generations": ("must be 1", self.generations > 1),
+            "assistants": ("must be 0", bool(self.assistants)),
+            "assistant_models": ("must be empty", bool(self.assistant_models)),
+            "teacher_precision": ("must be 32", self.teacher_precision != "32"),
+        }
+        return [Problem(key, f"{want} {words}") for key, (want, is_wrong) in wrong.items() if is_wrong]
+
     def _check_chain(self, inputs: Mapping[str, Artifact]) -> list[Problem]:
-        problems = []
+        problems = self._check_learning(inputs)
         student = inputs.get("student")
         if self.assistants and self.assistant_models:
             problems.append(Problem("assistants", "must be 0 where `assistant_models` names them"))
@@ -214,6 +230,10 @@ class DistillStage(Stage):
         try:
             student, *teachers = (count_parameters(layers.network) for layers in reversed(found))
             count = count_assistants(self.assistants, sum(teachers) / student)
+            if not count:
+                return []
+            from learnforge_plugins.stages.distill.assistants import choose_assistants  # most need none
+
             specs = [artifact.spec for artifact in reversed(list(networks.values()))]
             choose_assistants(count, sum(teachers), student, specs, task.info, plugins)
         except StageError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from attrs import define, evolve, field, frozen
@@ -94,6 +94,15 @@ class Teacher(nn.Module):
         taps = {name: tensor[: len(images)] for name, tensor in outputs.taps.items()}
         return Outputs(outputs.logits[: len(images)], taps, outputs.layers)
 
+    def explore(self, images: Tensor) -> Outputs:
+        """Return the same with gradients to the images, for any number."""
+        self.counts["computed"] += len(images)
+        device, is_half = images.device.type, self.settings.precision == "bf16"
+        with torch.autocast(device, torch.bfloat16, enabled=is_half):
+            shown = images if is_half else images.float()  # whatever precision the student learns in
+            outputs = self._tapped(shown) if self._tapped is not None else Outputs(self._average(shown))
+        return evolve(outputs, logits=outputs.logits.float(), run=self.explore)
+
     def _average(self, images: Tensor) -> Tensor:
         """Average scores, or average probabilities and return their logarithms, which are scores as well."""
         logits: list[Tensor] = [network(images) for network in self.networks]
@@ -146,11 +155,31 @@ class CachedTeacher:
     train: Train
     device: torch.device
     cache: ViewCache | None = None
+    learns: ClassVar[None] = None
     _normalise: Callable[[Tensor], Tensor] = field(init=False)
     _epoch: Tensor | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._normalise = Normaliser(self.task.info, self.device)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images it was asked about, and how many of these were computed."""
+        return self.teacher.counts
+
+    @property
+    def run(self) -> Callable[[Tensor], Outputs]:
+        """Runs the teacher on any images, with gradients to them."""
+        return self.teacher.explore
+
+    def show(self, images: Tensor) -> Outputs:
+        """Return what it says of a few images, for shapes."""
+        return self.teacher.answer(images)
+
+    @property
+    def preparation(self) -> Callable[[Tensor, Tensor], None] | None:
+        """What is to be called before each epoch; None without a cache."""
+        return self.prepare if self.cache is not None else None
 
     def prepare(self, indices: Tensor, views: Tensor) -> None:
         """Fill the cache with what an epoch will ask for, in full batches.
@@ -188,12 +217,20 @@ class CachedTeacher:
         """Return what the teacher says of a batch."""
         self.teacher.counts["asked"] += len(batch.indices)
         if self._epoch is not None:
-            return Outputs(self._epoch[batch.indices])
+            return Outputs(self._epoch[batch.indices], run=self.teacher.explore)
         if self.cache is not None:
             scores, is_known = self.cache.read(batch.indices, batch.views)
             if bool(is_known.all()):
-                return Outputs(scores.to(batch.images.device, non_blocking=True))
-        return self.teacher.answer(batch.images)
+                return Outputs(scores.to(batch.images.device, non_blocking=True), run=self.teacher.explore)
+        return evolve(self.teacher.answer(batch.images), run=self.teacher.explore)
+
+    def finish(self, who: str) -> None:
+        """End a training by a method.
+
+        Raises:
+            StageError: The method changed the teacher.
+        """
+        self.teacher.require_unchanged(who)
 
     def close(self) -> None:
         """Let go of teacher and cache."""

@@ -18,7 +18,8 @@ from learnforge.errors import CacheWarning, GapWarning, RunError, StageError
 from learnforge.files import refusal
 from learnforge.kinds.distiller import Criterion, Distiller
 from learnforge.kinds.model import Model
-from learnforge.kinds.task import Task
+from learnforge.kinds.seen.network import Layers, Outputs
+from learnforge.kinds.task import Batch, Task
 from learnforge.plugins.identity import spell
 from learnforge.randomness import seeded
 from learnforge.spec import Provenance, copy_weights, trained_on
@@ -29,11 +30,12 @@ from learnforge_kit.networks.taps import Tapped
 from learnforge_kit.training.evaluation import evaluate, predict, score
 from learnforge_kit.training.loop import Trainee, fit, train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
-from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants, describe_gap
+from learnforge_plugins.stages.distill.gap import count_assistants, describe_gap
 from learnforge_plugins.stages.distill.teacher import CachedTeacher, Teacher, full_batch
 from learnforge_plugins.stages.measured import Baseline, Distilled
 
 if TYPE_CHECKING:
+    from learnforge_plugins.stages.distill.learning import LearningTeacher
     from learnforge_plugins.stages.distill.stage import DistillStage
 
 
@@ -105,6 +107,8 @@ class Distillation:
         models = list(stage.assistant_models)
         count = count_assistants(stage.assistants, teacher / student)
         if count:
+            from learnforge_plugins.stages.distill.assistants import choose_assistants  # most need none
+
             roles = ("student", *teacher_roles(self.inputs))
             specs = [self.inputs[role].spec for role in roles]
             models = choose_assistants(count, teacher, student, specs, info, plugins)
@@ -130,13 +134,11 @@ class Distillation:
             network.eval()
         read = [read_layers(network, images) for network in (student, *teachers)]
         student_names, teacher_names = stage.wire(read[0], read[1:])
-        tapped = Tapped(read[0], student_names)
-        tapped_teacher = Tapped(read[1], teacher_names) if teacher_names else None
-        cached = self._cached_teacher(
-            Teacher(teachers, stage.teacher_settings, full_batch(stage.train, task), tapped_teacher)
-        )
+        tapped, method = Tapped(read[0], student_names), stage.method
+        teacher = self._ready(teachers, read[1], teacher_names)
+        blank = [Outputs(torch.zeros(0, task.info.outputs), run=run) for run in (tapped, teacher.run)]
         try:
-            criterion = self._criterion(tapped, cached.teacher)
+            criterion = self._criterion(tapped, teacher)
             if self._hands_on_more:
                 sketch = self._as_handed_on(copy.deepcopy(student), criterion)
                 require_recorded(origin, sketch, context.plugins, f"{type(stage.method).__name__}.finish")
@@ -148,12 +150,19 @@ class Distillation:
                 network = self._as_handed_on(copied, criterion)
                 return evaluate(network, task.validation, task.info, size).accuracy
 
+            def loss(batch: Batch) -> Tensor:
+                if not method.shows_images:
+                    return criterion(blank[0], blank[1], batch)
+                return criterion(tapped(batch.images), teacher.answer(batch), batch)
+
+            parts = [part for part in (criterion, teacher.learns) if isinstance(part, nn.Module)]
             trainee = Trainee(
                 student,
-                lambda batch: criterion(tapped(batch.images), cached.answer(batch), batch),
-                extra=criterion if isinstance(criterion, nn.Module) else None,
-                counts=cached.teacher.counts,
-                prepare=cached.prepare if cached.cache is not None else None,
+                loss,
+                extra=nn.ModuleList(parts) if parts else None,
+                counts=teacher.counts,
+                prepare=teacher.preparation,
+                turns=method.turns(criterion, blank[0], blank[1]),
             )
             seed = context.derive("train") if part == "student" else context.derive("train", part)
             self.history[part] = fit(
@@ -167,10 +176,10 @@ class Distillation:
             )
         finally:
             tapped.close()
-            cached.close()
-        cached.teacher.require_unchanged(type(stage.method).__name__)
+            teacher.close()
+        teacher.finish(type(method).__name__)
         for name in self.forwards:
-            self.forwards[name] += cached.teacher.counts[name]
+            self.forwards[name] += teacher.counts[name]
         return self._as_handed_on(student, criterion)
 
     @property
@@ -184,6 +193,18 @@ class Distillation:
         with torch.no_grad(), seeded(self.context.derive("finish")):
             finished: nn.Module = self.stage.method.finish(student.eval(), criterion, self.task.info)
         return finished.to(self.context.device)
+
+    def _ready(
+        self, networks: Sequence[nn.Module], first: Layers, names: Sequence[str]
+    ) -> CachedTeacher | LearningTeacher:
+        """Return the teachers as what the training asks, the layers of the first one listened to."""
+        if self.stage.method.trains_teacher:
+            from learnforge_plugins.stages.distill.learning import LearningTeacher  # few methods do
+
+            return LearningTeacher(Tapped(first, names))
+        tapped = Tapped(first, names) if names else None
+        size = full_batch(self.stage.train, self.task)
+        return self._cached_teacher(Teacher(networks, self.stage.teacher_settings, size, tapped))
 
     def _cached_teacher(self, teacher: Teacher) -> CachedTeacher:
         stage, task, context = self.stage, self.task, self.context
@@ -216,14 +237,14 @@ class Distillation:
                 warnings.warn(f"stage {context.stage!r}: {words}", CacheWarning, stacklevel=2)
         return CachedTeacher(teacher, task, stage.train, context.device, cache)
 
-    def _criterion(self, tapped: Tapped, teacher: Teacher) -> Criterion:
+    def _criterion(self, tapped: Tapped, teacher: CachedTeacher | LearningTeacher) -> Criterion:
         """Ask the method for its criterion, with the outputs for a few images to read shapes from."""
         context = self.context
         images = example_images(self.task, context, min(4, len(self.task.train)))
         tapped.network.eval()
         with torch.no_grad(), seeded(context.derive("criterion")):
             criterion: Criterion = self.stage.method.criterion(
-                tapped(images), teacher.answer(images), self.task
+                tapped(images), teacher.show(images), self.task
             )
         # what is asked to read shapes is no training
         teacher.counts.update(asked=0, computed=0)

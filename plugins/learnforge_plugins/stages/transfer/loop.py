@@ -71,6 +71,8 @@ class TransferLoop:
                 with torch.no_grad():
                     outputs = self.tapped(shown)
                 self.criterion = method.criterion(network, outputs, here.info)
+                blank = Outputs(torch.zeros(0, here.info.outputs), run=self.tapped)
+                self.turns = method.turns(self.criterion, blank)
         except BaseException:
             self.tapped.close()
             raise
@@ -95,6 +97,7 @@ class TransferLoop:
             freeze(self.network, phase),
             extra if parts else None,
             lambda: set_training(self.network, phase),
+            turns=self.turns,
         )
         return fit(
             trainee,

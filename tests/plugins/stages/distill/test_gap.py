@@ -10,7 +10,8 @@ import torch
 from learnforge import Plugins, StageError
 from learnforge.spec import NetworkSpec
 from learnforge_kit.networks.layers import count_parameters
-from learnforge_plugins.stages.distill.gap import choose_assistants, count_assistants, describe_gap
+from learnforge_plugins.stages.distill.assistants import choose_assistants
+from learnforge_plugins.stages.distill.gap import count_assistants, describe_gap
 from learnforge_testing.network import make_info
 
 INFO = make_info((3, 32, 32))
