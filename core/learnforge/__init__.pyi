@@ -67,6 +67,7 @@ from .kinds.model import Model as Model
 from .kinds.optimizer import Optimizer as Optimizer
 from .kinds.score import Score as Score
 from .kinds.searcher import Candidate as Candidate
+from .kinds.searcher import DirectSearcher as DirectSearcher
 from .kinds.searcher import Searcher as Searcher
 from .kinds.searcher import View as View
 from .kinds.seen.engine import Engine as Engine

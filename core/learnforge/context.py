@@ -38,7 +38,7 @@ class Tracker(Protocol):
 
 
 class Progress(Protocol):
-    """Shows what a run is doing. The command line brings one for terminals and one for logs."""
+    """Shows what a run is doing; see the hook `learnforge_progress`."""
 
     def track(self, label: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Tracker]:
         """Show work of `total` steps, `done` of them already finished."""

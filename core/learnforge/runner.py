@@ -6,7 +6,7 @@
       distill/  artifact.json  weights.safetensors  metrics.json  stage.json  checkpoint/ (while it trains)
 
 A stage's fingerprint covers all that its result depends on: settings, methods' code, data, the fingerprints
-of its inputs, the plugins that change batches, optimizers or designs, and the seed. Equal fingerprint and
+of its inputs, the plugins that change batches or designs, and the seed. Equal fingerprint and
 finished: kept. Equal and unfinished: continued. Different: run again, after asking if it was finished.
 """
 

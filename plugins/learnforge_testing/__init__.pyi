@@ -1,5 +1,6 @@
 """The public names, each imported from its home when it is first used."""
 
+from .direct_searcher import DirectSearcherSuite as DirectSearcherSuite
 from .optuna_cases import OptunaSamplerCases as OptunaSamplerCases
 from .suites.change import ChangeSuite as ChangeSuite
 from .suites.command import CommandSuite as CommandSuite

@@ -50,7 +50,7 @@ def make_suite(plugin: Plugin, plugins: Plugins, options: Mapping[str, Any]) -> 
     method = plugins.load(plugin.kind, f"{plugin.distribution}:{plugin.method}")
     files = {"files": _files(plugin, plugins)} if hasattr(base, "files") else {}
     if inspect.isclass(method) or plugin.kind == "command":
-        return base.of(method, options, **files)
+        return base.fitting(method).of(method, options, **files)
     raise PluginError(f"{plugin}: {plugin.method!r} must be a class, got {method!r}")
 
 

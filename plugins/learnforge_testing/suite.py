@@ -181,6 +181,11 @@ class Suite:
         return type(f"{getattr(method, '__name__', method)}{cls.__name__}", (cls,), made | given)
 
     @classmethod
+    def fitting(cls, method: Any) -> type[Suite]:
+        """Return the suite for a method, where a kind has methods of several sorts; this one by default."""
+        return cls
+
+    @classmethod
     def names(cls) -> list[str]:
         """List the names of all checks, those of the base classes first."""
         found: dict[str, None] = {}

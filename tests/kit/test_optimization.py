@@ -11,9 +11,9 @@ import torch
 from attrs import evolve, frozen
 from torch import nn
 
-from learnforge import Context, Optimizer, StageError, Task
+from learnforge import Batch, Context, Optimizer, StageError, Task
 from learnforge import context as context_module
-from learnforge_kit import Train, find_normalisations, take_step
+from learnforge_kit import Train, Trainee, find_normalisations, fit, take_step
 from learnforge_kit.training.optimization import make_optimizer
 from learnforge_plugins.optimizers.torch import LBFGS, SGD
 from tests.kit.test_training import CutError, assert_equal_state, small_network, train_on
@@ -145,6 +145,25 @@ def _std(task: Task) -> torch.Tensor:
     return 255 * torch.tensor(task.info.std).view(-1, 1, 1)
 
 
+def test_a_second_evaluation_draws_and_leaves_nothing(task: Task, make_context: MakeContext) -> None:
+    """It drops out the same units as the first, and buffers and counts know of one evaluation alone."""
+    network, extra = small_network(dropout=0.5), nn.BatchNorm1d(3)
+    counts, seen = {"steps": 0}, []
+
+    def loss(batch: Batch) -> torch.Tensor:
+        counts["steps"] += 1
+        seen.append((counts["steps"], torch.rand(()).item()))
+        return nn.functional.cross_entropy(extra(network(batch.images)), batch.labels)
+
+    settings = Train(epochs=1, batch_size=20, learning_rate=0.1, optimizer=TwoEvaluations())
+    trainee = Trainee(network, loss, extra=extra, counts=counts)
+    fit(trainee, task.train, task.info, settings, make_context(None), "a")
+    assert seen[::2] == seen[1::2]
+    assert [step for step, _ in seen[::2]] == [1, 2, 3]
+    assert counts == {"steps": 3}
+    assert int(extra.num_batches_tracked or 0) == 3
+
+
 @pytest.mark.parametrize("optimizer", [TwoEvaluations(momentum=0.9), LBFGS(iterations=3, history=2)])
 def test_resume_is_bit_exact(
     optimizer: Optimizer,
@@ -192,8 +211,8 @@ def test_what_is_no_optimizer_is_refused() -> None:
     groups = [{"params": [nn.Parameter(torch.zeros(2, 2))]}]
     with pytest.raises(StageError, match=r"Odd\.make must return a torch optimizer, it returned 3"):
         make_optimizer(groups, Train(optimizer=Odd(lambda groups: 3)))
-    with pytest.raises(StageError, match="LBFGS cannot train this: it knows no weight decay; set `w"):
-        make_optimizer(groups, Train(optimizer=LBFGS()))
+    with pytest.raises(ValueError, match="LBFGS cannot train networks so: it knows no weight decay; set `w"):
+        Train(optimizer=LBFGS())  # so that `check` says it
     scaled = [*groups, {"params": [nn.Parameter(torch.zeros(2, 2))], "scale": 0.5}]
     with pytest.raises(StageError, match="all parameters at one learning rate, they have"):
         make_optimizer(scaled, Train(optimizer=LBFGS(), weight_decay=0.0))

@@ -318,8 +318,9 @@ def test_claims_and_parts_decide_which_checks_run() -> None:
         for method in (Soft, Remembering)
     }
     assert skipped == {
-        "Soft": ["own_parts_are_trained", "artifact_builds_the_student"],
+        "Soft": ["teacher_learns", "own_parts_are_trained", "artifact_builds_the_student"],
         "Remembering": [
+            "teacher_learns",
             "zero_at_teacher",
             "order_of_a_batch_does_not_matter",
             "artifact_builds_the_student",

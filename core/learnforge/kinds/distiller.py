@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from learnforge.kinds.seen.network import Layers, Outputs
-from learnforge.kinds.seen.turns import Turn
 from learnforge.kinds.task import Batch, Task
 from learnforge.spec import TaskInfo
+
+if TYPE_CHECKING:
+    from learnforge.kinds.seen.turns import Turn
 
 Criterion = Callable[[Outputs, Outputs, Batch], Tensor]
 
@@ -20,7 +22,8 @@ class Distiller(ABC):
     """A method of the kind `distiller`: a frozen attrs class with a loss.
 
     The distill stage calls `taps` once, then `criterion` once, then what `criterion` returned for every
-    batch, with the student in training mode and the teacher frozen, in eval mode and without gradient.
+    batch, with the student in training mode and the teacher frozen, in eval mode and without gradient, unless
+    the method says otherwise below.
     """
 
     trains_teacher: ClassVar[bool] = False

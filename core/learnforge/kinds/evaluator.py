@@ -28,7 +28,8 @@ class Trial:
         shared: What `prepare` returned, on the device.
         context: Seed of the trial, device and plugins; it keeps no files.
         until: Epoch to train to, for now; None for all.
-        checkpoint: Where the state of a training that may go on is kept; None where it will not.
+        checkpoint: Where the state of a training that may go on is kept as it stops, by `save(…,
+            final=True)`; None where it will not go on.
     """
 
     number: int
@@ -64,7 +65,8 @@ class Evaluator(ABC):
 
         Args:
             space: Builds networks.
-            view: `view.random(rng)` draws designs, allowed ones alone.
+            view: `view.random(rng)` draws designs that keep the limits as far as these are known without
+                measuring, and that plugins let pass.
             task: The task, on the device. Only training and validation split may be read.
             train: The stage's table `train`.
             context: Seed, device, checkpoints, with which it goes on after a kill.
@@ -76,7 +78,8 @@ class Evaluator(ABC):
 
     @abstractmethod
     def evaluate(self, trial: Trial) -> Mapping[str, float]:
-        """Return the metrics of a design, those of `metrics` at least. An error fails the trial alone.
+        """Return the metrics of a design, numbers by the names in `metrics`. An error fails the trial alone.
 
-        Called where trials run, also in other processes; its result must depend on nothing but the trial.
+        Called where trials run, also in other processes, with torch's generators seeded; its result must
+        depend on nothing but the trial.
         """

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from attrs import frozen
 
-from learnforge.kinds.space import Design
+from learnforge.kinds.space import Design, Space
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
+
+    from learnforge.context import Context
+    from learnforge.kinds.task import Task
 
 
 @frozen
@@ -90,3 +93,37 @@ class Searcher(ABC):
             directions: `maximize` or `minimize` for each objective.
             view: The space, where the stage has one: random designs, mutations and normal form of candidates.
         """
+
+
+class DirectSearcher(Searcher):
+    """A searcher that is no sampler: it finds designs itself, such as by gradient in one network of all.
+
+    What it finds is judged as any design is: limits, plugins' vetoes, the stage's evaluator.
+    """
+
+    example: ClassVar[Space | None] = None
+    """A small space that it can search, for its conformance checks; networks of three widths by default."""
+
+    @abstractmethod
+    def find(
+        self, space: Space, view: View, task: Task, train: Any, context: Context
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return the choices of the designs to evaluate, best first; the stage takes as many as its trials.
+
+        Args:
+            space: Where to search.
+            view: `view.random(rng)` draws designs that keep the limits as far as these are known without
+                measuring, and that plugins let pass.
+            task: The task, on the device. Only training and validation split may be read.
+            train: The stage's table `train`.
+            context: Seed, device, checkpoints, with which it goes on after a kill.
+
+        Raises:
+            StageError: It cannot search this space.
+        """
+
+    def sampler(
+        self, seed: int, directions: Sequence[str], view: View | None = None
+    ) -> optuna.samplers.BaseSampler:
+        """Refuse what has no networks, such as options."""
+        raise ValueError(f"{type(self).__name__} finds networks of a space, and samples nothing else")

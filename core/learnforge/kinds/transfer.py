@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch.nn.functional as F
 from attrs import field, frozen
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from learnforge.context import Context
 from learnforge.kinds.seen.network import Layers, Outputs
-from learnforge.kinds.seen.turns import Turn
 from learnforge.kinds.task import Batch, Task
 from learnforge.spec import TaskInfo
+
+if TYPE_CHECKING:
+    from learnforge.kinds.seen.turns import Turn
 
 TransferCriterion = Callable[[Outputs, Batch, Outputs | None, Batch | None], Tensor]
 

@@ -19,9 +19,15 @@ def find_normalisations(network: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-def kept_statistics(network: nn.Module) -> Iterator[None]:
-    """Keep all running statistics as they are for a block, whatever mode the layers are in."""
-    layers = [layer for layer in find_normalisations(network) if layer.training]
+def kept_statistics(network: nn.Module, but: nn.Module | None = None) -> Iterator[None]:
+    """Keep all running statistics as they are for a block, whatever mode the layers are in.
+
+    Args:
+        network: The network.
+        but: A part of it, or of another, whose layers go on as ever.
+    """
+    others = set(find_normalisations(but)) if but is not None else set()
+    layers = [layer for layer in find_normalisations(network) if layer.training and layer not in others]
     for layer in layers:
         layer.track_running_stats = False
     try:

@@ -2,25 +2,23 @@
 
 Batch order and augmentation are pure functions of (seed, epoch, index), and each epoch seeds torch anew, so a
 training that goes on from a checkpoint ends with the same bits as one that was never cut off. Nothing inside
-a step waits for the device: losses stay there and are read once an epoch.
+a step waits for the device, unless its optimizer does: losses stay there and are read once an epoch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, StageError
-from learnforge.kinds.seen.turns import Turn
 from learnforge.kinds.task import Batch, Split, Task
 from learnforge.randomness import derive, seeded
 from learnforge.spec import TaskInfo
@@ -29,8 +27,11 @@ from learnforge_kit.drawing import permutation
 from learnforge_kit.networks.normalisation import find_normalisations, kept_statistics
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.losses import cross_entropy
-from learnforge_kit.training.optimization import make_optimizer, take_step
+from learnforge_kit.training.optimization import generator_states, make_optimizer, take_step
 from learnforge_kit.training.settings import Train
+
+if TYPE_CHECKING:
+    from learnforge.kinds.seen.turns import Turn
 
 
 @frozen(eq=False)
@@ -76,15 +77,17 @@ another `measure`."""
 
 @frozen(eq=False)
 class Companion:
-    """Further images for every step's loss, whose labels are withheld.
+    """Further images for every step's loss.
 
     Args:
         split: The images, loaded on the device.
         task: Their normalisation.
+        is_labelled: Hand out their labels too, as for a bilevel step on a second split.
     """
 
     split: Split
     task: TaskInfo
+    is_labelled: bool = False
 
 
 def fit(
@@ -201,7 +204,8 @@ class _Training:
         self.groups = trainee.parameter_groups()
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.optimizer = make_optimizer(self.groups, settings)
-        self.turns = [(turn, _own_optimizer(turn, settings)) for turn in trainee.turns]
+        self.all = nn.ModuleList([trainee.network, *([trainee.extra] if trainee.extra is not None else [])])
+        self.turns = _with_optimizers(trainee, settings)
         self.scales = [[group["lr"] for group in own.param_groups] for own in self._optimizers()]
         self.average = (
             AveragedModel(trainee.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
@@ -226,12 +230,12 @@ class _Training:
             self.trainee.prepare(*self._plan(self.split, "order"))
         set_mode = self.trainee.set_mode or self.trainee.network.train
         set_mode()
-        # the variance of one image is zero, so layers normalise by their running statistics
-        if self.settings.batch_size == 1:
-            for layer in find_normalisations(self.trainee.network):
-                layer.eval()
         if self.trainee.extra is not None:
             self.trainee.extra.train()
+        # the variance of one image is zero, so layers normalise by their running statistics
+        if self.settings.batch_size == 1:
+            for layer in find_normalisations(self.all):
+                layer.eval()
         with seeded(derive(self.context.seed, "epoch", self.epoch)):
             losses = self._steps()
         entry = {
@@ -259,43 +263,53 @@ class _Training:
             for turn, optimizer in self.turns:
                 trained = list(turn.module.parameters())
                 for _ in range(turn.steps):
-                    take_step(
-                        optimizer, functools.partial(self._evaluate, turn.loss, trained, batches, False)
-                    )
-            evaluate = functools.partial(self._evaluate, self.trainee.loss, self.parameters, batches, True)
-            losses.append(take_step(self.optimizer, evaluate))
+                    self._take(optimizer, turn.loss, trained, batches, turn.module)
+            losses.append(self._take(self.optimizer, self.trainee.loss, self.parameters, batches))
             if self.average is not None:
                 self.average.update_parameters(self.trainee.network)
                 for own, other in self.counters:
                     own.copy_(other)
         return losses
 
-    def _evaluate(
+    def _take(
         self,
+        optimizer: torch.optim.Optimizer,
         loss_of: Callable[..., Tensor],
         parameters: Sequence[Tensor],
         batches: tuple[Batch, ...],
-        is_own: bool,
-        is_first: bool,
+        module: nn.Module | None = None,
     ) -> Tensor:
-        """Compute loss and gradients of a step; the network's running statistics follow the first evaluation
-        of its own step alone.
+        """Take a step of the network, or of a turn's module, and return the loss before it.
+
+        An optimizer's further evaluations draw what its first one drew, and leave nothing but gradients. A
+        turn leaves the running statistics of all others alone.
         """
-        precision, device = self.settings.precision, self.context.device.type
-        keeping = contextlib.nullcontext() if is_own and is_first else kept_statistics(self.trainee.network)
-        with keeping, torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            loss = loss_of(*batches)
-        _require_trainable(loss)
-        loss.backward()
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
-        return loss
+        device, counts = self.context.device.type, self.trainee.counts
+        drawn, counted = generator_states(device), dict(counts)
+
+        def evaluate(is_first: bool) -> Tensor:
+            if is_first:
+                quiet = kept_statistics(self.all, module) if module is not None else contextlib.nullcontext()
+            else:
+                from learnforge_kit.training.turns import undone  # most optimizers evaluate once
+
+                quiet = undone(self.all, counts, counted, device, drawn)
+            with quiet:
+                with torch.autocast(device, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+                    loss = loss_of(*batches)
+                _require_trainable(loss)
+                loss.backward()
+            if self.settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+            return loss
+
+        return take_step(optimizer, evaluate)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer, *(optimizer for _, optimizer in self.turns)]
 
     def _batches(self) -> Iterator[tuple[Batch, ...]]:
-        own = self._stream(self.split, self.task, "order")
+        own = self._stream(self.split, self.task, "order", True)
         if self.companion is None:
             return ((batch,) for batch in own)
         return zip(own, self._endless(self.companion), strict=False)
@@ -322,21 +336,22 @@ class _Training:
         views = self.settings.augmentation.draw(self.context.seed, self.epoch, order + turns * len(split))
         return order, views
 
-    def _stream(self, split: Split, task: TaskInfo, purpose: str, lap: int = 0) -> Iterator[Batch]:
+    def _stream(
+        self, split: Split, task: TaskInfo, purpose: str, has_labels: bool, lap: int = 0
+    ) -> Iterator[Batch]:
         """Yield the batches of this epoch, a pure function of (seed, epoch)."""
         settings, normalise = self.settings, Normaliser(task, self.context.device)
-        has_labels = purpose == "order"
         order, all_views = self._plan(split, purpose, lap)
         views_of_batches = all_views.to(self.context.device).split(settings.batch_size)
         total = self.steps * settings.epochs
         found = zip(split.batches(order, settings.batch_size), views_of_batches, strict=True)
         for step, ((images, labels, indices), views) in enumerate(found):
             shown = normalise(settings.augmentation.show(images, views))
-            # a method that reads a companion's labels sees -1, which cross-entropy refuses
+            # a method that reads labels that are withheld sees -1, which cross-entropy refuses
             known = labels if has_labels else torch.full_like(labels, -1)
             progress = (self.epoch * self.steps + step) / total
             batch = Batch(shown, known, indices, views, progress, settings.label_smoothing)
-            if has_labels and self.mix is not None:
+            if purpose == "order" and self.mix is not None:
                 batch = self.mix(batch)
             for number, transform in enumerate(self.transforms):
                 drawn = derive(self.context.seed, purpose, self.epoch, lap, "hook", step, number)
@@ -344,10 +359,10 @@ class _Training:
             yield batch
 
     def _endless(self, companion: Companion) -> Iterator[Batch]:
-        """Yield the companion's batches, lap after lap; nobody is handed their labels."""
+        """Yield the companion's batches, lap after lap."""
         lap = 0
         while True:
-            yield from self._stream(companion.split, companion.task, "companion", lap)
+            yield from self._stream(companion.split, companion.task, "companion", companion.is_labelled, lap)
             lap += 1
 
     def _finite_mean(self, losses: list[Tensor]) -> float:
@@ -357,7 +372,8 @@ class _Training:
         if bool(is_bad.any()):
             raise DivergedError(self.epoch + 1, int(is_bad.int().argmax()) + 1, self.steps)
         # the last step may have spoilt the weights after its loss was read
-        if not bool(nn.utils.get_total_norm(self.parameters).isfinite()):
+        others = [p for turn, _ in self.turns for p in turn.module.parameters()]
+        if not bool(nn.utils.get_total_norm([*self.parameters, *others]).isfinite()):
             raise DivergedError(self.epoch + 1, self.steps, self.steps)
         return float(values.mean())
 
@@ -440,14 +456,13 @@ def _mixer(settings: Train, task: TaskInfo) -> Callable[[Batch], Batch] | None:
     return make_mixer(settings, task.outputs)
 
 
-def _own_optimizer(turn: Turn, settings: Train) -> torch.optim.Optimizer:
-    """Make the optimizer of a turn, as the training's settings say where the turn says nothing."""
-    own = evolve(
-        settings,
-        optimizer=turn.optimizer or settings.optimizer,
-        learning_rate=turn.learning_rate or settings.learning_rate,
-    )
-    return make_optimizer([{"params": list(turn.module.parameters())}], own)
+def _with_optimizers(trainee: Trainee, settings: Train) -> list[tuple[Turn, torch.optim.Optimizer]]:
+    """Pair the turns of a training with their optimizers."""
+    if not trainee.turns:
+        return []
+    from learnforge_kit.training.turns import own_optimizer  # most trainings need none of it
+
+    return [(turn, own_optimizer(turn, trainee, settings)) for turn in trainee.turns]
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from learnforge.kinds.task import Split, Task
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
-from learnforge_kit.data.pictures import as_png
 from learnforge_kit.measured import MOST_CLASSES, Assessment, Confidence, NetworkCosts
 from learnforge_kit.training.evaluation import calibration, confusion, fit_temperature, predict, score
 
@@ -60,6 +59,8 @@ def find_most_wrong(logits: Tensor, split: Split, most: int = 12) -> list[dict[s
     """Return the images of wrong predictions with the highest confidence: true and predicted label,
     confidence, and the image as PNG in base64, its longer side 96 pixels at most.
     """
+    from learnforge_kit.data.pictures import as_png  # not every stage has mistakes to show
+
     shares = logits.softmax(1).cpu()
     labels = split.labels.cpu()
     confidence, predicted = shares.max(1)

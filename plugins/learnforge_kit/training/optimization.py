@@ -79,3 +79,8 @@ def take_step(optimizer: torch.optim.Optimizer, evaluate: Callable[[bool], Tenso
         name = type(optimizer).__name__
         raise StageError(f"{name}.step must call the closure that it is given, it did not")
     return losses[0]
+
+
+def generator_states(device: str) -> tuple[Tensor, ...]:
+    """Return the states of the generators that a step on a device draws from."""
+    return (torch.get_rng_state(), *([torch.cuda.get_rng_state()] if device == "cuda" else []))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import torch
 from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
+from torch import nn
 
 from learnforge.kinds.optimizer import Optimizer
 from learnforge.options.structure import plugin_field
@@ -77,6 +79,21 @@ class Train:
     def _(self, field: Attribute[Any], value: Any) -> None:
         if value is not None and not isinstance(value, Optimizer):
             raise TypeError(f'must be an optimizer, such as `load_method("optimizer.sgd")()`, got {value!r}')
+
+    def __attrs_post_init__(self) -> None:
+        if self.optimizer is None:
+            return
+        weight, bias = (nn.Parameter(torch.zeros(shape)) for shape in ((1, 1), (1,)))
+        decays = (self.weight_decay, self.weight_decay * self.decay_all)
+        groups = [
+            {"params": [p], "lr": self.learning_rate, "weight_decay": decay}
+            for p, decay in zip((weight, bias), decays, strict=True)
+        ]
+        try:
+            self.optimizer.make(groups)
+        except Exception as error:  # whatever a stranger's code raises
+            name = type(self.optimizer).__name__
+            raise ValueError(f"the optimizer {name} cannot train networks so: {error}") from error
 
     @property
     def augmentation(self) -> Augmentation:

@@ -11,8 +11,8 @@ from learnforge.report import RunSummary, Section
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.sections import main_score, stage_columns, stage_row
 
-_METHODS = frozenset(kind.hook for kind in KINDS.values())
-"""Hooks that bring methods."""
+_IN_NOTHING = frozenset({"learnforge_progress", *(kind.hook for kind in KINDS.values())})
+"""Hooks that bring methods, which stand with their stages, and what only shows."""
 
 
 def compare_runs(runs: Sequence[RunSummary]) -> list[Section]:
@@ -70,7 +70,7 @@ def _explained(different: Sequence[str]) -> list[str]:
 def _settings_of(run: RunSummary, shared: Collection[str]) -> dict[str, str]:
     """Return a run's settings, as {where: value}; of stages that not all runs have, that it has them."""
     found = {"run.seed": str(run.seed), "run.device": run.device}
-    hearing = [own["name"] for own in run.plugins.get("loaded", ()) if set(own["hooks"]) - _METHODS]
+    hearing = [own["name"] for own in run.plugins.get("loaded", ()) if set(own["hooks"]) - _IN_NOTHING]
     found["plugins"] = ", ".join(hearing)  # methods stand with their stages
     found |= {f"version of {name}": value for name, value in run.versions.items()}
     for stage in run.stages:

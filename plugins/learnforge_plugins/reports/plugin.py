@@ -14,7 +14,7 @@ from learnforge.record import Run
 from learnforge.report import RunSummary, Section
 from learnforge_plugins.reports.progress import read_run
 
-_OF_RUNS = ("_run", "_run_started", "_run_finished", "_run_failed")
+_OF_RUNS = ("_run", "_run_started", "_run_finished", "_run_failed", "_progress")
 _OF_WORK = {name for name in NOTIFYING if not name.endswith(_OF_RUNS)}
 """Hooks that are not called for a run in which nothing is left to do."""
 

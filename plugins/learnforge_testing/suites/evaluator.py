@@ -33,10 +33,16 @@ WIDTHS = (4, 8, 16)
 
 @frozen
 class Widths(Space):
-    """Small convolutional networks of three widths, of which one is not allowed."""
+    """Small convolutional networks of some widths, of which one is not allowed.
+
+    Args:
+        widths: Channels to choose from.
+    """
+
+    widths: tuple[int, ...] = WIDTHS
 
     def design(self, pick: Pick) -> Design:
-        return {"width": pick.choice("width", WIDTHS)}
+        return {"width": pick.choice("width", self.widths)}
 
     def build(self, design: Design, task: TaskInfo) -> nn.Module:
         require(design["width"] != WIDTHS[-1], "designs must be drawn from the view, which knows the limits")
@@ -100,9 +106,7 @@ class EvaluatorSuite(MethodSuite):
 
     def test_test_data_are_not_read(self) -> None:
         """Neither `prepare` nor a trial reads the test split, in any way."""
-        task = evolve(
-            make_task(), test=_Forbidden(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1))
-        )
+        task = without_test_images(make_task())
         shared = self._prepare(task)
         self._judge(WIDTHS[0], shared, task)
 
@@ -127,7 +131,10 @@ class EvaluatorSuite(MethodSuite):
         """Stopped after an epoch and gone on with from its checkpoint, a trial ends with the same metrics."""
         shared, kept = self._prepare(make_task()), _Memory()
         self._judge(WIDTHS[0], shared, until=1, checkpoint=kept)
-        require(kept.file is not None, "a trial that stops at `until` must save its state in `checkpoint`")
+        require(
+            kept.file is not None,
+            "a trial that stops at `until` must save its state in `checkpoint`, with `final=True`",
+        )
         resumed = self._judge(WIDTHS[0], shared, until=self.train.epochs, checkpoint=kept)
         whole = self._judge(WIDTHS[0], shared)
         require(resumed == whole, f"a trial that goes on must end as a whole one, got {resumed} and {whole}")
@@ -170,6 +177,11 @@ class _Forbidden(MemorySplit):
         raise AssertionError("the test split must not be read during a search")
 
 
+def without_test_images(task: Task) -> Task:
+    """Return a task whose test split nobody may read."""
+    return evolve(task, test=_Forbidden(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1)))
+
+
 class _Memory(Checkpoint):
     """A checkpoint in memory."""
 
@@ -181,6 +193,8 @@ class _Memory(Checkpoint):
         return None if self.file is None else dict(torch.load(io.BytesIO(self.file), weights_only=True))
 
     def save(self, make_state: Any, final: bool = False) -> None:
+        if not final:
+            return
         stream = io.BytesIO()
         torch.save(copy.deepcopy(dict(make_state())), stream)
         self.file = stream.getvalue()

@@ -17,7 +17,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from learnforge.context import Context
-from learnforge.kinds.searcher import Searcher
+from learnforge.kinds.searcher import DirectSearcher, Searcher
 from learnforge.kinds.space import Design, Space, design_key
 from learnforge.plugins.registry import Plugins
 from learnforge_kit.search.sampler import contains
@@ -28,7 +28,7 @@ from learnforge_plugins.stages.search.record import Goal
 from learnforge_plugins.stages.search.storage import Direction, open_study
 from learnforge_testing.landscapes import Instant, Landscape, Letters, Mixed, UniformSampler
 from learnforge_testing.method import MethodSuite
-from learnforge_testing.suite import needs, require
+from learnforge_testing.suite import Suite, needs, require
 
 Objective = Callable[[Design], Sequence[float] | None]
 
@@ -61,6 +61,14 @@ class SearcherSuite(MethodSuite):
     kind = "searcher"
     base = Searcher
     trials: ClassVar[int] = 60
+
+    @classmethod
+    def fitting(cls, method: Any) -> type[Suite]:
+        if not (isinstance(method, type) and issubclass(method, DirectSearcher)):
+            return cls
+        from learnforge_testing.direct_searcher import DirectSearcherSuite
+
+        return DirectSearcherSuite
 
     def result(self) -> list[Mapping[str, Any]]:
         """Return the choices of a search."""

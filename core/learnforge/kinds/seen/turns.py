@@ -18,9 +18,10 @@ class Turn:
     Args:
         module: What is trained: a part of the method's criterion, which is checkpointed with it. The step of
             the network leaves it alone.
-        loss: From what the criterion gets of a batch's data (the batch, and the companion batch where there
-            is one) to a scalar. Gradients that it leaves elsewhere are dropped.
-        optimizer: The optimizer; as `train` says by default.
+        loss: From the batch, and the companion batch where there is one, to a scalar. Gradients that it
+            leaves elsewhere are dropped.
+        optimizer: The optimizer; as `train` says by default. Schedule, weight decay and `clip_norm` are those
+            of `train`.
         learning_rate: Its peak learning rate, above 0, in the course of `train`; that of `train` by default.
         steps: Steps on each batch, from 1.
     """

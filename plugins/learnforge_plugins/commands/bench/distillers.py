@@ -106,7 +106,8 @@ class Distillers(training.StageComparison):
         if entry.method is None:
             return self.stage.run_baseline(task, inputs, context)
         stage = evolve(self.stage, method=entry.method)
-        if not stage.listens_to_teacher(task, inputs, context):
+        is_cachable = entry.method.shows_images and not entry.method.trains_teacher
+        if is_cachable and not stage.listens_to_teacher(task, inputs, context):
             try:
                 return evolve(stage, cache="views").run(task, inputs, context)
             except PlaceError:

@@ -199,4 +199,4 @@ def read_device(recipe: Mapping[str, Any]) -> str:
 
 def train_print(settings: Train | None) -> Any:
     """Return what a training depends on beside network and data: its settings, and an optimizer's code."""
-    return plain(settings, lambda part: str(identify(part)))
+    return plain(settings, lambda part: repr(identify(part)))

@@ -165,23 +165,12 @@ class DistillStage(Stage):
                 problems.append(Problem(role, words))
         return problems
 
-    def _check_learning(self, inputs: Mapping[str, Artifact]) -> list[Problem]:
-        """Find what does not go with a teacher that learns too."""
-        if not self.method.trains_teacher:
-            return []
-        words = f"where the teacher learns too, as {type(self.method).__name__} has it"
-        wrong = {
-            "teacher": ("must be one network", len(teacher_roles(inputs)) > 1),
-            "cache": ("must be off", self.cache != "off"),
-            "generations": ("must be 1", self.generations > 1),
-            "assistants": ("must be 0", bool(self.assistants)),
-            "assistant_models": ("must be empty", bool(self.assistant_models)),
-            "teacher_precision": ("must be 32", self.teacher_precision != "32"),
-        }
-        return [Problem(key, f"{want} {words}") for key, (want, is_wrong) in wrong.items() if is_wrong]
-
     def _check_chain(self, inputs: Mapping[str, Artifact]) -> list[Problem]:
-        problems = self._check_learning(inputs)
+        problems = []
+        if self.method.trains_teacher or not self.method.shows_images:
+            from learnforge_plugins.stages.distill.learning import check_learning  # few methods do
+
+            problems += check_learning(self, len(teacher_roles(inputs)))
         student = inputs.get("student")
         if self.assistants and self.assistant_models:
             problems.append(Problem("assistants", "must be 0 where `assistant_models` names them"))

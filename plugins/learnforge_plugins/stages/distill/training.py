@@ -120,7 +120,7 @@ class Distillation:
     def _warn_of_gap(self, parameters: Sequence[int]) -> None:
         widest = max(above / below for above, below in itertools.pairwise(parameters))
         words = describe_gap(widest)
-        if words:
+        if words and not self.stage.method.trains_teacher:
             self.warnings.append(words)
             warnings.warn(f"stage {self.context.stage!r}: {words}", GapWarning, stacklevel=2)
 

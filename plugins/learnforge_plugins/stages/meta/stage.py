@@ -390,12 +390,14 @@ class MetaStage(Stage):
             schedule=self.schedule,
         )
         optimizer = make_optimizer([{"params": list(leaves.values())}], settings)
+        scales = [group["lr"] for group in optimizer.param_groups]
         history = _Progressing(leaves, carried, optimizer, context.checkpoint("meta"), context, engine_name)
         block = max(1, self.iterations // BLOCKS)
         with context.progress.track(f"{context.stage}: meta", self.iterations, history.iteration) as tracker:
             while history.iteration < self.iterations:
-                for group in optimizer.param_groups:
-                    group["lr"] = self.learning_rate * settings.rate(history.iteration, self.iterations, 1)
+                factor = settings.rate(history.iteration, self.iterations, 1)
+                for group, scale in zip(optimizer.param_groups, scales, strict=True):
+                    group["lr"] = scale * factor
                 numbers = torch.arange(self.tasks) + history.iteration * self.tasks
                 drawn = source.draw(context.derive("train"), numbers)
                 episodes = begin(drawn, engine, {n: p.detach().clone() for n, p in leaves.items()})

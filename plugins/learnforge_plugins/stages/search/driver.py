@@ -13,15 +13,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from learnforge.context import Context, Silence, Tracker
 from learnforge.errors import StageError
 from learnforge.kinds.executor import Executor, Slot
 from learnforge.kinds.searcher import Candidate, Searcher
 from learnforge.kinds.space import Design, design_key
-from learnforge_kit.search.sampler import generator
+from learnforge_kit.search.sampler import HistorySampler, generator
 from learnforge_kit.search.trials import NOTE, read_records
 from learnforge_kit.search.view import SpaceView, TrialPick
 from learnforge_plugins.stages.search.admission import Admission
@@ -50,6 +51,12 @@ FLOOR = "learnforge_floor"
 """Attribute of a study that holds the least score that its filter lets pass."""
 
 
+FOUND = "learnforge_found"
+"""Attribute of a study whose queue holds all that was found without a sampler."""
+
+Find = Callable[[], Sequence[Mapping[str, Any]]]
+
+
 class Driver:
     """Runs one search to its end, from wherever its study stands.
 
@@ -58,6 +65,7 @@ class Driver:
         study: The study, with the searcher's sampler.
         executor: Where trials run.
         threads: CPU threads of a trial.
+        find: Finds choices of the designs to evaluate, where no sampler proposes them.
     """
 
     def __init__(
@@ -66,8 +74,9 @@ class Driver:
         study: optuna.Study,
         executor: Executor,
         threads: int,
+        find: Find | None = None,
     ):
-        self.admission, self.study, self.executor = admission, study, executor
+        self.admission, self.study, self.executor, self.find = admission, study, executor, find
         self.goal, self.objective, self.context = admission.goal, admission.objective, admission.context
         goal, objective, context = self.goal, self.objective, self.context
         self.view = SpaceView(objective.space)
@@ -96,6 +105,7 @@ class Driver:
         self.admission.floor = self._find_floor()
         self._resume()
         self._warm_up()
+        self._queue_found()
         label = f"{self.context.stage}: trials"
         try:
             with (
@@ -176,6 +186,18 @@ class Driver:
         for candidate, _ in chosen[queued:]:
             self.study.enqueue_trial(dict(candidate.choices))
 
+    def _queue_found(self) -> None:
+        """Put what was found without a sampler into the study's queue, once."""
+        if self.find is None or self.study.user_attrs.get(FOUND):
+            return
+        queued = len(self.study.get_trials(deepcopy=False))
+        for choices in self.find()[queued:]:
+            self.study.enqueue_trial(dict(choices))
+        self.study.set_user_attr(FOUND, True)
+
+    def _has_waiting(self) -> bool:
+        return any(t.state == TrialState.WAITING for t in self.study.get_trials(deepcopy=False))
+
     def _find_floor(self) -> float:
         """Return the least score that the filter lets pass, found once and stored."""
         wanted = self.goal.filter
@@ -214,6 +236,9 @@ class Driver:
         """
         want = self.batch - self.counted % self.batch if self.batch else len(self.slots)
         while len(self.in_flight) < want and not self._is_done():
+            if self.find is not None and not self._has_waiting():
+                self.is_exhausted = True
+                return
             if self.in_a_row >= REPEATS_BEFORE_RANDOM and not self._enqueue_unseen():
                 self.is_exhausted = True
                 return
@@ -221,11 +246,10 @@ class Driver:
 
     def _enqueue_unseen(self) -> bool:
         """Put an unseen, admissible random design into the study's queue; False where none turns up."""
-        trials = self.study.get_trials(deepcopy=False)
-        if any(trial.state == TrialState.WAITING for trial in trials):
+        if self._has_waiting():
             return True  # put there just before a kill
         # seeded by how far the study is, so that a resumed search draws the same
-        rng = generator(self.context.seed, "unseen", len(trials))
+        rng = generator(self.context.seed, "unseen", len(self.study.get_trials(deepcopy=False)))
         seen = set(self.records)
         label = f"{self.context.stage}: looking for a design that is allowed"
         # it takes long only where hardly anything is allowed, and then somebody wants to know
@@ -367,6 +391,7 @@ def search_designs(
     scores: Mapping[str, Callable[[Design], float]] | None = None,
     threads: int = 1,
     file: str = "study.db",
+    find: Find | None = None,
 ) -> tuple[list[Record], list[dict[str, Any]]]:
     """Search by a searcher, from wherever the study of this name stands.
 
@@ -380,6 +405,7 @@ def search_designs(
         scores: Zero-cost scores that the searcher may ask for.
         threads: CPU threads of a trial.
         file: File of the study in the context's folder.
+        find: Finds choices of the designs to evaluate, for a searcher that is no sampler.
 
     Returns:
         The designs that were evaluated to their end, oldest first, and the records of all trials.
@@ -391,10 +417,19 @@ def search_designs(
         raise StageError(f"the search {name!r} needs an executor, the context has none")
     admission = Admission(goal, objective, context)
     view = SpaceView(objective.space, scores, admission.allows)
-    sampler = searcher.sampler(seed, goal.directions, view)
+    sampler = _AsFound(seed) if find is not None else searcher.sampler(seed, goal.directions, view)
     path = context.folder / file if context.folder else None
     with open_study(path, name, goal.directions, sampler, goal.metrics) as study:
-        return Driver(admission, study, context.executor, threads).run(), read_records(study)
+        return Driver(admission, study, context.executor, threads, find).run(), read_records(study)
+
+
+class _AsFound(HistorySampler):
+    """Completes choices that were found without a sampler."""
+
+    def propose(
+        self, history: Sequence[FrozenTrial], rng: np.random.Generator, directions: Sequence[str]
+    ) -> Mapping[str, Any]:
+        return {}
 
 
 def _trial_words(record: Record) -> str:

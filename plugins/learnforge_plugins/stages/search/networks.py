@@ -165,7 +165,13 @@ class NetworkObjective(Objective):
         context = Context(stage=self.stage, seed=seed, device=device, plugins=place.plugins)
         kept = _Kept(job.state) if job.epochs is not None else None
         trial = Trial(job.number, job.design, self.space, task, self.train, shared, context, job.epochs, kept)
-        metrics = dict(self.evaluator.evaluate(trial))
+        with seeded(seed):
+            found = self.evaluator.evaluate(trial)
+        missing = [name for name in self.evaluator.metrics if name not in found]
+        if missing:
+            raise ValueError(f"{type(self.evaluator).__name__}.evaluate leaves out {', '.join(missing)}")
+        # costs and scores are known already, and are not its to say
+        metrics = {name: float(found[name]) for name in self.evaluator.metrics}
         state = kept.state if kept is not None else None
         return TrialResult(job.number, metrics, time.perf_counter() - start, state=state)
 

@@ -19,7 +19,7 @@ from learnforge.kinds.cost import COSTS, CostMeter
 from learnforge.kinds.evaluator import Evaluator
 from learnforge.kinds.executor import Executor
 from learnforge.kinds.score import Score
-from learnforge.kinds.searcher import Searcher
+from learnforge.kinds.searcher import DirectSearcher, Searcher
 from learnforge.kinds.space import Space
 from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import Task
@@ -172,10 +172,17 @@ class SearchStage(Stage):
             )
         if not problems:
             problems += self._check_costs(task)
-            problems += check_sampler(
-                self.method, self.goal.directions, self.space, map(label_of, self.scores)
-            )
+            problems += self._check_searcher()
         return problems
+
+    def _check_searcher(self) -> list[Problem]:
+        if not isinstance(self.method, DirectSearcher):
+            labels = map(label_of, self.scores)
+            return check_sampler(self.method, self.goal.directions, self.space, labels)
+        if self.warm_start is None:
+            return []
+        name = spell(self.method)["use"]
+        return [Problem("warm_start", f"is for searchers that sample, and {name} finds its designs itself")]
 
     def _check_costs(self, task: Task) -> list[Problem]:
         """Find costs that know none of a few random designs, such as a table of another space's layers."""
@@ -262,7 +269,15 @@ class SearchStage(Stage):
     ) -> tuple[list[Record], list[dict[str, Any]], Mapping[str, Tensor]]:
         """Return the designs that were evaluated, all trials, and what they shared."""
         objective = self._objective(task, context)
-        objective = evolve(objective, shared=self._shared(objective, task, context))
+        view = AllowedView(self.space, {}, Admission(self.goal, objective, context).allows)
+        objective = evolve(objective, shared=self._shared(view, task, context))
+        method, find = self.method, None
+        if isinstance(method, DirectSearcher):
+            own = evolve(context, seed=context.derive("searcher"))
+
+            def find() -> Sequence[Mapping[str, Any]]:
+                return method.find(self.space, view, task.load(context.device), self.train, own)
+
         scores = {
             label_of(score): functools.partial(objective.score, label_of(score), context=context)
             for score in self.scores
@@ -276,6 +291,7 @@ class SearchStage(Stage):
             context.derive("searcher"),
             scores,
             self.threads,
+            find=find,
         )
         return *found, objective.shared
 
@@ -295,22 +311,27 @@ class SearchStage(Stage):
             self.judging,
         )
 
-    def _shared(self, objective: NetworkObjective, task: Task, context: Context) -> Mapping[str, Tensor]:
+    def _shared(self, view: AllowedView, task: Task, context: Context) -> Mapping[str, Tensor]:
         """Return what the evaluator prepares, on the CPU, or has prepared before a kill."""
-        kept = context.checkpoint("evaluator")
+        kept = context.checkpoint("what trials share")
         state = kept.load(torch.device("cpu"))
         if state is not None:
-            return state
-        view = AllowedView(self.space, {}, Admission(self.goal, objective, context).allows)
+            shared: Mapping[str, Tensor] = state["shared"]
+            return shared
         own = evolve(context, seed=context.derive("evaluator"))
-        made = self.judging.prepare(self.space, view, task.load(context.device), self.train, own)
-        if not isinstance(made, Mapping) or not all(isinstance(value, Tensor) for value in made.values()):
+        with seeded(own.seed):
+            made = self.judging.prepare(self.space, view, task.load(context.device), self.train, own)
+        is_right = isinstance(made, Mapping) and all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in made.items()
+        )
+        if not is_right:
             name = type(self.judging).__name__
             raise StageError(f"{name}.prepare must return tensors by name, it returned {made!r:.200}")
-        shared = {name: tensor.detach().cpu() for name, tensor in made.items()}
-        if shared:
-            kept.save(lambda: shared, final=True)
-        return shared
+        # cloned, since some may be tied, and none is to be written into
+        found = {name: tensor.detach().cpu().clone() for name, tensor in made.items()}
+        if found:
+            kept.save(lambda: {"shared": found}, final=True)
+        return found
 
     def _values(self, records: Sequence[Record]) -> list[list[float]]:
         return [[record.metrics[name] for name in self.goal.metrics] for record in records]

@@ -93,8 +93,8 @@ class TransferStage(Stage):
         return faults_of_all([source], plugins, check)
 
     def _share(self, phases: Sequence[Phase]) -> None:
-        """Refuse phases that the epochs do not suffice for; those of a range are refused as they come up."""
-        if not self.ranges:
+        """Refuse phases that the epochs do not suffice for; those of ranges are refused as they come up."""
+        if not any(path == "train.epochs" or path.startswith("options.") for path in self.ranges):
             share_epochs(phases, self.train)
 
     def _check_domains(self, task: Task) -> list[Problem]:

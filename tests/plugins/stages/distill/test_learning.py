@@ -221,6 +221,33 @@ def test_methods_that_train_more_are_not_added_up(plugins: Plugins) -> None:
             add(methods=(method,))
 
 
+@frozen
+class Wandering(Adversarial):
+    """Trains what is not a part of its criterion."""
+
+    where: Callable[[Any], nn.Module] = field(default=lambda criterion: nn.ReLU(), eq=False)
+
+    def turns(self, criterion: Any, student: Outputs, teacher: Outputs) -> Sequence[Turn]:
+        return [Turn(self.where(criterion), lambda batch: criterion(student, teacher, batch))]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (lambda criterion: nn.ReLU(), "ReLU has nothing to train"),
+        (lambda criterion: nn.Linear(2, 2), "Linear has weights that are no part of the criterion"),
+    ],
+)
+def test_a_turn_trains_a_part_of_the_criterion(
+    task: Task, make_context: MakeContext, where: Callable[[Any], nn.Module], words: str
+) -> None:
+    """What would not be checkpointed is refused in words."""
+    inputs = {role: from_module(Convolutional(4), task.info) for role in ("teacher", "student")}
+    stage = distil(Wandering(where=where), train=Train(epochs=1, batch_size=20), baseline=False)
+    with pytest.raises(StageError, match=words):
+        stage.run(task, inputs, make_context(None))
+
+
 def test_outputs_without_a_network_cannot_be_run() -> None:
     """The words say so."""
     with pytest.raises(StageError, match="there is no network behind these outputs"):
