@@ -306,5 +306,4 @@ def _options(
     plugins: Plugins,
 ) -> Options:
     kept, shared = (Path(path) if path is not None else None for path in (folder, cache))
-    shown = progress or offered_progress(plugins)
-    return Options(kept, workers, shared, shown, may_overwrite=lambda names: overwrite)
+    return Options(kept, workers, shared, progress or offered_progress(plugins), lambda names: overwrite)

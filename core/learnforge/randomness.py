@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import reduce
 from typing import Any
@@ -97,6 +97,18 @@ def _set_algorithms(value: tuple[bool, bool]) -> None:
     torch.use_deterministic_algorithms(value[0], warn_only=value[1])
 
 
+def _hooks() -> list[dict[int, Any]]:
+    """List the places of hooks that all modules share, which torch has no way to read."""
+    shared = vars(torch.nn.modules.module).items()
+    return [place for name, place in shared if name.startswith("_global_") and isinstance(place, dict)]
+
+
+def _set_hooks(value: Sequence[Mapping[int, Any]]) -> None:
+    for place, before in zip(_hooks(), value, strict=True):
+        place.clear()
+        place.update(before)
+
+
 def _flushes_denormals() -> bool:
     """Compute with the smallest number there is, since torch does not tell."""
     return (torch.full((), 5e-324, dtype=torch.float64, device="cpu") * 1).item() == 0.0
@@ -110,6 +122,7 @@ _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "deterministic algorithms": (_algorithms, _set_algorithms),
     "anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     "the flushing of denormals": (_flushes_denormals, torch.set_flush_denormal),
+    "hooks of all modules": (lambda: [dict(place) for place in _hooks()], _set_hooks),
     "autocast on the CPU": _autocast("cpu"),
     "autocast on CUDA": _autocast("cuda"),
     "the cache of autocast": (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),

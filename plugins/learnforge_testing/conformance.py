@@ -14,9 +14,17 @@ from learnforge.plugins.kinds import HOOKS, KINDS
 from learnforge.plugins.registry import Plugins
 from learnforge_testing.suite import Suite
 
+
+def suite_name(kind: str) -> str:
+    """Return the name of the suite of a kind."""
+    return "".join(part.capitalize() for part in kind.split("-")) + "Suite"
+
+
 WITHOUT_SUITE = frozenset({"tuner"})
 """Kinds whose methods no suite holds to anything yet."""
-SUITES = {kind.name: kind.suite for kind in (*KINDS.values(), HOOKS) if kind.name not in WITHOUT_SUITE}
+SUITES = {
+    kind.name: suite_name(kind.name) for kind in (*KINDS.values(), HOOKS) if kind.name not in WITHOUT_SUITE
+}
 """The suite of each kind, in the module of `learnforge_testing.suites` that is called like the kind."""
 
 

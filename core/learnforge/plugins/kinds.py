@@ -30,11 +30,6 @@ class Kind:
         return self.name.replace("-", "_")
 
     @property
-    def suite(self) -> str:
-        """Name of its conformance suite."""
-        return "".join(part.capitalize() for part in self.name.split("-")) + "Suite"
-
-    @property
     def hook(self) -> str:
         """Name of the hook that collects what plugins bring of this kind."""
         return hook_of(self.name)

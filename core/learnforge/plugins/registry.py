@@ -190,8 +190,7 @@ class Plugins:
             where: What they are told beside the batch: `task`, `stage` and `part`.
         """
         # pluggy lists implementations in the reverse of the order in which it calls them
-        implementations = reversed(self.hook.learnforge_batch.get_hookimpls())
-        return [as_transform(impl, **where) for impl in implementations]
+        return [as_transform(i, **where) for i in reversed(self.hook.learnforge_batch.get_hookimpls())]
 
     def gather(
         self, hook_name: str, of: type, prove: Callable[[Any], object] | None = None, **arguments: Any

@@ -86,7 +86,7 @@ def _substitutes(kind: str, name: str) -> dict[str, str]:
         "module": module,
         "cls": "".join(word.capitalize() for word in name.split("-")),
         "point": name if kind == "hooks" else f"{kind}.{name}",
-        "suite": text.suite,
+        "suite": SUITES[kind],
         "what": text.words,
         "use": Template(text.use).substitute(name=name),
         "core": f">={core.major}.{core.minor},<{core.major}.{core.minor + 1}",

@@ -361,6 +361,7 @@ SETTINGS = {
     "deterministic algorithms": "torch.use_deterministic_algorithms(True)",
     "anomaly detection": "torch.autograd.set_detect_anomaly(True)",
     "the flushing of denormals": "torch.set_flush_denormal(True)",
+    "hooks of all modules": "torch.nn.modules.module.register_module_forward_hook(print)",
     "autocast on the CPU": "torch.set_autocast_enabled('cpu', True)",
     "the precision of matmul": "torch.set_float32_matmul_precision('medium')",
     "torch.backends.mkldnn.enabled": "torch.backends.mkldnn.enabled = False",
