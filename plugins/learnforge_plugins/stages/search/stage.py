@@ -313,6 +313,8 @@ class SearchStage(Stage):
 
     def _shared(self, view: AllowedView, task: Task, context: Context) -> Mapping[str, Tensor]:
         """Return what the evaluator prepares, on the CPU, or has prepared before a kill."""
+        if type(self.judging).prepare is Evaluator.prepare:
+            return {}  # the task need not be put on the device for it
         kept = context.checkpoint("what trials share")
         state = kept.load(torch.device("cpu"))
         if state is not None:

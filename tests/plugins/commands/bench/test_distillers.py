@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 from click.testing import CliRunner
 
-from learnforge import PluginChoice, Plugins, RecipeError
+from learnforge import PluginChoice, Plugins, RecipeError, load_method
 from learnforge.cli.group import cli
 from learnforge.context import Silence
 from learnforge_kit import Train
@@ -168,7 +168,7 @@ def test_published_figures_belong_to_their_pair() -> None:
     train = Train(
         epochs=240,
         batch_size=64,
-        optimizer=SGD(nesterov=False),
+        optimizer=load_method("optimizer.sgd")(nesterov=False),
         learning_rate=0.05,
         weight_decay=5e-4,
         decay_all=True,
@@ -181,6 +181,36 @@ def test_published_figures_belong_to_their_pair() -> None:
     assert published_for(task, *pair, evolve(train, epochs=1)) == {}
     assert published_for(task, *reversed(pair), train) == {}
     assert published_for(task, {**pair[0], "projection": False}, pair[1], train) == {}
+
+
+def test_other_code_of_an_optimizer_is_another_training(tmp_path: Path) -> None:
+    """A teacher that other code has trained is not taken for the same; equal code and options are."""
+    source = """
+import torch
+from attrs import frozen
+from learnforge import Optimizer, hookimpl
+
+@frozen
+class Mine(Optimizer):
+    rate: float = 1.0
+
+    def make(self, groups):
+        return torch.optim.SGD(groups, momentum={})
+
+@hookimpl
+def learnforge_optimizers():
+    return {{"mine": Mine}}
+"""
+    found = []
+    for folder, momentum, rate in (("a", 0.5, 1.0), ("b", 0.5, 1.0), ("c", 0.9, 1.0), ("d", 0.5, 2.0)):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "mine.py"
+        file.write_text(source.format(momentum))
+        method = Plugins(PluginChoice(files=(file,))).load("optimizer", "mine")(rate=rate)
+        found.append(training.train_print(Train(optimizer=method)))
+    assert found[0] == found[1]
+    assert found[0] not in found[2:]
+    assert training.train_print(None) is None
 
 
 def test_the_recipe_of_the_literature_is_whole(plugins: Plugins) -> None:
