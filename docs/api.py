@@ -60,6 +60,7 @@ GROUPS = {
         Group("python-kinds", "Engines and episodes", ("kinds.seen.engine", "kinds.seen.episodes")),
         Group("python-kinds", "Changes of networks", ("kinds.change", "changes", "rebuilding")),
         Group("python-kinds", "Exporters", ("kinds.exporter",)),
+        Group("python-kinds", "Forms of tasks", ("kinds.form",)),
         Group("python-kinds", "Stages and tuners", ("kinds.stage", "kinds.tuner")),
         Group("python-kinds", "What methods see of a network", ("kinds.seen.network",)),
         Group("python-kinds", "Other kinds", ("kinds.",)),
@@ -91,7 +92,6 @@ WORDS = {
     "the batch to a scalar.",
     "Choice": "What a choice of a design may be.",
     "Design": "A network as plain data: what ``Space.design`` returns.",
-    "Form": "What the targets of a task are.",
     "Parameters": "A network's parameters by name; those of several tasks have a first axis for the task.",
     "Runtime": "Runs an exported file: from uint8 images [batch, channel, height, width] to class scores "
     "[batch, class].",

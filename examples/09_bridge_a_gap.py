@@ -9,6 +9,7 @@ import statistics
 import warnings
 
 import learnforge as lf
+import learnforge_kit as kit
 
 
 def main(seeds: int = 2) -> dict[str, list[float]]:
@@ -21,7 +22,7 @@ def main(seeds: int = 2) -> dict[str, list[float]]:
     }
     found: dict[str, list[float]] = {"labels alone": [], "no assistant": [], "two assistants": []}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", lf.GapWarning)  # the gap is what this is about
+        warnings.simplefilter("ignore", kit.GapWarning)  # the gap is what this is about
         for seed in range(seeds):
             direct = lf.distill(teacher, student, method, digits, seed=seed, **settings)
             bridged = lf.distill(

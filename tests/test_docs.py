@@ -26,8 +26,8 @@ from learnforge_kit import Train
 from learnforge_kit.description import describe
 from learnforge_plugins.commands import new
 from learnforge_plugins.reports.plugin import report_sections
+from learnforge_testing.hooks import RECIPE
 from learnforge_testing.scaffold.package import TEMPLATES
-from learnforge_testing.suites.hooks import RECIPE
 
 ROOT = Path(__file__).parents[1]
 WITH_ADAM = {**RECIPE["stage"][0], "train": {"epochs": 1, "optimizer": "adam"}}

@@ -17,7 +17,6 @@ from .artifact import from_module as from_module
 from .artifact import load_artifact as load_artifact
 from .changes import apply_change as apply_change
 from .changes import changes_of as changes_of
-from .changes import undo_change as undo_change
 from .context import Checkpoint as Checkpoint
 from .context import Context as Context
 from .context import Progress as Progress
@@ -25,14 +24,10 @@ from .context import Silence as Silence
 from .context import Tracker as Tracker
 from .context import choose_device as choose_device
 from .errors import ArtifactError as ArtifactError
-from .errors import CacheWarning as CacheWarning
 from .errors import DamageWarning as DamageWarning
 from .errors import DivergedError as DivergedError
-from .errors import ExportMismatchError as ExportMismatchError
-from .errors import GapWarning as GapWarning
 from .errors import LearnforgeError as LearnforgeError
 from .errors import LearnforgeWarning as LearnforgeWarning
-from .errors import PlaceError as PlaceError
 from .errors import PluginError as PluginError
 from .errors import PluginWarning as PluginWarning
 from .errors import Problem as Problem
@@ -40,7 +35,6 @@ from .errors import RecipeError as RecipeError
 from .errors import RunError as RunError
 from .errors import StageError as StageError
 from .errors import TaskError as TaskError
-from .errors import VanishedError as VanishedError
 from .errors import nearest as nearest
 from .files import fingerprint as fingerprint
 from .files import hash_file as hash_file
@@ -61,6 +55,8 @@ from .kinds.executor import Executor as Executor
 from .kinds.executor import Slot as Slot
 from .kinds.exporter import Exporter as Exporter
 from .kinds.exporter import Runtime as Runtime
+from .kinds.form import Form as Form
+from .kinds.form import form_of as form_of
 from .kinds.meta_learner import MetaGradient as MetaGradient
 from .kinds.meta_learner import MetaLearner as MetaLearner
 from .kinds.model import Model as Model
@@ -111,7 +107,6 @@ from .kinds.validator import Validator as Validator
 from .options.ranges import Tune as Tune
 from .options.structure import plugin_field as plugin_field
 from .options.structure import structure as structure
-from .options.tables import read_table as read_table
 from .plugins.choice import PluginChoice as PluginChoice
 from .plugins.identity import identify as identify
 from .plugins.identity import spell as spell
@@ -128,7 +123,6 @@ from .report import RunSummary as RunSummary
 from .report import Section as Section
 from .report import StageSummary as StageSummary
 from .runlog import cut_torn_line as cut_torn_line
-from .spec import Form as Form
 from .spec import NetworkSpec as NetworkSpec
 from .spec import Provenance as Provenance
 from .spec import TaskInfo as TaskInfo

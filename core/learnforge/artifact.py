@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from learnforge.changes import without_changes
-from learnforge.errors import ArtifactError, LearnforgeError, RunError
+from learnforge.changes import with_changes
+from learnforge.errors import ArtifactError, RunError
 from learnforge.files import fingerprint, hash_file, read_record, write_atomically, write_json, write_record
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
@@ -29,6 +29,7 @@ from learnforge.spec import (
     TaskInfo,
     copy_weights,
     hash_tensor,
+    in_units,
     load_weights,
     normalise,
 )
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from learnforge.kinds.model import Model
     from learnforge.kinds.task import Task
 
-FORMAT = 3
+FORMAT = 4
 _HELD = ("weights.safetensors", "metrics.json")
 """Files beside the description, which holds their hashes."""
 
@@ -108,37 +109,13 @@ class Artifact:
     def _own_module(self, task: TaskInfo, plugins: Plugins | None) -> nn.Module:
         """Return a copy of the caller's module with all changes made again."""
         assert self.module is not None
-        module = without_changes(copy.deepcopy(self.module))
+        module = with_changes(copy.deepcopy(self.module))
         return self.spec.changed(module, task, plugins or Plugins()) if self.spec.changes else module
 
     @property
     def is_buildable(self) -> bool:
         """Whether it says which network it stands for; a stand-in for what a stage will make may not."""
         return self.module is not None or self.spec.kind == "model" or self.spec.design is not None
-
-    def skeleton(self, plugins: Plugins, task: TaskInfo | None = None) -> nn.Module:
-        """Return the network to look at: on torch's device `meta`, with shapes and no weights; of a module of
-        the caller's a copy where it is, since tensors that are no buffers would not follow it there.
-
-        Args:
-            plugins: Where the model or space is looked up.
-            task: Build for this task instead.
-
-        Raises:
-            ArtifactError: The network cannot be built.
-        """
-        try:
-            if self.module is not None:
-                with seeded(0):
-                    return self._own_module(task or self.task, plugins)
-            with torch.device("meta"):
-                return self.spec.build(task or self.task, plugins, False)
-        except LearnforgeError:
-            raise
-        except Exception as error:  # whatever a plugin's own code raises
-            raise ArtifactError(
-                f"{self.spec.table['use']} cannot be built: {type(error).__name__}: {error}"
-            ) from error
 
     def with_state(self, module: nn.Module, **changes: Any) -> Artifact:
         """Return this artifact with a network's weights, copied to the CPU, what was changed in it, and other
@@ -148,7 +125,8 @@ class Artifact:
         return evolve(self, spec=spec, weights=copy_weights(module), made=module, **changes)
 
     def predict(self, images: Tensor, plugins: Plugins | None = None) -> Tensor:
-        """Return class scores for images: float [image, class].
+        """Return class scores for images, float [image, class], or for another task's inputs its outputs, in
+        the targets' own units.
 
         Args:
             images: uint8 [image, channel, height, width], or float in [0, 1]; see `normalise`.
@@ -159,8 +137,7 @@ class Artifact:
         shown = self.normalise(images)
         network = self.network(plugins).eval()
         with torch.inference_mode():
-            scores: Tensor = network(shown)
-            return scores
+            return in_units(network(shown), self.task)
 
     def _repr_html_(self) -> str:
         """Show the artifact in a notebook."""
@@ -193,11 +170,12 @@ class Artifact:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn images into what the network takes: float, each channel with mean 0 and deviation 1 over the
-        training images. Floats of a task that is no classification, such as observations, pass as they are.
+        training images.
 
         Args:
             images: uint8 [image, channel, height, width], or float in [0, 1], as torchvision's transforms
-                make them. Images that are normalised already go to `network()` itself.
+                make them; for a task whose inputs are floats those, in their own units. What is normalised
+                already goes to `network()` itself.
 
         Raises:
             ArtifactError: They are neither, or not of the task's shape.
@@ -277,12 +255,12 @@ def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:
         tensors = load_file(folder / "weights.safetensors")
         artifact = Artifact(
             spec=NetworkSpec(**data["spec"]),
-            task=_task_info(data["task"]),
+            task=TaskInfo(**_with_tuples(data["task"])),
             weights=_part(tensors, "weights/") if data["has_weights"] else None,
             adapter=_part(tensors, "adapter/"),
             adapter_options=data["adapter_options"],
             metrics=metrics,
-            provenance=_provenance(data["provenance"]),
+            provenance=Provenance(**_with_tuples(data["provenance"])),
             module=module,
         )
     except FileNotFoundError as error:
@@ -315,10 +293,5 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _task_info(data: Mapping[str, Any]) -> TaskInfo:
-    lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return TaskInfo(**lists)
-
-
-def _provenance(data: Mapping[str, Any]) -> Provenance:
-    return Provenance(**{**data, "parents": tuple(data["parents"]), "trained_on": tuple(data["trained_on"])})
+def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}

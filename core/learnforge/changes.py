@@ -37,23 +37,7 @@ def apply_change(network: nn.Module, change: Change, task: TaskInfo) -> nn.Modul
     if not isinstance(changed, nn.Module):
         raise StageError(f"the change {change.name!r} must return a network, it returned {changed!r}")
     is_repeated = change.follows_task and before[-1:] == (change,)
-    _note(changed, before if is_repeated else (*before, change))
-    return changed
-
-
-def undo_change(network: nn.Module, change: Change) -> nn.Module:
-    """Return the network with its last change taken back, what it has learnt merged into what was there.
-
-    Raises:
-        StageError: The network's last change is another one.
-    """
-    before = changes_of(network)
-    if before[-1:] != (change,):
-        last = before[-1].name if before else "none"
-        raise StageError(f"only the last change can be undone, which is {last}, not {change.name!r}")
-    restored = change.undo(network)
-    _note(restored, before[:-1])
-    return restored
+    return with_changes(changed, before if is_repeated else (*before, change))
 
 
 def changes_of(network: nn.Module) -> tuple[Change, ...]:
@@ -62,11 +46,9 @@ def changes_of(network: nn.Module) -> tuple[Change, ...]:
     return found
 
 
-def without_changes(network: nn.Module) -> nn.Module:
-    """Return the network as one that counts as unchanged: what it is now is what its caller will bring."""
-    _note(network, ())
-    return network
-
-
-def _note(network: nn.Module, changes: tuple[Change, ...]) -> None:
+def with_changes(network: nn.Module, changes: tuple[Change, ...] = ()) -> nn.Module:
+    """Return the network as one to which just these changes were made; without any, what it is now is what
+    its caller will bring.
+    """
     setattr(network, _RECORD, changes)
+    return network

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from learnforge.artifact import Artifact, from_model, from_module, load_artifact
 from learnforge.errors import ArtifactError, LearnforgeError, PluginError, Problem, RecipeError, TaskError
+from learnforge.kinds.form import form_of
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task, TaskSource, check_task
 from learnforge.plugins.identity import FROM_FILE, identify
 from learnforge.plugins.registry import Plugins
 from learnforge.recipe import Recipe
-from learnforge.spec import trained_on
+from learnforge.spec import TaskInfo, trained_on
 
 
 def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
@@ -51,7 +52,7 @@ def check_recipe(recipe: Recipe, plugins: Plugins, tasks: Tasks) -> None:
         if stage.tune is not None or stage.ranges:
             from learnforge.kinds.tuner import check_ranges_of  # most recipes need none of it
 
-            faults += check_ranges_of(stage, plugins)
+            faults += check_ranges_of(stage, task.info, plugins)
         problems += [evolve(fault, path=f"{path}.{fault.path}") for fault in faults]
         stand_ins[stage.name] = with_lineage(stage.output(task, inputs), task, inputs)
     if problems:
@@ -132,15 +133,21 @@ def place_of(stage: Stage, error: Exception | None = None) -> str:
 
 
 def _check_form(stage: Stage, task: Task) -> list[Problem]:
-    if task.info.form in stage.forms:
-        return []
-    accepted = ", ".join(sorted(stage.forms))
-    return [
-        Problem(
-            "task",
-            f"a {stage.kind} stage takes tasks of the form {accepted}, {task.info.name} is {task.info.form}",
-        )
-    ]
+    if stage.forms is None and not len(task.train):
+        return [
+            Problem("task", f"a {stage.kind} stage learns from a training split, {task.info.name} has none")
+        ]
+    takers = [("task", f"a {stage.kind} stage", stage.forms)]
+    if stage.method is not None:
+        takers.append(("use", identify(stage.method).name, getattr(stage.method, "forms", None)))
+    faults = [(path, _form_fault(who, forms, task.info)) for path, who, forms in takers]
+    return [Problem(path, fault) for path, fault in faults if fault][:1]
+
+
+def _form_fault(who: str, forms: frozenset[str] | None, task: TaskInfo) -> str:
+    if forms is None or task.form in forms:
+        return ""
+    return f"{who} takes tasks of the form {', '.join(sorted(forms))}, {task.name} is {task.form}"
 
 
 def _check_models(stage: Stage, task: Task) -> list[Problem]:
@@ -151,18 +158,15 @@ def _check_models(stage: Stage, task: Task) -> list[Problem]:
 
 
 def _model_fault(model: Model, task: Task) -> str:
-    if task.info.form not in model.forms:
-        known = ", ".join(sorted(model.forms))
-        return (
-            f"{type(model).__name__} is for tasks of the form {known}, {task.info.name} is {task.info.form}"
-        )
+    if fault := _form_fault(type(model).__name__, model.forms, task.info):
+        return fault
     shape = list(task.info.input_shape)
     try:
         model.require()
         model.changes(task.info), model.content(), model.is_trained_for(task.info)
         with torch.device("meta"), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             network = model.without_pretrained().build(task.info).eval()
-            fault = scores_fault(network(torch.zeros(2, *shape)), task.info.outputs)
+            fault = scores_fault(network(torch.zeros(2, *shape)), task.info)
     except LearnforgeError as error:
         return str(error)
     except Exception as error:  # whatever a plugin's own code raises
@@ -170,16 +174,24 @@ def _model_fault(model: Model, task: Task) -> str:
     return fault and f"the model {fault}"
 
 
-def scores_fault(scores: object, outputs: int | None) -> str:
-    """Say what is wrong with a network's outputs for two images, or ""."""
-    want = f"[batch, {'class' if outputs is None else outputs}]"
+def scores_fault(scores: object, task: TaskInfo, may_differ: bool = False) -> str:
+    """Say what is wrong with a network's outputs for two images, or "".
+
+    Args:
+        scores: What it gives.
+        task: What it is for.
+        may_differ: Let it have another number of outputs, since it gets a new head.
+    """
+    form = form_of(task.form)
+    first, *rest = form.outputs(task)
+    what = "class scores" if form.names_one_class else "outputs"
+    want = f"[{', '.join(map(str, ('batch', 'class' if may_differ else first, *rest)))}]"
     if not isinstance(scores, Tensor):
         words = f"it gives a {type(scores).__name__}"
-        return (
-            f"must give one tensor of class scores {want}, {words}; wrap it in a module that gives the scores"
-        )
-    if scores.ndim != 2 or len(scores) != 2 or outputs not in (None, scores.shape[1]):
-        return f"must give class scores {want}, it gives [batch, {', '.join(map(str, scores.shape[1:]))}]"
+        return f"must give one tensor of {what} {want}, {words}; wrap it in a module that gives them"
+    given = list(scores.shape)
+    if given != [2, *(given[1:2] if may_differ else [first]), *rest]:
+        return f"must give {what} {want}, it gives [batch, {', '.join(map(str, given[1:]))}]"
     return ""
 
 

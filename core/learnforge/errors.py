@@ -90,10 +90,6 @@ class TaskError(LearnforgeError):
     exit_code = 2
 
 
-class VanishedError(TaskError):
-    """A file that could be read when the run began cannot be read any more."""
-
-
 class ArtifactError(LearnforgeError):
     """An artifact cannot be read, is damaged, or does not fit what is asked of it."""
 
@@ -121,14 +117,6 @@ class DivergedError(StageError):
             f"{self.steps}. The last checkpoint before that is kept. Lower `learning_rate`, or set "
             f"`clip_norm` and `warmup_epochs`."
         )
-
-
-class PlaceError(StageError):
-    """A teacher's scores depend on where in its batch an image stands: a cache cannot give every bit back."""
-
-
-class ExportMismatchError(StageError):
-    """An exported file computes something else than the module it came from."""
 
 
 class RunError(LearnforgeError):
@@ -171,13 +159,5 @@ class PluginWarning(LearnforgeWarning):
     """A plugin is at fault and the run goes on without it, or without that notification."""
 
 
-class CacheWarning(LearnforgeWarning):
-    """A cache cannot be kept; what it would have saved is computed."""
-
-
 class DamageWarning(LearnforgeWarning):
     """A file is damaged; what it held is computed again."""
-
-
-class GapWarning(LearnforgeWarning):
-    """A teacher is much larger than its student, which may learn more with an assistant between them."""

@@ -11,6 +11,7 @@ import attrs
 from learnforge.artifact import Artifact, from_module, load_artifact
 from learnforge.check import Tasks
 from learnforge.files import fingerprint
+from learnforge.kinds.form import form_of
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task, TaskSource
@@ -77,10 +78,12 @@ def task_sources(recipe: Recipe, stage: Stage) -> list[TaskSource]:
 
 
 def _task_print(source: TaskSource, task: Task) -> Any:
-    """Return the content of a task; one with episodes of its own counts by options and code too."""
-    if task.episodes is None:
-        return task.content
-    return [task.content, spell(source), attrs.asdict(identify(source)), files_read(source)]
+    """Return the content of a task and its form's code; one with episodes of its own counts by options and
+    code too.
+    """
+    form = attrs.asdict(identify(form_of(task.info.form)))
+    own = [spell(source), attrs.asdict(identify(source)), files_read(source)]
+    return [task.content, form, *(own if task.episodes is not None else ())]
 
 
 def model_print(model: Model) -> Any:

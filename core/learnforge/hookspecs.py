@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from learnforge.kinds.evaluator import Evaluator
     from learnforge.kinds.executor import Executor
     from learnforge.kinds.exporter import Exporter
+    from learnforge.kinds.form import Form
     from learnforge.kinds.meta_learner import MetaLearner
     from learnforge.kinds.optimizer import Optimizer
     from learnforge.kinds.score import Score
@@ -67,6 +68,11 @@ def learnforge_tasks() -> Mapping[str, type[TaskSource]]:  # type: ignore[empty-
     """Offer task sources (entry point `task.NAME`). Called once, when a recipe or a call uses one of
     this plugin's.
     """
+
+
+@hookspec
+def learnforge_forms() -> Mapping[str, type[Form]]:  # type: ignore[empty-body]
+    """Offer forms of tasks (entry point `form.NAME`). Called once, on first use."""
 
 
 @hookspec

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from learnforge.kinds.model import Model
     from learnforge.kinds.space import Space
 
-Form = Literal["classification", "regression", "environment"]
-
 
 @frozen
 class TaskInfo:
@@ -34,26 +32,36 @@ class TaskInfo:
             for environments.
         origins: For each class the original label that it was made from, as `data set:label`. A rotated 4 and
             an upright 4 have one origin, so no split of labels can tear them apart.
-        input_shape: Channels, height and width of an image.
-        mean: Mean of each channel of the training images, in [0, 1].
-        std: Standard deviation of each channel, in (0, 1].
-        form: What sort of task it is.
+        input_shape: Channels, height and width of an image, or the shape of what else is shown.
+        mean: Mean of each channel, which is the first axis, of the training inputs; of images in [0, 1].
+        std: Standard deviation of each channel, above 0; of images in (0, 1].
+        form: Name of the form: what targets are, and how outputs are judged.
+        inputs: What splits hold: `bytes` of images, or `floats`.
+        outputs_per_class: Numbers that a network puts out for each of `classes`, from 1.
+        target_mean: For targets that are numbers the mean of each over the training split, in their own unit;
+            splits hold what is left of them, over `target_std`. Empty where they are as they are.
+        target_std: Their standard deviations, above 0.
+        reading: How files are read into inputs: plain data of the task source that made it, whose name is
+            under "use"; empty for images.
     """
 
     name: str
     classes: tuple[str, ...]
     origins: tuple[str, ...]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    form: Form = "classification"
+    form: str = "classification"
+    inputs: Literal["bytes", "floats"] = "bytes"
+    outputs_per_class: int = 1
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
+    reading: Mapping[str, Any] = field(factory=dict, hash=False)
 
     @property
     def outputs(self) -> int:
-        """Number of a network's outputs: the classes; for environments the means of all actions and the
-        logarithms of their deviations.
-        """
-        return len(self.classes) * (2 if self.form == "environment" else 1)
+        """Number of a network's outputs, of which every class has its share."""
+        return len(self.classes) * self.outputs_per_class
 
 
 def _as_tuple(changes: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -219,9 +227,19 @@ def join_faults(faults: Sequence[str]) -> str:
     return "; ".join(faults[:8]) + (f"; and {len(faults) - 8} more" if len(faults) > 8 else "")
 
 
-def byte_constants(task: TaskInfo, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Return what bytes are normalised with, `(bytes - mean) * scale`: float [channel, 1, 1] each."""
-    mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (task.mean, task.std))
+def in_units(outputs: Tensor, task: TaskInfo) -> Tensor:
+    """Return a network's outputs in the units of the task's targets."""
+    if not task.target_mean:
+        return outputs
+    return outputs * outputs.new_tensor(task.target_std) + outputs.new_tensor(task.target_mean)
+
+
+def input_constants(task: TaskInfo, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Return what a split's inputs are normalised with, `(inputs - mean) * scale`: float, a number for each
+    channel, which is the first axis.
+    """
+    shape, unit = (-1, *[1] * (len(task.input_shape) - 1)), 255 if task.inputs == "bytes" else 1
+    mean, std = (torch.tensor(values, device=device).view(shape) * unit for values in (task.mean, task.std))
     return mean, 1 / std
 
 
@@ -259,9 +277,7 @@ class Provenance:
 def _check_unit_range(images: Tensor) -> None:
     if not images.is_floating_point():
         raise ArtifactError(f"images must be uint8, or float in [0, 1], got {images.dtype}")
-    if not images.numel():
-        return
-    low, high = float(images.min()), float(images.max())
+    low, high = map(float, images.aminmax()) if images.numel() else (0.0, 0.0)
     if not 0 <= low <= high <= 1:
         raise ArtifactError(
             f"float images must be in [0, 1], got values from {low:.4g} to {high:.4g}. Pass bytes as uint8, "
@@ -295,12 +311,10 @@ def normalise(images: Tensor, task: TaskInfo) -> Tensor:
             f"images must be {['image', *task.input_shape]}, as in the task {task.name}, got "
             f"{list(images.shape)}"
         )
-    if images.dtype != torch.uint8 and task.form != "classification":
-        return images
-    if images.dtype != torch.uint8:
+    if task.inputs == "bytes" and images.dtype != torch.uint8:
         _check_unit_range(images)
         images = images.float() * 255
-    mean, scale = byte_constants(task)
+    mean, scale = input_constants(task)
     return (images.float() - mean) * scale
 
 

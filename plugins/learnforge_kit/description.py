@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from typing import Any
 
 import attrs
 from attrs import NOTHING, frozen
 
+from learnforge.errors import Problem, RecipeError
 from learnforge.options.structure import expected_words, option_key, option_types, plain
 
 
@@ -92,3 +94,35 @@ def _argument_words(docstring: str) -> dict[str, str]:
         elif name and line.strip():
             words[name] += " " + line.strip()
     return words
+
+
+def read_table(text: str) -> dict[str, Any]:
+    """Read what a command line says of a method: its name, or a table as a recipe has it.
+
+    >>> read_table('{ use = "evolution", population = 50 }')
+    {'use': 'evolution', 'population': 50}
+    >>> read_table("evolution")
+    {'use': 'evolution'}
+
+    Raises:
+        RecipeError: It begins like a table and is none.
+    """
+    if not text.lstrip().startswith("{"):
+        return {"use": text}
+    table: dict[str, Any] = read_value(text, text)
+    return table
+
+
+def read_value(key: str, text: str) -> Any:
+    """Read what a command line says for a recipe's key: a table or list as TOML has it, or a name.
+
+    Raises:
+        RecipeError: It begins like a table or list and is none.
+    """
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        form = "a table" if text.lstrip().startswith("{") else "a list"
+        raise RecipeError([Problem(key, f"must be {form} as TOML writes it: {error}")], text) from error

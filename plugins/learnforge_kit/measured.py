@@ -9,6 +9,9 @@ from attrs import NOTHING, field, fields, frozen
 
 from learnforge.errors import ArtifactError
 
+History = Mapping[str, Sequence[Mapping[str, Any]]]
+"""{name of a training: what was measured after each epoch}."""
+
 MOST_CLASSES = 100
 """Classes up to which all confusions are kept; for a thousand they would be a million numbers."""
 
@@ -96,13 +99,70 @@ class Confidence(Measured):
     scaled_calibration_error: float | None = None
 
 
+def spell_score(measure: str, value: float) -> str:
+    """Spell what a form measures: an accuracy in per cent.
+
+    >>> spell_score("accuracy", 0.5), spell_score("r2", 0.5)
+    ('50.0%', '0.500')
+    """
+    return f"{value:.1%}" if measure == "accuracy" else f"{value:.3f}"
+
+
+def beyond_accuracy(measures: Mapping[str, float]) -> dict[str, float] | None:
+    """Return what a form measures, or None where it is the accuracy alone, which has a field of its own."""
+    return None if set(measures) == {"accuracy"} else dict(measures)
+
+
 @frozen(kw_only=True)
-class Assessment(Measured):
-    """How a network does on data that it has not learnt from.
+class OnTest(Measured):
+    """How a network, or a file, does on test data.
 
     Args:
-        validation_accuracy: Share of validation images that are classified correctly, in [0, 1].
-        test_accuracy: Share of test images, in [0, 1].
+        test_accuracy: Share of test images that are classified correctly, in [0, 1]; None for a form of tasks
+            that has no accuracy.
+        test_measures: What such a form measures, {name: value}, what stages choose by first; None where it is
+            the accuracy alone.
+    """
+
+    test_accuracy: float | None = None
+    test_measures: Mapping[str, float] | None = None
+
+    @classmethod
+    def of_scores(cls, measures: Mapping[str, float], **more: Any) -> Self:
+        """Record what a form measures on test data, {name: value}, beside other fields."""
+        accuracy, others = measures.get("accuracy"), beyond_accuracy(measures)
+        return cls(test_accuracy=accuracy, test_measures=others, **more)
+
+    @property
+    def measure(self) -> str:
+        """Name of what stages choose by."""
+        return next(iter(self.test_measures or ("accuracy",)))
+
+    @property
+    def test(self) -> float:
+        """What stages choose by; more is better."""
+        return _first(self.test_accuracy, self.test_measures)
+
+    @classmethod
+    def is_in(cls, metrics: Any, prefix: str = "") -> bool:
+        names = (f"{prefix}test_accuracy", f"{prefix}test_measures")
+        return isinstance(metrics, Mapping) and any(name in metrics for name in names)
+
+
+def _first(accuracy: float | None, measures: Mapping[str, float] | None) -> float:
+    found = next(iter(measures.values())) if measures else accuracy
+    assert found is not None, "one of the two is measured"
+    return found
+
+
+@frozen(kw_only=True)
+class Assessment(OnTest):
+    """How a network does on data that it has not learnt from; see also `OnTest`.
+
+    Args:
+        validation_accuracy: Share of validation images that are classified correctly, in [0, 1]; None for a
+            form of tasks that has no accuracy.
+        validation_measures: What such a form measures on validation data.
         class_accuracy: That of each class, in [0, 1]; None for one without images.
         mistakes: The most frequent mistakes on test images, [true class, predicted class, images].
         confusion: Test images by true class (row) and predicted class (column); None beyond
@@ -112,13 +172,18 @@ class Assessment(Measured):
             apart.
     """
 
-    validation_accuracy: float
-    test_accuracy: float
+    validation_accuracy: float | None = None
+    validation_measures: Mapping[str, float] | None = None
     class_accuracy: Sequence[float | None] = ()
     mistakes: Sequence[Sequence[int]] = ()
     confusion: list[list[int]] | None = None
     confidence: Confidence | None = nested(Confidence, prefix="", default=None)
     only_class: str | None = None
+
+    @property
+    def validation(self) -> float:
+        """What stages choose by, on validation data; more is better."""
+        return _first(self.validation_accuracy, self.validation_measures)
 
 
 @frozen(kw_only=True)

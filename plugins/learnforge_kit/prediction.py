@@ -1,4 +1,4 @@
-"""Naming what is in images: by the network of a run, or by an exported file."""
+"""Naming what is in images, or what else a network says of files: by a run, or by an exported file."""
 
 from __future__ import annotations
 
@@ -13,49 +13,57 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from learnforge.artifact import Artifact, load_artifact
-from learnforge.errors import ArtifactError, PluginError
+from learnforge.errors import ArtifactError, PluginError, TaskError
 from learnforge.kinds.exporter import Exporter, Runtime
+from learnforge.kinds.form import form_of
+from learnforge.kinds.task import TaskSource
 from learnforge.plugins.registry import Plugins
 from learnforge.record import find_artifact
-from learnforge_kit.data.images import readable_images
+from learnforge.spec import TaskInfo, in_units
+from learnforge_kit.data.images import is_there, readable_images
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.engines.learner import LearnerOptions
 
 
 @frozen(eq=False)
 class Predictor:
-    """What gives class scores.
+    """What answers for files.
 
     Args:
-        classes: Names, in the order of the scores.
-        input_shape: Channels, height and width of an image.
-        score: From uint8 images [image, channel, height, width] to scores [image, class], on the CPU.
+        task: Names of classes, shape of inputs, form, and how files are read.
+        score: From inputs as splits hold them, such as uint8 images [image, channel, height, width], to
+            outputs [image, …], such as class scores, on the CPU and in the targets' own units.
         source: The stage's folder or the file.
         temperature: What scores are divided by before the softmax; None for 1.
     """
 
-    classes: Sequence[str]
-    input_shape: tuple[int, int, int]
+    task: TaskInfo
     score: Callable[[Tensor], Tensor]
     source: Path
     temperature: float | None = None
 
+    @property
+    def names_one_class(self) -> bool:
+        """Whether an answer is one class."""
+        return form_of(self.task.form).names_one_class
+
 
 @frozen
 class Prediction:
-    """What an image was taken for.
+    """What an input was taken for.
 
     Args:
-        file: The image.
-        label: Name of the class with the highest score.
-        confidence: Its share of the softmax over the scores, in (0, 1].
-        shares: That of every class, in their order.
+        file: The file, or the row of one.
+        shares: For each class its share of the softmax over the scores, in (0, 1]; for other forms what they
+            tell people, such as probabilities, or the numbers themselves.
+        label: Name of the class with the highest score; None where an answer is not one class.
+        confidence: That class's share.
     """
 
-    file: Path
-    label: str
-    confidence: float
+    file: str
     shares: tuple[float, ...]
+    label: str | None = None
+    confidence: float | None = None
 
 
 def open_predictor(
@@ -76,13 +84,13 @@ def open_predictor(
         is_trusted: Whether code in a file may run; formats that are data need no trust.
 
     Raises:
-        ArtifactError: There is no network, one that names no classes, no temperature is known, or a file that
-            may hold code is not trusted.
+        ArtifactError: There is no network, one whose task has no targets, no temperature is known, or a file
+            that may hold code is not trusted.
     """
     if path.is_file():
         found = _open_file(path, plugins, is_trusted)
     else:
-        folder, artifact = load_classifier(path)
+        folder, artifact = load_network(path)
         found = _open_artifact(artifact, folder, plugins, device or torch.device("cpu"))
     if calibrated and found.temperature is None:
         raise ArtifactError(
@@ -93,16 +101,16 @@ def open_predictor(
     return found if calibrated else evolve(found, temperature=None)
 
 
-def load_classifier(path: Path) -> tuple[Path, Artifact]:
-    """Return the folder of a run's or a stage's network and the network itself, which names classes.
+def load_network(path: Path) -> tuple[Path, Artifact]:
+    """Return the folder of a run's or a stage's network and the network itself, which answers for inputs.
 
     Raises:
-        ArtifactError: There is none, it names no classes, or has not been taught any.
+        ArtifactError: There is none, its task has no targets, or it has not been taught any classes.
     """
     folder = find_artifact(path)
     artifact = load_artifact(folder)
-    if artifact.task.form != "classification":
-        raise ArtifactError(f"{path}: the network names no classes, its task is {artifact.task.form}")
+    if not form_of(artifact.task.form).has_targets:
+        raise ArtifactError(f"{path}: the network answers for no files, its task is {artifact.task.form}")
     if LearnerOptions.of(artifact) is not None:
         raise ArtifactError(
             f"{path}: the network has learnt to learn, but no classes yet; teach it some: learnforge adapt "
@@ -112,23 +120,66 @@ def load_classifier(path: Path) -> tuple[Path, Artifact]:
 
 
 def predict_files(
-    predictor: Predictor, paths: Sequence[Path], complain: Callable[[str], None]
+    predictor: Predictor, paths: Sequence[Path], plugins: Plugins, complain: Callable[[str], None]
 ) -> Iterator[Prediction]:
-    """Name images from files.
+    """Answer for what is in files.
 
     Args:
-        predictor: What names them.
-        paths: Files and folders; of these all images at any depth.
-        complain: Told of every file that is not there or no image; it is left out.
+        predictor: What answers.
+        paths: Files and folders; of these all images at any depth, or what the task's source reads.
+        plugins: Where the source of the task is looked up, which reads files that are no images.
+        complain: Told of every file that is not there or cannot be read; it is left out.
 
     Raises:
         TaskError: No file can be read.
+        ArtifactError: Nothing reads files into such inputs, or outputs are no list of numbers.
     """
-    for files, images in readable_images(paths, predictor.input_shape, complain):
-        shares = (predictor.score(images).float() / (predictor.temperature or 1.0)).softmax(1)
-        for file, own in zip(files, shares, strict=True):
-            best = int(own.argmax())
-            yield Prediction(file, predictor.classes[best], float(own[best]), tuple(own.tolist()))
+    form, is_any = form_of(predictor.task.form), False
+    for names, inputs in _read(predictor.task, paths, plugins, complain):
+        is_any = True
+        shares = form.shown(predictor.score(inputs).float() / (predictor.temperature or 1.0))
+        if shares.shape[1:] != (len(predictor.task.classes),):
+            raise ArtifactError(
+                f"{predictor.source}: outputs of the shape {list(shares.shape[1:])} are no list of numbers "
+                "to print; `learnforge.load(FOLDER).predict(inputs)` returns them"
+            )
+        for name, own in zip(names, shares, strict=True):
+            if form.names_one_class:
+                best = int(own.argmax())
+                label, confidence = predictor.task.classes[best], float(own[best])
+                yield Prediction(name, tuple(own.tolist()), label, confidence)
+            else:
+                yield Prediction(name, tuple(own.tolist()))
+    if not is_any:
+        raise TaskError("none of the files can be read")
+
+
+def _read(
+    task: TaskInfo, paths: Sequence[Path], plugins: Plugins, complain: Callable[[str], None]
+) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield names and inputs out of files."""
+    if task.reading:
+        source = plugins.load("task", str(task.reading["use"]), TaskSource)
+        there = [path for path in paths if is_there(path)]
+        for path in paths:
+            if path not in there:
+                complain(f"{path} is not there")
+        try:
+            yield from source.read(there, task, complain)
+        except (KeyError, TypeError, ValueError) as error:
+            name = task.reading["use"]
+            reason = f"{type(error).__name__}: {error}"
+            raise ArtifactError(
+                f"the task {name!r} cannot read files as the network wants: {reason}"
+            ) from error
+        return
+    if task.inputs != "bytes":
+        raise ArtifactError(
+            f"nothing reads files into inputs of the shape {list(task.input_shape)}; "
+            "`learnforge.load(FOLDER).predict(inputs)` answers for a tensor"
+        )
+    for files, images in readable_images(paths, task.input_shape, complain):
+        yield list(map(str, files)), images
 
 
 def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: torch.device) -> Predictor:
@@ -137,11 +188,9 @@ def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: t
 
     def score(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            found: Tensor = network(normalise(images.to(device)))
-            return found.cpu()
+            return in_units(network(normalise(images.to(device))), artifact.task).cpu()
 
-    temperature = artifact.metrics.get("temperature")
-    return Predictor(artifact.task.classes, artifact.task.input_shape, score, folder, temperature)
+    return Predictor(artifact.task, score, folder, artifact.metrics.get("temperature"))
 
 
 def _open_file(path: Path, plugins: Plugins, is_trusted: bool) -> Predictor:
@@ -158,8 +207,7 @@ def _open_file(path: Path, plugins: Plugins, is_trusted: bool) -> Predictor:
         )
     try:
         manual: dict[str, Any] = json.loads(beside.read_text("utf-8") if inside is None else inside)
-        name, written_by, classes = manual["file"], dict(manual["exporter"]), list(manual["classes"])
-        channels, height, width = map(int, manual["input"]["shape"])
+        name, written_by, task = manual["file"], dict(manual["exporter"]), _task_of(manual)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(
             f"{path} must lie beside the `model.json` that its export stage wrote: {type(error).__name__}: "
@@ -195,7 +243,26 @@ def _open_file(path: Path, plugins: Plugins, is_trusted: bool) -> Predictor:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ArtifactError(f"{path} cannot be run by {written_by['use']}: {reason}") from error
 
-    return Predictor(classes, (channels, height, width), score, path, manual.get("temperature"))
+    return Predictor(task, score, path, manual.get("temperature"))
+
+
+def _task_of(manual: Mapping[str, Any]) -> TaskInfo:
+    """Return what the manual of an exported file says of the task; the file normalises by itself."""
+    classes = tuple(map(str, manual["classes"]))
+    reading = manual["preprocessing"]
+    info = TaskInfo(
+        str(manual["file"]),
+        classes,
+        classes,
+        tuple(map(int, manual["input"]["shape"])),
+        (),
+        (),
+        str(manual["form"]),
+        inputs="bytes" if manual["input"]["type"] == "uint8" else "floats",
+        reading=dict(reading) if isinstance(reading, Mapping) else {},
+    )
+    form_of(info.form)  # a form that is not installed is told here
+    return info
 
 
 def _exporters_of(path: Path, plugins: Plugins) -> dict[str, type[Exporter]]:

@@ -18,7 +18,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from learnforge.errors import VanishedError
+from learnforge_kit.errors import VanishedError
 
 
 class Workers(concurrent.futures.ProcessPoolExecutor):

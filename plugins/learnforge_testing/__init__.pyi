@@ -1,6 +1,7 @@
 """The public names, each imported from its home when it is first used."""
 
 from .direct_searcher import DirectSearcherSuite as DirectSearcherSuite
+from .hooks import HooksSuite as HooksSuite
 from .optuna_cases import OptunaSamplerCases as OptunaSamplerCases
 from .suites.change import ChangeSuite as ChangeSuite
 from .suites.command import CommandSuite as CommandSuite
@@ -9,7 +10,7 @@ from .suites.distiller import DistillerSuite as DistillerSuite
 from .suites.evaluator import EvaluatorSuite as EvaluatorSuite
 from .suites.executor import ExecutorSuite as ExecutorSuite
 from .suites.exporter import ExporterSuite as ExporterSuite
-from .suites.hooks import HooksSuite as HooksSuite
+from .suites.form import FormSuite as FormSuite
 from .suites.meta_learner import MetaLearnerSuite as MetaLearnerSuite
 from .suites.model import ModelSuite as ModelSuite
 from .suites.optimizer import OptimizerSuite as OptimizerSuite

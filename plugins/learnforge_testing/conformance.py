@@ -25,7 +25,8 @@ WITHOUT_SUITE = frozenset({"tuner"})
 SUITES = {
     kind.name: suite_name(kind.name) for kind in (*KINDS.values(), HOOKS) if kind.name not in WITHOUT_SUITE
 }
-"""The suite of each kind, in the module of `learnforge_testing.suites` that is called like the kind."""
+"""The suite of each kind, in the module of `learnforge_testing.suites` that is called like the kind; that of
+hooks, which are no method, beside them."""
 
 
 def suite_of(kind: str) -> type[Suite]:
@@ -36,7 +37,8 @@ def suite_of(kind: str) -> type[Suite]:
     """
     if kind not in SUITES:
         raise PluginError(f"there is no conformance suite for the kind {kind!r}; {nearest(kind, SUITES)}")
-    module = importlib.import_module(f"learnforge_testing.suites.{kind.replace('-', '_')}")
+    home = "learnforge_testing" if kind == HOOKS.name else "learnforge_testing.suites"
+    module = importlib.import_module(f"{home}.{kind.replace('-', '_')}")
     found: type[Suite] = getattr(module, SUITES[kind])
     return found
 

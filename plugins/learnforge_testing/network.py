@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learnforge.kinds.form import form_of
 from learnforge.randomness import seeded
-from learnforge.spec import Form, TaskInfo
+from learnforge.spec import TaskInfo
 from learnforge_kit.costs.measuring import measure_cost
 from learnforge_testing.suite import require
 
@@ -35,11 +35,21 @@ def usual_shapes(smallest: int) -> Sequence[Shape]:
     return (1, smallest, smallest), (3, smallest, 2 * smallest), (3, large, large)
 
 
-def make_info(shape: Shape, classes: int = 3, form: Form = "classification") -> TaskInfo:
+def make_info(shape: Shape, classes: int = 3, form: str = "classification") -> TaskInfo:
     """Describe a task with images of a shape, or with observations."""
     names = tuple(f"class {i}" for i in range(classes))
     origins = tuple(f"noise:{i}" for i in range(classes))
-    return TaskInfo("noise", names, origins, shape, (0.5,) * shape[0], (0.25,) * shape[0], form)
+    per_class = 2 if form == "environment" else 1
+    return TaskInfo(
+        "noise",
+        names,
+        origins,
+        shape,
+        (0.5,) * shape[0],
+        (0.25,) * shape[0],
+        form,
+        outputs_per_class=per_class,
+    )
 
 
 def make_images(info: TaskInfo, count: int) -> Tensor:
@@ -66,7 +76,7 @@ def parameter_shapes(network: nn.Module) -> Mapping[str, list[int]]:
 
 
 def require_scores(network: nn.Module, info: TaskInfo, count: int, words: str) -> None:
-    """Fail unless there is one finite score for each image and class.
+    """Fail unless there is one finite score for each image and class, or what else the task's form wants.
 
     Args:
         network: Any network.
@@ -74,7 +84,7 @@ def require_scores(network: nn.Module, info: TaskInfo, count: int, words: str) -
         count: Images in the batch.
         words: What was built, for messages.
     """
-    wanted = [count, info.outputs]
+    wanted = [count, *form_of(info.form).outputs(info)]
     where = f"{words}, {count} images {list(info.input_shape)}, {info.outputs} outputs"
     try:
         scores = score_images(network, make_images(info, count))
@@ -89,7 +99,7 @@ def require_scores(network: nn.Module, info: TaskInfo, count: int, words: str) -
 
 
 def require_scores_everywhere(
-    build: Build, shapes: Sequence[Shape], words: str, form: Form = "classification"
+    build: Build, shapes: Sequence[Shape], words: str, form: str = "classification"
 ) -> None:
     """Fail unless there are right scores for all shapes, and for several batches and numbers of classes."""
     for shape, classes, counts in _cases(shapes):
@@ -99,7 +109,7 @@ def require_scores_everywhere(
             require_scores(network, info, count, words)
 
 
-def require_step(build: Build, shape: Shape, words: str, form: Form = "classification") -> None:
+def require_step(build: Build, shape: Shape, words: str, form: str = "classification") -> None:
     """Fail unless one training step gives a finite loss, and every parameter that asks for one a gradient."""
     info = make_info(shape, form=form)
     network = build_seeded(build, info).train()
@@ -110,7 +120,9 @@ def require_step(build: Build, shape: Shape, words: str, form: Form = "classific
         isinstance(scores, Tensor),
         f"{where}: scores must be one tensor in training too, got {type(scores).__name__}",
     )
-    loss = F.cross_entropy(scores, torch.arange(6) % 3)
+    judging = form_of(form)
+    targets = judging.answers(torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)))
+    loss = judging.loss(scores, targets) if judging.has_targets else scores.square().mean()
     require(bool(loss.isfinite()), f"{where}: the loss of a training step must be finite, got {loss.item()}")
     require(loss.requires_grad, f"{where}: some parameter must ask for a gradient")
     loss.backward()
@@ -121,7 +133,7 @@ def require_step(build: Build, shape: Shape, words: str, form: Form = "classific
     require(not wild, f"{where}: gradients must be finite, not so {', '.join(wild)}")
 
 
-def require_cost(build: Build, shape: Shape, words: str, form: Form = "classification") -> None:
+def require_cost(build: Build, shape: Shape, words: str, form: str = "classification") -> None:
     """Fail unless the network is built and costed on the meta device, with its real parameters."""
     info = make_info(shape, form=form)
     try:
@@ -140,7 +152,7 @@ def require_cost(build: Build, shape: Shape, words: str, form: Form = "classific
     )
 
 
-def require_seeded(build: Build, shape: Shape, words: str, form: Form = "classification") -> None:
+def require_seeded(build: Build, shape: Shape, words: str, form: str = "classification") -> None:
     """Fail unless the initial weights are a function of torch's global generator."""
     info = make_info(shape, form=form)
     first, second, other = (build_seeded(build, info, seed).state_dict() for seed in (0, 0, 1))
@@ -155,7 +167,7 @@ def require_seeded(build: Build, shape: Shape, words: str, form: Form = "classif
     )
 
 
-def require_independence(build: Build, shape: Shape, words: str, form: Form = "classification") -> None:
+def require_independence(build: Build, shape: Shape, words: str, form: str = "classification") -> None:
     """Fail unless scores in eval mode depend on the image alone: not on chance or its batch."""
     info = make_info(shape, form=form)
     network, images = build_seeded(build, info).eval(), make_images(info, 5)

@@ -21,7 +21,7 @@ import learnforge as lf
 from learnforge.randomness import seeded
 from learnforge.recipe import read_recipe
 from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.losses import supervised_loss
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_plugins.progress import Lines
 
@@ -68,7 +68,7 @@ def compare(seed: int, given: argparse.Namespace) -> tuple[dict[str, Any], dict[
         network = lf.load_method("model.resnet", plugins)(depth=8).build(task.info)
     train = stage.longer  # type: ignore[attr-defined]
     context = lf.Context("resnet8", seed, torch.device("cpu"), plugins, given.runs / f"resnet8-{seed}")
-    fit(Trainee(network, cross_entropy(network, train)), task.train, task.info, train, context, "resnet8")
+    fit(Trainee(network, supervised_loss(network)), task.train, task.info, train, context, "resnet8")
     return dict(run.artifacts[stage.name].metrics), {
         **judge(network, task).as_metrics(),
         **measure_costs(network, task).as_metrics(),

@@ -42,7 +42,7 @@ from learnforge.spec import NetworkSpec
 from learnforge_kit import MemorySplit, Train
 from learnforge_kit.drawing import permutation
 from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.losses import supervised_loss
 from learnforge_plugins.stages.distill.stage import DistillStage
 
 IMAGES, BATCH = 1280, 64
@@ -123,7 +123,7 @@ def plain_epochs(student: nn.Module, task: Task, plugins: Plugins) -> float:
     clock, network = Clock(), copy.deepcopy(student)
     context = Context("plain", 0, torch.device("cpu"), plugins, emit=clock.emit)
     judge = lambda: kit.evaluate(network, task.validation, task.info).accuracy  # noqa: E731
-    alone = Trainee(network, cross_entropy(network, settings))
+    alone = Trainee(network, supervised_loss(network))
     fit(alone, task.train, task.info, settings, context, "", judge)
     return clock.last
 

@@ -23,7 +23,7 @@ from learnforge.randomness import derive
 from learnforge_kit import MemorySplit, Train
 from learnforge_kit.drawing import permutation
 from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.losses import supervised_loss
 
 
 def make_data(size: int, channels: int, images: int) -> tuple[TaskInfo, MemorySplit]:
@@ -61,7 +61,7 @@ def fit_epoch(
     settings = Train(epochs=1, batch_size=batch_size, schedule="constant")
     context = Context("benchmark", 0, torch.device("cpu"), plugins)
     start = time.perf_counter()
-    fit(Trainee(model, cross_entropy(model, settings)), split, info, settings, context, "epoch")
+    fit(Trainee(model, supervised_loss(model)), split, info, settings, context, "epoch")
     return time.perf_counter() - start
 
 

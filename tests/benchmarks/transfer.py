@@ -26,7 +26,7 @@ from learnforge import Phase, Plugins, Task, TaskInfo
 from learnforge.context import Context
 from learnforge_kit import MemorySplit, Train, extract_features, find_head
 from learnforge_kit.training.loop import Trainee, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.losses import supervised_loss
 from learnforge_plugins.stages.transfer.freezing import freeze, set_training
 
 IMAGES, BATCH = 1280, 64
@@ -51,7 +51,7 @@ def epoch(network: nn.Module, rates: dict[str, float], task: Task, plugins: Plug
     )
     trainee = Trainee(
         network,
-        cross_entropy(network, settings),
+        supervised_loss(network),
         freeze(network, phase),
         set_mode=lambda: set_training(network, phase),
     )

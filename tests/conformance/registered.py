@@ -61,7 +61,14 @@ TABLES: dict[str, dict[str, Any]] = {
     "stage.export": {"use": "torch-export"},
 }
 """Options without which a plugin cannot be made."""
-NEED_DATA = {"task.image-folder", "task.omniglot", "task.torchvision"}
+NEED_DATA = {
+    "task.arrays",
+    "task.audio-folder",
+    "task.image-folder",
+    "task.omniglot",
+    "task.table",
+    "task.torchvision",
+}
 """Their suites run on data that `tests/testing/test_task_suite.py` makes."""
 
 

@@ -272,8 +272,8 @@ def test_what_is_no_folder_is_said(tmp_path):
 
 
 def test_bytes_and_unit_floats_are_normalised(task):
-    """Bytes b become (b / 255 - mean) / std, channel by channel, as floats in [0, 1] do; those of a task of
-    numbers pass as they are.
+    """Bytes b become (b / 255 - mean) / std, channel by channel, as floats in [0, 1] do; floats x of a task
+    that has such become (x - mean) / std, and what it gives is told in the targets' units.
     """
     info = evolve(task.info, input_shape=(2, 1, 1), mean=(0.2, 0.5), std=(0.4, 0.25))
     artifact = Artifact(NetworkSpec("module", {}), info, module=nn.Flatten())
@@ -281,8 +281,11 @@ def test_bytes_and_unit_floats_are_normalised(task):
     expected = torch.tensor([[0.0, 2.0], [1.0, -2.0]])
     assert torch.allclose(artifact.predict(images), expected, atol=1e-6)
     assert torch.allclose(artifact.predict(images / 255), expected, atol=1e-6)
-    numbers = evolve(artifact, task=evolve(info, form="regression"))
-    assert torch.equal(numbers.predict(expected.view(2, 2, 1, 1)), expected)
+    units = {"target_mean": (1.0, 0.0), "target_std": (10.0, 2.0)}
+    numbers = evolve(artifact, task=evolve(info, form="regression", inputs="floats", **units))
+    assert torch.allclose(
+        numbers.predict(images / 255), expected * torch.tensor([10.0, 2.0]) + torch.tensor([1.0, 0.0])
+    )
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 4, 8, 8), (2, 8, 8)])

@@ -9,7 +9,6 @@ import pytest
 from learnforge import errors
 from learnforge.errors import (
     DivergedError,
-    ExportMismatchError,
     InstallError,
     LearnforgeError,
     PluginError,
@@ -22,6 +21,7 @@ from learnforge.errors import (
     TaskError,
     nearest,
 )
+from learnforge_kit.errors import ExportMismatchError
 
 
 def test_one_base_catches_all():

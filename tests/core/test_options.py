@@ -12,8 +12,7 @@ from attrs.validators import ge, in_, lt
 
 from learnforge.errors import Problem, RecipeError
 from learnforge.options.structure import build, plain, plugin_field, structure
-from learnforge.options.tables import read_value
-from learnforge_kit.description import describe
+from learnforge_kit.description import describe, read_value
 
 
 @frozen

@@ -12,7 +12,8 @@ from attrs import evolve
 from learnforge.errors import TaskError
 from learnforge.kinds.task import Task, check_task, describe_task
 from learnforge.spec import TaskInfo
-from learnforge_kit.data.splits import MemorySplit, StreamSplit, measure_channels, stratified
+from learnforge_kit.data.splits import MemorySplit, measure_channels, stratified
+from learnforge_kit.data.streams import StreamSplit
 
 CPU = torch.device("cpu")
 
@@ -203,6 +204,7 @@ def test_describe_task(task):
         "name": "stripes",
         "classes": ["stripe 0", "stripe 1", "stripe 2"],
         "shape": [1, 8, 8],
+        "inputs": "bytes",
         "train": 60,
         "validation": 60,
         "test": 60,

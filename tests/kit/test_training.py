@@ -21,7 +21,7 @@ from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.training.batches import balance, make_mixer
 from learnforge_kit.training.evaluation import Scores, confusion, evaluate, predict, score
 from learnforge_kit.training.loop import Companion, Trainee, _Training, fit
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.losses import supervised_loss
 from learnforge_plugins.optimizers.torch import SGD, Adam
 
 MakeContext = Callable[..., Context]
@@ -49,7 +49,7 @@ def train_on(
 ) -> list[dict[str, Any]]:
     """Train a network as the stages do."""
     return fit(
-        Trainee(network, cross_entropy(network, settings)),
+        Trainee(network, supervised_loss(network)),
         task.train,
         task.info,
         settings,
@@ -326,7 +326,7 @@ def test_best_or_last_weights_are_kept(weights: Any, task: Task, make_context: M
         return next(accuracies)
 
     settings = Train(epochs=4, batch_size=20, weights=weights)
-    trainee = Trainee(network, cross_entropy(network, settings))
+    trainee = Trainee(network, supervised_loss(network))
     fit(trainee, task.train, task.info, settings, make_context(None), "a", validate)
     kept = seen[1 if weights == "best" else 3]
     assert all(torch.equal(tensor, kept[name]) for name, tensor in network.state_dict().items())
@@ -337,7 +337,7 @@ def test_patience_counts_epochs_without_a_better_accuracy(task: Task, make_conte
     """With patience 2, accuracies 0.5, 0.6, 0.6, 0.4 end the training after the fourth epoch."""
     accuracies = iter([0.5, 0.6, 0.6, 0.4, 1.0, 1.0])
     network, settings = small_network(), Train(epochs=6, patience=2)
-    trainee = Trainee(network, cross_entropy(network, settings))
+    trainee = Trainee(network, supervised_loss(network))
     history = fit(trainee, task.train, task.info, settings, make_context(None), "a", lambda: next(accuracies))
     assert [entry["accuracy"] for entry in history] == [0.5, 0.6, 0.6, 0.4]
 
@@ -378,7 +378,7 @@ def test_validation_judges_the_average_and_training_goes_on_with_the_weights(
         seen.append(watched[0].weight.detach().clone())
         return 0.0
 
-    trainee = Trainee(watched, cross_entropy(watched, settings))
+    trainee = Trainee(watched, supervised_loss(watched))
     fit(trainee, task.train, task.info, settings, make_context(None), "a", validate)
     train_on(alone, task, settings, make_context(None))
     assert_equal_state(watched, alone)
@@ -446,7 +446,7 @@ def test_balanced_training_repeats_rare_images_in_other_views(task: Task, make_c
 
     def loss(batch: Batch) -> Tensor:
         seen.append(batch)
-        return cross_entropy(network, Train())(batch)
+        return supervised_loss(network)(batch)
 
     settings = Train(epochs=1, batch_size=7, crop=2, balanced=True)
     fit(Trainee(network, loss), split, task.info, settings, make_context(None), "student")
@@ -482,7 +482,7 @@ def test_mixed_images_have_shares_of_their_classes(option: str, task: Task) -> N
     network = small_network().eval()
     scores = network(mixed.images)
     expected_loss = -(mixed.soft_labels * scores.log_softmax(1)).sum(1).mean()
-    assert torch.allclose(cross_entropy(network, Train())(mixed), expected_loss)
+    assert torch.allclose(supervised_loss(network)(mixed), expected_loss)
 
 
 def test_mixup_and_cutmix_take_turns() -> None:
@@ -631,7 +631,7 @@ def test_no_step_waits_for_the_device(
     """No tensor is read by the host inside the steps of an epoch."""
     settings = Train(epochs=1, batch_size=20, optimizer=optimizer, clip_norm=1.0, crop=1, flip=True)
     network = small_network(dropout=0.1)
-    trainee = Trainee(network, cross_entropy(network, settings))
+    trainee = Trainee(network, supervised_loss(network))
     run = _Training(trainee, task.train, task.info, settings, make_context(None), "a", None, "accuracy")
     lists: list[int] = []
     monkeypatch.setattr(Tensor, "tolist", lambda tensor: lists.append(1))
@@ -645,10 +645,10 @@ def test_predict_score_and_confusion_by_hand(task: Task) -> None:
     """Four images with known scores: accuracy 3/4, the mean cross-entropy, and counts by true class."""
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     labels = torch.tensor([0, 1, 2, 2])
-    found = score(logits, labels)
+    found = score(logits, labels, task.info)
     e = math.e
     losses = [math.log(e**2 + 2) - 2, math.log(e + 2) - 1, math.log(e**3 + 2), math.log(e + 2) - 1]
-    assert found == Scores(0.75, pytest.approx(sum(losses) / 4), 4)
+    assert found == Scores({"accuracy": 0.75}, pytest.approx(sum(losses) / 4), 4)
     assert confusion(logits, labels).tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
 
 
@@ -693,10 +693,10 @@ def test_label_smoothing_enters_the_loss(task: Task) -> None:
     """With smoothing e the loss is (1 - e) * CE(y) + e * mean of CE over all classes."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     images, labels = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
-    batch = Batch(images, labels, torch.arange(5), torch.zeros(5, dtype=torch.int64))
+    batch = Batch(images, labels, torch.arange(5), torch.zeros(5, dtype=torch.int64), label_smoothing=0.3)
     plain = F.log_softmax(network(images), 1)
     expected = -(0.7 * plain[torch.arange(5), labels] + 0.3 * plain.mean(1)).mean()
-    torch.testing.assert_close(cross_entropy(network, Train(label_smoothing=0.3))(batch), expected)
+    torch.testing.assert_close(supervised_loss(network)(batch), expected)
 
 
 def test_clip_norm_scales_large_gradients_down(task: Task, make_context: MakeContext) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from learnforge import VanishedError
+from learnforge_kit import VanishedError
 from learnforge_kit.workers import Workers, environment_fault
 
 SCRIPT = """
 from concurrent.futures import BrokenExecutor
-from learnforge import VanishedError
+from learnforge_kit import VanishedError
 from learnforge_kit.workers import Workers
 
 def nothing():

@@ -11,9 +11,9 @@ import pytest
 from tests.testing.plugin_files import PRUNE, TRACKER, VETO
 
 from learnforge import PluginChoice, Plugins
+from learnforge_testing.hooks import HooksSuite
 from learnforge_testing.suite import Suite
 from learnforge_testing.suites.command import CommandSuite
-from learnforge_testing.suites.hooks import HooksSuite
 from learnforge_testing.suites.stage import StageSuite
 
 

@@ -155,6 +155,15 @@ class Bytes(Stripes):
 
 
 @frozen
+class Numbers(Stripes):
+    """Says that its labels, which are classes, are numbers."""
+
+    def load(self) -> Task:
+        task = super().load()
+        return evolve(task, info=evolve(task.info, form="regression"))
+
+
+@frozen
 class Shifted(Stripes):
     """Shows the classes 1 to 3 of 3."""
 
@@ -285,6 +294,7 @@ FAULTS: list[tuple[type[TaskSource], list[str]]] = [
     (Nameless, ["description_is_complete"]),
     (Bytes, ["mean_and_deviation_are_those_of_the_training_images"]),
     (Shifted, ["labels_are_indices_of_classes"]),
+    (Numbers, ["targets_are_of_the_form"]),
     (Taller, ["images_are_bytes_of_the_declared_shape"]),
     (Leaking, ["splits_share_no_images"]),
     (Torn, ["origins_stay_together"]),

@@ -26,6 +26,9 @@ class Distiller(ABC):
     the method says otherwise below.
     """
 
+    forms: ClassVar[frozenset[str] | None] = frozenset({"classification"})
+    """Forms of tasks that it is for; None for all of them."""
+
     trains_teacher: ClassVar[bool] = False
     """The teacher learns beside the student, by the same loss: it is in training mode, its outputs have
     gradients, and it need not know anything at first. The stage hands on the student."""

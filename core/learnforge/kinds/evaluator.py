@@ -50,8 +50,9 @@ class Evaluator(ABC):
     come before, whatever the evaluator. The best designs are trained from scratch at the end of the search.
     """
 
-    metrics: ClassVar[Sequence[str]] = ("accuracy", "loss")
-    """What `evaluate` finds out, which objectives may name."""
+    metrics: ClassVar[Sequence[str] | None] = None
+    """What `evaluate` finds out, which objectives may name; None for what the task's form measures, such as
+    `accuracy`, and `loss`."""
 
     has_rungs: ClassVar[bool] = False
     """It trains to `Trial.until`, keeps its state in `Trial.checkpoint` and goes on from there, so that

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from learnforge.spec import Form, TaskInfo
+from learnforge.spec import TaskInfo
 
 
 class Model(ABC):
@@ -17,8 +17,8 @@ class Model(ABC):
     smallest_image: ClassVar[int] = 8
     """Fewest pixels of height and width that its network takes."""
 
-    forms: ClassVar[frozenset[Form]] = frozenset({"classification", "regression", "environment"})
-    """Forms of tasks that it is for."""
+    forms: ClassVar[frozenset[str] | None] = None
+    """Forms of tasks that it is for; None for all of them."""
 
     @abstractmethod
     def build(self, task: TaskInfo) -> nn.Module:

@@ -21,5 +21,5 @@ class Score(ABC):
         Args:
             network: The network with fresh weights, in training mode, on the device.
             images: A batch of training images, normalised: float [batch, channel, height, width].
-            labels: Their labels: int64 [batch].
+            labels: Their labels: int64 [batch], or what else the task's form has for targets.
         """

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
 from learnforge.context import Context
-from learnforge.errors import ArtifactError, LearnforgeError, Problem
+from learnforge.errors import ArtifactError, Problem
 from learnforge.kinds.cost import COSTS
+from learnforge.kinds.form import form_of
 from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task, TaskSource
 from learnforge.options.ranges import Range, Tune
@@ -56,7 +57,8 @@ class Stage(ABC):
     method_base: ClassVar[type] = object
     method_of_many: ClassVar[str | None] = None
     """Name of the method that `use = ["one", "other"]` means; its option `methods` gets the list."""
-    forms: ClassVar[frozenset[str]] = frozenset({"classification"})
+    forms: ClassVar[frozenset[str] | None] = frozenset({"classification"})
+    """Forms of tasks that it takes, as its method does; None for all that have a training split."""
     optional_inputs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -76,15 +78,6 @@ class Stage(ABC):
             plugins: The run's plugins, those from files among them.
         """
         return []
-
-    def build_failure(self, role: str, error: Exception) -> list[Problem]:
-        """Report that the network of an input fails; nothing for a model that the stage itself names, which
-        the core reports.
-        """
-        if isinstance(self.describe_inputs().get(role), Model):
-            return []
-        reason = str(error) if isinstance(error, LearnforgeError) else f"{type(error).__name__}: {error}"
-        return [Problem(self.input_path(role), f"the network must take the task's images, but: {reason}")]
 
     def output(self, task: Task, inputs: Mapping[str, Artifact]) -> Artifact:
         """Return a stand-in, without weights, for what `run` will give; later stages are checked with it."""
@@ -106,8 +99,8 @@ class Stage(ABC):
         return self
 
     def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """Return what a search over its options may judge a trial by: `accuracy` on validation data,
-        and costs.
+        """Return what a search over its options may judge a trial by: `accuracy` on validation data, or what
+        else the task's form measures, and costs.
 
         Args:
             metrics: Those of the artifact of a trial, whose test split is the validation split.
@@ -115,7 +108,12 @@ class Stage(ABC):
         found = {name: metrics[name] for name in COSTS if name in metrics}
         if "validation_accuracy" in metrics:
             found["accuracy"] = metrics["validation_accuracy"]
+        found |= metrics.get("validation_measures", {})
         return found
+
+    def judged_by(self, task: TaskInfo) -> Sequence[str]:
+        """Name what `measured` gives beside costs; a search over options is for the first by default."""
+        return form_of(task.form).measured
 
     @classmethod
     def adapt(
@@ -195,23 +193,6 @@ def _parts_of(declared: attrs.Attribute[Any], value: Any) -> list[Any]:
     values = value if isinstance(value, tuple) else (value,)
     own = [v for v in values if attrs.has(type(v))] if declared.metadata.get("plugin") else []
     return own + [part for v in values for part in plugin_parts(v)]
-
-
-def check_fit(role: str, own: TaskInfo, task: TaskInfo) -> list[Problem]:
-    """Find out why a network made for one task cannot be used on another as it is.
-
-    Args:
-        role: The input's key, for the problems' path.
-        own: The task that the network was made for.
-        task: The task to use it on.
-    """
-    if own.input_shape != task.input_shape:
-        want, got = list(task.input_shape), list(own.input_shape)
-        return [Problem(role, f"must take images of shape {want} as the task has, it takes {got}")]
-    if own.classes != task.classes:
-        want_classes, got_classes = ", ".join(task.classes), ", ".join(own.classes)
-        return [Problem(role, f"must tell apart the task's classes {want_classes}; it knows {got_classes}")]
-    return []
 
 
 def _spelled(declared: attrs.Attribute[Any], value: Any) -> Any:

@@ -1,26 +1,32 @@
 """The kind `task`: what is learnt, with its splits and the batches they are handed out in.
 
 Images are kept as unsigned bytes; a batch holds them as normalised floats. Axes are written [batch, channel,
-height, width] throughout.
+height, width] throughout. Where a task's inputs are no images, what is said of images holds for them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import asdict, evolve, field, frozen
 from torch import Tensor
 
 from learnforge.errors import TaskError
 from learnforge.files import fingerprint
+from learnforge.kinds.form import form_of
 from learnforge.spec import TaskInfo
 
 if TYPE_CHECKING:
     from learnforge.kinds.seen.episodes import EpisodeShape, EpisodeSource
+
+
+SPLITS = ("train", "validation", "test")
+"""Names of a task's splits."""
 
 
 @frozen(eq=False)
@@ -28,8 +34,8 @@ class Batch:
     """One training batch, on the device.
 
     Args:
-        images: float [batch, channel, height, width], normalised.
-        labels: int64 [batch]; -1 where the label is withheld.
+        images: float [batch, channel, height, width], normalised; [batch, …] for other inputs.
+        labels: int64 [batch], or what else the task's form has for targets; -1 where the label is withheld.
         indices: int64 [batch], positions in the split.
         views: int64 [batch], which of the finitely many augmented views each image is; 0
             without augmentation.
@@ -37,6 +43,7 @@ class Batch:
         label_smoothing: Share of the target that a loss on labels is to spread evenly, in [0, 1).
         soft_labels: Where images were mixed (mixup, cutmix) the share of each class, float [batch, class];
             `labels` are then those of the first image of each mix.
+        form: Name of the task's form.
     """
 
     images: Tensor
@@ -46,16 +53,23 @@ class Batch:
     progress: float = 0.0
     label_smoothing: float = 0.0
     soft_labels: Tensor | None = None
+    form: str = "classification"
 
     @property
     def targets(self) -> Tensor:
-        """What a cross-entropy takes: `soft_labels` of mixed images, else `labels`."""
+        """What a loss on labels takes: `soft_labels` of mixed images, else `labels`."""
         return self.labels if self.soft_labels is None else self.soft_labels
+
+    def loss(self, outputs: Tensor) -> Tensor:
+        """Return the loss that the task's form has for outputs, smoothed as the training asks: a scalar; for
+        classification the cross-entropy in nats.
+        """
+        return form_of(self.form).loss(outputs, self.targets, self.label_smoothing)
 
 
 class Split(ABC):
-    """Labelled images in a fixed order. `MemorySplit` holds them; `StreamSplit` reads them as they
-    are needed.
+    """Labelled images, or other inputs, in a fixed order. `MemorySplit` holds them; `StreamSplit` reads them
+    as they are needed.
     """
 
     labels: Tensor
@@ -91,8 +105,7 @@ class Split(ABC):
 
 @frozen(eq=False, slots=False, repr=False)
 class Task:
-    """A classification task: what it is, and its images in three splits. The test split is read once, at
-    the end.
+    """What is learnt: what it is, and its images in three splits. The test split is read once, at the end.
 
     Args:
         info: Names, shapes and normalisation.
@@ -110,31 +123,25 @@ class Task:
     episodes: Callable[[str, EpisodeShape, torch.device], EpisodeSource] | None = None
 
     def __repr__(self) -> str:
-        sizes = {"train": self.train, "validation": self.validation, "test": self.test}
-        images = ", ".join(f"{len(split):,} {name}" for name, split in sizes.items() if len(split))
+        sizes = {name: len(getattr(self, name)) for name in SPLITS}
+        images = ", ".join(f"{size:,} {name}" for name, size in sizes.items() if size)
         return f"Task({self.info.name}, {self.info.form}{f': {images} images' if images else ''})"
 
     @cached_property
     def content(self) -> str:
         """Hash (hex) of everything that a result can depend on."""
-        info = {
-            name: getattr(self.info, name)
-            for name in ("classes", "origins", "input_shape", "mean", "std", "form")
-        }
+        info = asdict(self.info, filter=lambda own, _: own.name != "name")
         return fingerprint([info, self.train.content, self.validation.content, self.test.content])
 
     def origins_of(self, split: Split) -> list[str]:
-        """List the original labels that a split shows, sorted."""
+        """List the original labels that a split shows, sorted; all of them where a target is no class."""
+        if len(split) and not form_of(self.info.form).names_one_class:
+            return sorted(self.info.origins)
         return sorted({self.info.origins[label] for label in split.labels.unique().tolist()})
 
     def load(self, device: torch.device) -> Task:
         """Return the task with its splits on a device."""
-        return evolve(
-            self,
-            train=self.train.load(device),
-            validation=self.validation.load(device),
-            test=self.test.load(device),
-        )
+        return evolve(self, **{name: getattr(self, name).load(device) for name in SPLITS})
 
 
 class TaskSource(ABC):
@@ -157,6 +164,20 @@ class TaskSource(ABC):
             TaskError: Files are missing or unusable; the text names them.
         """
 
+    @classmethod
+    def read(
+        cls, files: Sequence[Path], task: TaskInfo, complain: Callable[[str], None]
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        """Yield new inputs out of files, their names and values as splits hold them, for
+        `learnforge predict`; for sources that name themselves in `TaskInfo.reading`.
+
+        Args:
+            files: Files and folders.
+            task: How they are read, in `reading`.
+            complain: Told what cannot be read, and is left out.
+        """
+        raise TaskError(f"{cls.__name__} reads no files but those of its own task")
+
 
 @frozen(eq=False)
 class GivenTask(TaskSource):
@@ -176,27 +197,20 @@ def check_task(task: Task, source: str) -> None:
     """Refuse a task that no stage could use.
 
     Raises:
-        TaskError: A split is empty, or there is only one class.
+        TaskError: A split is empty, or its targets are not of the task's form.
     """
     info = task.info
     if task.episodes is not None:
         return
-    for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test)):
-        if len(split) == 0:
+    for name in SPLITS:
+        if len(getattr(task, name)) == 0:
             raise TaskError(f"{source}: the {name} split must hold at least one image, it is empty")
-    if info.outputs < 2:
-        raise TaskError(
-            f"{source}: a classification task needs at least two classes, got {list(info.classes)}"
-        )
+    if fault := form_of(info.form).fault(task):
+        raise TaskError(f"{source}: {fault}")
 
 
 def describe_task(task: Task) -> dict[str, Any]:
     """Return the facts about a task that a report prints."""
-    return {
-        "name": task.info.name,
-        "classes": list(task.info.classes),
-        "shape": list(task.info.input_shape),
-        "train": len(task.train),
-        "validation": len(task.validation),
-        "test": len(task.test),
-    }
+    info, sizes = task.info, {name: len(getattr(task, name)) for name in SPLITS}
+    facts = {"name": info.name, "classes": list(info.classes), "shape": list(info.input_shape)}
+    return {**facts, "inputs": info.inputs, **sizes}

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-import torch.nn.functional as F
 from attrs import field, frozen
 from attrs.validators import ge, optional
 from torch import Tensor, nn
@@ -44,6 +43,9 @@ class Transfer(ABC):
 
     uses_labels: ClassVar[bool] = True
     """Whether labels of the new task are learnt from; a method that needs none is never chosen by one."""
+
+    forms: ClassVar[frozenset[str] | None] = frozenset({"classification"})
+    """Forms of tasks that it is for; None for all of them."""
 
     is_baseline: ClassVar[bool] = False
     """A yardstick for others, which need not beat a training from scratch on a task with few labels."""
@@ -83,7 +85,7 @@ class PhasedTransfer(Transfer):
     def loss(
         self, outputs: Outputs, batch: Batch, other: Outputs | None, other_batch: Batch | None
     ) -> Tensor:
-        """Return the scalar loss of a batch; cross-entropy by default.
+        """Return the scalar loss of a batch; by default that of the task's form, such as cross-entropy.
 
         Args:
             outputs: Class scores [batch, class] and taps.
@@ -91,7 +93,7 @@ class PhasedTransfer(Transfer):
             other: The same for the companion batch, where the method adapts a domain.
             other_batch: Unlabelled images of the new task; its labels are -1.
         """
-        return F.cross_entropy(outputs.logits, batch.targets, label_smoothing=batch.label_smoothing)
+        return batch.loss(outputs.logits)
 
     def taps(self, layers: Layers) -> Sequence[str]:
         """Name the layers whose outputs the loss needs, as `Layers.find` takes them; none by default."""

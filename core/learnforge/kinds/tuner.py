@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -16,6 +16,7 @@ from learnforge.kinds.stage import Stage
 from learnforge.kinds.task import Task
 from learnforge.options.ranges import Tune
 from learnforge.plugins.registry import Plugins
+from learnforge.spec import TaskInfo
 
 Arrange = Callable[[Stage, Task, Mapping[str, Artifact], Design], tuple[Stage, Mapping[str, Artifact]]]
 """Puts a design into a stage and its inputs; a module-level function, since workers unpickle it."""
@@ -50,17 +51,25 @@ class Tuner(ABC):
     """
 
     @abstractmethod
-    def check(self, stage: Stage) -> list[Problem]:
-        """Find what is wrong with a stage's ranges and its `tune`; paths are relative to the stage."""
+    def check(self, stage: Stage, task: TaskInfo) -> list[Problem]:
+        """Find what is wrong with a stage's ranges and its `tune`; paths are relative to the stage.
+
+        Args:
+            stage: The stage.
+            task: Its task.
+        """
 
     @abstractmethod
-    def check_settings(self, settings: Tune, path: str, space: Space) -> list[Problem]:
+    def check_settings(
+        self, settings: Tune, path: str, space: Space, measures: Sequence[str]
+    ) -> list[Problem]:
         """Find what is wrong with how something is to be searched.
 
         Args:
             settings: Searcher, objectives, limits.
             path: Path of the settings, relative to the stage.
             space: What is searched.
+            measures: What objectives may name beside costs, see `Stage.judged_by`.
         """
 
     @abstractmethod
@@ -87,9 +96,9 @@ def load_tuner(plugins: Plugins) -> Tuner:
     return made
 
 
-def check_ranges_of(stage: Stage, plugins: Plugins) -> list[Problem]:
+def check_ranges_of(stage: Stage, task: TaskInfo, plugins: Plugins) -> list[Problem]:
     """Find what is wrong with a stage's ranges and its `tune`; also that there is no tuner."""
     try:
-        return load_tuner(plugins).check(stage)
+        return load_tuner(plugins).check(stage, task)
     except PluginError as error:
         return [Problem("tune", str(error))]

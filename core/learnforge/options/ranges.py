@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
-from attrs.validators import deep_mapping, ge, gt, instance_of, min_len, optional
+from attrs.validators import deep_mapping, ge, gt, instance_of, optional
 
 from learnforge.errors import Problem
 from learnforge.options.structure import plugin_field
@@ -82,8 +82,8 @@ class Tune:
     Args:
         searcher: Any searcher.
         trials: Distinct settings to try, from 1.
-        objectives: `accuracy` on validation data, or a cost with a minus before it; the best by the first
-            one is taken.
+        objectives: `accuracy` on validation data, or what else the task's form measures, or a cost with a
+            minus before it; the best by the first one is taken. By default what the form measures first.
         limits: Largest allowed costs.
         batch: Trials asked at a time; with it the search is the same for any number of workers.
         threads: CPU threads of a trial.
@@ -92,7 +92,7 @@ class Tune:
 
     searcher: Any = plugin_field("searcher")
     trials: int = field(default=20, validator=ge(1))
-    objectives: tuple[str, ...] = field(default=("accuracy",), validator=min_len(1))
+    objectives: tuple[str, ...] = ()
     limits: Mapping[str, float] = field(factory=dict, validator=deep_mapping(instance_of(str), gt(0)))
     batch: int | None = field(default=None, validator=optional(ge(1)))
     threads: int = field(default=1, validator=ge(1))

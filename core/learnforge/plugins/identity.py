@@ -53,6 +53,7 @@ class Identity:
 
 
 _IDENTITIES: weakref.WeakKeyDictionary[type, Identity] = weakref.WeakKeyDictionary()
+_BY_NAME: dict[tuple[str, str], type] = {}
 
 
 def identify(method: object) -> Identity:
@@ -113,6 +114,12 @@ def _hash_path(path: Path) -> str:
 def remember(kind: str, name: str, plugin: Plugin, cls: type) -> None:
     """Note which plugin a class was loaded from, and by which name."""
     _IDENTITIES[cls] = Identity(kind, name, *owner_of(plugin), pin_source(plugin, inspect.getmodule(cls)))
+    _BY_NAME[kind, name] = cls
+
+
+def recall(kind: str, name: str) -> type | None:
+    """Return the class that was last loaded by a name, if any was."""
+    return _BY_NAME.get((kind, name))
 
 
 def owner_of(plugin: Plugin) -> tuple[str, str]:

@@ -48,6 +48,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("task", "TaskSource", "task", 'a recipe: `[task]`, `use = "$name"`'),
+        Kind("form", "Form", "form of tasks", 'a task of yours: `TaskInfo(form = "$name")`'),
         Kind("space", "Space", "search space", 'a search stage: `space = { use = "$name" }`'),
         Kind("model", "Model", "model", 'a stage: `student = { use = "$name" }`'),
         Kind("searcher", "Searcher", "searcher", _in_stage("search")),

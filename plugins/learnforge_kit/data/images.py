@@ -169,7 +169,7 @@ def read_images(files: Sequence[Path], size: int, channels: int) -> tuple[Memory
 
 
 def readable_images(
-    paths: Sequence[Path], shape: tuple[int, int, int], complain: Callable[[str], None]
+    paths: Sequence[Path], shape: tuple[int, ...], complain: Callable[[str], None]
 ) -> Iterator[tuple[list[Path], Tensor]]:
     """Yield files and their images, uint8 [image, channel, height, width], 1,024 at a time.
 
@@ -181,6 +181,8 @@ def readable_images(
     Raises:
         TaskError: No file can be read, or the shape is no square of 1 or 3 channels.
     """
+    if len(shape) != 3:
+        raise TaskError(f"the network takes inputs of the shape {list(shape)}, which are no images")
     channels, height, width = shape
     if height != width:
         raise TaskError(f"the network takes images of {height} × {width}; images are read as squares")
@@ -202,7 +204,7 @@ def readable_images(
         raise TaskError("none of the files can be read as an image")
 
 
-def read_classes(root: Path, shape: tuple[int, int, int]) -> tuple[list[str], MemorySplit, list[str]]:
+def read_classes(root: Path, shape: tuple[int, ...]) -> tuple[list[str], MemorySplit, list[str]]:
     """Read a folder of examples, in which each folder is a class.
 
     Args:

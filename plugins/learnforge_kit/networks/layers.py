@@ -49,7 +49,7 @@ def read_layers(network: nn.Module, images: Tensor) -> Layers:
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(scores, Tensor) or scores.ndim != 2:
+    if not isinstance(scores, Tensor) or scores.ndim < 2:
         what = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise StageError(f"{type(network).__name__} must put out class scores [batch, class], got {what}")
     heads = _find_heads(scores, calls)

@@ -11,7 +11,8 @@ from torch import nn
 
 from learnforge.artifact import Artifact
 from learnforge.check import first_line, scores_fault
-from learnforge.errors import LearnforgeError, Problem, StageError
+from learnforge.errors import ArtifactError, LearnforgeError, Problem, StageError
+from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Stage
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import preserved
@@ -66,7 +67,7 @@ def module_fault(module: nn.Module, task: TaskInfo, may_differ: bool = False) ->
         except Exception as error:
             shape = list(task.input_shape)
             return f"must take images of shape {shape}, in {mode} mode it fails with {first_line(error)}"
-        fault = scores_fault(scores, None if may_differ else task.outputs)
+        fault = scores_fault(scores, task, may_differ)
         if fault:
             return f"{fault} in {mode} mode"
     return ""
@@ -96,3 +97,53 @@ def require_recorded(artifact: Artifact, network: nn.Module, plugins: Plugins, w
         raise StageError(
             f"{who} makes a network that its artifact does not build again: {join_faults(faults)}. {WAY_OUT}"
         )
+
+
+def skeleton(artifact: Artifact, plugins: Plugins, task: TaskInfo | None = None) -> nn.Module:
+    """Return an artifact's network to look at: on torch's device `meta`, with shapes and no weights; of a
+    module of the caller's a copy where it is, since tensors that are no buffers would not follow it there.
+
+    Args:
+        artifact: The artifact.
+        plugins: Where the model or space is looked up.
+        task: Build for this task instead.
+
+    Raises:
+        ArtifactError: The network cannot be built.
+    """
+    try:
+        if artifact.module is not None:
+            return evolve(artifact, weights=None).network(plugins, task=task)
+        with torch.device("meta"):
+            return artifact.spec.build(task or artifact.task, plugins, False)
+    except LearnforgeError:
+        raise
+    except Exception as error:  # whatever a plugin's own code raises
+        raise ArtifactError(f"{artifact.spec.table['use']} cannot be built: {first_line(error)}") from error
+
+
+def build_failure(stage: Stage, role: str, error: Exception) -> list[Problem]:
+    """Report that the network of an input fails; nothing for a model that the stage itself names, which the
+    core reports.
+    """
+    if isinstance(stage.describe_inputs().get(role), Model):
+        return []
+    reason = str(error) if isinstance(error, LearnforgeError) else first_line(error)
+    return [Problem(stage.input_path(role), f"the network must take the task's images, but: {reason}")]
+
+
+def check_fit(role: str, own: TaskInfo, task: TaskInfo) -> list[Problem]:
+    """Find out why a network made for one task cannot be used on another as it is.
+
+    Args:
+        role: The input's key, for the problems' path.
+        own: The task that the network was made for.
+        task: The task to use it on.
+    """
+    if own.input_shape != task.input_shape:
+        want, got = list(task.input_shape), list(own.input_shape)
+        return [Problem(role, f"must take images of shape {want} as the task has, it takes {got}")]
+    if own.classes != task.classes:
+        want_classes, got_classes = ", ".join(task.classes), ", ".join(own.classes)
+        return [Problem(role, f"must tell apart the task's classes {want_classes}; it knows {got_classes}")]
+    return []

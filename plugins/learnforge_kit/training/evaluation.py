@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor, nn
 
+from learnforge.kinds.form import form_of
 from learnforge.kinds.task import Split
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
@@ -20,17 +20,28 @@ class Scores:
     """How well a network does on a split.
 
     Args:
-        accuracy: Share of images classified correctly, in [0, 1].
-        loss: Mean cross-entropy in nats.
+        measures: What the task's form measures, by its names; for classification `accuracy`, the share of
+            images classified correctly, in [0, 1].
+        loss: Mean loss, as the form has it; for classification cross-entropy in nats.
         count: Number of images.
         only: The one class that the network names for every image, though they are of several; None where it
             tells them apart.
     """
 
-    accuracy: float
+    measures: Mapping[str, float]
     loss: float
     count: int
     only: int | None = None
+
+    @property
+    def value(self) -> float:
+        """What stages choose by, the first of the measures; more is better."""
+        return next(iter(self.measures.values()))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images classified correctly, in [0, 1], where the form measures it."""
+        return self.measures["accuracy"]
 
 
 MOST_IMAGES, MOST_PIXELS = 512, 2**20
@@ -42,10 +53,10 @@ image grows with the pixels.
 def predict(
     network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int | None = None
 ) -> Tensor:
-    """Return a network's class scores for a whole split, in order: float [image, outputs].
+    """Return a network's outputs, such as class scores, for a whole split, in order: float [image, outputs].
 
     Args:
-        network: A module, put into eval mode, or any callable from normalised images to class scores.
+        network: A module, put into eval mode, or any callable from normalised images to outputs.
         split: Images, loaded on the network's device.
         task: Normalisation.
         batch_size: Images in a pass; by default up to 512, and fewer where images are large.
@@ -60,21 +71,23 @@ def predict(
         return torch.cat(parts)
 
 
-def score(logits: Tensor, labels: Tensor) -> Scores:
-    """Score class scores [image, outputs] against labels int64 [image]."""
-    labels = labels.to(logits.device)
-    named = logits.argmax(1)
-    is_constant = bool((named == named[:1]).all()) and not bool((labels == labels[:1]).all())
-    loss = float(F.cross_entropy(logits, labels))
-    accuracy = float((named == labels).double().mean())
-    return Scores(accuracy, loss, len(labels), int(named[0]) if is_constant else None)
+def score(outputs: Tensor, labels: Tensor, task: TaskInfo) -> Scores:
+    """Score the outputs for a split, [image, …], against its labels, as the task's form does."""
+    form, labels = form_of(task.form), labels.to(outputs.device)
+    measures, loss = form.measures(outputs, labels, task), float(form.loss(outputs, labels))
+    only = None
+    if form.names_one_class:
+        named = form.answers(outputs)
+        is_constant = bool((named == named[:1]).all()) and not bool((labels == labels[:1]).all())
+        only = int(named[0]) if is_constant else None
+    return Scores({name: measures[name] for name in form.measured}, loss, len(labels), only)
 
 
 def evaluate(
     network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int | None = None
 ) -> Scores:
     """Judge a network on a split, in eval mode; see `predict`."""
-    return score(predict(network, split, task, batch_size), split.labels)
+    return score(predict(network, split, task, batch_size), split.labels, task)
 
 
 def evaluation_batch(task: TaskInfo) -> int:

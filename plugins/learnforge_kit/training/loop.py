@@ -19,14 +19,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, StageError
+from learnforge.kinds.form import form_of
 from learnforge.kinds.task import Batch, Split, Task
 from learnforge.randomness import derive, seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.drawing import permutation
 from learnforge_kit.networks.normalisation import find_normalisations, kept_statistics
+from learnforge_kit.training.augmentation import require_axes
 from learnforge_kit.training.evaluation import evaluate
-from learnforge_kit.training.losses import cross_entropy
+from learnforge_kit.training.losses import supervised_loss
 from learnforge_kit.training.optimization import generator_states, make_optimizer, take_step
 from learnforge_kit.training.settings import Train
 
@@ -156,7 +158,7 @@ def train_on_labels(
     until: int | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a network on the labels of a task by cross-entropy; see `fit`.
+    """Train a network on the labels of a task by the loss of the task's form; see `fit`.
 
     Args:
         network: The network, on the device; changed in place, and left in eval mode.
@@ -164,16 +166,17 @@ def train_on_labels(
         settings: How to train.
         context: Seed, device, folder and hooks.
         part: Name of this training within the stage.
-        is_validated: Measure validation accuracy after each epoch.
+        is_validated: Measure after each epoch what the form measures first, such as accuracy, on
+            validation data.
         until: See `fit`.
         checkpoint: See `fit`.
     """
 
     def validate() -> float:
-        return evaluate(network, task.validation, task.info, settings.eval_batch_size).accuracy
+        return evaluate(network, task.validation, task.info, settings.eval_batch_size).value
 
     return fit(
-        Trainee(network, cross_entropy(network, settings)),
+        Trainee(network, supervised_loss(network)),
         task.train,
         task.info,
         settings,
@@ -182,6 +185,7 @@ def train_on_labels(
         validate if is_validated else None,
         until=until,
         checkpoint=checkpoint,
+        measure=form_of(task.info.form).measured[0],
     )
 
 
@@ -199,6 +203,8 @@ class _Training:
         companion: Companion | None,
         measure: str,
     ):
+        if settings.augmentation.views > 1 or settings.masks_images:
+            require_axes(task)
         self.trainee, self.split, self.settings, self.context = trainee, split, settings, context
         self.companion, self.measure = companion, measure
         self.groups = trainee.parameter_groups()
@@ -344,19 +350,35 @@ class _Training:
         order, all_views = self._plan(split, purpose, lap)
         views_of_batches = all_views.to(self.context.device).split(settings.batch_size)
         total = self.steps * settings.epochs
+        seed = derive(self.context.seed, purpose, self.epoch, lap, "masks")
         found = zip(split.batches(order, settings.batch_size), views_of_batches, strict=True)
         for step, ((images, labels, indices), views) in enumerate(found):
-            shown = normalise(settings.augmentation.show(images, views))
+            shown = self._show(images, views, indices, normalise, seed)
             # a method that reads labels that are withheld sees -1, which cross-entropy refuses
             known = labels if has_labels else torch.full_like(labels, -1)
             progress = (self.epoch * self.steps + step) / total
-            batch = Batch(shown, known, indices, views, progress, settings.label_smoothing)
+            batch = Batch(shown, known, indices, views, progress, settings.label_smoothing, form=task.form)
             if purpose == "order" and self.mix is not None:
                 batch = self.mix(batch)
             for number, transform in enumerate(self.transforms):
                 drawn = derive(self.context.seed, purpose, self.epoch, lap, "hook", step, number)
                 batch = transform(batch, torch.Generator().manual_seed(drawn))
             yield batch
+
+    def _show(
+        self, images: Tensor, views: Tensor, indices: Tensor, normalise: Normaliser, seed: int
+    ) -> Tensor:
+        """Return images in their views, normalised; padding is black for bytes, the mean for floats."""
+        settings = self.settings
+        if images.dtype == torch.uint8:
+            shown = normalise(settings.augmentation.show(images, views))
+        else:
+            shown = settings.augmentation.show(normalise(images), views)
+        if settings.masks_images:
+            from learnforge_kit.training.masks import mask_stretches  # most trainings need none of it
+
+            shown = mask_stretches(shown, indices, seed, settings.time_mask, settings.frequency_mask)
+        return shown
 
     def _endless(self, companion: Companion) -> Iterator[Batch]:
         """Yield the companion's batches, lap after lap."""
@@ -487,4 +509,5 @@ def _require_trainable(loss: Any) -> None:
 def _words(entry: Mapping[str, Any]) -> str:
     words = f"loss {entry['loss']:.3f}"
     words += f", validation {entry['accuracy']:.1%}" if "accuracy" in entry else ""
-    return words + (f", validator {entry['validator']:.4f}" if "validator" in entry else "")
+    known = ("epoch", "loss", "learning_rate", "accuracy")
+    return words + "".join(f", {name} {value:.4f}" for name, value in entry.items() if name not in known)

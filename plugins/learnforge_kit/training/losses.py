@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learnforge.kinds.seen.network import Outputs
 from learnforge.kinds.task import Batch
-from learnforge_kit.training.settings import Train
 
 
 def label_loss(student: Outputs, batch: Batch) -> Tensor:
-    """Return the cross-entropy of a batch with its labels, smoothed as the training asks: a scalar, in nats.
+    """Return the loss of a batch with its labels that the task's form has, smoothed as the training asks: a
+    scalar, for classification the cross-entropy in nats.
 
     Most distillers add it to what the teacher says.
     """
-    return F.cross_entropy(student.logits, batch.targets, label_smoothing=batch.label_smoothing)
+    return batch.loss(student.logits)
 
 
-def cross_entropy(network: nn.Module, settings: Train) -> Callable[[Batch], Tensor]:
-    """Return the loss of plain supervised training."""
-    return lambda batch: F.cross_entropy(
-        network(batch.images), batch.targets, label_smoothing=settings.label_smoothing
-    )
+def supervised_loss(network: nn.Module) -> Callable[[Batch], Tensor]:
+    """Return the loss of plain supervised training, that of the task's form."""
+    return lambda batch: batch.loss(network(batch.images))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from attrs import evolve
 from torch import Tensor, nn
 
+from learnforge.kinds.form import form_of
 from learnforge.kinds.task import Split, Task
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
-from learnforge_kit.measured import MOST_CLASSES, Assessment, Confidence, NetworkCosts
+from learnforge_kit.measured import MOST_CLASSES, Assessment, Confidence, NetworkCosts, beyond_accuracy
 from learnforge_kit.training.evaluation import calibration, confusion, fit_temperature, predict, score
 
 
@@ -27,11 +29,20 @@ def judge(
     """
     held_out = predict(network, task.validation, task.info, batch_size)
     logits = predict(network, task.test, task.info, batch_size)
+    known, tested = (
+        score(outputs, split.labels, task.info)
+        for outputs, split in ((held_out, task.validation), (logits, task.test))
+    )
+    assessed = Assessment.of_scores(
+        tested.measures,
+        validation_accuracy=known.measures.get("accuracy"),
+        validation_measures=beyond_accuracy(known.measures),
+    )
+    if not form_of(task.info.form).names_one_class:
+        return assessed
     counts = confusion(logits, task.test.labels)
-    known = score(held_out, task.validation.labels)
-    return Assessment(
-        validation_accuracy=known.accuracy,
-        test_accuracy=score(logits, task.test.labels).accuracy,
+    return evolve(
+        assessed,
         class_accuracy=class_accuracies(counts),
         mistakes=find_mistakes(counts),
         confusion=counts.tolist() if len(counts) <= MOST_CLASSES else None,
@@ -57,7 +68,7 @@ def _confidence(held_out: Tensor, logits: Tensor, task: Task) -> Confidence:
 
 def find_most_wrong(logits: Tensor, split: Split, most: int = 12) -> list[dict[str, Any]]:
     """Return the images of wrong predictions with the highest confidence: true and predicted label,
-    confidence, and the image as PNG in base64, its longer side 96 pixels at most.
+    confidence, and the image as PNG in base64, its longer side 96 pixels at most; "" for what is no picture.
     """
     from learnforge_kit.data.pictures import as_png  # not every stage has mistakes to show
 

@@ -42,6 +42,9 @@ class Train:
         weights: Keep the `last` epoch's weights, or those of the epoch with the `best` validation accuracy.
         crop: Padding in pixels for random crops, 0 for none.
         flip: Flip half of the images left to right.
+        time_mask: Hide a stretch of columns of each input, of a random length up to this share of them, in
+            [0, 1): time, in spectrograms (SpecAugment: Park et al. 2019. arXiv:1904.08779).
+        frequency_mask: The same for rows.
         mixup: Shape of the beta distribution by which pairs of images are blended (Zhang et al. 2017.
             arXiv:1710.09412), from 0, which blends none.
         cutmix: The same for pasting a rectangle of one image into another (Yun et al. 2019.
@@ -70,6 +73,8 @@ class Train:
     weights: Literal["last", "best"] = field(default="last", validator=in_(("last", "best")))
     crop: int = field(default=0, validator=ge(0))
     flip: bool = False
+    time_mask: float = field(default=0.0, validator=[ge(0.0), lt(1.0)])
+    frequency_mask: float = field(default=0.0, validator=[ge(0.0), lt(1.0)])
     mixup: float = field(default=0.0, validator=ge(0.0))
     cutmix: float = field(default=0.0, validator=ge(0.0))
     balanced: bool = False
@@ -104,6 +109,11 @@ class Train:
     def mixes_images(self) -> bool:
         """Whether batches hold mixtures of images."""
         return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def masks_images(self) -> bool:
+        """Whether parts of images are hidden."""
+        return self.time_mask > 0 or self.frequency_mask > 0
 
     def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Return the factor on the learning rate in a step, in (0, 1].

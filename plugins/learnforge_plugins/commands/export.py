@@ -45,10 +45,12 @@ def command(
     from learnforge.artifact import load_artifact
     from learnforge.errors import ArtifactError
     from learnforge.plugins.registry import Plugins
-    from learnforge_kit.prediction import load_classifier
+    from learnforge_kit.measured import spell_score
+    from learnforge_kit.prediction import load_network
+    from learnforge_plugins.stages.exported import Exported
 
     plugins = Plugins(choice)
-    folder, artifact = load_classifier(source.resolve())
+    folder, artifact = load_network(source.resolve())
     if artifact.provenance.kind == "export" and images is None:
         there = sorted(path.parent for path in folder.parent.glob("*/artifact.json"))
         stages = [str(path) for path in there if load_artifact(path).provenance.kind != "export"]
@@ -61,17 +63,23 @@ def command(
     known = {entry["content"] for entry in artifact.provenance.trained_on}
     if images is not None and task.test.content in known:
         click.echo("these are the images that it was taught from: their accuracy is not that of new ones")
-    proof = made.metrics
+    found = Exported.of(made.metrics)
+    proof, measure = found.proof, found.proof.file.measure
+    spelled = [
+        spell_score(measure, value) for value in (proof.file.test, proof.network.test, proof.agreement)
+    ]
+    same = "the same class in" if measure == "accuracy" else f"{measure} of the network's answers"
     click.echo(
-        f"proved on {proof['images']} images: accuracy {proof['test_accuracy']:.1%}, the network's "
-        f"{proof['network_accuracy']:.1%}; the same class in {proof['agreement']:.1%}; class scores differ "
-        f"by {proof['max_difference']:.2g} at most"
+        f"proved on {proof.images} {'images' if artifact.task.inputs == 'bytes' else 'examples'}: {measure} "
+        f"{spelled[0]}, the network's {spelled[1]}; {same} {spelled[2]}; "
+        f"{'class scores' if measure == 'accuracy' else 'outputs'} differ by {proof.max_difference:.2g} at "
+        "most"
     )
     click.echo(
-        f"{proof['bytes']:,} bytes, {proof['latency_ms']:.3g} ms for one image, the network in torch "
-        f"{proof['network_latency_ms']:.3g} ms"
+        f"{found.bytes:,} bytes, {proof.latency_ms:.3g} ms for one input, the network in torch "
+        f"{proof.network_latency_ms:.3g} ms"
     )
-    click.echo(target / "export" / str(proof["file"]))
+    click.echo(target / "export" / found.file)
 
 
 def _task_of_run(folder: Path, choice: PluginChoice) -> Task:
@@ -98,11 +106,18 @@ def _task_of_images(artifact: Artifact, images: Path) -> Task:
     """Return a task of labelled images, all of which are in each split."""
     import torch
 
-    from learnforge.errors import TaskError, nearest
+    from learnforge.errors import ArtifactError, TaskError, nearest
+    from learnforge.kinds.form import form_of
     from learnforge.kinds.task import Task
     from learnforge_kit.data.images import read_classes
     from learnforge_kit.data.splits import MemorySplit
 
+    form = artifact.task.form
+    if not form_of(form).names_one_class or artifact.task.inputs != "bytes":
+        raise ArtifactError(
+            f"{images}: folders of classes are for networks that name one, its task is {form}; leave "
+            "`--images` out"
+        )
     names, split, faults = read_classes(images, artifact.task.input_shape)
     for fault in faults:
         click.echo(printable(f"left out: {fault}"), err=True)

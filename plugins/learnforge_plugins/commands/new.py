@@ -22,9 +22,9 @@ from learnforge.hookspecs import hookimpl
 def command(kind: str, name: str, parent: Path) -> None:
     """Write a complete package for a plugin, which installs and whose tests pass as they are.
 
-    KIND is task, space, model, searcher, evaluator, score, cost, table, executor, distiller, transfer,
-    validator, meta-learner, optimizer, change, exporter, stage, command or hooks; NAME is how recipes will
-    call it, such as my-method.
+    KIND is task, form, space, model, searcher, evaluator, score, cost, table, executor, distiller,
+    transfer, validator, meta-learner, optimizer, change, exporter, stage, command or hooks; NAME is how
+    recipes will call it, such as my-method.
     """
     from learnforge.cli.group import BUILT_IN
     from learnforge.errors import PluginError

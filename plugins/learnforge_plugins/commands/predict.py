@@ -15,7 +15,7 @@ from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
 
 
-@click.command("predict", short_help="Name what is in images, by a run's network or an exported file.")
+@click.command("predict", short_help="Name what is in files, by a run's network or an exported file.")
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="Write lines of JSON, with the shares of all classes.")
@@ -45,8 +45,9 @@ def command(
 
     SOURCE is a run's folder, whose last finished stage counts, a stage's, or a file that an export stage
     wrote; a .pt2 may hold code, and wants --trust. For each image there is a line of CSV with file, class and
-    confidence, the class's share of the softmax. Files that cannot be read as images are named and the rest
-    is done; the exit status is 1 then.
+    confidence, the class's share of the softmax. A network for sounds takes WAV files, one for a table CSV
+    files; one for numbers, or for several labels at once, gives a column for each. Files that cannot be read
+    are named and the rest is done; the exit status is 1 then.
     """
     import csv
     import json
@@ -61,7 +62,8 @@ def command(
     if len(paths) < len(images):
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
     where = choose_device(device, "--device", "predict")
-    predictor = open_predictor(source, Plugins(choice), where, calibrated, trust)
+    plugins = Plugins(choice)
+    predictor = open_predictor(source, plugins, where, calibrated, trust)
     click.echo(f"named by {predictor.source}", err=True)
     if source.is_file() and source.name.startswith(REJECTED):
         click.echo(f"warning: {source.name} failed its proof; it may not answer as the network", err=True)
@@ -74,16 +76,23 @@ def command(
 
     def write(stream: IO[Any]) -> None:
         table = csv.writer(stream, lineterminator="\n")
+        names = predictor.task.classes
         if not as_json:
-            table.writerow(("file", "class", "confidence"))
-        for found in predict_files(predictor, paths, complain):
-            if as_json:
-                line = {"file": str(found.file), "class": found.label, "confidence": found.confidence}
-                shares = dict(zip(predictor.classes, found.shares, strict=True))
-                stream.write(json.dumps({**line, "shares": shares}) + "\n")
+            columns = ("class", "confidence") if predictor.names_one_class else map(_as_cell, names)
+            table.writerow(("file", *columns))
+        for found in predict_files(predictor, paths, plugins, complain):
+            values = dict(zip(names, found.shares, strict=True))
+            if as_json and found.label is None:
+                stream.write(json.dumps({"file": found.file, "values": values}) + "\n")
+            elif as_json:
+                line = {"file": found.file, "class": found.label, "confidence": found.confidence}
+                stream.write(json.dumps({**line, "shares": values}) + "\n")
+            elif found.label is None:
+                cells = (f"{value:.6g}" for value in found.shares)
+                table.writerow((shown(_as_cell(found.file)), *cells))
             else:
-                cells = (_as_cell(str(found.file)), _as_cell(found.label))
-                table.writerow((*map(shown, cells), f"{found.confidence:.4f}"))
+                named = (_as_cell(found.file), _as_cell(found.label))
+                table.writerow((*map(shown, named), f"{found.confidence:.4f}"))
 
     shown: Callable[[str], str] = str
     if target is None:

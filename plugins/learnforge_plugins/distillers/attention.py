@@ -43,6 +43,8 @@ class Attention(Distiller):
     pairs: Pairs = field(factory=dict)
     weight: float = field(default=1000.0, validator=ge(0.0))
     power: float = field(default=2.0, validator=ge(1.0))
+    forms: ClassVar[frozenset[str] | None] = None
+
     labels: float = field(default=1.0, validator=ge(0.0))
 
     zero_at_teacher: ClassVar[Mapping[str, Any] | None] = {"labels": 0.0}

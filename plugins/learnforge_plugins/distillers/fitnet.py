@@ -16,6 +16,7 @@ Differs:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from attrs import field, frozen
@@ -38,6 +39,8 @@ class FitNet(Distiller):
 
     pairs: Pairs = field(factory=dict)
     weight: float = field(default=100.0, validator=ge(0.0))
+    forms: ClassVar[frozenset[str] | None] = None
+
     labels: float = field(default=1.0, validator=ge(0.0))
 
     def taps(self, student: Layers, teacher: Layers) -> tuple[Sequence[str], Sequence[str]]:

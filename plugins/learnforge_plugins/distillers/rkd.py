@@ -45,6 +45,8 @@ class RKD(Distiller):
 
     distance: float = field(default=25.0, validator=ge(0.0))
     angle: float = field(default=50.0, validator=ge(0.0))
+    forms: ClassVar[frozenset[str] | None] = None
+
     labels: float = field(default=1.0, validator=ge(0.0))
 
     zero_at_teacher: ClassVar[Mapping[str, Any] | None] = {"labels": 0.0}

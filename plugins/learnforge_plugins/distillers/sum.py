@@ -46,6 +46,12 @@ class Sum(Distiller):
                 f"weights must be a number for each of {len(self.methods)} methods, got {list(self.weights)}"
             )
 
+    @property
+    def forms(self) -> frozenset[str] | None:  # type: ignore[override]
+        """Forms of tasks that all of them are for; None for all forms."""
+        known = [method.forms for method in self.methods if method.forms is not None]
+        return frozenset.intersection(*known) if known else None
+
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self._add([method.loss(student, teacher, batch) for method in self.methods])
 

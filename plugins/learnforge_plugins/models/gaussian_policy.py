@@ -21,7 +21,7 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt
 from torch import Tensor, nn
 
-from learnforge import Form, Model, TaskInfo, hookimpl
+from learnforge import Model, TaskInfo, hookimpl
 
 SMALLEST = math.log(1e-6)
 """Deviations do not fall below this logarithm."""
@@ -41,7 +41,7 @@ class GaussianPolicy(Model):
     hidden: tuple[int, ...] = field(default=(64, 64), validator=deep_iterable(ge(1)))
     deviation: float = field(default=1.0, validator=gt(0.0))
 
-    forms: ClassVar[frozenset[Form]] = frozenset({"environment"})
+    forms: ClassVar[frozenset[str]] = frozenset({"environment"})
 
     def build(self, task: TaskInfo) -> nn.Module:
         channels, height, width = task.input_shape

@@ -7,6 +7,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from attrs import evolve, field, frozen
@@ -34,8 +35,7 @@ class MLP(Model):
         return [evolve(self, hidden=hidden) for hidden in sorted(sizes)]
 
     def build(self, task: TaskInfo) -> nn.Module:
-        channels, height, width = task.input_shape
-        inside = channels * height * width
+        inside = math.prod(task.input_shape)
         layers: list[nn.Module] = [nn.Flatten()]
         for units in self.hidden:
             layers += [nn.Linear(inside, units), nn.ReLU()]

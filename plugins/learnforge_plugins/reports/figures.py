@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from learnforge_kit.search.encoding import encode, flatten
-from learnforge_plugins.stages.measured import Adaptation, Trials
+from learnforge_plugins.stages.measured import Trials
+from learnforge_plugins.stages.meta.measured import Adaptation
 
 MOST_FEW = 8
 """Trials below which nothing is said about the importance of choices."""
@@ -188,25 +189,31 @@ def _as_share(figure: Any, name: str) -> Any:
     return figure
 
 
+_OF_EACH_EPOCH = ("epoch", "loss", "learning_rate")
+"""What the history of a training has beside what it was validated by."""
+
+
 def curves(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
-    """Draw the training loss, and the accuracy where it was measured, of each training in a stage."""
+    """Draw the training loss, and the accuracy, or what else was validated, of each training in a stage."""
     figure = _figure("Training", "outer step" if "meta" in history else "epoch", "loss")
+    measures: list[str] = []
     for colour, (name, entries) in zip(_COLOURS, history.items(), strict=False):
         epochs = list(range(1, len(entries) + 1)) if name != "meta" else [e["epoch"] for e in entries]
         figure.add_scatter(
             x=epochs, y=[e["loss"] for e in entries], name=f"{name}: loss", line={"color": colour}
         )
-        if entries and "accuracy" in entries[0]:
-            accuracy = [e["accuracy"] for e in entries]
+        for measure in [key for key in (entries[0] if entries else ()) if key not in _OF_EACH_EPOCH][:1]:
+            values = [e[measure] for e in entries]
             line = {"color": colour, "dash": "dot"}
-            figure.add_scatter(x=epochs, y=accuracy, name=f"{name}: accuracy", line=line, yaxis="y2")
+            figure.add_scatter(x=epochs, y=values, name=f"{name}: {measure}", line=line, yaxis="y2")
+            measures += [measure] if measure not in measures else []
     figure.update_layout(
         yaxis2={
             "overlaying": "y",
             "side": "right",
-            "tickformat": _SHARE,
+            "tickformat": _SHARE if set(measures) <= {"accuracy"} else "",
             "tickmode": "auto",
-            "title": "accuracy",
+            "title": ", ".join(measures) or "accuracy",
             "showgrid": False,
         }
     )

@@ -8,17 +8,11 @@ from typing import Any
 from attrs import evolve, frozen
 
 from learnforge.report import Picture, RunSummary, Section, StageSummary
-from learnforge_kit.measured import Assessment, Measured, nested
+from learnforge_kit.measured import Assessment, Measured, OnTest, nested, spell_score
 from learnforge_plugins.reports import figures
-from learnforge_plugins.stages.measured import (
-    Adapted,
-    Distilled,
-    Exported,
-    MetaLearnt,
-    Searched,
-    Transferred,
-    Trials,
-)
+from learnforge_plugins.stages.exported import Exported
+from learnforge_plugins.stages.measured import Distilled, Searched, Transferred, Trials
+from learnforge_plugins.stages.meta.measured import Adapted, MetaLearnt
 
 MOST_WORST = 3
 """Classes that the report names as the worst."""
@@ -35,9 +29,9 @@ class Shown(Measured):
     ways: int = 1
     shots: int = 1
     test: Adapted | None = nested(Adapted, default=None)
-    test_accuracy: float | None = None
-    teacher_test_accuracy: float | None = None
-    baseline_test_accuracy: float | None = None
+    tested: OnTest | None = nested(OnTest, prefix="", default=None)
+    teacher: OnTest | None = nested(OnTest, prefix="teacher_", default=None)
+    baseline: OnTest | None = nested(OnTest, prefix="baseline_", default=None)
     baseline_name: str | None = None
     agreement: float | None = None
     only_class: str | None = None
@@ -77,14 +71,21 @@ def _with_data(section: Section, stage: StageSummary) -> Section:
     ]
     if not sizes:
         return section
-    return evolve(section, words=f"{stage.task['name']}: {', '.join(sizes)} images. {section.words}".strip())
+    data = f"{stage.task['name']}: {', '.join(sizes)} {_inputs_of(stage)}."
+    return evolve(section, words=f"{data} {section.words}".strip())
+
+
+def _inputs_of(stage: StageSummary) -> str:
+    """Return what the inputs of a stage's task are called."""
+    return "images" if stage.task.get("inputs", "bytes") == "bytes" else "examples"
 
 
 def stage_columns(stages: Iterable[StageSummary]) -> tuple[str, ...]:
     """Return the headings of the table of stages: what they are judged by is an accuracy, unless one is
     judged by a loss or a return.
     """
-    measures = {stage.metrics.get("measure", "accuracy") for stage in stages}
+    shown = [Shown.of(stage.metrics) for stage in stages]
+    measures = {m.measure if m.test is not None or m.tested is None else m.tested.measure for m in shown}
     score = "accuracy" if measures <= {"accuracy"} else "score"
     return ("stage", "method", score, "against", "parameters", "macs", "latency", "seconds")
 
@@ -111,13 +112,26 @@ def main_score(metrics: Mapping[str, Any]) -> float | None:
     m = Shown.of(metrics)
     if m.test is not None:
         return m.test.after if m.measure == "accuracy" else None
-    return m.test_accuracy
+    return None if m.tested is None else m.tested.test_accuracy
 
 
 def _main_score(m: Shown) -> str:
     if m.test is not None:
         return _after(m.test, m.measure)
-    return "" if m.test_accuracy is None else f"{m.test_accuracy:.1%}"
+    return "" if m.tested is None else _main(m.tested)
+
+
+def _main(own: OnTest) -> str:
+    """Spell what a form measures first on test data, named unless it is the accuracy."""
+    name = "" if own.measure == "accuracy" else f"{own.measure} "
+    return name + spell_score(own.measure, own.test)
+
+
+def _right(own: OnTest, stage: StageSummary, whole: str = "") -> str:
+    """Spell what a form measures first, in a sentence: the share that is right, where that is what it is."""
+    if own.measure == "accuracy":
+        return f"{_main(own)}{whole and f' {whole}'} right"
+    return f"{_main(own)} on test {_inputs_of(stage)}" if whole else _main(own)
 
 
 def _comparison(m: Shown) -> str:
@@ -125,10 +139,15 @@ def _comparison(m: Shown) -> str:
         return f"names {m.only_class!r} for every image"
     if m.test is not None:
         return f"{_before(m.test, m.measure)} before, {_episode(m)}"
-    if m.baseline_test_accuracy is not None:
-        name = _baseline_name(m) if m.teacher_test_accuracy is None else "without teacher"
-        return f"{m.baseline_test_accuracy:.1%} {name}"
-    return "" if m.agreement is None else f"same class as the network for {m.agreement:.1%}"
+    if m.baseline is not None:
+        name = _baseline_name(m) if m.teacher is None else "without teacher"
+        return f"{_main(m.baseline)} {name}"
+    if m.agreement is None:
+        return ""
+    measure = "accuracy" if m.tested is None else m.tested.measure
+    if measure == "accuracy":
+        return f"same class as the network for {m.agreement:.1%}"
+    return f"{measure} {spell_score(measure, m.agreement)} of the network's answers"
 
 
 def _baseline_name(m: Shown | Transferred) -> str:
@@ -179,19 +198,19 @@ def _search_verdict(stage: StageSummary) -> str:
     m = Searched.of(stage.metrics)
     return (
         f"The search trained {m.search.trials} different designs and handed on one with "
-        f"{m.costs.parameters:,} parameters that gets {m.assessment.test_accuracy:.1%} of the test images "
-        "right."
+        f"{m.costs.parameters:,} parameters that gets {_right(m.assessment, stage, 'of the test images')}."
     )
 
 
 def _distill_verdict(stage: StageSummary) -> str:
     m = Distilled.of(stage.metrics)
     words = (
-        f"It taught a student of {m.costs.parameters:,} parameters on {stage.task['train']:,} images, which "
-        f"gets {m.assessment.test_accuracy:.1%} right where its teacher gets {m.teacher.test_accuracy:.1%}"
+        f"It taught a student of {m.costs.parameters:,} parameters on {stage.task['train']:,} "
+        f"{_inputs_of(stage)}, which gets {_right(m.assessment, stage)} where its teacher gets "
+        f"{_main(m.teacher)}"
     )
     if m.baseline is not None:
-        words += f"; without its teacher the same student gets {m.baseline.test_accuracy:.1%}"
+        words += f"; without its teacher the same student gets {_main(m.baseline)}"
     return (
         f"{words}. It has {m.costs.parameters / m.teacher_parameters:.2g} times the teacher's parameters and "
         f"{m.costs.macs / m.teacher_macs:.2g} times its multiply-adds, and takes "
@@ -202,11 +221,11 @@ def _distill_verdict(stage: StageSummary) -> str:
 def _transfer_verdict(stage: StageSummary) -> str:
     m = Transferred.of(stage.metrics)
     words = (
-        f"Carried to {stage.task['name']}, {stage.task['train']:,} images, it gets "
-        f"{m.assessment.test_accuracy:.1%}"
+        f"Carried to {stage.task['name']}, {stage.task['train']:,} {_inputs_of(stage)}, it gets "
+        f"{_main(m.assessment)}"
     )
     if m.baseline is not None:
-        words += f", {_baseline_name(m)} {m.baseline.test_accuracy:.1%}"
+        words += f", {_baseline_name(m)} {_main(m.baseline)}"
     return words + "."
 
 
@@ -232,9 +251,17 @@ def _meta_verdict(stage: StageSummary) -> str:
 
 def _export_verdict(stage: StageSummary) -> str:
     m = Exported.of(stage.metrics)
+    own = m.proof.file
+    if own.measure != "accuracy":
+        agreement = spell_score(own.measure, m.proof.agreement)
+        return (
+            f"The exported file has {m.bytes / 1024:.0f} KiB and takes {m.proof.latency_ms:.2f} ms for one "
+            f"input on one thread. It gets {_main(own)} on {m.proof.images:,} test {_inputs_of(stage)}, and "
+            f"{own.measure} {agreement} where the network's answers are the targets."
+        )
     return (
         f"The exported file has {m.bytes / 1024:.0f} KiB and takes {m.proof.latency_ms:.2f} ms an image on "
-        f"one thread. It gets {m.proof.test_accuracy:.1%} of {m.proof.images:,} images of "
+        f"one thread. It gets {_main(own)} of {m.proof.images:,} images of "
         f"{_list(m.classes)} right, and names the same class as the network for {m.proof.agreement:.1%}."
     )
 
@@ -271,8 +298,8 @@ def _search_words(title: str, search: Trials, more: str = "") -> Section:
         for r in shown
     ]
     words = (
-        f"{more}Objectives: {', '.join(search.objectives)}. Designs: {states}. Accuracy in this section "
-        f"is on validation data; the table shows {'the Pareto set' if search.front else 'the best'}."
+        f"{more}Objectives: {', '.join(search.objectives)}. Designs: {states}. All of this section is on "
+        f"validation data; the table shows {'the Pareto set' if search.front else 'the best'}."
     )
     drawn = [figures.search_history, figures.pareto, figures.costs, figures.importance, figures.parallel]
     pictures = [picture for draw in drawn if shown and (picture := draw(search)) is not None]
@@ -352,10 +379,17 @@ def _trial_of(searched: Trials) -> int:
 
 def _teaching_words(m: Distilled) -> str:
     """Say how student and teacher stand to each other, and what teaching cost."""
+    measure = m.assessment.measure
+    is_share = measure == "accuracy"
+    agreement = (
+        f"Student and teacher name the same class for {m.agreement:.1%} of the test images."
+        if is_share
+        else f"With the teacher's answers as targets the student gets {measure} {m.agreement:.3f}."
+    )
+    gap = f"{100 * m.accuracy_gap:+.1f} points" if is_share else f"{m.accuracy_gap:+.3f} in {measure}"
     words = [
-        f"Student and teacher name the same class for {m.agreement:.1%} of the test images. The teacher "
-        f"has {m.capacity_ratio:.1f} times the student's parameters; on validation images it gets "
-        f"{100 * m.accuracy_gap:+.1f} points."
+        f"{agreement} The teacher has {m.capacity_ratio:.1f} times the student's parameters; on validation "
+        f"data it gets {gap}."
     ]
     if m.assistants:
         chain = ", ".join(_spell_model(model) for model in m.assistants)
@@ -377,10 +411,9 @@ def _spell_model(model: Mapping[str, Any]) -> str:
 
 def _distill_section(stage: StageSummary) -> Section:
     m = Distilled.of(stage.metrics)
-    teacher = f"{m.teacher.validation_accuracy:.1%}", f"{m.teacher.test_accuracy:.1%}"
     rows = [
         *_compared_rows("student", "without its teacher", m),
-        ("teacher", *teacher, f"{m.teacher_parameters:,}"),
+        ("teacher", *_both(m.teacher), f"{m.teacher_parameters:,}"),
     ]
     return _compared_section(stage, m, rows, [_teaching_words(m)])
 
@@ -396,17 +429,27 @@ def _compared_rows(name: str, baseline: str, m: Distilled | Transferred) -> list
     networks = [(name, m.assessment)]
     if m.baseline is not None:
         networks.append((f"{baseline}, same budget", m.baseline))
-    return [
-        (name, f"{own.validation_accuracy:.1%}", f"{own.test_accuracy:.1%}", f"{m.costs.parameters:,}")
-        for name, own in networks
+    return [(name, *_both(own), f"{m.costs.parameters:,}") for name, own in networks]
+
+
+def _both(own: Assessment) -> tuple[str, str]:
+    """Spell what a form measures first, on validation and on test data."""
+    return spell_score(own.measure, own.validation), spell_score(own.measure, own.test)
+
+
+def _further_words(own: Assessment) -> str:
+    """Spell what a form measures beside what comes first."""
+    found = [
+        f"{name} {value:.4g}" for name, value in (own.test_measures or {}).items() if name != own.measure
     ]
+    return f"Also on test data: {', '.join(found)}." if found else ""
 
 
 def _compared_section(
     stage: StageSummary, m: Distilled | Transferred, rows: list[tuple[str, ...]], words: list[str]
 ) -> Section:
     own, classes = m.assessment, stage.task["classes"]
-    words += [_worst_words(own, classes), _calibration_words(own)]
+    words += [_further_words(own), _worst_words(own, classes), _calibration_words(own)]
     pictures = [figures.curves(m.history)]
     if own.confusion is not None:
         pictures.append(figures.confusion(own.confusion, classes))
@@ -415,7 +458,7 @@ def _compared_section(
     return Section(
         f"{stage.name}: {stage.kind} by {stage.method['use']}",
         " ".join(part for part in words if part),
-        ("network", "validation accuracy", "test accuracy", "parameters"),
+        ("network", f"validation {own.measure}", f"test {own.measure}", "parameters"),
         rows,
         pictures,
         [*_most_wrong(own, classes)],
@@ -426,6 +469,8 @@ def _compared_section(
 def _most_wrong(m: Assessment, classes: Sequence[str]) -> Iterator[Picture]:
     """Show test images that are taken for another class with the most confidence."""
     for own in m.confidence.most_wrong if m.confidence else ():
+        if not own["image"]:
+            continue
         true, taken = classes[own["true"]], classes[own["predicted"]]
         yield Picture(own["image"], f"{true} taken for {taken}, confidence {own['confidence']:.1%}")
 
@@ -501,15 +546,17 @@ def _meta_section(stage: StageSummary) -> Section:
 
 def _export_section(stage: StageSummary) -> Section:
     m = Exported.of(stage.metrics)
-    own = m.proof
+    own, measure = m.proof, m.proof.file.measure
+    is_share = measure == "accuracy"
+    spelled = [spell_score(measure, value) for value in (own.file.test, own.network.test, own.agreement)]
     rows = [
         ("file", f"{stage.name}/{m.file}, {m.bytes:,} bytes"),
-        ("classes", ", ".join(m.classes)),
-        ("accuracy of the file", f"{own.test_accuracy:.1%} of {own.images} test images"),
-        ("accuracy of the network", f"{own.network_accuracy:.1%}"),
-        ("same class as the network", f"{own.agreement:.1%}"),
+        ("classes" if is_share else "outputs", ", ".join(m.classes)),
+        (f"{measure} of the file", f"{spelled[0]} of {own.images} test {_inputs_of(stage)}"),
+        (f"{measure} of the network", spelled[1]),
+        ("same class as the network" if is_share else f"{measure} of the network's answers", spelled[2]),
         (
-            "difference of class scores",
+            "difference of class scores" if is_share else "difference of outputs",
             f"at most {own.max_difference:.2g}, on average {own.mean_difference:.2g}",
         ),
         ("latency of the file, batch 1, 1 thread", f"{own.latency_ms:.3f} ms"),

@@ -37,7 +37,8 @@ class SNIP(Score):
 
 
 def _differentiated(network: nn.Module, images: Tensor, labels: Tensor) -> list[nn.Parameter]:
-    F.cross_entropy(network(images), labels).backward()
+    loss = F.mse_loss if labels.is_floating_point() else F.cross_entropy
+    loss(network(images), labels).backward()
     return list(network.parameters())
 
 

@@ -19,24 +19,28 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
 from learnforge.context import Context
-from learnforge.errors import ExportMismatchError, LearnforgeError, Problem, StageError
+from learnforge.errors import LearnforgeError, Problem, StageError
 from learnforge.files import refusal, remove, write_json, write_text
 from learnforge.hookspecs import hookimpl
 from learnforge.kinds.exporter import Exporter, Runtime
-from learnforge.kinds.stage import Reference, Stage, check_fit
+from learnforge.kinds.form import form_of
+from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Split, Task
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
-from learnforge.spec import TaskInfo, byte_constants
+from learnforge.spec import TaskInfo, input_constants
 from learnforge_kit.costs.measuring import time_call
 from learnforge_kit.data.episodes import ImageEpisodes, episode_fault
 from learnforge_kit.drawing import permutation
 from learnforge_kit.engines.adaptation import adapt_artifact
 from learnforge_kit.engines.learner import LearnerOptions, episode_source
+from learnforge_kit.errors import ExportMismatchError
+from learnforge_kit.measured import OnTest, beyond_accuracy, spell_score
 from learnforge_kit.networks.layers import count_parameters
-from learnforge_kit.networks.modules import check_modules
-from learnforge_plugins.stages.measured import Agreement, Exported
+from learnforge_kit.networks.modules import check_fit, check_modules
+from learnforge_kit.training.evaluation import score
+from learnforge_plugins.stages.exported import Agreement, Exported
 
 MANY = 64
 """Images of the larger batch that is timed."""
@@ -52,36 +56,49 @@ REJECTED = "rejected-"
 
 
 class Deployed(nn.Module):
-    """A network with its normalisation inside, so that whoever runs it feeds plain bytes.
+    """A network with its normalisation inside, so that whoever runs it feeds plain bytes, or floats in their
+    own units, and gets numbers in those of the targets.
 
     Args:
         network: Takes normalised images.
-        task: Gives mean and deviation.
+        task: Gives means and deviations.
     """
 
     def __init__(self, network: nn.Module, task: TaskInfo):
         super().__init__()
         self.network = network
-        mean, scale = byte_constants(task)
+        mean, scale = input_constants(task)
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+        self.has_units = bool(task.target_mean)
+        self.register_buffer("target_mean", torch.tensor(task.target_mean or (0.0,)))
+        self.register_buffer("target_std", torch.tensor(task.target_std or (1.0,)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn uint8 images [batch, channel, height, width] into class scores [batch, class]."""
-        assert isinstance(self.mean, Tensor)
-        assert isinstance(self.scale, Tensor)
-        scores: Tensor = self.network((images.to(torch.float32) - self.mean) * self.scale)
-        return scores
+        """Turn uint8 images [batch, channel, height, width] into class scores [batch, class], or the inputs
+        of another task into its outputs.
+        """
+        shown = (images.to(torch.float32) - self.get_buffer("mean")) * self.get_buffer("scale")
+        outputs: Tensor = self.network(shown)
+        if self.has_units:
+            return outputs * self.get_buffer("target_std") + self.get_buffer("target_mean")
+        return outputs
+
+    def learnt(self, outputs: Tensor) -> Tensor:
+        """Return outputs in the units that splits have their targets in."""
+        if self.has_units:
+            return (outputs - self.get_buffer("target_mean")) / self.get_buffer("target_std")
+        return outputs
 
 
 @frozen(eq=False)
 class Proof:
-    """Test images that a file is proved on. Iterating yields (images uint8 [image, channel, height, width],
-    labels [image]), `BATCH` images at a time, on the CPU.
+    """Test images that a file is proved on. Iterating yields (images as the split holds them, their labels),
+    `BATCH` images at a time, on the CPU.
 
     Args:
         split: The images.
-        labels: What they are, int64 [image].
+        labels: What they are, int64 [image], or what else the task's form has for targets.
         seen: Bytes of images that are left out, since the network was taught them.
     """
 
@@ -127,7 +144,8 @@ class ExportStage(Stage):
     Args:
         source: TOML key `from`: the stage or artifact's folder to export; the stage above by default.
         tolerance: Largest difference of a class score from the network's own, relative to the largest score.
-        largest_loss: Accuracy that a quantised file may lose, in [0, 1].
+        largest_loss: Accuracy that a quantised file may lose, or what else the task's form measures first,
+            in [0, 1].
         calibration: Training images that a quantised file is calibrated with, at least 2.
     """
 
@@ -137,6 +155,7 @@ class ExportStage(Stage):
     calibration: int = field(default=256, validator=ge(2))
 
     kind: ClassVar[str] = "export"
+    forms: ClassVar[frozenset[str] | None] = None
     method_kind: ClassVar[str] = "exporter"
     method_base: ClassVar[type] = Exporter
 
@@ -163,9 +182,9 @@ class ExportStage(Stage):
             if temperature is not None:
                 manual["temperature"] = temperature
             learnt_from = self._learnt_from(task, proof, context)
-            compared, size = self._export(module, learnt_from, proof, path, manual)
+            compared, size = self._export(module, artifact.task, learnt_from, proof, path, manual)
             write_json(folder / "model.json", manual)
-            if self.method.runner and artifact.task.input_shape[0] in (1, 3):
+            if self.method.runner and _is_of_pictures(artifact.task):
                 write_text(folder / "run_model.py", _script(self.method.runner))
         measured = Exported(
             proof=compared,
@@ -194,9 +213,10 @@ class ExportStage(Stage):
         names = evolve(
             info, classes=tuple(info.classes[r] for r in rows), origins=tuple(info.origins[r] for r in rows)
         )
-        mean = torch.tensor(info.mean).view(-1, 1, 1)
-        std = torch.tensor(info.std).view(-1, 1, 1)
-        support = ((episode.support.images[0] * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        mean, scale = input_constants(info)
+        support = episode.support.images[0] / scale + mean
+        if info.inputs == "bytes":
+            support = support.round().clamp(0, 255).to(torch.uint8)
         return evolve(adapted, task=names), Proof.of_classes(task.test, rows, support)
 
     def _learnt_from(self, task: Task, proof: Proof, context: Context) -> Tensor:
@@ -205,11 +225,12 @@ class ExportStage(Stage):
             return proof.first(self.calibration)
         order = permutation(context.derive("calibration"), len(task.train))[: self.calibration]
         found = torch.cat([part.cpu() for part, _, _ in task.train.batches(order, BATCH)])
-        return found if len(found) > 1 else found.repeat(2, 1, 1, 1)
+        return found if len(found) > 1 else torch.cat([found, found])
 
     def _export(
         self,
         module: Deployed,
+        task: TaskInfo,
         learnt_from: Tensor,
         proof: Proof,
         path: Path,
@@ -222,9 +243,9 @@ class ExportStage(Stage):
         try:
             self._write(module, learnt_from, draft)
             self.method.annotate(draft, json.dumps(manual))
-            compared = self._prove(module, self.method.load(draft), proof)
+            compared = self._prove(module, task, self.method.load(draft), proof)
             size = draft.stat().st_size
-            fault = self._fault(compared)
+            fault = self._fault(compared, task)
             if fault:
                 rejected = path.with_name(f"{REJECTED}{path.name}")
                 draft.replace(rejected)
@@ -252,23 +273,28 @@ class ExportStage(Stage):
                 'Choose another exporter, such as use = "torch-export", or a network without that operation'
             ) from error
 
-    def _fault(self, compared: Agreement) -> str:
+    def _fault(self, compared: Agreement, task: TaskInfo) -> str:
         """Return why the file is not handed over, or ""."""
-        same = f"names the same class for {compared.agreement:.1%} of {compared.images} images"
+        names_classes, measure = form_of(task.form).names_one_class, compared.file.measure
+        what = "class scores" if names_classes else "outputs"
+        same = f"agrees with it by {measure} {spell_score(measure, compared.agreement)} on {compared.images}"
+        if names_classes:
+            same = f"names the same class for {compared.agreement:.1%} of {compared.images} images"
         if self.method.is_exact and not compared.is_equal:
             return (
-                f"the exported file must give the network's class scores within {self.tolerance:g} of the "
+                f"the exported file must give the network's {what} within {self.tolerance:g} of the "
                 f"largest, but it is off by {compared.relative_difference:.2g}, and {same}"
             )
-        file, network = compared.test_accuracy, compared.network_accuracy
+        file, network = compared.file.test, compared.network.test
         if not self.method.is_exact and network - file > self.largest_loss + 1e-9:
             return (
-                f"the exported file may lose {self.largest_loss:.1%} of accuracy (`largest_loss`), but it "
-                f"gets {file:.1%} where the network gets {network:.1%}, and {same}"
+                f"the exported file may lose {spell_score(measure, self.largest_loss)} of {measure} "
+                f"(`largest_loss`), but it gets {spell_score(measure, file)} where the network gets "
+                f"{spell_score(measure, network)}, and {same}"
             )
         return ""
 
-    def _prove(self, module: Deployed, runtime: Runtime, proof: Proof) -> Agreement:
+    def _prove(self, module: Deployed, task: TaskInfo, runtime: Runtime, proof: Proof) -> Agreement:
         """Compare file and network on every test image, and measure both."""
         with torch.inference_mode():
             parts = [(module(images), runtime(images), labels) for images, labels in proof]
@@ -277,10 +303,14 @@ class ExportStage(Stage):
         relative = float(difference.max() / own.abs().max().clamp_min(1e-12))
         some = proof.first(MANY)
         one, many, cpu = some[:1], some[torch.arange(MANY) % len(some)], torch.device("cpu")
+        by_file, by_network = module.learnt(theirs), module.learnt(own)
+        answers = form_of(task.form).answers(by_network)
+        tested, known = (score(outputs, labels, task).measures for outputs in (by_file, by_network))
         return Agreement(
-            test_accuracy=float((theirs.argmax(1) == labels).double().mean()),
-            network_accuracy=float((own.argmax(1) == labels).double().mean()),
-            agreement=float((theirs.argmax(1) == own.argmax(1)).double().mean()),
+            file=OnTest.of_scores(tested),
+            network_accuracy=known.get("accuracy"),
+            network_measures=beyond_accuracy(known),
+            agreement=score(by_file, answers, task).value,
             max_difference=float(difference.max()),
             mean_difference=float(difference.mean()),
             relative_difference=relative,
@@ -303,24 +333,36 @@ def _folder(context: Context) -> Iterator[Path]:
         yield Path(folder)
 
 
+def _is_of_pictures(task: TaskInfo) -> bool:
+    """Tell whether a task's inputs are image files, each of which is of one class."""
+    is_shown = task.inputs == "bytes" and task.input_shape[0] in (1, 3)
+    return is_shown and form_of(task.form).names_one_class
+
+
 def _manual(task: TaskInfo, file: str, exporter: Exporter) -> dict[str, Any]:
     """Return what somebody who runs the file must know."""
+    form, is_image = form_of(task.form), task.inputs == "bytes"
+    axes = (
+        ["channel", "height", "width"]
+        if is_image
+        else [f"axis {n + 1}" for n in range(len(task.input_shape))]
+    )
+    outputs = ["class", *(f"axis {n + 2}" for n in range(len(form.outputs(task)) - 1))]
     return {
         "file": file,
         "exporter": spell(exporter),
+        "form": task.form,
         "input": {
-            "type": "uint8",
-            "axes": ["batch", "channel", "height", "width"],
+            "type": "uint8" if is_image else "float32",
+            "axes": ["batch", *axes],
             "shape": list(task.input_shape),
         },
-        "output": {
-            "type": "float32",
-            "axes": ["batch", "class"],
-            "meaning": "class scores before the softmax",
-        },
+        "output": {"type": "float32", "axes": ["batch", *outputs], "meaning": form.meaning},
         "classes": list(task.classes),
         "preprocessing": "turned upright as EXIF says, bilinear resize of the shorter side to the input's, "
-        "the middle cut out",
+        "the middle cut out"
+        if is_image
+        else dict(task.reading),
         "normalisation": "inside the graph",
     }
 

@@ -1,4 +1,4 @@
-"""What each kind of stage measures; reports read it back by these records."""
+"""What stages measure that hand on a network for a task; reports read it back by these records."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from learnforge_kit.measured import Assessment, Measured, NetworkCosts, nested
-
-History = Mapping[str, Sequence[Mapping[str, Any]]]
-"""{name of a training: what was measured after each epoch}."""
+from learnforge_kit.measured import Assessment, History, Measured, NetworkCosts, nested
 
 
 @frozen(kw_only=True)
@@ -70,7 +67,8 @@ class Unlabelled(Measured):
     """What judges a network without a label of the new task.
 
     Args:
-        source_accuracy: Accuracy on the labelled task's validation images, in [0, 1].
+        source_accuracy: Accuracy on the labelled task's validation images, in [0, 1]; for other forms than
+            classification what the form measures first.
         validator: The validator's score; None without one.
     """
 
@@ -160,125 +158,6 @@ class Transferred(Measured):
     unlabelled: Unlabelled | None = nested(Unlabelled, prefix="", default=None)
     baseline: Assessment | None = nested(Assessment, prefix="baseline_", default=None)
     baseline_name: str | None = None
-
-
-@frozen(kw_only=True)
-class Adapted(Measured):
-    """Scores before and after adaptation, as mean and half of the 95 % confidence interval.
-
-    Args:
-        before: Score before adaptation.
-        before_interval: Its interval.
-        after: Score after the last step.
-        after_interval: Its interval.
-    """
-
-    before: float
-    before_interval: float
-    after: float
-    after_interval: float
-
-
-@frozen(kw_only=True)
-class Adaptation(Adapted):
-    """How adaptation does over many episodes; see also `Adapted`.
-
-    Args:
-        episodes: How many.
-        by_step: [score, interval] after 0, 1, … steps.
-    """
-
-    episodes: int
-    by_step: Sequence[Sequence[float]]
-
-
-@frozen(kw_only=True)
-class MetaLearnt(Measured):
-    """What a meta stage measures.
-
-    Args:
-        ways: Classes in an episode.
-        shots: Labelled examples of each.
-        normalisation: Which batch statistics are used.
-        seen_upstream: Test classes that an earlier stage was trained on.
-        engine: The engine that trained.
-        measure: What scores are: `accuracy` in [0, 1], `loss` or `return`.
-        test: On test episodes.
-        costs: Of the network.
-        history: Of meta-training.
-        validation: On validation episodes.
-        validation_is_seen: Whether those are of classes that were trained on.
-        by_shots: [shots, score after adaptation, interval], by shots.
-    """
-
-    ways: int
-    shots: int
-    normalisation: str
-    seen_upstream: Sequence[str]
-    engine: str
-    measure: str
-    test: Adaptation = nested(Adaptation)
-    costs: NetworkCosts | None = nested(NetworkCosts, prefix="", default=None)
-    history: History
-    validation: Adaptation | None = nested(Adaptation, default=None)
-    validation_is_seen: bool | None = None
-    by_shots: Sequence[Sequence[float]] | None = None
-
-
-@frozen(kw_only=True)
-class Agreement(Measured):
-    """How an exported file compares with its network, on test images.
-
-    Args:
-        test_accuracy: Of the file, in [0, 1].
-        network_accuracy: Of the network, in [0, 1].
-        agreement: Share of images for which both name the same class, in [0, 1].
-        max_difference: Largest difference of class scores.
-        mean_difference: Mean difference of class scores.
-        relative_difference: The largest over the largest class score.
-        images: How many.
-        latency_ms: Milliseconds of the file for one image on one thread.
-        network_latency_ms: Those of the network.
-        latency_64_ms: Milliseconds of the file for 64 images on one thread.
-        network_latency_64_ms: Those of the network.
-        is_exact: Whether the exporter promises the network's own scores.
-        is_equal: Whether the scores are within the tolerance.
-    """
-
-    test_accuracy: float
-    network_accuracy: float
-    agreement: float
-    max_difference: float
-    mean_difference: float
-    relative_difference: float
-    images: int
-    latency_ms: float
-    network_latency_ms: float
-    latency_64_ms: float
-    network_latency_64_ms: float
-    is_exact: bool
-    is_equal: bool
-
-
-@frozen(kw_only=True)
-class Exported(Measured):
-    """What an export stage measures.
-
-    Args:
-        proof: How the file compares with its network.
-        bytes: Size of the file.
-        classes: Their names.
-        file: The file's name in the stage's folder.
-        parameters: Those of the network.
-        temperature: What class scores are divided by for a better confidence.
-    """
-
-    proof: Agreement = nested(Agreement, prefix="")
-    bytes: int
-    classes: Sequence[str]
-    file: str
-    parameters: int
-    temperature: float | None = None
 
 
 def count_states(told: Sequence[Mapping[str, Any]]) -> dict[str, int]:

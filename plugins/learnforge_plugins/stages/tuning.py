@@ -173,7 +173,7 @@ def with_models(stage: Stage, task: Task, inputs: Mapping[str, Artifact]) -> dic
 class SearchTuner(Tuner):
     """Searches by any searcher, with the search driver: limits, duplicates, parallel trials, resume."""
 
-    def check(self, stage: Stage) -> list[Problem]:
+    def check(self, stage: Stage, task: TaskInfo) -> list[Problem]:
         tune = stage.tune
         if tune is None and not stage.ranges:
             return []
@@ -188,7 +188,7 @@ class SearchTuner(Tuner):
                 "option"
             )
             return [Problem("tune", words)]
-        problems = self.check_settings(tune, "tune", OptionSpace(stage.ranges))
+        problems = self.check_settings(tune, "tune", OptionSpace(stage.ranges), stage.judged_by(task))
         if stage.kind == "search" and "latency_ms" in (*Goal(1, tune.objectives, {}).metrics, *tune.limits):
             words = (
                 "a search's network is not known beforehand; give the stage itself "
@@ -197,9 +197,11 @@ class SearchTuner(Tuner):
             problems.append(Problem("tune", words))
         return problems
 
-    def check_settings(self, settings: Tune, path: str, space: Space) -> list[Problem]:
-        known = ("accuracy", *COSTS)
-        goal = Goal(1, settings.objectives, {})
+    def check_settings(
+        self, settings: Tune, path: str, space: Space, measures: Sequence[str]
+    ) -> list[Problem]:
+        known = (*measures, *COSTS)
+        goal = Goal(1, settings.objectives or tuple(measures[:1]), {})
         problems = [
             Problem(f"{path}.objectives", f"unknown metric {name!r}; {nearest(name, known)}")
             for name in goal.metrics
@@ -232,7 +234,8 @@ class SearchTuner(Tuner):
         return evolve(artifact, metrics={**artifact.metrics, "tuned": {"options": best, **found}})
 
     def search(self, work: OpenStage, settings: Tune, context: Context) -> tuple[Design, dict[str, Any]]:
-        goal = Goal(settings.trials, settings.objectives, settings.limits, settings.batch)
+        objectives = settings.objectives or tuple(work.stage.judged_by(work.task.info)[:1])
+        goal = Goal(settings.trials, objectives, settings.limits, settings.batch)
         wanted = tuple(dict.fromkeys([*goal.metrics, *goal.limits]))
         objective = StageObjective(work, context.seed, wanted, context.cache_folder, settings.threads)
         records, history = search_designs(
@@ -248,7 +251,7 @@ class SearchTuner(Tuner):
         values = [[record.metrics[name] for name in goal.metrics] for record in records]
         first = best_first([row[:1] for row in values], goal.directions[:1])[0]
         name = type(settings.searcher).__name__
-        found = Trials.counted(settings.objectives, history, searcher=name)
+        found = Trials.counted(objectives, history, searcher=name)
         return records[first].design, found.as_metrics()
 
 

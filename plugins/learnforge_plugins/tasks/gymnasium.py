@@ -71,6 +71,8 @@ class Gymnasium(TaskSource):
             mean=(0.0,) * observed,
             std=(1.0,) * observed,
             form="environment",
+            inputs="floats",
+            outputs_per_class=2,  # means and logarithms of deviations
         )
         nothing = MemorySplit.empty()
         return Task(info, nothing, nothing, nothing, partial(GymnasiumEpisodes, self, horizon))

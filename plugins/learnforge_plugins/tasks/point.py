@@ -74,6 +74,8 @@ class Point(TaskSource):
             mean=(0.0,) * (4 if self.world == "momentum" else 2),
             std=(1.0,) * (4 if self.world == "momentum" else 2),
             form="environment",
+            inputs="floats",
+            outputs_per_class=2,  # means and logarithms of deviations
         )
         nothing = MemorySplit.empty()
         return Task(info, nothing, nothing, nothing, self._episodes)

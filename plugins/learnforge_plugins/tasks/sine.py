@@ -48,6 +48,7 @@ class Sine(TaskSource):
             mean=(0.0,),
             std=(1.0,),
             form="regression",
+            inputs="floats",
         )
         nothing = MemorySplit.empty()
         return Task(info, nothing, nothing, nothing, self._episodes)

@@ -21,6 +21,7 @@ Differs:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from attrs import field, frozen
@@ -61,6 +62,8 @@ class FineTune(PhasedTransfer):
             with `train.weight_decay = 0`.
         l2_sp_head: Strength of the pull of the head towards nothing, from 0; only with `l2_sp`.
     """
+
+    forms: ClassVar[frozenset[str] | None] = None
 
     head_epochs: int = field(default=0, validator=ge(0))
     backbone_rate: float = field(default=1.0, validator=ge(0.0))

@@ -2,7 +2,7 @@
 
     features x = what goes into the head, or a layer's averaged output, computed once, then standardised
     logistic      min over W, b of  mean CE(W x + b, y) + strength / 2 * |W|^2                 by L-BFGS
-    ridge         W = (X'X + strength * n * I)^-1 X'Y    with Y = one-hot labels, both centred
+    ridge         W = (X'X + strength * n * I)^-1 X'Y    with Y = one-hot labels or numbers, both centred
     nearest-mean  score of class c = 2 m_c x - |m_c|^2,  the class whose mean m_c is nearest
 
 Each is a linear layer, which becomes the network's head; what comes after the layer of the features is cut
@@ -17,7 +17,7 @@ Reference:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ from learnforge import (
     apply_change,
     hookimpl,
 )
-from learnforge_kit import NewHead, cut_at, extract_features, find_head
+from learnforge_kit import NewHead, cut_at, extract_features, find_head, score
 
 _STRENGTHS = tuple(10.0**power for power in range(-6, 1))
 _EMBEDDING = "embedding"
@@ -47,17 +47,19 @@ Fitted = tuple[Tensor, Tensor]
 
 @frozen
 class LinearProbe(DirectTransfer):
-    """A linear classifier on frozen features.
+    """A linear classifier on frozen features, or a linear regression.
 
     Args:
-        classifier: `logistic`, `ridge` or `nearest-mean`.
+        classifier: `logistic`, `ridge` or `nearest-mean`; for tasks of numbers it must be `ridge`.
         strength: Strength of the regularisation, above 0; by default the one of 1e-6, 1e-5, …, 1 with the
-            best validation accuracy, the larger one of equals.
+            best validation accuracy, or R2 for numbers, the larger one of equals.
         balanced: Let every class count equally, whatever its share of the images.
         features: `embedding`, what goes into the network's head, or a layer whose output is averaged over
             height and width and becomes the network's end: its name, or `stage 2` from the first or
             `stage -2` from the last resolution. Earlier layers are more general and cheaper.
     """
+
+    forms: ClassVar[frozenset[str] | None] = frozenset({"classification", "regression"})
 
     classifier: Literal["logistic", "ridge", "nearest-mean"] = field(
         default="logistic", validator=in_(("logistic", "ridge", "nearest-mean"))
@@ -67,6 +69,9 @@ class LinearProbe(DirectTransfer):
     features: str = field(default=_EMBEDDING, validator=min_len(1))
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
+        if new.form == "regression" and (self.classifier != "ridge" or self.balanced):
+            words = "must be `ridge`, and `balanced` false, for a task of numbers"
+            raise StageError(f"classifier {words}; it is {self.classifier!r}")
         if self.features != _EMBEDDING:
             return cut_at(network, self.features, new)
         network = apply_change(network, NewHead(), new)
@@ -84,7 +89,7 @@ class LinearProbe(DirectTransfer):
         for features in (known, checked):
             features.sub_(mean).div_(scale)
         labels, answers = task.train.labels.cpu(), task.validation.labels.cpu()
-        weight, bias = self._choose(known, labels, checked, answers, task.info.outputs)
+        weight, bias = self._choose(known, labels, checked, answers, task.info)
         weight = weight / scale  # the standardisation becomes a part of the head
         head = network.get_submodule(find_head(network, task.info))
         assert isinstance(head, nn.Linear)
@@ -94,12 +99,12 @@ class LinearProbe(DirectTransfer):
         return network
 
     def _choose(
-        self, known: Tensor, labels: Tensor, checked: Tensor, answers: Tensor, classes: int
+        self, known: Tensor, labels: Tensor, checked: Tensor, answers: Tensor, task: TaskInfo
     ) -> Fitted:
-        """Fit with every strength, and return the fit with the best validation accuracy."""
-        fits = self._solver()(known, labels, classes, self._weights(labels), self._strengths())
-        right = [((checked @ weight.T + bias).argmax(1) == answers).sum().item() for weight, bias in fits]
-        return [fit for fit, count in zip(fits, right, strict=True) if count == max(right)][-1]
+        """Fit with every strength, and return the fit with the best validation accuracy, or R2."""
+        fits = self._solver()(known, labels, task.outputs, self._weights(labels), self._strengths())
+        values = [score(checked @ weight.T + bias, answers, task).value for weight, bias in fits]
+        return [fit for fit, value in zip(fits, values, strict=True) if value == max(values)][-1]
 
     def _strengths(self) -> tuple[float, ...]:
         if self.classifier == "nearest-mean":
@@ -154,8 +159,9 @@ def _minimise(
 def _ridge(
     features: Tensor, labels: Tensor, classes: int, weights: Tensor, strengths: Sequence[float]
 ) -> list[Fitted]:
-    """Solve ridge regression onto one-hot labels, out of sums over blocks of images."""
-    share = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels, weights.double()) / weights.sum()
+    """Solve ridge regression onto one-hot labels, or numbers, out of sums over blocks of images."""
+    blocks = zip(weights.split(4096), labels.split(4096), strict=True)
+    share = sum((w[:, None] * _as_numbers(y, classes)).sum(0) for w, y in blocks) / weights.sum()
     mean = sum((w[:, None] * x).sum(0).double() for w, x, _ in _blocks(weights, features, labels))
     mean = mean / weights.sum()
     square = torch.zeros(len(mean), len(mean), dtype=torch.float64)
@@ -163,13 +169,18 @@ def _ridge(
     for w, x, y in _blocks(weights, features, labels):
         centred, shares = x - mean, (w / weights.sum()).double()[:, None]
         square += centred.T @ (shares * centred)
-        product += centred.T @ (shares * (F.one_hot(y, classes) - share))
+        product += centred.T @ (shares * (_as_numbers(y, classes) - share))
     values, vectors = torch.linalg.eigh(square)
     found = []
     for strength in strengths:
         weight = (vectors @ ((vectors.T @ product) / (values.clamp(min=0) + strength)[:, None])).T
         found.append((weight.float(), (share - weight @ mean).float()))
     return found
+
+
+def _as_numbers(labels: Tensor, classes: int) -> Tensor:
+    """Return labels as numbers to regress onto, float64 [image, output]."""
+    return (labels if labels.is_floating_point() else F.one_hot(labels, classes)).double()
 
 
 def _blocks(weights: Tensor, features: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

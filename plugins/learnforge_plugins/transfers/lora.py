@@ -26,18 +26,8 @@ from attrs.validators import ge, gt
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from learnforge import (
-    Change,
-    Phase,
-    PhasedTransfer,
-    StageError,
-    TaskInfo,
-    Transfer,
-    apply_change,
-    hookimpl,
-    undo_change,
-)
-from learnforge_kit import NewHead, find_head
+from learnforge import Change, Phase, PhasedTransfer, StageError, TaskInfo, Transfer, apply_change, hookimpl
+from learnforge_kit import NewHead, find_head, undo_change
 
 
 @frozen
@@ -51,6 +41,8 @@ class LoRA(PhasedTransfer):
             by default.
         head_rate: Learning rate of the head as a factor, above 0.
     """
+
+    forms: ClassVar[frozenset[str] | None] = None
 
     rank: int = field(default=4, validator=ge(1))
     alpha: float = field(default=8.0, validator=gt(0.0))

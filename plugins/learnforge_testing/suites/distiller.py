@@ -225,7 +225,7 @@ class DistillerSuite(MethodSuite):
         seen = self._distil(epochs=THOROUGH.epochs, learning_rate=THOROUGH.learning_rate)
         networks = seen.finished, seen.teacher
         scores, known = (predict(network, self.task.test, self.task.info) for network in networks)
-        agreement = score(scores, known.argmax(1)).accuracy
+        agreement = score(scores, known.argmax(1), self.task.info).accuracy
         require(
             agreement >= 0.6,
             f"the student must agree with its teacher on 60 % of images, it does on {agreement:.0%}",

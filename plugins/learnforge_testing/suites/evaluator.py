@@ -6,7 +6,7 @@ import copy
 import io
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from learnforge.context import Checkpoint, Context
 from learnforge.kinds.evaluator import Evaluator, Trial
+from learnforge.kinds.form import form_of
 from learnforge.kinds.space import Design, Pick, Space
 from learnforge.kinds.task import Task
 from learnforge.plugins.registry import Plugins
@@ -68,7 +69,7 @@ class EvaluatorSuite(MethodSuite):
     def test_metrics_are_finite_numbers(self) -> None:
         """Each name in `metrics` is a finite float for a design that can be trained."""
         found = self._judge(WIDTHS[0], self._prepare(make_task()))
-        missing = [name for name in self.method.metrics if name not in found]
+        missing = [name for name in self._names() if name not in found]
         require(not missing, f"`metrics` must be found out, {', '.join(missing)} is missing")
         odd = {n: v for n, v in found.items() if not isinstance(v, float) or not math.isfinite(v)}
         require(not odd, f"metrics must be finite floats, got {odd}")
@@ -110,7 +111,7 @@ class EvaluatorSuite(MethodSuite):
         shared = self._prepare(task)
         self._judge(WIDTHS[0], shared, task)
 
-    @needs(lambda suite: bool(suite.method.metrics), "the method finds out nothing itself")
+    @needs(lambda suite: bool(suite._names()), "the method finds out nothing itself")
     def test_better_data_are_judged_better(self) -> None:
         """Where labels can be learnt the first metric is another than where they are noise."""
         task = make_task()
@@ -120,7 +121,7 @@ class EvaluatorSuite(MethodSuite):
             validation=_shuffled(task.validation),  # type: ignore[arg-type]
         )
         found = [self._judge(WIDTHS[1], self._prepare(data), data) for data in (task, noise)]
-        name = self.method.metrics[0]
+        name = self._names()[0]
         require(
             found[0][name] != found[1][name],
             f"{name} must depend on the data, it is {found[0][name]} for labels of any sort",
@@ -146,6 +147,11 @@ class EvaluatorSuite(MethodSuite):
             context = _context(Path(folder))
             made: Mapping[str, Tensor] = self.make().prepare(space, view, task, self.train, context)
         return made
+
+    def _names(self) -> Sequence[str]:
+        """List what the method finds out."""
+        measured = (*form_of(make_task().info.form).measured, "loss")
+        return measured if self.method.metrics is None else self.method.metrics
 
     def _judge(
         self,

@@ -21,7 +21,7 @@ from learnforge.kinds.seen.engine import Engine, FastWeights, Parameters
 from learnforge.kinds.seen.episodes import Episodes, Labelled
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, seeded
-from learnforge.spec import Form, TaskInfo
+from learnforge.spec import TaskInfo
 from learnforge_kit.data.environments import Estimation, RolloutEpisodes, World
 from learnforge_kit.data.episodes import ImageEpisodes
 from learnforge_kit.drawing import hashed, uniform
@@ -144,7 +144,7 @@ class MetaLearnerSuite(MethodSuite):
     def episode(self) -> TaskInfo:
         """The task of an episode."""
         names = tuple(f"class {way}" for way in range(self.ways))
-        form: Form = "environment" if self.learns_policies else "classification"
+        form: str = "environment" if self.learns_policies else "classification"
         shape = (1, 1, 1) if self.learns_policies else (1, SIZE, SIZE)
         return TaskInfo("episode", names, names, shape, (0.0,), (1.0,), form)
 

@@ -14,7 +14,7 @@ from learnforge.errors import ArtifactError, RecipeError
 from learnforge.kinds.model import Model
 from learnforge.options.structure import option_key
 from learnforge.randomness import seeded
-from learnforge.spec import Form, copy_weights, load_weights
+from learnforge.spec import copy_weights, load_weights
 from learnforge_kit.networks.heads import replace_heads
 from learnforge_testing.method import MethodSuite
 from learnforge_testing.network import (
@@ -53,10 +53,10 @@ class ModelSuite(MethodSuite):
         return usual_shapes(self.method.smallest_image)
 
     @property
-    def form(self) -> Form:
+    def form(self) -> str:
         """Return the form of task that the model is checked with: classification, if it is for that."""
         forms = self.method.forms
-        return "classification" if "classification" in forms else next(iter(sorted(forms)))
+        return "classification" if forms is None or "classification" in forms else min(forms)
 
     def result(self) -> Any:
         info = make_info(self.shapes()[0], form=self.form)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from learnforge.errors import TaskError
+from learnforge.kinds.form import form_of
 from learnforge.kinds.seen.episodes import EpisodeShape, EpisodeSource
 from learnforge.kinds.task import Split, Task, TaskSource
 from learnforge_kit.data.splits import measure_channels
@@ -76,36 +77,56 @@ class TaskSuite(MethodSuite):
         )
         wrong = [origin for origin in info.origins if not all(origin.partition(":"))]
         require(not wrong, f"origins must be written `data set:label`, got {wrong}")
+        is_image = info.inputs == "bytes"
+        axes = len(info.input_shape)
         require(
-            len(info.input_shape) == 3 and min(info.input_shape) > 0,
-            f"input_shape must be channels, height and width, got {info.input_shape}",
+            (axes == 3 if is_image else axes > 0) and min(info.input_shape) > 0,
+            "input_shape must be channels, height and width, or for floats one axis at least, got "
+            f"{info.input_shape}",
         )
         for name in ("mean", "std"):
-            values, low = getattr(info, name), 0.0 if name == "mean" else 1e-9
+            values, most = getattr(info, name), 1.0 if is_image else math.inf
+            lowest = 0.0 if is_image else -math.inf
+            bound = 1e-9 if name == "std" else lowest
             require(
-                len(values) == info.input_shape[0] and all(low <= value <= 1 for value in values),
-                f"{name} must be {info.input_shape[0]} numbers in [0, 1], std above 0, got {values}",
+                len(values) == info.input_shape[0] and all(bound <= value <= most for value in values),
+                f"{name} must be {info.input_shape[0]} numbers, of images in [0, 1], and std above 0, got "
+                f"{values}",
             )
 
     def test_mean_and_deviation_are_those_of_the_training_images(self) -> None:
-        """Mean and deviation of each channel are the training images', as shares of the largest byte."""
+        """Mean and deviation of each channel are the training images', as shares of the largest byte; of
+        floats in their own units.
+        """
         task = self._task()
         if not len(task.train):
             return
         found = measure_channels(_read(task.train, _some(task.train))[0])
+        close = [0.02 if task.info.inputs == "bytes" else 0.1 * spread for spread in found[1]]
         for name, measured in zip(("mean", "std"), found, strict=True):
             declared = getattr(task.info, name)
             require(
                 all(
-                    math.isclose(d, m, rel_tol=0.1, abs_tol=0.02)
-                    for d, m in zip(declared, measured, strict=True)
+                    math.isclose(d, m, rel_tol=0.1, abs_tol=own)
+                    for d, m, own in zip(declared, measured, close, strict=True)
                 ),
                 f"{name} must be the training images', about {_round(measured)}, got {_round(declared)}",
             )
 
+    def test_targets_are_of_the_form(self) -> None:
+        """The task's form finds no fault in the targets of the splits."""
+        task = self._task()
+        form = form_of(task.info.form)
+        fault = form.fault(task) if len(task.train) else ""
+        require(not fault, f"targets must be of the form {task.info.form!r}: {fault}")
+
     def test_labels_are_indices_of_classes(self) -> None:
-        """Labels are int64 [image], in [0, classes), and every class is shown by some split."""
+        """Where a target is one class, labels are int64 [image], in [0, classes), and every class is shown by
+        some split.
+        """
         task, shown = self._task(), set[int]()
+        if not form_of(task.info.form).names_one_class:
+            return
         for name, split in _splits(task):
             labels = split.labels
             require(
@@ -122,15 +143,19 @@ class TaskSuite(MethodSuite):
         require(not left or self.method.has_episodes, f"some split must show every class, none shows {left}")
 
     def test_images_are_bytes_of_the_declared_shape(self) -> None:
-        """Batches hold images uint8 [batch, channel, height, width], of the task's input shape."""
+        """Batches hold images uint8 [batch, channel, height, width], of the task's input shape; or finite
+        float32, where the task says so.
+        """
         task = self._task()
+        dtype = torch.uint8 if task.info.inputs == "bytes" else torch.float32
         for name, split in _splits(task):
             images, _, _ = next(split.batches(_some(split, 8), 8))
             want = (len(images), *task.info.input_shape)
             require(
-                images.dtype == torch.uint8 and tuple(images.shape) == want,
-                f"{name}: images must be uint8 {list(want)}, got {images.dtype} {list(images.shape)}",
+                images.dtype == dtype and tuple(images.shape) == want,
+                f"{name}: images must be {dtype} {list(want)}, got {images.dtype} {list(images.shape)}",
             )
+            require(bool(images.isfinite().all()), f"{name}: inputs must be finite")
 
     def test_splits_share_no_images(self) -> None:
         """Hardly an image of a split, byte for byte, is found in another split too."""
@@ -148,6 +173,8 @@ class TaskSuite(MethodSuite):
     def test_origins_stay_together(self) -> None:
         """Where splits show other classes of one origin, they share one: a label is never torn apart."""
         task = self._task()
+        if not form_of(task.info.form).names_one_class:
+            return
         origins = dict(enumerate(task.info.origins))
         shown = {name: set(split.labels.unique().tolist()) & set(origins) for name, split in _splits(task)}
         for name, labels in shown.items():

@@ -64,7 +64,7 @@ def test_a_taught_network_is_proved_on_images(network: Path, tmp_path: Path) -> 
     right = float((scores.argmax(1) == labels).double().mean())
     assert f"proved on 12 images: accuracy {right:.1%}, the network's {right:.1%}" in done.output
     opened = open_predictor(file, Plugins(), is_trusted=True)
-    assert tuple(opened.classes) == CLASSES
+    assert opened.task.classes == CLASSES
     torch.testing.assert_close(opened.score(split.images), scores, rtol=1e-4, atol=1e-5)
 
 
@@ -132,6 +132,9 @@ def test_what_cannot_be_proved_is_refused(network: Path, tmp_path: Path) -> None
     evolve(artifact, adapter_options={"meta_learner": {"use": "maml"}}).save(tmp_path / "learner")
     done = call(tmp_path / "learner", "--images", support, "--to", tmp_path / "out")
     assert f"teach it some: learnforge adapt {tmp_path / 'learner'}" in str(done.exception)
+    evolve(artifact, task=evolve(artifact.task, form="environment")).save(tmp_path / "policy")
+    assert "its task is environment" in str(call(tmp_path / "policy", "--images", support).exception)
     evolve(artifact, task=evolve(artifact.task, form="regression")).save(tmp_path / "numbers")
-    assert "its task is regression" in str(call(tmp_path / "numbers", "--images", support).exception)
+    words = "folders of classes are for networks that name one, its task is regression"
+    assert words in str(call(tmp_path / "numbers", "--images", support).exception)
     assert not (tmp_path / "out").exists()

@@ -131,8 +131,8 @@ def test_a_wrong_kind_or_name_gets_the_nearest(run):
     assert run("plugins", "--kind", "sercher")[::2] == (
         2,
         "learnforge: no plugin is of the kind 'sercher'; did you mean 'searcher'? There are: change, "
-        "command, cost, distiller, evaluator, executor, exporter, hooks, meta-learner, model, optimizer, "
-        "recipe, score, searcher, space, stage, table, task, transfer, tuner, validator\n",
+        "command, cost, distiller, evaluator, executor, exporter, form, hooks, meta-learner, model, "
+        "optimizer, recipe, score, searcher, space, stage, table, task, transfer, tuner, validator\n",
     )  # fmt: skip
     code, _, err = run("plugins", "evolutoin")
     assert (code, "there is no plugin 'evolutoin'; did you mean 'evolution'?" in err) == (2, True)

@@ -193,7 +193,7 @@ def test_what_an_onnx_file_says_of_itself_chooses_no_reader(
 
 
 def test_networks_that_name_no_classes_are_refused(plugins: Plugins, tmp_path: Path, digits: Task) -> None:
-    """A meta-learnt network has to be taught some first, and a regression has none."""
+    """A meta-learnt network has to be taught some first, a policy has none, and arrays are no files."""
     network = from_model(plugins.load("model", "mlp")(), digits.info)
     network = network.with_state(network.network(plugins))
     evolve(network, adapter_options={"meta_learner": {"use": "maml"}}).save(tmp_path / "learner")
@@ -205,9 +205,12 @@ def test_networks_that_name_no_classes_are_refused(plugins: Plugins, tmp_path: P
     wide.with_state(wide.network(plugins)).save(tmp_path / "two")
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "two"), str(tmp_path / "x.png")])
     assert "takes images of 2 channels; files are read with 1 or 3" in str(done.exception)
-    evolve(network, task=evolve(network.task, form="regression")).save(tmp_path / "numbers")
-    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "numbers"), str(tmp_path / "x.png")])
-    assert "the network names no classes, its task is regression" in str(done.exception)
+    evolve(network, task=evolve(network.task, form="environment")).save(tmp_path / "policy")
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "policy"), str(tmp_path / "x.png")])
+    assert "the network answers for no files, its task is environment" in str(done.exception)
+    evolve(network, task=evolve(network.task, inputs="floats")).save(tmp_path / "arrays")
+    done = CliRunner().invoke(cli, ["predict", str(tmp_path / "arrays"), str(tmp_path / "x.png")])
+    assert "nothing reads files into inputs of the shape [1, 8, 8]" in str(done.exception)
 
 
 def test_an_old_file_stays_until_all_is_named(exported: Path, photos: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_it_is_for_environments_alone(make: Any, tmp_path: Any) -> None:
         "task": {"use": "digits", "classes": [0, 1, 2], "test_classes": [4, 7]},
         "stage": [{"kind": "meta", "use": "maml", "from": {"use": "gaussian-policy"}}],
     }
-    with pytest.raises(RecipeError, match="GaussianPolicy is for tasks of the form environment, digits"):
+    with pytest.raises(RecipeError, match="GaussianPolicy takes tasks of the form environment, digits"):
         run(recipe, tmp_path / "run", plugins=PluginChoice())
     with pytest.raises(RecipeError, match="deviation"):
         make(deviation=0.0)

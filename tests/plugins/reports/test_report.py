@@ -15,7 +15,7 @@ import learnforge as lf
 from learnforge import PluginChoice
 from learnforge.cli.group import cli
 from learnforge.report import RunSummary, Section, StageSummary
-from learnforge_kit.measured import Assessment, NetworkCosts
+from learnforge_kit.measured import Assessment, NetworkCosts, OnTest
 from learnforge_plugins.reports import figures
 from learnforge_plugins.reports.compare import compare_runs
 from learnforge_plugins.reports.device import read_profile
@@ -24,7 +24,9 @@ from learnforge_plugins.reports.plugin import report_sections
 from learnforge_plugins.reports.reading import read_summary
 from learnforge_plugins.reports.sections import _VERDICTS, make_sections, stage_columns, stage_row
 from learnforge_plugins.reports.write import to_html, to_markdown, write_report
-from learnforge_plugins.stages.measured import Adaptation, Agreement, Distilled, Exported, Trials
+from learnforge_plugins.stages.exported import Agreement, Exported
+from learnforge_plugins.stages.measured import Distilled, Trials
+from learnforge_plugins.stages.meta.measured import Adaptation
 from tests.core.recipes import DISTILL
 from tests.plugins.reports.samples import META, SEARCH, TRANSFER, make_search, stage, summary
 
@@ -97,7 +99,7 @@ def test_the_distill_verdict_weighs_the_student() -> None:
 def test_the_export_verdict_says_what_the_file_gets_right() -> None:
     """Accuracy on these classes, the first few of many, beside the agreement with the network."""
     proof = Agreement(
-        test_accuracy=0.625,
+        file=OnTest(test_accuracy=0.625),
         network_accuracy=0.625,
         agreement=1.0,
         max_difference=0.0,

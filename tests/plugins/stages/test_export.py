@@ -32,10 +32,10 @@ from learnforge import (
     load_method,
 )
 from learnforge.artifact import from_module
-from learnforge.errors import ExportMismatchError
 from learnforge_kit import MemorySplit
 from learnforge_kit.data.images import decode_image
 from learnforge_kit.engines.adaptation import adapt_artifact
+from learnforge_kit.errors import ExportMismatchError
 from learnforge_plugins.stages.export import BATCH, Deployed, ExportStage
 from learnforge_plugins.stages.meta.stage import MetaStage
 

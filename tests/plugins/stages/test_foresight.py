@@ -225,7 +225,7 @@ def test_a_recipe_names_scores_and_costs(plugins: Plugins, task: Task) -> None:
     assert isinstance(stage, SearchStage)
     assert isinstance(stage.warm_start, WarmStart)
     assert isinstance(stage.filter, Filter)
-    assert stage.metrics[-3:] == ["a_ms", "naswot", "logsynflow"]
+    assert stage.metrics(task.info)[-3:] == ["a_ms", "naswot", "logsynflow"]
     assert stage.check(task, {}, Plugins()) == []
     print_ = stage.fingerprint_data()
     assert print_["settings"]["scores"] == [{"use": "naswot"}, {"use": "logsynflow"}]

@@ -18,14 +18,9 @@ from learnforge_kit.data.pictures import as_png
 from learnforge_kit.measured import Measured, NetworkCosts, nested
 from learnforge_kit.training import measures
 from learnforge_kit.training.measures import class_accuracies, find_mistakes, find_most_wrong, judge
-from learnforge_plugins.stages.measured import (
-    Baseline,
-    Distilled,
-    Exported,
-    MetaLearnt,
-    Searched,
-    Transferred,
-)
+from learnforge_plugins.stages.exported import Exported
+from learnforge_plugins.stages.measured import Baseline, Distilled, Searched, Transferred
+from learnforge_plugins.stages.meta.measured import MetaLearnt
 
 COUNTS = torch.tensor([[3, 1, 0], [2, 0, 2], [0, 0, 0]])
 
@@ -135,6 +130,7 @@ def test_records_are_read_as_they_are_written() -> None:
 ASSESSED = """
     validation_accuracy test_accuracy class_accuracy mistakes confusion
     calibration_error reliability most_wrong temperature scaled_calibration_error only_class
+    validation_measures test_measures
 """
 COSTS = " parameters macs peak_activation_bytes latency_ms "
 TRIALS = " objectives history trials failed stopped refused repeats front searcher design options "
@@ -155,9 +151,9 @@ NAMES = {
     MetaLearnt: COSTS
     + """ways shots normalisation seen_upstream engine measure test history validation validation_is_seen
     by_shots""",
-    Exported: """test_accuracy network_accuracy agreement max_difference mean_difference relative_difference
-    images latency_ms network_latency_ms latency_64_ms network_latency_64_ms is_exact is_equal bytes classes
-    file parameters temperature""",
+    Exported: """test_accuracy test_measures network_accuracy network_measures agreement max_difference
+    mean_difference relative_difference images latency_ms network_latency_ms latency_64_ms
+    network_latency_64_ms is_exact is_equal bytes classes file parameters temperature""",
 }
 
 

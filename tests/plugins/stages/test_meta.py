@@ -13,6 +13,7 @@ from attrs import evolve, frozen, validators
 from torch import Tensor, nn
 from torch.func import functional_call
 
+import learnforge as lf
 from learnforge import (
     Artifact,
     ArtifactError,
@@ -646,7 +647,8 @@ def test_numbers_are_judged_by_their_loss(make_context: Any, make_stage: Any, pl
     assert metrics["measure"] == "loss"
     assert "accuracy" not in metrics["history"]["meta"][-1]
     assert metrics["test"]["after"] < metrics["test"]["before"] < 6
-    assert stage.measured(metrics)["accuracy"] == -metrics["test"]["after"]
+    assert stage.measured(metrics)["score"] == -metrics["test"]["after"]
+    assert stage.judged_by(task.info) == ("score",)
 
 
 def test_numbers_have_the_tasks_outputs_whatever_the_ways(
@@ -664,16 +666,13 @@ def test_numbers_have_the_tasks_outputs_whatever_the_ways(
         adapt_artifact(artifact, torch.zeros(4, 1, 1, 1), torch.ones(4, dtype=torch.int64), plugins)
 
 
-def test_methods_for_classes_refuse_numbers(make_stage: Any, plugins: Plugins) -> None:
+def test_methods_for_classes_refuse_numbers(plugins: Plugins) -> None:
     """A method that computes a head of classes names the form that it learns."""
     task = plugins.load("task", "sine")().load()
-    model = from_model(plugins.load("model", "mlp")(), task.info)
-    stage = make_stage(method=plugins.load("meta-learner", "protonet")(), fresh=True)
-    (problem,) = stage.check(task, {"source": model}, Plugins())
-    assert str(problem) == (
-        "use: protonet learns tasks of the form classification, sine waves is regression; choose another "
-        "meta-learner"
-    )
+    model = plugins.load("model", "mlp")()
+    words = "use: protonet takes tasks of the form classification, sine waves is regression"
+    with pytest.raises(lf.RecipeError, match=words):
+        lf.meta_train(model, "protonet", task, ways=1, plugins=plugins, fresh=True)
 
 
 def test_targets_of_another_shape_are_refused() -> None:

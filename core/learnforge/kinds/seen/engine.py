@@ -8,11 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from learnforge.errors import StageError
+from learnforge.kinds.form import form_of
 from learnforge.kinds.seen.episodes import Labelled
 
 Parameters = Mapping[str, Tensor]
@@ -119,11 +118,11 @@ class Rules:
             outputs: [image, output], the network's for the support set.
             labels: int64 [image], or float [sample, column] for tasks whose targets are numbers.
         """
-        return _usual_loss(outputs, labels)
+        return form_of("regression" if labels.is_floating_point() else "classification").loss(outputs, labels)
 
     def query_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss that adapted parameters are judged by; arguments as for `support_loss`."""
-        return _usual_loss(outputs, labels)
+        return Rules.support_loss(self, outputs, labels)
 
     def predict(self, engine: Engine, parameters: Parameters, support: Labelled, images: Tensor) -> Tensor:
         """Return one task's outputs for its query images, [image, output]: by default the adapted network's.
@@ -135,15 +134,6 @@ class Rules:
             images: This task's query images.
         """
         return engine.query_outputs(parameters, support.images, images)
-
-
-def _usual_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    if labels.is_floating_point():
-        if outputs.shape != labels.shape:
-            want, got = list(labels.shape), list(outputs.shape)
-            raise StageError(f"outputs must have the targets' shape {want}, the network gives {got}")
-        return F.mse_loss(outputs, labels)
-    return F.cross_entropy(outputs, labels)
 
 
 class Engine(ABC):

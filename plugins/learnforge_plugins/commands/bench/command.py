@@ -114,7 +114,7 @@ def _read_recipe(name: str | None) -> dict[str, Any]:
 
 def _read_values(words: Mapping[str, str | None]) -> dict[str, Any]:
     """Read what was given for a recipe's keys."""
-    from learnforge.options.tables import read_value
+    from learnforge_kit.description import read_value
 
     return {key: read_value(key, text) for key, text in words.items() if text is not None}
 

@@ -17,12 +17,13 @@ from attrs import evolve, frozen
 from learnforge.artifact import Artifact
 from learnforge.check import Tasks, check_recipe
 from learnforge.context import Context
-from learnforge.errors import GapWarning, PlaceError, Problem
+from learnforge.errors import Problem
 from learnforge.files import fingerprint
 from learnforge.kinds.model import Model
 from learnforge.kinds.task import Task
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
+from learnforge_kit.errors import GapWarning, PlaceError
 from learnforge_kit.networks.layers import count_parameters
 from learnforge_plugins.commands.bench import training
 from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds

@@ -11,9 +11,9 @@ from attrs import asdict, frozen
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import fingerprint
 from learnforge.options.structure import structure
-from learnforge.options.tables import read_table
 from learnforge.plugins.identity import identify, spell
 from learnforge.plugins.registry import Plugins
+from learnforge_kit.description import read_table
 
 
 @frozen(eq=False)

@@ -19,8 +19,8 @@ from learnforge.check import Tasks, check_recipe
 from learnforge.context import PeakMemory
 from learnforge.errors import Problem, RecipeError
 from learnforge.files import fingerprint
-from learnforge.options.tables import read_table
 from learnforge.plugins.registry import Plugins
+from learnforge_kit.description import read_table
 from learnforge_plugins.commands.bench import training
 from learnforge_plugins.commands.bench.comparison import Job, Results, count_seeds
 from learnforge_plugins.commands.bench.entries import Entry, Lineup, name_with_options

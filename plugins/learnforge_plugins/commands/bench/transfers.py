@@ -270,7 +270,7 @@ def baseline_of(labels: int | None) -> Entry:
 def _chosen_by(metrics: Mapping[str, Any], labels: int | None) -> float:
     """Return what may be looked at before all is chosen."""
     if labels != 0:
-        return Assessment.of(metrics).validation_accuracy
+        return Assessment.of(metrics).validation
     return Unlabelled.of(metrics).score
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learnforge.errors import PlaceError
 from learnforge.kinds.task import Task
 from learnforge.spec import hash_tensor
+from learnforge_kit.errors import PlaceError
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.distill.teacher import Teacher, full_batch
 

@@ -20,15 +20,14 @@ from learnforge.kinds.distiller import Distiller
 from learnforge.kinds.model import Model
 from learnforge.kinds.seen.network import Layers
 from learnforge.kinds.space import Design, Space
-from learnforge.kinds.stage import Reference, Stage, check_fit
+from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task
-from learnforge.kinds.tuner import OpenStage, load_tuner
 from learnforge.options.ranges import Tune
 from learnforge.options.structure import plugin_field
 from learnforge.plugins.registry import Plugins
-from learnforge.spec import NetworkSpec
+from learnforge.spec import NetworkSpec, TaskInfo
 from learnforge_kit.networks.layers import count_parameters, device_of, read_layers
-from learnforge_kit.networks.modules import check_modules
+from learnforge_kit.networks.modules import build_failure, check_fit, check_modules, skeleton
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.distill.gap import count_assistants
 from learnforge_plugins.stages.distill.teacher import TeacherSettings
@@ -43,8 +42,9 @@ class StudentSearch(Tune):
     Args:
         searcher: Any searcher.
         trials: Distinct students to distil, from 1.
-        objectives: `accuracy` of the distilled student on validation data, or a cost with a minus before it;
-            the best by the first one is taken.
+        objectives: `accuracy` of the distilled student on validation data, or what else the task's form
+            measures, or a cost with a minus before it; the best by the first one is taken. By default what
+            the form measures first.
         limits: Largest allowed costs: `parameters`, `macs`, `peak_activation_bytes`, `latency_ms`.
         batch: Trials asked at a time; with it the search is the same for any number of workers.
         threads: CPU threads of a trial.
@@ -114,6 +114,7 @@ class DistillStage(Stage):
     baseline: bool = field(default=True)
 
     kind: ClassVar[str] = "distill"
+    forms: ClassVar[frozenset[str] | None] = None
     method_kind: ClassVar[str] = "distiller"
     method_base: ClassVar[type] = Distiller
     method_of_many: ClassVar[str] = "sum"
@@ -128,8 +129,11 @@ class DistillStage(Stage):
             fault for role, artifact in inputs.items() for fault in check_fit(role, artifact.task, task.info)
         ] or check_modules(self, inputs)
         problems += self._check_teachers(task, inputs) + self._check_chain(inputs)
-        if self.cache != "off" and self.train.mixes_images:
-            words = "must be off where `train` mixes images (mixup, cutmix): mixtures are shown only once"
+        if self.cache != "off" and (self.train.mixes_images or self.train.masks_images):
+            words = (
+                "must be off where `train` mixes images (mixup, cutmix) or hides parts of them (time_mask, "
+                "frequency_mask): what is shown is shown only once"
+            )
             problems.append(Problem("cache", words))
         if self.train.mixes_images and self.method.needs_single_labels():
             words = (
@@ -137,12 +141,16 @@ class DistillStage(Stage):
             )
             problems.append(Problem("train", words))
         if isinstance(self.student, StudentSearch):
-            problems += self._check_search(self.student, plugins)
+            problems += self._check_search(self.student, task.info, plugins)
         return problems or self._check_wiring(task, inputs, plugins)
 
-    def _check_search(self, search: StudentSearch, plugins: Plugins) -> list[Problem]:
+    def _check_search(self, search: StudentSearch, task: TaskInfo, plugins: Plugins) -> list[Problem]:
+        from learnforge.kinds.tuner import load_tuner  # most stages are given their student
+
         try:
-            return load_tuner(plugins).check_settings(search, "student.search", search.space)
+            return load_tuner(plugins).check_settings(
+                search, "student.search", search.space, self.judged_by(task)
+            )
         except PluginError as error:
             return [Problem("student.search", str(error))]
 
@@ -205,11 +213,11 @@ class DistillStage(Stage):
         found = []
         for role, artifact in networks.items():
             try:
-                network = artifact.skeleton(plugins, task.info).eval()
+                network = skeleton(artifact, plugins, task.info).eval()
                 with device_of(network):
                     found.append(read_layers(network, torch.zeros(2, *task.info.input_shape)))
             except Exception as error:  # whatever the network's own code raises
-                return self.build_failure(role, error)
+                return build_failure(self, role, error)
         try:
             self.wire(found[-1], found[:-1])
         except StageError as error:
@@ -268,6 +276,8 @@ class DistillStage(Stage):
             context = evolve(context, cache_folder=folder)
             if not isinstance(self.student, StudentSearch):
                 return self._distillation(task, inputs, context).run()
+            from learnforge.kinds.tuner import OpenStage, load_tuner
+
             ready, inputs = self.prepare(task, inputs, context)
             work = OpenStage(ready, task, inputs, self.student.space, _with_student, "student")
             design, found = load_tuner(context.plugins).search(work, self.student, context)

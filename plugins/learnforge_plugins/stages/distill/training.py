@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from learnforge.artifact import Artifact, from_model
 from learnforge.context import Context
-from learnforge.errors import CacheWarning, GapWarning, RunError, StageError
+from learnforge.errors import RunError, StageError
 from learnforge.files import refusal
 from learnforge.kinds.distiller import Criterion, Distiller
+from learnforge.kinds.form import form_of
 from learnforge.kinds.model import Model
 from learnforge.kinds.seen.network import Layers, Outputs
 from learnforge.kinds.task import Batch, Task
@@ -24,6 +25,7 @@ from learnforge.plugins.identity import spell
 from learnforge.randomness import seeded
 from learnforge.spec import Provenance, copy_weights, trained_on
 from learnforge_kit.data.normaliser import Normaliser
+from learnforge_kit.errors import CacheWarning, GapWarning
 from learnforge_kit.networks.layers import count_parameters, read_layers
 from learnforge_kit.networks.modules import require_recorded
 from learnforge_kit.networks.taps import Tapped
@@ -136,7 +138,8 @@ class Distillation:
         student_names, teacher_names = stage.wire(read[0], read[1:])
         tapped, method = Tapped(read[0], student_names), stage.method
         teacher = self._ready(teachers, read[1], teacher_names)
-        blank = [Outputs(torch.zeros(0, task.info.outputs), run=run) for run in (tapped, teacher.run)]
+        form = form_of(task.info.form)
+        blank = [Outputs(torch.zeros(0, *form.outputs(task.info)), run=run) for run in (tapped, teacher.run)]
         try:
             criterion = self._criterion(tapped, teacher)
             if self._hands_on_more:
@@ -148,7 +151,7 @@ class Distillation:
             def validate() -> float:
                 copied = copy.deepcopy(student) if self._hands_on_more else student
                 network = self._as_handed_on(copied, criterion)
-                return evaluate(network, task.validation, task.info, size).accuracy
+                return evaluate(network, task.validation, task.info, size).value
 
             def loss(batch: Batch) -> Tensor:
                 if not method.shows_images:
@@ -173,6 +176,7 @@ class Distillation:
                 evolve(context, seed=seed),
                 part,
                 validate,
+                measure=form.measured[0],
             )
         finally:
             tapped.close()
@@ -299,7 +303,7 @@ class Distillation:
             teacher_macs=sum(own.macs for own in theirs),
             teacher_latency_ms=sum(own.latency_ms for own in theirs),
             capacity_ratio=sum(own.parameters for own in theirs) / costs.parameters,
-            accuracy_gap=taught_by.validation_accuracy - assessment.validation_accuracy,
+            accuracy_gap=taught_by.validation - assessment.validation,
             agreement=agreement,
             assistants=list(assistants),
             teacher_forwards={**self.forwards, "saved": saved},
@@ -336,6 +340,8 @@ def example_images(task: Task, context: Context, count: int) -> Tensor:
 
 
 def _agreement(student: nn.Module, teacher: nn.Module, task: Task, batch_size: int | None) -> float:
-    """Return the share of test images for which student and teacher name the same class."""
-    labels = predict(teacher, task.test, task.info, batch_size).argmax(1)
-    return score(predict(student, task.test, task.info, batch_size), labels).accuracy
+    """Return the share of test images for which student and teacher name the same class; for other forms how
+    well the student does where the teacher's answers are the targets.
+    """
+    answers = form_of(task.info.form).answers(predict(teacher, task.test, task.info, batch_size))
+    return score(predict(student, task.test, task.info, batch_size), answers, task.info).value

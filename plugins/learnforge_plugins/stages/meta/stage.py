@@ -33,13 +33,13 @@ from learnforge_kit.engines.choice import ENGINES, time_engines
 from learnforge_kit.engines.learner import LearnerOptions, begin, episode_source, prepare_network
 from learnforge_kit.engines.normalisation import POLICIES, Policy
 from learnforge_kit.networks.layers import device_of
-from learnforge_kit.networks.modules import check_modules, require_recorded
+from learnforge_kit.networks.modules import build_failure, check_modules, require_recorded, skeleton
 from learnforge_kit.networks.normalisation import find_normalisations
 from learnforge_kit.training.measures import measure_costs
 from learnforge_kit.training.optimization import make_optimizer, take_step
 from learnforge_kit.training.settings import Train
 from learnforge_plugins.stages.examples import faults_of_all
-from learnforge_plugins.stages.measured import Adaptation, MetaLearnt
+from learnforge_plugins.stages.meta.measured import Adaptation, MetaLearnt
 
 if TYPE_CHECKING:
     from learnforge_kit.data.environments import RolloutEpisodes
@@ -153,7 +153,7 @@ class MetaStage(Stage):
 
         def check(sources: Sequence[Artifact]) -> list[Problem]:
             try:
-                network = sources[0].skeleton(plugins)
+                network = skeleton(sources[0], plugins)
                 with preserved(), device_of(network):
                     network = prepare_network(self.method, network, self._info(task.info))
                     engine = ENGINES["loop"](network, self.normalisation, self.method)
@@ -161,7 +161,7 @@ class MetaStage(Stage):
             except StageError as error:
                 return [Problem("from", str(error))]
             except Exception as error:  # whatever the network's own code raises
-                return self.build_failure("source", error)
+                return build_failure(self, "source", error)
             return []
 
         return faults_of_all([source], plugins, check) if self.method.adapts_head_alone else []
@@ -180,17 +180,15 @@ class MetaStage(Stage):
                 "a rule of its own (`predict`), and has no `deploy` that builds it into the network"
             )
             return [Problem("use", words)]
-        form = task.info.form
-        if form not in self.method.forms:
-            known = ", ".join(sorted(self.method.forms))
-            words = (
-                f"{spell(self.method)['use']} learns tasks of the form {known}, {task.info.name} is {form}"
-            )
-            return [Problem("use", f"{words}; choose another meta-learner")]
-        if form == "environment":
+        if task.info.form == "environment":
             return self._check_rollouts()
         if task.episodes is not None:
             return []
+        if task.info.form != "classification":
+            words = (
+                f"must bring episodes of its own, being a {task.info.form} task; {task.info.name} has none"
+            )
+            return [Problem("task", words)]
         if self.episodes.ways < 2:
             return [Problem("episodes.ways", "must be at least 2 to tell classes apart, got 1")]
         most = evolve(self.episodes, shots=max(self.episodes.shots, *self.test_shots, 1))
@@ -247,7 +245,12 @@ class MetaStage(Stage):
     def measured(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         own = MetaLearnt.of(metrics)
         after = own.test.after
-        return {**super().measured(metrics), "accuracy": -after if own.measure == "loss" else after}
+        name = "accuracy" if own.measure == "accuracy" else "score"
+        return {**super().measured(metrics), name: -after if own.measure == "loss" else after}
+
+    def judged_by(self, task: TaskInfo) -> Sequence[str]:
+        """Name `accuracy`, or `score` for a return, or a loss with a minus before it."""
+        return ("accuracy",) if task.form == "classification" else ("score",)
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
         source = inputs["source"]

@@ -17,12 +17,12 @@ from learnforge.errors import Problem, RecipeError
 from learnforge.files import write_text
 from learnforge.kinds.searcher import Candidate
 from learnforge.kinds.space import Choice, Design, Space, design_key
-from learnforge.options.tables import read_table
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.costs.layers import time_layers
 from learnforge_kit.costs.measuring import measure_cost
+from learnforge_kit.description import read_table
 from learnforge_kit.search.sampler import generator
 from learnforge_kit.search.view import SpaceView
 

@@ -35,7 +35,7 @@ class TrainEvaluator(Evaluator):
             checkpoint=trial.checkpoint,
         )
         scores = evaluate_trained(network, trial.task, train.batch_size, train.eval_batch_size)
-        return {"accuracy": scores.accuracy, "loss": scores.loss}
+        return {**scores.measures, "loss": scores.loss}
 
 
 @frozen

@@ -18,12 +18,14 @@ from learnforge.context import Checkpoint, Context
 from learnforge.kinds.cost import Cost, CostMeter
 from learnforge.kinds.evaluator import Evaluator, Trial
 from learnforge.kinds.executor import Slot
+from learnforge.kinds.form import form_of
 from learnforge.kinds.score import Score
 from learnforge.kinds.space import Design, Space
 from learnforge.kinds.task import Task
 from learnforge.plugins.identity import identify
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import derive, seeded
+from learnforge.spec import TaskInfo
 from learnforge_kit.costs.measuring import measure_cost, measure_latency
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.drawing import permutation
@@ -167,13 +169,19 @@ class NetworkObjective(Objective):
         trial = Trial(job.number, job.design, self.space, task, self.train, shared, context, job.epochs, kept)
         with seeded(seed):
             found = self.evaluator.evaluate(trial)
-        missing = [name for name in self.evaluator.metrics if name not in found]
+        names = metrics_of(self.evaluator, task.info)
+        missing = [name for name in names if name not in found]
         if missing:
             raise ValueError(f"{type(self.evaluator).__name__}.evaluate leaves out {', '.join(missing)}")
         # costs and scores are known already, and are not its to say
-        metrics = {name: float(found[name]) for name in self.evaluator.metrics}
+        metrics = {name: float(found[name]) for name in names}
         state = kept.state if kept is not None else None
         return TrialResult(job.number, metrics, time.perf_counter() - start, state=state)
+
+
+def metrics_of(evaluator: Evaluator, task: TaskInfo) -> Sequence[str]:
+    """List what an evaluator finds out of a design."""
+    return (*form_of(task.form).measured, "loss") if evaluator.metrics is None else evaluator.metrics
 
 
 def label_of(meter: CostMeter | Score) -> str:

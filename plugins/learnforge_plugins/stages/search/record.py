@@ -109,7 +109,7 @@ class Record:
         key: Key of its design.
         design: The design.
         state: `running`, `evaluated`, `stopped` (at a rung), `failed`, `refused` or `repeat`.
-        metrics: Costs, and after training accuracy and loss.
+        metrics: Costs, and after training what the task's form measures, and loss.
         reason: Why it stopped, failed or was refused, or which trial it repeats.
         seconds: Training time.
         epochs: Epochs it was trained for, where rungs may stop it.

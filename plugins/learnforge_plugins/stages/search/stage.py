@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from attrs import evolve, field, frozen
-from attrs.validators import deep_mapping, ge, gt, instance_of, min_len, optional
+from attrs.validators import deep_mapping, ge, gt, instance_of, optional
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
@@ -18,6 +18,7 @@ from learnforge.hookspecs import hookimpl
 from learnforge.kinds.cost import COSTS, CostMeter
 from learnforge.kinds.evaluator import Evaluator
 from learnforge.kinds.executor import Executor
+from learnforge.kinds.form import form_of
 from learnforge.kinds.score import Score
 from learnforge.kinds.searcher import DirectSearcher, Searcher
 from learnforge.kinds.space import Space
@@ -27,7 +28,7 @@ from learnforge.options.structure import plugin_field
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import seeded
-from learnforge.spec import NetworkSpec, Provenance, trained_on
+from learnforge.spec import NetworkSpec, Provenance, TaskInfo, trained_on
 from learnforge_kit.search.pareto import best_first, non_dominated_rank, to_losses
 from learnforge_kit.search.view import AllowedView, SpaceView
 from learnforge_kit.training.evaluation import Scores
@@ -40,7 +41,7 @@ from learnforge_plugins.stages.search.admission import Admission
 from learnforge_plugins.stages.search.describe import random_designs
 from learnforge_plugins.stages.search.driver import search_designs
 from learnforge_plugins.stages.search.evaluators import TrainEvaluator
-from learnforge_plugins.stages.search.networks import NetworkObjective, label_of
+from learnforge_plugins.stages.search.networks import NetworkObjective, label_of, metrics_of
 from learnforge_plugins.stages.search.record import Filter, Goal, Ranking, Record, WarmStart
 from learnforge_plugins.stages.search.rungs import Rungs
 from learnforge_plugins.stages.search.storage import Direction
@@ -56,8 +57,9 @@ class SearchStage(Stage):
     Args:
         space: Where to search.
         trials: Distinct designs to train, from 1.
-        objectives: What is wanted of a design: `accuracy` on validation data, `loss`, a cost or a score,
-            with a minus before what shall be small. Several make a Pareto set.
+        objectives: What is wanted of a design: `accuracy` on validation data, or what else the task's form
+            measures, `loss`, a cost or a score, with a minus before what shall be small. Several make a
+            Pareto set. By default what the form measures first.
         limits: Largest allowed costs: `parameters`, `macs`, `peak_activation_bytes`, `latency_ms`, or one of
             `costs`. Checked before training.
         costs: Further costs, such as `{ use = "lookup", file = "phone.json", label = "phone_ms" }`.
@@ -81,7 +83,7 @@ class SearchStage(Stage):
 
     space: Space = plugin_field("space")
     trials: int = field(default=20, validator=ge(1))
-    objectives: tuple[str, ...] = field(default=("accuracy",), validator=min_len(1))
+    objectives: tuple[str, ...] = ()
     limits: Mapping[str, float] = field(factory=dict, validator=deep_mapping(instance_of(str), gt(0)))
     costs: tuple[CostMeter, ...] = plugin_field("cost", default=(), many=True)
     scores: tuple[Score, ...] = plugin_field("score", default=(), many=True)
@@ -98,6 +100,7 @@ class SearchStage(Stage):
     pick: str | None = None
 
     kind: ClassVar[str] = "search"
+    forms: ClassVar[frozenset[str] | None] = None
     method_kind: ClassVar[str] = "searcher"
     method_base: ClassVar[type] = Searcher
 
@@ -119,10 +122,13 @@ class SearchStage(Stage):
             _ranking(self.filter),
         )
 
-    @property
-    def metrics(self) -> list[str]:
-        """Names that objectives may use."""
-        return [*self.judging.metrics, *self.costs_known, *map(label_of, self.scores)]
+    def metrics(self, task: TaskInfo) -> list[str]:
+        """List the names that objectives may use."""
+        return [*metrics_of(self.judging, task), *self.costs_known, *map(label_of, self.scores)]
+
+    def _with_objectives(self, task: TaskInfo) -> SearchStage:
+        """Return the stage with what the task's form measures first for its objective, if it names none."""
+        return self if self.objectives else evolve(self, objectives=tuple(form_of(task.form).measured[:1]))
 
     @property
     def costs_known(self) -> list[str]:
@@ -135,7 +141,9 @@ class SearchStage(Stage):
         return self.retrain or evolve(self.train, epochs=3 * self.train.epochs)
 
     def check(self, task: Task, inputs: Mapping[str, Artifact], plugins: Plugins) -> list[Problem]:
-        metrics, costs = self.metrics, self.costs_known
+        if not self.objectives:
+            return self._with_objectives(task.info).check(task, inputs, plugins)
+        metrics, costs = self.metrics(task.info), self.costs_known
         problems = [
             Problem("objectives", f"unknown metric {name!r}; {nearest(name, metrics)}")
             for name in self.goal.metrics
@@ -244,13 +252,13 @@ class SearchStage(Stage):
         return Artifact(NetworkSpec.of_space(self.space), task.info)
 
     def run(self, task: Task, inputs: Mapping[str, Artifact], context: Context) -> Artifact:
+        if not self.objectives:
+            return self._with_objectives(task.info).run(task, inputs, context)
         records, history, shared = self._search(task, context)
         front = self._front(records)
         here = task.load(context.device)
         retrained = self._retrain_best(self._order(records, front), here, context)
-        after = [
-            evolve(r, metrics=r.metrics | {"accuracy": s.accuracy, "loss": s.loss}) for r, _, s in retrained
-        ]
+        after = [evolve(r, metrics={**r.metrics, **s.measures, "loss": s.loss}) for r, _, s in retrained]
         record, network, _ = retrained[self._preference(after)[0]]
         numbers = [r.number for r in front]
         search = Trials.counted(self.objectives, history, front=numbers, design=record.design)

@@ -10,7 +10,7 @@ from torch import nn
 from learnforge.errors import StageError
 from learnforge.kinds.task import Task
 from learnforge.kinds.validator import Evidence, Validator
-from learnforge_kit.training.evaluation import predict
+from learnforge_kit.training.evaluation import predict, score
 from learnforge_plugins.stages.measured import Unlabelled
 
 
@@ -38,11 +38,11 @@ def judge_without_labels(
     with statistics or contextlib.nullcontext():
         known = predict(network, labelled.validation, labelled.info, batch_size)
     labels = labelled.validation.labels.to(known.device)
-    accuracy = float((known.argmax(1) == labels).double().mean())
+    accuracy = score(known, labels, labelled.info).value
     if validator is None:
         return Unlabelled(source_accuracy=accuracy)
     own = predict(network, here.validation, here.info, batch_size)
-    score = float(validator.score(Evidence(known, labels, own)))
-    if not math.isfinite(score):
-        raise StageError(f"a validator's score must be finite, {type(validator).__name__} gave {score}")
-    return Unlabelled(source_accuracy=accuracy, validator=score)
+    found = float(validator.score(Evidence(known, labels, own)))
+    if not math.isfinite(found):
+        raise StageError(f"a validator's score must be finite, {type(validator).__name__} gave {found}")
+    return Unlabelled(source_accuracy=accuracy, validator=found)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from learnforge.context import Context
 from learnforge.errors import StageError
+from learnforge.kinds.form import form_of
 from learnforge.kinds.seen.network import Outputs
 from learnforge.kinds.task import Batch, Task
 from learnforge.kinds.transfer import Phase, PhasedTransfer
@@ -71,7 +72,7 @@ class TransferLoop:
                 with torch.no_grad():
                     outputs = self.tapped(shown)
                 self.criterion = method.criterion(network, outputs, here.info)
-                blank = Outputs(torch.zeros(0, here.info.outputs), run=self.tapped)
+                blank = Outputs(torch.zeros(0, *outputs.logits.shape[1:]), run=self.tapped)
                 self.turns = method.turns(self.criterion, blank)
         except BaseException:
             self.tapped.close()
@@ -108,7 +109,7 @@ class TransferLoop:
             part,
             self._validate,
             Companion(self.here.train, self.here.info) if self.adapts_domain else None,
-            measure="accuracy" if self.validator is None else "validator",
+            measure=form_of(self.here.info.form).measured[0] if self.validator is None else "validator",
         )
 
     def judge(self) -> Unlabelled:

@@ -22,6 +22,7 @@ from learnforge.randomness import preserved
 from learnforge.spec import TaskInfo, find_mismatches, join_faults
 from learnforge_kit.networks.heads import find_heads, in_eval_mode
 from learnforge_kit.networks.layers import device_of
+from learnforge_kit.networks.modules import skeleton
 from learnforge_kit.networks.stems import NewStem, describe_changes, find_stem, replace_stem
 
 
@@ -38,9 +39,9 @@ def source_refusal(source: Artifact, task: TaskInfo, plugins: Plugins) -> str:
     """
     if source.task.input_shape == task.input_shape:
         return ""
-    weights = source.skeleton(plugins).state_dict() if source.module is None else {}
+    weights = skeleton(source, plugins).state_dict() if source.module is None else {}
     try:
-        network = source.skeleton(plugins, _seen_as(source.task, task))
+        network = skeleton(source, plugins, _seen_as(source.task, task))
         with preserved(), device_of(network):
             reason = _refusal(network, weights, source.task.input_shape, task.input_shape)
     except ArtifactError as error:
@@ -66,7 +67,7 @@ def method_problems(
         return []
     path = "from"
     try:
-        network = source.skeleton(plugins, _seen_as(source.task, task))
+        network = skeleton(source, plugins, _seen_as(source.task, task))
         with preserved(), device_of(network):
             network = method.prepare(network, source.task, task)
             if isinstance(method, PhasedTransfer):
@@ -152,7 +153,7 @@ def require_scores(network: nn.Module, task: TaskInfo, who: str) -> None:
     """
     images = torch.zeros(2, *task.input_shape, device=device_of(network))
     with in_eval_mode(network), torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        fault = scores_fault(network(images), task.outputs)
+        fault = scores_fault(network(images), task)
     if fault:
         raise StageError(f"the network that {who} makes ready {fault}")
 
@@ -181,7 +182,7 @@ def _averaged(weight: Tensor, channels: int) -> Tensor:
 
 def _seen_as(old: TaskInfo, new: TaskInfo) -> TaskInfo:
     """Return the old task as if its images were the new task's."""
-    return evolve(old, input_shape=new.input_shape, mean=new.mean, std=new.std)
+    return evolve(old, input_shape=new.input_shape, mean=new.mean, std=new.std, inputs=new.inputs)
 
 
 def _extent(shape: tuple[int, ...]) -> str:

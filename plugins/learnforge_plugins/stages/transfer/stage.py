@@ -24,7 +24,7 @@ from learnforge.plugins.registry import Plugins
 from learnforge.randomness import preserved, seeded
 from learnforge.spec import Provenance, TaskInfo, trained_on
 from learnforge_kit.networks.layers import count_parameters
-from learnforge_kit.networks.modules import check_modules, require_recorded
+from learnforge_kit.networks.modules import build_failure, check_modules, require_recorded
 from learnforge_kit.training.loop import train_on_labels
 from learnforge_kit.training.measures import judge, measure_costs
 from learnforge_kit.training.settings import Train
@@ -65,6 +65,7 @@ class TransferStage(Stage):
     validator: Validator | None = plugin_field("validator", default=None)
 
     kind: ClassVar[str] = "transfer"
+    forms: ClassVar[frozenset[str] | None] = None
     method_kind: ClassVar[str] = "transfer"
     method_base: ClassVar[type] = Transfer
 
@@ -85,7 +86,7 @@ class TransferStage(Stage):
             try:
                 reason = source_refusal(sources[0], task, plugins)
             except Exception as error:  # whatever the source's own code raises
-                return self.build_failure("source", error)
+                return build_failure(self, "source", error)
             if reason:
                 return [Problem("from", reason)]
             return method_problems(self.method, sources[0], task, plugins, self._share)

@@ -196,11 +196,11 @@ def test_waves_of_the_validation_split_are_others(plugins: Plugins, tmp_path: Pa
     entries, left_out = parse_entries([], comparison, plugins)
     assert {e.name for e in entries} == {"anil", "maml", "meta-sgd", "reptile"}
     assert set(left_out) == {"protonet", "r2d2", "promp", "maml-pg"}
-    assert "learns tasks of the form classification" in left_out["r2d2"]
+    assert "takes tasks of the form classification" in left_out["r2d2"]
     one_way = read_comparison({}, {**CHANGES, "episodes": {"ways": 1}}, tmp_path, plugins)
     with pytest.raises(RecipeError, match=r"(?s)maml: .*must be at least 2 .*r2d2: .*must be at least 2"):
         parse_entries([], one_way, plugins)
-    with pytest.raises(RecipeError, match=r"r2d2: .*learns tasks of the form classification"):
+    with pytest.raises(RecipeError, match=r"r2d2: .*takes tasks of the form classification"):
         parse_entries(["r2d2"], comparison, plugins)
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from learnforge import (
     Artifact,
     Batch,
-    CacheWarning,
     Context,
     Distiller,
     Layers,
@@ -32,10 +31,10 @@ from learnforge import (
 from learnforge import context as context_module
 from learnforge.artifact import from_module
 from learnforge.check import Tasks, check_recipe
-from learnforge.errors import GapWarning
 from learnforge.recipe import parse_recipe
 from learnforge.spec import NetworkSpec, copy_weights
-from learnforge_kit import Train
+from learnforge_kit import CacheWarning, Train
+from learnforge_kit.errors import GapWarning
 from learnforge_kit.training import loop as loop_module
 from learnforge_plugins.stages.distill import training as distill_module
 from learnforge_plugins.stages.distill.stage import DistillStage, StudentSearch
@@ -365,7 +364,8 @@ def test_mixed_images_are_refused_where_they_make_no_sense(task: Task, inputs: d
     mixed = evolve(QUICK, mixup=0.2)
     faults = distil(Soft(), train=mixed, cache="views").check(task, inputs, Plugins())
     assert [str(f) for f in faults] == [
-        "cache: must be off where `train` mixes images (mixup, cutmix): mixtures are shown only once"
+        "cache: must be off where `train` mixes images (mixup, cutmix) or hides parts of them (time_mask, "
+        "frequency_mask): what is shown is shown only once"
     ]
     dkd = load_method("distiller.dkd")()
     both = load_method("distiller.sum")(methods=(Soft(), dkd))

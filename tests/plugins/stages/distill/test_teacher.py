@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from learnforge import StageError, Task
-from learnforge.errors import PlaceError
 from learnforge_kit import Train
+from learnforge_kit.errors import PlaceError
 from learnforge_plugins.stages.distill.cached_scores import describe_scores, probe_scores
 from learnforge_plugins.stages.distill.teacher import Teacher, TeacherSettings
 from learnforge_testing.toys import make_network
