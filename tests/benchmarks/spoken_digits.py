@@ -87,7 +87,7 @@ def main() -> None:
     found: dict[str, list[float]] = {name: [] for name in names}
     for seed in range(given.seeds):
         data = read_recipe(RECIPE)
-        data["run"] |= {"seed": seed, "name": f"seed-{seed}", "device": "cpu", "threads": given.threads}
+        data["run"] |= {"seed": seed, "name": f"seed-{seed}", "device": "cpu"}
         for part in (data, data["stage"][-1]):
             part["task"]["root"] = str(given.data)
         run = lf.run(data, given.runs / f"seed-{seed}", progress=Lines())
