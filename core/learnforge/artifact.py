@@ -223,8 +223,8 @@ def _spell_number(name: str, value: float) -> str:
 
 def html_table(rows: Mapping[str, str]) -> str:
     """Return facts as a table for notebooks."""
-    cells = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
-    return f"<table>{''.join(cells)}</table>"
+    cell = "<tr><th>{}</th><td>{}</td></tr>".format
+    return f"<table>{''.join(cell(escape(name), escape(value)) for name, value in rows.items())}</table>"
 
 
 def load_artifact(folder: Path, module: nn.Module | None = None) -> Artifact:

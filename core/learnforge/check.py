@@ -137,9 +137,8 @@ def _check_form(stage: Stage, task: Task) -> list[Problem]:
         return [
             Problem("task", f"a {stage.kind} stage learns from a training split, {task.info.name} has none")
         ]
-    takers = [("task", f"a {stage.kind} stage", stage.forms)]
-    if stage.method is not None:
-        takers.append(("use", identify(stage.method).name, getattr(stage.method, "forms", None)))
+    name, forms = identify(stage.method).name, getattr(stage.method, "forms", None)
+    takers = [("task", f"a {stage.kind} stage", stage.forms), ("use", name, forms)]
     faults = [(path, _form_fault(who, forms, task.info)) for path, who, forms in takers]
     return [Problem(path, fault) for path, fault in faults if fault][:1]
 

@@ -84,6 +84,11 @@ def _flag(path: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
     return lambda: getattr(owner(), name), lambda value: setattr(owner(), name, value)
 
 
+def _attention(kind: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    cuda = torch.backends.cuda  # whose flags hold on the CPU too
+    return getattr(cuda, f"{kind}_sdp_enabled"), getattr(cuda, f"enable_{kind}_sdp")
+
+
 def _algorithms() -> tuple[bool, bool]:
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
@@ -109,9 +114,6 @@ def _flushes_denormals() -> bool:
     return (torch.full((), 5e-324, dtype=torch.float64, device="cpu") * 1).item() == 0.0
 
 
-_CUDA = torch.backends.cuda
-"""Its flags of attention hold on the CPU too."""
-
 _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "the default type": (torch.get_default_dtype, torch.set_default_dtype),
     "the default device": (torch.get_default_device, _set_device),
@@ -125,10 +127,7 @@ _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "autocast on CUDA": _autocast("cuda"),
     "the cache of autocast": (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     "the precision of matmul": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    **{
-        f"{kind} attention": (getattr(_CUDA, f"{kind}_sdp_enabled"), getattr(_CUDA, f"enable_{kind}_sdp"))
-        for kind in ("flash", "mem_efficient", "math", "cudnn")
-    },
+    **{f"{kind} attention": _attention(kind) for kind in ("flash", "mem_efficient", "math", "cudnn")},
     **{f"torch.backends.{path}": _flag(path) for path in _FLAGS},  # after the precision, which sets some
 }
 """{name: how it is read, and how it is set}."""

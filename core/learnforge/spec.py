@@ -229,9 +229,8 @@ def join_faults(faults: Sequence[str]) -> str:
 
 def in_units(outputs: Tensor, task: TaskInfo) -> Tensor:
     """Return a network's outputs in the units of the task's targets."""
-    if not task.target_mean:
-        return outputs
-    return outputs * outputs.new_tensor(task.target_std) + outputs.new_tensor(task.target_mean)
+    std, mean = map(outputs.new_tensor, (task.target_std or (1.0,), task.target_mean or (0.0,)))
+    return outputs * std + mean
 
 
 def input_constants(task: TaskInfo, device: torch.device | None = None) -> tuple[Tensor, Tensor]:

@@ -41,8 +41,17 @@ baseline = false
 [[stage]]
 kind = "export"
 use = "torch-export"
+
+[[stage]]
+kind = "transfer"
+name = "fixmatch"
+use = "fixmatch"
+from = { use = "conv4", width = 16, blocks = 2 }
+options = { threshold = 0.9 }
+task = { use = "digits", labels_per_class = 4, unlabelled = true }
+train = { epochs = 120, batch_size = 40, learning_rate = 0.005, crop = 1 }
 """
-STAGES = ("mutual", "data-free")
+STAGES = ("mutual", "data-free", "fixmatch")
 
 pytestmark = pytest.mark.slow
 
@@ -73,9 +82,17 @@ def test_both_teach(whole: Path) -> None:
     assert found["export"]["agreement"] == 1.0
 
 
-@pytest.mark.parametrize("moment", [20, 120])
+def test_unlabelled_images_are_learnt_from(site: Path, whole: Path) -> None:
+    """Forty labels and a thousand images without: the network knows much, and needs the latter."""
+    assert json.loads((whole / "fixmatch" / "metrics.json").read_text())["test_accuracy"] > 0.7
+    (site / "bare.toml").write_text(RECIPE.replace(", unlabelled = true", ""))
+    done = learnforge(site, "check", "bare.toml", want=2)
+    assert "must have unlabelled images, which fixmatch learns from" in done.stderr
+
+
+@pytest.mark.parametrize("moment", [20, 120, 300])
 def test_a_killed_run_ends_with_the_same_bits(site: Path, whole: Path, moment: int) -> None:
-    """Killed while the teacher learns, and while the generator does."""
+    """Killed while the teacher learns, while the generator does, and while guesses are learnt from."""
     run = f"runs/killed-{moment}"
     arguments = ["run", "recipe.toml", "--plugin", "killer.py", "--run", run]
     learnforge(site, *arguments, want=9, KILL_AT=str(moment))

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from learnforge.kinds.seen.episodes import EpisodeShape, EpisodeSource
 
 
-SPLITS = ("train", "validation", "test")
-"""Names of a task's splits."""
-
-
 @frozen(eq=False)
 class Batch:
     """One training batch, on the device.
@@ -114,6 +110,7 @@ class Task:
         test: Images to report on. For meta-learning its classes may be others than those of `train`.
         episodes: For tasks whose episodes are not drawn from the splits: makes a source of episodes from the
             split's name, the size of an episode and the device.
+        unlabelled: Images without labels, which are -1, to learn from beside the others; None without any.
     """
 
     info: TaskInfo
@@ -121,17 +118,23 @@ class Task:
     validation: Split
     test: Split
     episodes: Callable[[str, EpisodeShape, torch.device], EpisodeSource] | None = None
+    unlabelled: Split | None = None
 
     def __repr__(self) -> str:
-        sizes = {name: len(getattr(self, name)) for name in SPLITS}
-        images = ", ".join(f"{size:,} {name}" for name, size in sizes.items() if size)
+        images = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items() if len(split))
         return f"Task({self.info.name}, {self.info.form}{f': {images} images' if images else ''})"
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All splits by their names, `unlabelled` where there is one."""
+        own = {"train": self.train, "validation": self.validation, "test": self.test}
+        return own if self.unlabelled is None else {**own, "unlabelled": self.unlabelled}
 
     @cached_property
     def content(self) -> str:
         """Hash (hex) of everything that a result can depend on."""
         info = asdict(self.info, filter=lambda own, _: own.name != "name")
-        return fingerprint([info, self.train.content, self.validation.content, self.test.content])
+        return fingerprint([info, *(split.content for split in self.splits.values())])
 
     def origins_of(self, split: Split) -> list[str]:
         """List the original labels that a split shows, sorted; all of them where a target is no class."""
@@ -141,7 +144,8 @@ class Task:
 
     def load(self, device: torch.device) -> Task:
         """Return the task with its splits on a device."""
-        return evolve(self, **{name: getattr(self, name).load(device) for name in SPLITS})
+        loaded: dict[str, Any] = {name: split.load(device) for name, split in self.splits.items()}
+        return evolve(self, **loaded)
 
 
 class TaskSource(ABC):
@@ -199,18 +203,17 @@ def check_task(task: Task, source: str) -> None:
     Raises:
         TaskError: A split is empty, or its targets are not of the task's form.
     """
-    info = task.info
     if task.episodes is not None:
         return
-    for name in SPLITS:
-        if len(getattr(task, name)) == 0:
+    for name, split in task.splits.items():
+        if len(split) == 0:
             raise TaskError(f"{source}: the {name} split must hold at least one image, it is empty")
-    if fault := form_of(info.form).fault(task):
+    if fault := form_of(task.info.form).fault(task):
         raise TaskError(f"{source}: {fault}")
 
 
 def describe_task(task: Task) -> dict[str, Any]:
     """Return the facts about a task that a report prints."""
-    info, sizes = task.info, {name: len(getattr(task, name)) for name in SPLITS}
+    info, sizes = task.info, {name: len(split) for name, split in task.splits.items()}
     facts = {"name": info.name, "classes": list(info.classes), "shape": list(info.input_shape)}
     return {**facts, "inputs": info.inputs, **sizes}

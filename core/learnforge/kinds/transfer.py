@@ -78,6 +78,9 @@ class PhasedTransfer(Transfer):
     adapts_domain: ClassVar[bool] = False
     """Train on labelled images of the source task, with unlabelled images of the new task as companions."""
 
+    uses_unlabelled: ClassVar[bool] = False
+    """Train with the task's split of unlabelled images as companions, as semi-supervised methods do."""
+
     @abstractmethod
     def phases(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> Sequence[Phase]:
         """Say what is trained, in which order, for how long and at which rates."""
@@ -90,7 +93,8 @@ class PhasedTransfer(Transfer):
         Args:
             outputs: Class scores [batch, class] and taps.
             batch: Labelled images.
-            other: The same for the companion batch, where the method adapts a domain.
+            other: The same for the companion batch, where the method adapts a domain or uses unlabelled
+                images.
             other_batch: Unlabelled images of the new task; its labels are -1.
         """
         return batch.loss(outputs.logits)

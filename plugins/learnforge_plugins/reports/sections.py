@@ -7,9 +7,17 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from learnforge.report import Picture, RunSummary, Section, StageSummary
+from learnforge.report import RunSummary, Section, StageSummary
 from learnforge_kit.measured import Assessment, Measured, OnTest, nested, spell_score
 from learnforge_plugins.reports import figures
+from learnforge_plugins.reports.others import other_section, other_verdict
+from learnforge_plugins.reports.spelling import (
+    further_words,
+    inputs_of,
+    main_words,
+    most_wrong_pictures,
+    right_words,
+)
 from learnforge_plugins.stages.exported import Exported
 from learnforge_plugins.stages.measured import Distilled, Searched, Transferred, Trials
 from learnforge_plugins.stages.meta.measured import Adapted, MetaLearnt
@@ -50,7 +58,7 @@ def make_sections(run: RunSummary) -> list[Section]:
         section
         for stage in finished
         for section in (
-            *([_with_data(_STAGES[stage.kind](stage), stage)] if stage.kind in _STAGES else ()),
+            _with_data(_STAGES.get(stage.kind, other_section)(stage), stage),
             *_tuned_sections(stage),
             *_searched_sections(stage),
         )
@@ -71,13 +79,8 @@ def _with_data(section: Section, stage: StageSummary) -> Section:
     ]
     if not sizes:
         return section
-    data = f"{stage.task['name']}: {', '.join(sizes)} {_inputs_of(stage)}."
+    data = f"{stage.task['name']}: {', '.join(sizes)} {inputs_of(stage)}."
     return evolve(section, words=f"{data} {section.words}".strip())
-
-
-def _inputs_of(stage: StageSummary) -> str:
-    """Return what the inputs of a stage's task are called."""
-    return "images" if stage.task.get("inputs", "bytes") == "bytes" else "examples"
 
 
 def stage_columns(stages: Iterable[StageSummary]) -> tuple[str, ...]:
@@ -118,20 +121,7 @@ def main_score(metrics: Mapping[str, Any]) -> float | None:
 def _main_score(m: Shown) -> str:
     if m.test is not None:
         return _after(m.test, m.measure)
-    return "" if m.tested is None else _main(m.tested)
-
-
-def _main(own: OnTest) -> str:
-    """Spell what a form measures first on test data, named unless it is the accuracy."""
-    name = "" if own.measure == "accuracy" else f"{own.measure} "
-    return name + spell_score(own.measure, own.test)
-
-
-def _right(own: OnTest, stage: StageSummary, whole: str = "") -> str:
-    """Spell what a form measures first, in a sentence: the share that is right, where that is what it is."""
-    if own.measure == "accuracy":
-        return f"{_main(own)}{whole and f' {whole}'} right"
-    return f"{_main(own)} on test {_inputs_of(stage)}" if whole else _main(own)
+    return "" if m.tested is None else main_words(m.tested)
 
 
 def _comparison(m: Shown) -> str:
@@ -141,7 +131,7 @@ def _comparison(m: Shown) -> str:
         return f"{_before(m.test, m.measure)} before, {_episode(m)}"
     if m.baseline is not None:
         name = _baseline_name(m) if m.teacher is None else "without teacher"
-        return f"{_main(m.baseline)} {name}"
+        return f"{main_words(m.baseline)} {name}"
     if m.agreement is None:
         return ""
     measure = "accuracy" if m.tested is None else m.tested.measure
@@ -175,7 +165,7 @@ def _episode(m: Shown | MetaLearnt) -> str:
 
 
 def _verdict(run: RunSummary, finished: list[StageSummary]) -> str:
-    sentences = [_VERDICTS[stage.kind](stage) for stage in finished if stage.kind in _VERDICTS]
+    sentences = [_VERDICTS.get(stage.kind, other_verdict)(stage) for stage in finished]
     sentences += [words for stage in finished if (words := _constant_words(stage))]
     open_ones = [stage.name for stage in run.stages if not stage.is_finished]
     if open_ones:
@@ -196,9 +186,10 @@ def _constant_words(stage: StageSummary) -> str:
 
 def _search_verdict(stage: StageSummary) -> str:
     m = Searched.of(stage.metrics)
+    words = right_words(m.assessment, stage, "of the test images")
     return (
         f"The search trained {m.search.trials} different designs and handed on one with "
-        f"{m.costs.parameters:,} parameters that gets {_right(m.assessment, stage, 'of the test images')}."
+        f"{m.costs.parameters:,} parameters that gets {words}."
     )
 
 
@@ -206,11 +197,11 @@ def _distill_verdict(stage: StageSummary) -> str:
     m = Distilled.of(stage.metrics)
     words = (
         f"It taught a student of {m.costs.parameters:,} parameters on {stage.task['train']:,} "
-        f"{_inputs_of(stage)}, which gets {_right(m.assessment, stage)} where its teacher gets "
-        f"{_main(m.teacher)}"
+        f"{inputs_of(stage)}, which gets {right_words(m.assessment, stage)} where its teacher gets "
+        f"{main_words(m.teacher)}"
     )
     if m.baseline is not None:
-        words += f"; without its teacher the same student gets {_main(m.baseline)}"
+        words += f"; without its teacher the same student gets {main_words(m.baseline)}"
     return (
         f"{words}. It has {m.costs.parameters / m.teacher_parameters:.2g} times the teacher's parameters and "
         f"{m.costs.macs / m.teacher_macs:.2g} times its multiply-adds, and takes "
@@ -221,11 +212,11 @@ def _distill_verdict(stage: StageSummary) -> str:
 def _transfer_verdict(stage: StageSummary) -> str:
     m = Transferred.of(stage.metrics)
     words = (
-        f"Carried to {stage.task['name']}, {stage.task['train']:,} {_inputs_of(stage)}, it gets "
-        f"{_main(m.assessment)}"
+        f"Carried to {stage.task['name']}, {stage.task['train']:,} {inputs_of(stage)}, it gets "
+        f"{main_words(m.assessment)}"
     )
     if m.baseline is not None:
-        words += f", {_baseline_name(m)} {_main(m.baseline)}"
+        words += f", {_baseline_name(m)} {main_words(m.baseline)}"
     return words + "."
 
 
@@ -256,12 +247,12 @@ def _export_verdict(stage: StageSummary) -> str:
         agreement = spell_score(own.measure, m.proof.agreement)
         return (
             f"The exported file has {m.bytes / 1024:.0f} KiB and takes {m.proof.latency_ms:.2f} ms for one "
-            f"input on one thread. It gets {_main(own)} on {m.proof.images:,} test {_inputs_of(stage)}, and "
-            f"{own.measure} {agreement} where the network's answers are the targets."
+            f"input on one thread. It gets {main_words(own)} on {m.proof.images:,} test {inputs_of(stage)}, "
+            f"and {own.measure} {agreement} where the network's answers are the targets."
         )
     return (
         f"The exported file has {m.bytes / 1024:.0f} KiB and takes {m.proof.latency_ms:.2f} ms an image on "
-        f"one thread. It gets {_main(own)} of {m.proof.images:,} images of "
+        f"one thread. It gets {main_words(own)} of {m.proof.images:,} images of "
         f"{_list(m.classes)} right, and names the same class as the network for {m.proof.agreement:.1%}."
     )
 
@@ -437,19 +428,11 @@ def _both(own: Assessment) -> tuple[str, str]:
     return spell_score(own.measure, own.validation), spell_score(own.measure, own.test)
 
 
-def _further_words(own: Assessment) -> str:
-    """Spell what a form measures beside what comes first."""
-    found = [
-        f"{name} {value:.4g}" for name, value in (own.test_measures or {}).items() if name != own.measure
-    ]
-    return f"Also on test data: {', '.join(found)}." if found else ""
-
-
 def _compared_section(
     stage: StageSummary, m: Distilled | Transferred, rows: list[tuple[str, ...]], words: list[str]
 ) -> Section:
     own, classes = m.assessment, stage.task["classes"]
-    words += [_further_words(own), _worst_words(own, classes), _calibration_words(own)]
+    words += [further_words(own), _worst_words(own, classes), _calibration_words(own)]
     pictures = [figures.curves(m.history)]
     if own.confusion is not None:
         pictures.append(figures.confusion(own.confusion, classes))
@@ -461,18 +444,9 @@ def _compared_section(
         ("network", f"validation {own.measure}", f"test {own.measure}", "parameters"),
         rows,
         pictures,
-        [*_most_wrong(own, classes)],
+        [*most_wrong_pictures(own, classes)],
         "The most confident mistakes on test images:",
     )
-
-
-def _most_wrong(m: Assessment, classes: Sequence[str]) -> Iterator[Picture]:
-    """Show test images that are taken for another class with the most confidence."""
-    for own in m.confidence.most_wrong if m.confidence else ():
-        if not own["image"]:
-            continue
-        true, taken = classes[own["true"]], classes[own["predicted"]]
-        yield Picture(own["image"], f"{true} taken for {taken}, confidence {own['confidence']:.1%}")
 
 
 def _transfer_words(m: Transferred) -> Iterator[str]:
@@ -552,7 +526,7 @@ def _export_section(stage: StageSummary) -> Section:
     rows = [
         ("file", f"{stage.name}/{m.file}, {m.bytes:,} bytes"),
         ("classes" if is_share else "outputs", ", ".join(m.classes)),
-        (f"{measure} of the file", f"{spelled[0]} of {own.images} test {_inputs_of(stage)}"),
+        (f"{measure} of the file", f"{spelled[0]} of {own.images} test {inputs_of(stage)}"),
         (f"{measure} of the network", spelled[1]),
         ("same class as the network" if is_share else f"{measure} of the network's answers", spelled[2]),
         (

@@ -40,6 +40,7 @@ class Digits(TaskSource):
         classes: Digits to learn, 0 to 9; all but the test classes by default.
         labels_per_class: Training images to keep of each class; all by default. A class is a digit in
             one rotation.
+        unlabelled: Hand out the training images that `labels_per_class` leaves out, without their labels.
         rotations: 1, 2 or 4: each digit turned by multiples of 360°, 180° or 90°, every turn a class of
             its own.
         validation_classes: Digits that only the validation split shows; by default it shows `classes`.
@@ -50,6 +51,7 @@ class Digits(TaskSource):
 
     classes: tuple[int, ...] | None = field(default=None, validator=_DIGITS_ONLY)
     labels_per_class: int | None = field(default=None, validator=optional(ge(1)))
+    unlabelled: bool = False
     rotations: int = field(default=1, validator=in_((1, 2, 4)))
     validation_classes: tuple[int, ...] | None = field(default=None, validator=_DIGITS_ONLY)
     test_classes: tuple[int, ...] | None = field(default=None, validator=_DIGITS_ONLY)
@@ -77,9 +79,10 @@ class Digits(TaskSource):
         train, validation, test = stratified(labels, (0.6, 0.2), self.split_seed)
         everything = torch.arange(len(labels))
         own = self._train_classes
-        train = _of(train, labels, own)
+        whole = train = _of(train, labels, own)
         if self.labels_per_class:
             train = _first(train, labels, self.labels_per_class, self.split_seed)
+        rest = whole[~torch.isin(whole, train)]
         validation = (
             _of(everything, labels, self.validation_classes)
             if self.validation_classes
@@ -96,8 +99,10 @@ class Digits(TaskSource):
             mean=mean,
             std=std,
         )
-        turned = [self._turned(images[part], labels[part], shown) for part in (train, validation, test)]
-        return Task(info, turned[0], turned[1], turned[2])
+        turned = [self._turned(images[part], labels[part], shown) for part in (train, validation, test, rest)]
+        unlabelled = MemorySplit(turned[3].images, torch.full((len(turned[3]),), -1))
+        is_shown = self.unlabelled and len(unlabelled) > 0
+        return Task(info, turned[0], turned[1], turned[2], unlabelled=unlabelled if is_shown else None)
 
     def _turned(self, images: Tensor, labels: Tensor, shown: tuple[int, ...]) -> MemorySplit:
         """Turn every image by every angle; a label is (place of the digit, number of the turn)."""

@@ -12,6 +12,7 @@ Reference:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -56,6 +57,7 @@ class ImageFolder(TaskSource):
         test_classes: Names of class folders that only the test split shows, all of their images, for
             meta-learning; by default it shows `classes`.
         labels_per_class: Training images to keep of each class; all by default.
+        unlabelled: Folder of images without labels, at any depth in it, for methods that learn from such.
         validation: Share of the training images to validate with, where there is no folder for it.
         test: Share to test with, where there is no folder for it.
         split_seed: Which random split, from 0.
@@ -70,6 +72,7 @@ class ImageFolder(TaskSource):
     classes: tuple[str, ...] | None = None
     test_classes: tuple[str, ...] = ()
     labels_per_class: int | None = field(default=None, validator=optional(ge(1)))
+    unlabelled: Path | None = None
     validation: float = field(default=0.2, validator=[gt(0.0), lt(1.0)])
     test: float = field(default=0.2, validator=[gt(0.0), lt(1.0)])
     split_seed: int = field(default=0, validator=ge(0))
@@ -78,21 +81,32 @@ class ImageFolder(TaskSource):
 
     def load(self) -> Task:
         classes, files, labels = self._find()
-        size, channels = self._inspect([file for part in files for file in part])
+        others = self._others()
+        size, channels = self._inspect([file for part in (*files, others) for file in part])
         decode = partial(decode_image, size=size, channels=channels)
-        count = sum(map(len, files))
+        count = sum(map(len, files)) + len(others)
         is_held = count * channels * size * size <= self.memory_mib * 2**20
         train, validation, test = (
             self._split(part, part_labels, decode, is_held)
             for part, part_labels in zip(files, labels, strict=True)
         )
+        rest = self._split(others, torch.full((len(others),), -1), decode, is_held) if others else None
         sample = files[0] if is_held else files[0][:: max(1, len(files[0]) // _SAMPLE)]
         mean, std = measure_channels(_decode_all(sample, decode))
         name = self.root.resolve().name
         info = TaskInfo(
             name, tuple(classes), tuple(f"{name}:{c}" for c in classes), (channels, size, size), mean, std
         )
-        return Task(info, train, validation, test)
+        return Task(info, train, validation, test, unlabelled=rest)
+
+    def _others(self) -> list[Path]:
+        """List the images without labels."""
+        if self.unlabelled is None:
+            return []
+        found = images_inside(self.unlabelled) if self.unlabelled.is_dir() else []
+        if not found:
+            raise TaskError(f"task.unlabelled: must be a folder with images in it, {self.unlabelled} is none")
+        return found
 
     def _find(self) -> tuple[list[str], list[list[Path]], list[Tensor]]:
         """Return class names, and for training, validation and test the files and their labels."""
@@ -189,7 +203,7 @@ class ImageFolder(TaskSource):
         if is_held:
             return MemorySplit(_decode_all(files, decode), labels)
         # the bytes of a large set are too many to hash; size and time of change tell an edited file
-        stats = [[str(f.relative_to(self.root)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        stats = [[os.path.relpath(f, self.root), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
         keywords = {key: str(value) for key, value in decode.keywords.items()}
         return StreamSplit(
             files, labels, decode, fingerprint([stats, labels.tolist(), keywords]), self.workers

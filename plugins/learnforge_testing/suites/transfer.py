@@ -320,7 +320,9 @@ class WatchedPhases(PhasedTransfer):
 
     def __init__(self, seen: Seen):
         self.seen, self.method = seen, seen.method
-        self.adapts_domain = seen.method.adapts_domain  # type: ignore[misc]  # one class watches both sorts
+        # one class watches all sorts
+        self.adapts_domain = seen.method.adapts_domain  # type: ignore[misc]
+        self.uses_unlabelled = seen.method.uses_unlabelled  # type: ignore[misc]
 
     def prepare(self, network: nn.Module, old: TaskInfo, new: TaskInfo) -> nn.Module:
         return self.seen.prepare(network, old, new)
@@ -413,7 +415,10 @@ def _gratings(train: int, others: int, look: tuple[int, int, int], seed: int) ->
         seed: Which images.
     """
     splits = [_draw(count, look, 3 * seed + part) for part, count in enumerate((train, others, others))]
-    return Task(evolve(_info(3), name="gratings"), splits[0], splits[1], splits[2])
+    more = _draw(60, look, 3 * seed + 1000).images
+    unlabelled = MemorySplit(more, torch.full((len(more),), -1))
+    info = evolve(_info(3), name="gratings")
+    return Task(info, splits[0], splits[1], splits[2], unlabelled=unlabelled)
 
 
 def _draw(count: int, look: tuple[int, int, int], seed: int) -> MemorySplit:

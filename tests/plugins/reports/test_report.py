@@ -377,3 +377,26 @@ def test_a_report_in_markdown_holds_no_html() -> None:
     assert "a &lt;script&gt;" in text
     assert r"&lt;b&gt; \| d" in text
     assert text.startswith("# x &amp; y\n")
+
+
+def test_a_stage_of_a_plugins_kind_has_a_section_too() -> None:
+    """A verdict, its numbers, its curves and confusions, by the names that built-in stages have."""
+    judged = {"test_accuracy": 0.75, "validation_accuracy": 0.8, "confusion": [[3, 1], [1, 3]]}
+    history = {"mine": [{"epoch": 1, "loss": 0.5, "accuracy": 0.6}]}
+    metrics = {**judged, "kept_channels": 1234, "note": "as asked", "history": history, "masks": [1] * 99}
+    own_task = stage("prune", metrics).task
+    own = evolve(stage("prune", metrics), method={}, task={**own_task, "classes": ["a", "b"]})
+    verdict, _, section, *_ = make_sections(summary(own))
+    words = "'prune', of the kind prune, hands on a network that gets 75.0% of the test images right."
+    assert verdict.words == words
+    assert section.title == "prune: prune"
+    assert ("test accuracy", "75.0%") in section.rows
+    assert ("kept channels", "1,234") in section.rows
+    assert ("note", "as asked") in section.rows
+    assert "masks" not in [name for name, _ in section.rows]
+    assert section.figures[0].layout.title.text == "Training"
+    assert len(section.figures) == 2
+    bare = make_sections(summary(evolve(stage("odd", {"history": [1, 2], "count": 3}), method={})))
+    assert bare[0].words == "'odd', of the kind odd, is finished."
+    assert bare[2].rows == (("count", "3"),)
+    assert bare[2].figures == []

@@ -156,3 +156,16 @@ def test_wrong_options_are_refused(digits: Any, options: dict[str, Any], message
     """A wrong option is refused with its name and what must hold, before any data are read."""
     with pytest.raises(RecipeError, match=message):
         digits(**options)
+
+
+def test_what_labels_leave_out_may_be_shown_without_them(plugins: Plugins) -> None:
+    """All training images are there, with or without their labels, and none twice."""
+    cls = plugins.load("task", "digits")
+    whole, few = cls().load(), cls(labels_per_class=3, unlabelled=True).load()
+    assert few.unlabelled is not None
+    assert len(few.train) + len(few.unlabelled) == len(whole.train)
+    assert set(few.unlabelled.labels.tolist()) == {-1}
+    parts = [split.images.flatten(1).tolist() for split in (few.train, few.unlabelled)]
+    assert sorted(parts[0] + parts[1]) == sorted(whole.train.images.flatten(1).tolist())
+    assert cls(labels_per_class=3).load().unlabelled is None
+    assert cls(unlabelled=True).load().unlabelled is None

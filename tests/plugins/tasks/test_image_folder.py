@@ -379,3 +379,18 @@ def test_the_home_folder_may_be_written_short(load: Any, tmp_path: Path, monkeyp
     _fill(tmp_path / "data", 5)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load(root="~/data").info.name == "data"
+
+
+def test_images_without_labels_come_beside_the_others(load: Any, tmp_path: Path) -> None:
+    """From a folder of their own, at any depth, with the label -1, held or read as the others are."""
+    _fill(tmp_path / "data", 10)
+    for number in range(3):
+        _save(tmp_path / "more" / "deep" / f"{number}.png", 200 + number)
+    for memory in (2048, 0):
+        task = load(unlabelled=str(tmp_path / "more"), memory_mib=memory, workers=0)
+        assert task.unlabelled is not None
+        assert _shades(task.unlabelled) == [(-1, 200), (-1, 201), (-1, 202)]
+        assert task.load(torch.device("cpu")).splits.keys() == {"train", "validation", "test", "unlabelled"}
+        assert task.content != load(memory_mib=memory, workers=0).content
+    with pytest.raises(TaskError, match=r"task.unlabelled: must be a folder with images in it"):
+        load(unlabelled=str(tmp_path / "none"))

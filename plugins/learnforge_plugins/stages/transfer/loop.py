@@ -57,6 +57,9 @@ class TransferLoop:
         self.network, self.here, self.labelled = network, here, labelled
         self.validator, self.context = validator, context
         self.adapts_domain = method.adapts_domain
+        self.companions = here.unlabelled if method.uses_unlabelled else None
+        if method.adapts_domain:
+            self.companions = here.train
         images, _, _ = next(iter(here.train.batches(torch.arange(min(4, len(here.train))), 4)))
         shown = Normaliser(here.info, context.device)(images)
         layers = read_layers(network.eval(), shown)
@@ -108,7 +111,7 @@ class TransferLoop:
             evolve(self.context, seed=self.context.derive("train", part)),
             part,
             self._validate,
-            Companion(self.here.train, self.here.info) if self.adapts_domain else None,
+            Companion(self.companions, self.here.info) if self.companions is not None else None,
             measure=form_of(self.here.info.form).measured[0] if self.validator is None else "validator",
         )
 
@@ -120,8 +123,10 @@ class TransferLoop:
         )
 
     def _loss(self, batch: Batch, other: Batch | None = None) -> Tensor:
-        if self.statistics is None or other is None:
+        if other is None:
             return self.criterion(self.tapped(batch.images), batch, None, None)
+        if self.statistics is None:
+            return self.criterion(self.tapped(batch.images), batch, self.tapped(other.images), other)
         with self.statistics.in_place():
             outputs = self.tapped(batch.images)
         seen = [_in_single_precision(each) for each in (outputs, self.tapped(other.images))]

@@ -20,6 +20,7 @@ from learnforge.kinds.task import Task, TaskSource
 from learnforge.kinds.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
 from learnforge.kinds.validator import Validator
 from learnforge.options.structure import plugin_field
+from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
 from learnforge.randomness import preserved, seeded
 from learnforge.spec import Provenance, TaskInfo, trained_on
@@ -79,6 +80,10 @@ class TransferStage(Stage):
         faults = unfit or self._check_source(inputs["source"], task.info, plugins)
         problems = [*self._check_domains(task), *faults]
         words = untrained_words(self.method, self.source, task.info)
+        if getattr(self.method, "uses_unlabelled", False) and not task.unlabelled:
+            name = spell(self.method)["use"]
+            lack = f"must have unlabelled images, which {name} learns from, such as `unlabelled = FOLDER`"
+            problems.append(Problem("task", f"{lack} of an image-folder; {task.info.name} has none"))
         return [*problems, *([Problem("from", words)] if words else [])]
 
     def _check_source(self, source: Artifact, task: TaskInfo, plugins: Plugins) -> list[Problem]:
