@@ -141,3 +141,38 @@ def test_sounds(tmp_path: Path) -> None:
         assert row["class"] == "low"
     predictor = open_predictor(tmp_path / "run" / "distill", lf.Plugins())
     assert predictor.task.reading == manual["preprocessing"]
+
+
+def test_new_sounds_are_learnt_from_a_few(tmp_path: Path) -> None:
+    """A learner of sounds is taught by folders of WAV files, names others, and tells their features."""
+    task = {
+        "use": "audio-folder",
+        "root": str(fill(tmp_path / "data", 12, ("a", "b", "c", "d"))),
+        "rate": 8000,
+        "seconds": 0.63,
+        "test_classes": ["c", "d"],
+    }
+    stage = {
+        "kind": "meta",
+        "use": "protonet",
+        "from": {"use": "conv4", "width": 8, "blocks": 2},
+        "episodes": {"ways": 2, "shots": 2, "queries": 3},
+        "iterations": 20,
+        "validation_episodes": 0,
+        "test_episodes": 400,
+    }
+    run = lf.run({"run": {"device": "cpu"}, "task": task, "stage": [stage]}, tmp_path / "run")
+    assert run.artifacts["meta"].task.input_shape == (1, 40, 40)  # bands as frames, as square as a picture
+    support = fill(tmp_path / "new", 3, ("deep", "shrill"))
+
+    def call(*words: str) -> str:
+        command = [sys.executable, "-m", "learnforge", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    call("adapt", str(tmp_path / "run"), "--support", str(support), "--to", str(tmp_path / "taught"))
+    (row,) = predict(tmp_path / "taught", save(tmp_path / "x.wav", tone(310)))
+    assert row["class"] == "deep"
+    call("embed", str(tmp_path / "taught"), str(support), "--to", str(tmp_path / "found.npz"))
+    with np.load(tmp_path / "found.npz") as found:
+        assert len(found["features"]) == len(found["files"]) == 6

@@ -228,9 +228,9 @@ def join_faults(faults: Sequence[str]) -> str:
 
 
 def in_units(outputs: Tensor, task: TaskInfo) -> Tensor:
-    """Return a network's outputs in the units of the task's targets."""
-    std, mean = map(outputs.new_tensor, (task.target_std or (1.0,), task.target_mean or (0.0,)))
-    return outputs * std + mean
+    """Return a network's outputs in the units of the task's targets, float64 where these are scaled."""
+    std, mean = (torch.tensor(v, dtype=torch.float64) for v in (task.target_std, task.target_mean))
+    return outputs.double().cpu() * std + mean if task.target_std else outputs
 
 
 def input_constants(task: TaskInfo, device: torch.device | None = None) -> tuple[Tensor, Tensor]:

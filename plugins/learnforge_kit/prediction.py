@@ -13,15 +13,16 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from learnforge.artifact import Artifact, load_artifact
-from learnforge.errors import ArtifactError, PluginError, TaskError
+from learnforge.errors import ArtifactError, LearnforgeError, PluginError, TaskError
 from learnforge.kinds.exporter import Exporter, Runtime
 from learnforge.kinds.form import form_of
 from learnforge.kinds.task import TaskSource
 from learnforge.plugins.registry import Plugins
 from learnforge.record import find_artifact
 from learnforge.spec import TaskInfo, in_units
-from learnforge_kit.data.images import is_there, readable_images
+from learnforge_kit.data.images import class_folders, is_there, read_classes, readable_images
 from learnforge_kit.data.normaliser import Normaliser
+from learnforge_kit.data.splits import MemorySplit
 from learnforge_kit.engines.learner import LearnerOptions
 
 
@@ -135,9 +136,9 @@ def predict_files(
         ArtifactError: Nothing reads files into such inputs, or outputs are no list of numbers.
     """
     form, is_any = form_of(predictor.task.form), False
-    for names, inputs in _read(predictor.task, paths, plugins, complain):
+    for names, inputs in read_inputs(predictor.task, paths, plugins, complain):
         is_any = True
-        shares = form.shown(predictor.score(inputs).float() / (predictor.temperature or 1.0))
+        shares = form.shown(predictor.score(inputs).double() / (predictor.temperature or 1.0))
         if shares.shape[1:] != (len(predictor.task.classes),):
             raise ArtifactError(
                 f"{predictor.source}: outputs of the shape {list(shares.shape[1:])} are no list of numbers "
@@ -154,19 +155,31 @@ def predict_files(
         raise TaskError("none of the files can be read")
 
 
-def _read(
+def read_inputs(
     task: TaskInfo, paths: Sequence[Path], plugins: Plugins, complain: Callable[[str], None]
 ) -> Iterator[tuple[list[str], Tensor]]:
-    """Yield names and inputs out of files."""
+    """Yield names, and inputs as splits hold them, out of files: images, or what the task's source reads.
+
+    Args:
+        task: How files are read.
+        paths: Files and folders.
+        plugins: Where the source of the task is looked up.
+        complain: Told of every file that is not there or cannot be read; it is left out.
+
+    Raises:
+        ArtifactError: Nothing reads files into such inputs, or what the task says of it makes no sense.
+    """
     if task.reading:
-        source = plugins.load("task", str(task.reading["use"]), TaskSource)
+        source = plugins.load("task", str(task.reading.get("use", "")), TaskSource)
         there = [path for path in paths if is_there(path)]
         for path in paths:
             if path not in there:
                 complain(f"{path} is not there")
         try:
             yield from source.read(there, task, complain)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LearnforgeError, OSError):
+            raise
+        except Exception as error:  # what a file says of its reading may be anything
             name = task.reading["use"]
             reason = f"{type(error).__name__}: {error}"
             raise ArtifactError(
@@ -180,6 +193,34 @@ def _read(
         )
     for files, images in readable_images(paths, task.input_shape, complain):
         yield list(map(str, files)), images
+
+
+def read_examples(root: Path, task: TaskInfo, plugins: Plugins) -> tuple[list[str], MemorySplit, list[str]]:
+    """Read a folder of examples, in which each folder is a class: images, or what the task's source reads.
+
+    Returns:
+        Names of the classes, sorted; the inputs with their labels; and why others cannot be read.
+
+    Raises:
+        TaskError: There are fewer than two classes, or a class has nothing that can be read.
+        ArtifactError: Nothing reads files into such inputs.
+    """
+    if not task.reading and task.inputs == "bytes":
+        return read_classes(root, task.input_shape)
+    folders, faults, parts = class_folders(root), list[str](), list[Tensor]()
+    if len(folders) < 2:
+        raise TaskError(
+            f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"
+        )
+    for folder in folders:
+        own = [inputs for _, inputs in read_inputs(task, [folder], plugins, faults.append)]
+        if not own:
+            raise TaskError(
+                f"class {folder.name}: none of the files in {folder} can be read; put examples there"
+            )
+        parts.append(torch.cat(own))
+    labels = torch.arange(len(folders)).repeat_interleave(torch.tensor([len(part) for part in parts]))
+    return [folder.name for folder in folders], MemorySplit(torch.cat(parts), labels), faults
 
 
 def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: torch.device) -> Predictor:
@@ -257,11 +298,12 @@ def _task_of(manual: Mapping[str, Any]) -> TaskInfo:
         tuple(map(int, manual["input"]["shape"])),
         (),
         (),
-        str(manual["form"]),
+        str(manual.get("form", "classification")),
         inputs="bytes" if manual["input"]["type"] == "uint8" else "floats",
         reading=dict(reading) if isinstance(reading, Mapping) else {},
     )
-    form_of(info.form)  # a form that is not installed is told here
+    if not form_of(info.form).has_targets:
+        raise ArtifactError(f"{manual['file']}: the network answers for no files, its task is {info.form}")
     return info
 
 

@@ -283,9 +283,8 @@ def test_bytes_and_unit_floats_are_normalised(task):
     assert torch.allclose(artifact.predict(images / 255), expected, atol=1e-6)
     units = {"target_mean": (1.0, 0.0), "target_std": (10.0, 2.0)}
     numbers = evolve(artifact, task=evolve(info, form="regression", inputs="floats", **units))
-    assert torch.allclose(
-        numbers.predict(images / 255), expected * torch.tensor([10.0, 2.0]) + torch.tensor([1.0, 0.0])
-    )
+    told = expected.double() * torch.tensor([10.0, 2.0]) + torch.tensor([1.0, 0.0])
+    assert torch.allclose(numbers.predict(images / 255), told)
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 4, 8, 8), (2, 8, 8)])

@@ -155,6 +155,14 @@ def test_several_labels_are_found_and_told(site: Path, whole: Path) -> None:
         assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("blue", "green", "red"))
 
 
+def test_a_space_of_other_outputs_is_refused(site: Path) -> None:
+    """Networks that give a list of numbers are none for pixels, which the check finds."""
+    stage = 'kind = "search"\nuse = "random"\ntrials = 2\nspace = { use = "mlp" }\n'
+    (site / "list.toml").write_text(PIXELS.partition("[[stage]]")[0] + "[[stage]]\n" + stage)
+    done = learnforge(site, "check", "list.toml", want=2)
+    assert "space: its networks must give outputs [batch, 2, 12, 12], it gives [batch, 2]" in done.stderr
+
+
 def test_both_keep_their_duties(site: Path) -> None:
     """The form, its network and the task pass their suites."""
     for name, *options in (

@@ -144,3 +144,32 @@ def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert f"cd {tmp_path}/learnforge-mine" in shown
     assert "learnforge plugins distiller.mine" in shown
+
+
+def test_a_package_may_bring_several_kinds(tmp_path: Path) -> None:
+    """One name, and a file, a suite and an entry point for each kind; twice the same is refused."""
+    package = write_package("form,model", "visits", tmp_path)
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["learnforge"] == {
+        "form.visits": "learnforge_visits.form",
+        "model.visits": "learnforge_visits.model",
+    }
+    names = sorted(path.name for path in package.rglob("*.py"))
+    assert names == ["__init__.py", "form.py", "model.py", "test_form.py", "test_model.py"]
+    text = (package / "README.md").read_text()
+    assert "- `form.visits` in a task of yours" in text
+    assert "- `model.visits` in a stage" in text
+    for kinds, words in (("form,form", "one plugin of a kind"), ("form,modl", "no kind of plugin 'modl'")):
+        with pytest.raises(PluginError, match=words):
+            write_package(kinds, "other", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["learnforge-visits"]
+
+
+@pytest.mark.slow
+def test_a_package_of_several_kinds_passes_its_tests(tmp_path: Path) -> None:
+    """Its suites, each of its own file."""
+    package = write_package("form,model", "visits", tmp_path)
+    tests = [str(path) for path in sorted((package / "tests").glob("*.py"))]
+    done = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
+               "-W", "ignore::DeprecationWarning:torch", "-k", "not registered", *tests)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]

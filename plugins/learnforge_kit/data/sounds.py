@@ -20,11 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt
+from attrs.validators import ge, gt, le
 from torch import Tensor
 
 from learnforge.errors import TaskError
 from learnforge.files import require_regular
+
+MOST_RATE = 1_000_000
+"""Samples a second that a file may say it has."""
 
 FLOOR = 1e-6
 """Added to the power in each band, of waves in [-1, 1], before the logarithm."""
@@ -42,11 +45,11 @@ class Spectrogram:
         hop: Milliseconds from one window to the next.
     """
 
-    rate: int = field(default=16_000, validator=ge(100))
-    seconds: float = field(default=1.0, validator=gt(0.0))
-    mels: int = field(default=40, validator=ge(2))
-    window: float = field(default=32.0, validator=gt(0.0))
-    hop: float = field(default=16.0, validator=gt(0.0))
+    rate: int = field(default=16_000, validator=[ge(100), le(MOST_RATE)])
+    seconds: float = field(default=1.0, validator=[gt(0.0), le(600.0)])
+    mels: int = field(default=40, validator=[ge(2), le(1024)])
+    window: float = field(default=32.0, validator=[gt(0.0), le(10_000.0)])
+    hop: float = field(default=16.0, validator=[ge(0.1), le(10_000.0)])
 
     def of_file(self, file: Path) -> Tensor:
         """Read a file into float32 [1, mels, frame].
@@ -105,8 +108,8 @@ def read_wave(file: Path, rate: int) -> Tensor:
             own, samples = wavfile.read(file)
     except Exception as error:  # scipy raises whatever damaged bytes lead it to
         raise TaskError(f"{file} cannot be read as a WAV file: {error}") from error
-    if samples.size == 0 or own < 1:
-        raise TaskError(f"{file} cannot be read as a WAV file: it holds no sound")
+    if samples.size == 0 or not 1 <= own <= MOST_RATE:
+        raise TaskError(f"{file} cannot be read as a WAV file: {samples.size} samples at {own} a second")
     wave = _unit(samples)
     wave = wave.mean(1) if wave.ndim > 1 else wave
     if own != rate:

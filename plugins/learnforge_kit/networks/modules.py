@@ -132,6 +132,10 @@ def build_failure(stage: Stage, role: str, error: Exception) -> list[Problem]:
     return [Problem(stage.input_path(role), f"the network must take the task's images, but: {reason}")]
 
 
+_READ_ALIKE = ("form", "inputs", "target_mean", "target_std", "reading")
+"""What of a task decides what a network's numbers mean, beside shape and classes."""
+
+
 def check_fit(role: str, own: TaskInfo, task: TaskInfo) -> list[Problem]:
     """Find out why a network made for one task cannot be used on another as it is.
 
@@ -143,6 +147,10 @@ def check_fit(role: str, own: TaskInfo, task: TaskInfo) -> list[Problem]:
     if own.input_shape != task.input_shape:
         want, got = list(task.input_shape), list(own.input_shape)
         return [Problem(role, f"must take images of shape {want} as the task has, it takes {got}")]
+    different = [name for name in _READ_ALIKE if getattr(own, name) != getattr(task, name)]
+    if different:
+        words = "must have learnt from data that are read and scaled as the task's are, it learnt another"
+        return [Problem(role, f"{words} {', '.join(different)}")]
     if own.classes != task.classes:
         want_classes, got_classes = ", ".join(task.classes), ", ".join(own.classes)
         return [Problem(role, f"must tell apart the task's classes {want_classes}; it knows {got_classes}")]

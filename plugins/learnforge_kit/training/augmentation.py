@@ -13,9 +13,7 @@ from attrs import field, frozen
 from attrs.validators import ge
 from torch import Tensor
 
-from learnforge.errors import StageError
 from learnforge.randomness import derive
-from learnforge.spec import TaskInfo
 from learnforge_kit.drawing import hashed
 
 
@@ -66,16 +64,3 @@ class Augmentation:
         batch = torch.arange(len(views), device=images.device)[:, None, None]
         # indexing with the channel axis last in the index order gives [batch, height, width, channel]
         return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def require_axes(task: TaskInfo) -> None:
-    """Refuse crops, flips and masks of inputs that have no rows and columns.
-
-    Raises:
-        StageError: The task's inputs have another number of axes than three.
-    """
-    if len(task.input_shape) != 3:
-        raise StageError(
-            "crop, flip and masks are for inputs of three axes, such as images and spectrograms; those of "
-            f"{task.name} have the shape {list(task.input_shape)}"
-        )

@@ -26,7 +26,6 @@ from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.drawing import permutation
 from learnforge_kit.networks.normalisation import find_normalisations, kept_statistics
-from learnforge_kit.training.augmentation import require_axes
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.losses import supervised_loss
 from learnforge_kit.training.optimization import generator_states, make_optimizer, take_step
@@ -203,8 +202,8 @@ class _Training:
         companion: Companion | None,
         measure: str,
     ):
-        if settings.augmentation.views > 1 or settings.masks_images:
-            require_axes(task)
+        if fault := settings.fault(task):
+            raise StageError(fault)
         self.trainee, self.split, self.settings, self.context = trainee, split, settings, context
         self.companion, self.measure = companion, measure
         self.groups = trainee.parameter_groups()

@@ -12,6 +12,7 @@ from torch import nn
 
 from learnforge.kinds.optimizer import Optimizer
 from learnforge.options.structure import plugin_field
+from learnforge.spec import TaskInfo
 from learnforge_kit.training.augmentation import Augmentation
 
 
@@ -114,6 +115,14 @@ class Train:
     def masks_images(self) -> bool:
         """Whether parts of images are hidden."""
         return self.time_mask > 0 or self.frequency_mask > 0
+
+    def fault(self, task: TaskInfo) -> str:
+        """Say why a task's inputs or targets do not go with these settings, or ""."""
+        if self.augmentation.views == 1 and not (self.masks_images or self.mixes_images or self.balanced):
+            return ""
+        from learnforge_kit.training.suitability import fault_of  # most trainings need none of it
+
+        return fault_of(self, task)
 
     def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Return the factor on the learning rate in a step, in (0, 1].

@@ -49,9 +49,9 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     from learnforge.plugins.registry import Plugins
     from learnforge.record import find_artifact
     from learnforge.spec import Provenance, trained_on
-    from learnforge_kit.data.images import read_classes
     from learnforge_kit.engines.learner import LearnerOptions
     from learnforge_kit.engines.left_out import judge_left_out
+    from learnforge_kit.prediction import read_examples
 
     target = target or Path("runs") / support.resolve().name
     if target.is_file() or (target / "run.json").exists() or (target / "recipe.toml").exists():
@@ -62,7 +62,7 @@ def command(choice: PluginChoice, source: Path, support: Path, target: Path | No
     learner = load_artifact(find_artifact(source, is_learner=True))
     if learner.task.form != "classification":
         raise ArtifactError(f"{source} learns no classes, its task is {learner.task.form}")
-    classes, split, faults = read_classes(support, learner.task.input_shape)
+    classes, split, faults = read_examples(support, learner.task, plugins)
     for fault in faults:
         click.echo(printable(f"left out: {fault}"), err=True)
     for pair in sorted(_same_images(split, classes)):

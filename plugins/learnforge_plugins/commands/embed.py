@@ -31,33 +31,37 @@ def command(choice: PluginChoice, folder: Path, images: tuple[Path, ...], layer:
     """Write the features of IMAGES, files or folders, by the network of the run or stage in FOLDER.
 
     The file has `features`, float32 [image, feature], and `files`, the images' names in the same order; numpy
-    reads it. Files that cannot be read as images are named, and the rest is done.
+    reads it. A network for sounds takes WAV files, one for a table CSV files. Files that cannot be read are
+    named, and the rest is done.
     """
     import numpy as np
     import torch
 
     from learnforge.api import load
     from learnforge.context import choose_device
+    from learnforge.errors import TaskError
     from learnforge.files import make_folder, write_atomically
     from learnforge.plugins.registry import Plugins
-    from learnforge_kit.data.images import readable_images
     from learnforge_kit.data.splits import MemorySplit
     from learnforge_kit.networks.features import extract_features
+    from learnforge_kit.prediction import read_inputs
 
     artifact = load(folder)
     device = choose_device("auto")
-    network = artifact.network(Plugins(choice)).to(device)
+    plugins = Plugins(choice)
+    network = artifact.network(plugins).to(device)
 
     def complain(fault: str) -> None:
         click.echo(printable(f"left out: {fault}"), err=True)
 
     files, features = [], []
-    for good, pixels in readable_images(images, artifact.task.input_shape, complain):
-        files += good
+    for names_read, pixels in read_inputs(artifact.task, images, plugins, complain):
+        files += names_read
         split = MemorySplit(pixels, torch.full((len(pixels),), -1)).load(device)
         features.append(extract_features(network, split, artifact.task, layer).numpy())
-    found = np.concatenate(features)
-    names = np.array([str(file) for file in files])
+    if not files:
+        raise TaskError("none of the files can be read")
+    found, names = np.concatenate(features), np.array(files)
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:

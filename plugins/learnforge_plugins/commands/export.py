@@ -114,9 +114,10 @@ def _task_of_images(artifact: Artifact, images: Path) -> Task:
 
     form = artifact.task.form
     if not form_of(form).names_one_class or artifact.task.inputs != "bytes":
+        what = f"its task is {form}" if artifact.task.inputs == "bytes" else "its inputs are no images"
         raise ArtifactError(
-            f"{images}: folders of classes are for networks that name one, its task is {form}; leave "
-            "`--images` out"
+            f"{images}: folders of images are for networks that name their class, {what}; leave `--images` "
+            "out"
         )
     names, split, faults = read_classes(images, artifact.task.input_shape)
     for fault in faults:

@@ -24,24 +24,29 @@ def command(kind: str, name: str, parent: Path) -> None:
 
     KIND is task, form, space, model, searcher, evaluator, score, cost, table, executor, distiller,
     transfer, validator, meta-learner, optimizer, change, exporter, stage, command or hooks; NAME is how
-    recipes will call it, such as my-method.
+    recipes will call it, such as my-method. Several kinds joined by commas, such as form,model, make one
+    package with a plugin of each.
     """
     from learnforge.cli.group import BUILT_IN
     from learnforge.errors import PluginError
     from learnforge.plugins.found import installed
     from learnforge.plugins.kinds import GROUP
-    from learnforge_testing.scaffold.package import TEMPLATES, write_package
+    from learnforge_testing.scaffold.package import TEMPLATES, point_of, write_package
 
     own = {p.method for p in installed() if p.kind == "command" and p.is_of(GROUP)}
-    if kind == "command" and name in own | set(BUILT_IN):
+    if "command" in kind.split(",") and name in own | set(BUILT_IN):
         raise PluginError(f"`learnforge {name}` is a command of learnforge's own; choose another name")
     folder = write_package(kind, name, parent)
-    point = name if kind == "hooks" else f"{kind}.{name}"
-    click.echo(f"{folder} holds a working {TEMPLATES[kind].words}. Make it yours:")
-    for line in (f"cd {folder}", 'pip install -e ".[test]"', f"learnforge plugins {point}", "pytest"):
+    kinds = kind.split(",")
+    points = [point_of(own, name) for own in kinds]
+    words = " and a working ".join(TEMPLATES[own].words for own in kinds)
+    click.echo(f"{folder} holds a working {words}. Make it yours:")
+    shown = [f"learnforge plugins {point}" for point in points]
+    for line in (f"cd {folder}", 'pip install -e ".[test]"', *shown, "pytest"):
         click.echo(f"    {line}")
     for plugin in installed():
-        if plugin.name == point:
+        if plugin.name in points:
+            point = plugin.name
             both = f"`learnforge-{name}:{name}` or `{plugin.distribution}:{name}`"
             click.echo(f"{plugin.distribution} brings {point!r} too: recipes will have to say {both}")
 

@@ -79,7 +79,7 @@ def command(
         names = predictor.task.classes
         if not as_json:
             columns = ("class", "confidence") if predictor.names_one_class else map(_as_cell, names)
-            table.writerow(("file", *columns))
+            table.writerow(("file", *map(shown, columns)))
         for found in predict_files(predictor, paths, plugins, complain):
             values = dict(zip(names, found.shares, strict=True))
             if as_json and found.label is None:
@@ -88,7 +88,7 @@ def command(
                 line = {"file": found.file, "class": found.label, "confidence": found.confidence}
                 stream.write(json.dumps({**line, "shares": values}) + "\n")
             elif found.label is None:
-                cells = (f"{value:.6g}" for value in found.shares)
+                cells = (f"{value:.9g}" for value in found.shares)
                 table.writerow((shown(_as_cell(found.file)), *cells))
             else:
                 named = (_as_cell(found.file), _as_cell(found.label))

@@ -35,9 +35,15 @@ class Classification(Form):
     def fault(self, task: Task) -> str:
         if len(task.info.classes) < 2:
             return f"a classification task needs at least two classes, got {list(task.info.classes)}"
-        kinds = {split.labels.dtype for split in (task.train, task.validation, task.test)}
-        if any(kind.is_floating_point for kind in kinds):
-            return "labels of a classification task must be whole numbers, places in its classes"
+        for name, split in (("train", task.train), ("validation", task.validation), ("test", task.test)):
+            labels, most = split.labels, len(task.info.classes)
+            if labels.is_floating_point() or labels.ndim != 1:
+                got = f"{labels.dtype} {list(labels.shape)}"
+                want = "whole numbers [input], places in its classes"
+                return f"labels of the {name} split must be {want}, got {got}"
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < most:
+                got = f"{int(labels.min())} to {int(labels.max())}"
+                return f"labels of the {name} split must be in [0, {most}), places in its classes, got {got}"
         return ""
 
 

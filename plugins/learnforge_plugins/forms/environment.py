@@ -8,7 +8,7 @@ from typing import ClassVar, NoReturn
 from attrs import frozen
 from torch import Tensor
 
-from learnforge import Form, StageError, TaskInfo, hookimpl
+from learnforge import Form, StageError, Task, TaskInfo, hookimpl
 
 
 @frozen
@@ -27,6 +27,9 @@ class Environment(Form):
 
     def measures(self, outputs: Tensor, targets: Tensor, task: TaskInfo) -> Mapping[str, float]:
         raise StageError("outputs for an environment are judged by rollouts, not by targets")
+
+    def fault(self, task: Task) -> str:
+        return "an environment brings episodes of its own, and no splits"
 
 
 @hookimpl

@@ -48,7 +48,7 @@ def other_verdict(stage: StageSummary) -> str:
     if not OnTest.is_in(stage.metrics):
         return f"{stage.name!r}, of the kind {stage.kind}, is finished."
     own = OnTest.of(stage.metrics)
-    words = right_words(own, stage, "of the test images")
+    words = right_words(own, stage)
     return f"{stage.name!r}, of the kind {stage.kind}, hands on a network that gets {words}."
 
 

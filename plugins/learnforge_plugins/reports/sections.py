@@ -64,8 +64,8 @@ def make_sections(run: RunSummary) -> list[Section]:
         )
     ]
     words = (
-        f"{columns[2].capitalize()} is on test data. macs are multiply-adds for one image; latency is the "
-        "median for one image on one thread; seconds are those of the whole stage."
+        f"{columns[2].capitalize()} is on test data. macs are multiply-adds for one input; latency is the "
+        "median for one input on one thread; seconds are those of the whole stage."
     )
     table = Section("Stages", words, columns, [stage_row(stage) for stage in run.stages])
     verdict = Section("What came out", _verdict(run, finished))
@@ -186,7 +186,7 @@ def _constant_words(stage: StageSummary) -> str:
 
 def _search_verdict(stage: StageSummary) -> str:
     m = Searched.of(stage.metrics)
-    words = right_words(m.assessment, stage, "of the test images")
+    words = right_words(m.assessment, stage)
     return (
         f"The search trained {m.search.trials} different designs and handed on one with "
         f"{m.costs.parameters:,} parameters that gets {words}."
@@ -197,7 +197,7 @@ def _distill_verdict(stage: StageSummary) -> str:
     m = Distilled.of(stage.metrics)
     words = (
         f"It taught a student of {m.costs.parameters:,} parameters on {stage.task['train']:,} "
-        f"{inputs_of(stage)}, which gets {right_words(m.assessment, stage)} where its teacher gets "
+        f"{inputs_of(stage)}, which gets {right_words(m.assessment, stage, False)} where its teacher gets "
         f"{main_words(m.teacher)}"
     )
     if m.baseline is not None:
@@ -205,7 +205,7 @@ def _distill_verdict(stage: StageSummary) -> str:
     return (
         f"{words}. It has {m.costs.parameters / m.teacher_parameters:.2g} times the teacher's parameters and "
         f"{m.costs.macs / m.teacher_macs:.2g} times its multiply-adds, and takes "
-        f"{m.costs.latency_ms / m.teacher_latency_ms:.2g} times as long for one image in torch."
+        f"{m.costs.latency_ms / m.teacher_latency_ms:.2g} times as long for one input in torch."
     )
 
 
@@ -252,7 +252,7 @@ def _export_verdict(stage: StageSummary) -> str:
         )
     return (
         f"The exported file has {m.bytes / 1024:.0f} KiB and takes {m.proof.latency_ms:.2f} ms an image on "
-        f"one thread. It gets {main_words(own)} of {m.proof.images:,} images of "
+        f"one thread. It gets {main_words(own)} of {m.proof.images:,} {inputs_of(stage)} of "
         f"{_list(m.classes)} right, and names the same class as the network for {m.proof.agreement:.1%}."
     )
 
@@ -264,7 +264,13 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _search_section(stage: StageSummary) -> Section:
-    return _search_words(f"{stage.name}: search by {stage.method['use']}", Trials.of(stage.metrics))
+    m = Searched.of(stage.metrics)
+    again = (
+        f"The network that is handed on was trained again, longer: {m.assessment.measure} "
+        f"{_both(m.assessment)[0]} on validation data and {_both(m.assessment)[1]} on test data. "
+    )
+    title = f"{stage.name}: search by {stage.method['use']}"
+    return _search_words(title, m.search, " ".join(filter(None, (again, further_words(m.assessment)))) + " ")
 
 
 def _search_words(title: str, search: Trials, more: str = "") -> Section:
@@ -373,7 +379,7 @@ def _teaching_words(m: Distilled) -> str:
     measure = m.assessment.measure
     is_share = measure == "accuracy"
     agreement = (
-        f"Student and teacher name the same class for {m.agreement:.1%} of the test images."
+        f"Student and teacher name the same class for {m.agreement:.1%} of the test inputs."
         if is_share
         else f"With the teacher's answers as targets the student gets {measure} {m.agreement:.3f}."
     )
@@ -538,7 +544,8 @@ def _export_section(stage: StageSummary) -> Section:
         ("latency of the file, batch 64, 1 thread", f"{own.latency_64_ms:.3f} ms"),
         ("latency of the network in torch, batch 64, 1 thread", f"{own.network_latency_64_ms:.3f} ms"),
     ]
-    return Section(f"{stage.name}: export by {stage.method['use']}", "", ("what", "measured"), rows)
+    title = f"{stage.name}: export by {stage.method['use']}"
+    return Section(title, further_words(own.file), ("what", "measured"), rows)
 
 
 def _plugin_options(plugins: Mapping[str, Any]) -> Iterator[str]:

@@ -19,14 +19,20 @@ def main_words(own: OnTest) -> str:
     return name + spell_score(own.measure, own.test)
 
 
-def right_words(own: OnTest, stage: StageSummary, whole: str = "") -> str:
-    """Spell what a form measures first, in a sentence: the share that is right, where that is what it is."""
+def right_words(own: OnTest, stage: StageSummary, is_whole: bool = True) -> str:
+    """Spell what a form measures first, in a sentence: the share that is right, where that is what it is.
+
+    Args:
+        own: What was measured.
+        stage: Of which stage.
+        is_whole: Say of what it is.
+    """
     if own.measure == "accuracy":
-        return f"{main_words(own)}{whole and f' {whole}'} right"
-    return f"{main_words(own)} on test {inputs_of(stage)}" if whole else main_words(own)
+        return f"{main_words(own)}{f' of the test {inputs_of(stage)}' * is_whole} right"
+    return main_words(own) + f" on test {inputs_of(stage)}" * is_whole
 
 
-def further_words(own: Assessment) -> str:
+def further_words(own: OnTest) -> str:
     """Spell what a form measures beside what comes first."""
     found = [
         f"{name} {value:.4g}" for name, value in (own.test_measures or {}).items() if name != own.measure

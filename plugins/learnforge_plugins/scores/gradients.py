@@ -1,5 +1,6 @@
 """Scores from the gradient of the loss of one batch: its norm, and SNIP.
 
+    L = cross-entropy; the squared error for numbers, the binary cross-entropy for several labels
     grad-norm = sum over tensors of ||dL / d theta||_2                   (Abdelfattah, section 3.1)
     snip      = sum over weights of |dL / d theta * theta|               (Lee, equation 6, unnormalised)
 
@@ -10,6 +11,8 @@ Reference:
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from attrs import frozen
@@ -37,7 +40,10 @@ class SNIP(Score):
 
 
 def _differentiated(network: nn.Module, images: Tensor, labels: Tensor) -> list[nn.Parameter]:
-    loss = F.mse_loss if labels.is_floating_point() else F.cross_entropy
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    if labels.is_floating_point():  # of several labels all are 0 or 1
+        has_numbers = bool(((labels != 0) & (labels != 1)).any())
+        loss = F.mse_loss if has_numbers else F.binary_cross_entropy_with_logits
     loss(network(images), labels).backward()
     return list(network.parameters())
 

@@ -299,11 +299,12 @@ class ExportStage(Stage):
         with torch.inference_mode():
             parts = [(module(images), runtime(images), labels) for images, labels in proof]
         own, theirs, labels = map(torch.cat, zip(*parts, strict=True))
+        by_file, by_network = module.learnt(theirs), module.learnt(own)
         difference = (own - theirs).abs()
-        relative = float(difference.max() / own.abs().max().clamp_min(1e-12))
+        # in the units that were learnt, since a large mean would hide any difference
+        relative = float((by_network - by_file).abs().max() / by_network.abs().max().clamp_min(1e-12))
         some = proof.first(MANY)
         one, many, cpu = some[:1], some[torch.arange(MANY) % len(some)], torch.device("cpu")
-        by_file, by_network = module.learnt(theirs), module.learnt(own)
         answers = form_of(task.form).answers(by_network)
         tested, known = (score(outputs, labels, task).measures for outputs in (by_file, by_network))
         return Agreement(

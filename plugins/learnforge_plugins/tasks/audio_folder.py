@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from attrs import asdict, field, frozen
-from attrs.validators import ge, gt, lt
+from attrs.validators import ge, gt, le, lt
 from torch import Tensor
 
 from learnforge import Task, TaskError, TaskInfo, TaskSource, hookimpl, nearest
@@ -66,11 +66,11 @@ class AudioFolder(TaskSource):
     test_pattern: str | None = field(default=None, validator=_check_pattern)
     classes: tuple[str, ...] | None = None
     test_classes: tuple[str, ...] = ()
-    rate: int = field(default=16_000, validator=ge(100))
-    seconds: float = field(default=1.0, validator=gt(0.0))
-    mels: int = field(default=40, validator=ge(2))
-    window: float = field(default=32.0, validator=gt(0.0))
-    hop: float = field(default=16.0, validator=gt(0.0))
+    rate: int = field(default=16_000, validator=[ge(100), le(1_000_000)])
+    seconds: float = field(default=1.0, validator=[gt(0.0), le(600.0)])
+    mels: int = field(default=40, validator=[ge(2), le(1024)])
+    window: float = field(default=32.0, validator=[gt(0.0), le(10_000.0)])
+    hop: float = field(default=16.0, validator=[ge(0.1), le(10_000.0)])
     validation: float = field(default=0.2, validator=[gt(0.0), lt(1.0)])
     test: float = field(default=0.2, validator=[gt(0.0), lt(1.0)])
     split_seed: int = field(default=0, validator=ge(0))
@@ -146,6 +146,8 @@ class AudioFolder(TaskSource):
             found.append((file, label, part))
         if not found:
             raise TaskError(f"task.root: {self.root} holds no WAV file")
+        if self.test_pattern is not None and all(part != "test" for _, _, part in found):
+            raise TaskError(f"task.test_pattern: {self.test_pattern!r} finds no file, so nothing is the test")
         return found
 
     def _choose(self, there: Sequence[str]) -> list[str]:
@@ -169,9 +171,9 @@ class AudioFolder(TaskSource):
         places = {
             part: torch.tensor([own == part for own in said]) & ~is_new for part in ("validation", "test")
         }
-        if self.test_classes:
-            places["test"] = is_new
         pool = (~is_new & ~places["validation"] & ~places["test"]).nonzero().flatten()
+        if self.test_classes:  # what is said to be test of other classes is left out
+            places["test"] = is_new
         shares = [0.0 if places[part].any() else getattr(self, part) for part in ("validation", "test")]
         cut = stratified(labels[pool], shares, self.split_seed)
         drawn = dict(zip(("validation", "test"), cut, strict=False))

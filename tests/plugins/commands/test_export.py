@@ -135,6 +135,6 @@ def test_what_cannot_be_proved_is_refused(network: Path, tmp_path: Path) -> None
     evolve(artifact, task=evolve(artifact.task, form="environment")).save(tmp_path / "policy")
     assert "its task is environment" in str(call(tmp_path / "policy", "--images", support).exception)
     evolve(artifact, task=evolve(artifact.task, form="regression")).save(tmp_path / "numbers")
-    words = "folders of classes are for networks that name one, its task is regression"
+    words = "folders of images are for networks that name their class, its task is regression"
     assert words in str(call(tmp_path / "numbers", "--images", support).exception)
     assert not (tmp_path / "out").exists()

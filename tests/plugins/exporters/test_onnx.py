@@ -79,7 +79,7 @@ def test_a_file_alone_names_images(exported: Any, name: str, digits: Task, tmp_p
     images: Any = digits.test.images[:20]  # type: ignore[attr-defined]
     predictor = open_predictor(alone, Plugins())
     assert predictor.task.classes == ("0", "1", "2")
-    assert predictor.input_shape == (1, 8, 8)
+    assert predictor.task.input_shape == (1, 8, 8)
     assert torch.equal(
         predictor.score(images), open_predictor(folder / metrics["file"], Plugins()).score(images)
     )

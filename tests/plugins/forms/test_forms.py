@@ -71,6 +71,8 @@ def test_several_labels_as_scikit_learn_measures_them() -> None:
     wide = torch.cat([outputs, torch.zeros(40, 1)], 1)
     assert form.measures(wide, with_constant, INFO) == pytest.approx(found)
     assert form.measures(outputs, torch.zeros(40, 3), INFO) == {"map": 0.0, "f1": 0.0}
+    one = form.measures(outputs[:, :1], targets[:, :1], INFO)
+    assert one["f1"] == pytest.approx(f1_score(targets[:, 0], outputs[:, 0] > 0))
     smoothed = torch.nn.functional.binary_cross_entropy_with_logits(outputs, targets * 0.8 + 0.1)
     assert float(form.loss(outputs, targets, 0.2)) == pytest.approx(float(smoothed))
     assert torch.equal(form.answers(outputs), (outputs > 0).float())
@@ -80,7 +82,15 @@ def test_several_labels_as_scikit_learn_measures_them() -> None:
 @pytest.mark.parametrize(
     ("form", "labels", "words"),
     [
-        ("classification", torch.zeros(4, 2), "whole numbers, places in its classes"),
+        (
+            "classification",
+            torch.zeros(4, 2),
+            "must be whole numbers .*, places in its classes, got torch.float32",
+        ),
+        ("classification", torch.zeros(4, 1, dtype=torch.int64), "must be whole numbers"),
+        ("classification", torch.tensor([1, -1, 0, 1]), r"must be in \[0, 2\), .*, got -1 to 1"),
+        ("classification", torch.tensor([1, 2, 0, 1]), r"must be in \[0, 2\), .*, got 0 to 2"),
+        ("environment", torch.zeros(4, 2), "an environment brings episodes of its own"),
         ("regression", torch.zeros(4, 1), r"targets of the train split must be float \[input, 2\]"),
         ("regression", torch.zeros(4, 2, dtype=torch.int64), "must be float"),
         ("regression", torch.full((4, 2), math.nan), "must be finite"),

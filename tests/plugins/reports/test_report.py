@@ -92,7 +92,7 @@ def test_the_distill_verdict_weighs_the_student() -> None:
     assert words == (
         "It taught a student of 500 parameters on 1,200 images, which gets 90.0% right where its teacher "
         "gets 95.0%; without its teacher the same student gets 87.5%. It has 0.5 times the teacher's "
-        "parameters and 0.25 times its multiply-adds, and takes 2.5 times as long for one image in torch."
+        "parameters and 0.25 times its multiply-adds, and takes 2.5 times as long for one input in torch."
     )
 
 

@@ -80,7 +80,26 @@ def test_bytes_of_four_axes_are_images(load: Any) -> None:
     info = load({"x": images, "y": np.arange(20) % 2}).info
     assert info.inputs == "bytes"
     assert all(0 < mean < 1 for mean in info.mean)
+    grey = load({"x": images[:, 0], "y": np.arange(20) % 2}).info
+    assert (grey.inputs, grey.input_shape) == ("bytes", (1, 4, 4))
     assert load({"x": images[:, 0, 0], "y": np.arange(20) % 2}).info.inputs == "floats"
+    with pytest.raises(TaskError, match=r"turn them by `x\.transpose"):
+        load({"x": np.zeros((20, 28, 28, 3), np.uint8), "y": np.arange(20) % 2})
+
+
+def test_targets_are_what_the_form_has(load: Any) -> None:
+    """Whole numbers may be targets of a regression or several labels, and classes be stored as floats."""
+    x = RNG.normal(size=(30, 4))
+    numbers = load({"x": x, "y": np.arange(30) * 7}, form="regression")
+    assert (numbers.info.classes, numbers.train.labels.dtype) == (("0",), torch.float32)
+    assert numbers.info.target_mean[0] == pytest.approx(100, abs=40)
+    several = load({"x": x, "y": RNG.integers(0, 2, (30, 3)).astype(bool)}, form="multi-label")
+    assert several.info.classes == ("0", "1", "2")
+    assert several.train.labels.dtype == torch.float32
+    classes = load({"x": x, "y": (np.arange(30) % 3).astype(float)}, form="classification")
+    assert classes.info.classes == ("0", "1", "2")
+    large = load({"x": x, "y": 1.7e9 + np.arange(30.0)})
+    assert len(torch.cat([s.labels for s in large.splits.values()]).unique()) == 30
 
 
 @pytest.mark.parametrize(
@@ -89,6 +108,15 @@ def test_bytes_of_four_axes_are_images(load: Any) -> None:
         ({"a": np.zeros(3)}, {}, r"must hold `x` and `y`, or `x_train` and `y_train`, it holds a"),
         ({"x": np.zeros((3, 2)), "y": np.zeros(2)}, {}, "a target for each example, got 2 for 3"),
         ({"x": np.full((3, 2), np.nan), "y": np.zeros(3)}, {}, "must be finite"),
+        ({"x": np.zeros((3, 2)), "y": np.float64(1)}, {}, "a target for each example, got no axis"),
+        ({"x": np.zeros((3, 0)), "y": np.arange(3)}, {}, "must have one shape"),
+        ({"x": np.zeros((9, 2)), "y": np.arange(9) % 2 + 100}, {}, r"without gaps, got \[100, 101\]"),
+        ({"x": 1e9 + np.arange(18.0).reshape(9, 2), "y": np.arange(9) % 2}, {}, "subtract the mean first"),
+        (
+            {"x_train": np.zeros((6, 2)), "y_train": np.arange(6) % 2, "x_test": np.zeros((2, 2))},
+            {},
+            "must hold both of x_test and y_test",
+        ),
         ({"x": np.array([["a"], ["b"]]), "y": np.zeros(2)}, {}, "must be numbers, got <U1"),
         ({"x": np.zeros((6, 2)), "y": np.arange(6)}, {"classes": ["a"]}, "must name 6 classes"),
         ({"x": np.zeros(6), "y": np.arange(6)}, {}, "must have one shape, of one axis at least"),
@@ -114,6 +142,7 @@ def test_a_file_that_holds_code_is_not_opened(plugins: Plugins, tmp_path: Path) 
     with pytest.raises(TaskError, match=r"own.npz cannot be read as arrays: Object arrays cannot be loaded"):
         build(cls, {"file": str(tmp_path / "own.npz")}, "test").load()
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04broken")
-    for name in ("broken.npz", "none.npz"):
+    np.save(tmp_path / "own.npy", np.zeros(3))
+    for name in ("broken.npz", "none.npz", "own.npy"):
         with pytest.raises(TaskError, match=f"{name} cannot be read as arrays"):
             build(cls, {"file": str(tmp_path / name)}, "test").load()

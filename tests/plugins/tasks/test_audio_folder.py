@@ -127,6 +127,8 @@ def test_classes_are_folders_or_in_names(load: Any, tmp_path: Path) -> None:
     assert sorted(named.test.labels.tolist()) == [0, 0, 1, 1, 2, 2]
     with pytest.raises(TaskError, match="is in no class's folder; put it there, or say by `pattern`"):
         load()
+    with pytest.raises(TaskError, match=r"'_x\$' finds no file, so nothing is the test"):
+        load(pattern="^(?P<label>[a-z]+)_", test_pattern="_x$")
     with pytest.raises(TaskError, match="finds no class in the name"):
         load(pattern="(?P<label>[0-9]{5})")
 
@@ -146,6 +148,11 @@ def test_test_classes_are_only_tested(load: Any, tmp_path: Path) -> None:
     assert task.info.classes == ("high", "middle", "low")
     assert task.test.labels.tolist() == [2] * 10
     assert [len(split) for split in (task.train, task.validation)] == [16, 4]
+    for name in ("high", "middle"):
+        for number in range(4):
+            save(tmp_path / "data" / "test" / name / f"{number}.wav", tone(2000 + number))
+    again = load(test_classes=["low"])  # what is said to be the test is left out, not learnt from
+    assert [len(split) for split in (again.train, again.validation, again.test)] == [16, 4, 10]
     with pytest.raises(TaskError, match="there is no class 'midle'; did you mean 'middle'"):
         load(test_classes=["midle"])
 

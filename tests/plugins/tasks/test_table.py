@@ -16,6 +16,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from learnforge import Plugins, Task, TaskError
 from learnforge.options.structure import build
+from learnforge.spec import in_units
 from learnforge_plugins.tasks.table import Table
 from learnforge_testing import TaskSuite
 
@@ -78,6 +79,7 @@ def test_features_are_those_of_scikit_learn(load: Any) -> None:
     assert task.info.form == "regression"
     assert task.info.classes == ("price",)
     assert task.info.input_shape == (6,)  # size, weight, is weight missing, "", green, red
+    plan = {column["name"]: column for column in task.info.reading["columns"]}
     table = np.array([[row["size"], row["weight"], row["colour"]] for row in rows], object)
     table[table == "NA"] = np.nan
     prices = np.array([float(row["price"]) for row in rows])
@@ -94,8 +96,13 @@ def test_features_are_those_of_scikit_learn(load: Any) -> None:
     ]
     pipeline = ColumnTransformer(own).fit(table[places["train"]])
     for name, split in parts.items():
-        expected = torch.tensor(pipeline.transform(table[places[name]]).astype(np.float32))
-        assert torch.equal(split.images, expected)
+        expected = pipeline.transform(table[places[name]]).astype(np.float64)
+        for place, column in enumerate(("size", "weight")):
+            expected[:, place] = (expected[:, place] - plan[column]["mean"]) / plan[column]["std"]
+        assert torch.equal(split.images, torch.tensor(expected.astype(np.float32)))
+    numbers = pipeline.transform(table[places["train"]])[:, :2].astype(np.float64)
+    assert [plan[name]["mean"] for name in ("size", "weight")] == pytest.approx(numbers.mean(0).tolist())
+    assert [plan[name]["std"] for name in ("size", "weight")] == pytest.approx(numbers.std(0).tolist())
     torch.testing.assert_close(parts["train"].labels.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
 
 
@@ -131,11 +138,12 @@ def test_a_column_may_say_the_splits(load: Any) -> None:
 def test_new_rows_are_read_as_the_training_rows_were(load: Any, tmp_path: Path) -> None:
     """Gaps get the training rows' median, unknown categories none, in whatever order the columns are."""
     task = load(target="price", columns=["size", "weight", "colour"])
-    fill = next(c["fill"] for c in task.info.reading["columns"] if c["name"] == "weight")
+    size, weight = task.info.reading["columns"][:2]
     new = write(tmp_path / "new.csv", [{"colour": "blue", "weight": "?", "size": "4.5"}])
     ((names, inputs),) = Table.read([new], task.info, pytest.fail)
     assert names == [f"{new}:2"]
-    torch.testing.assert_close(inputs, torch.tensor([[4.5, fill, 1.0, 0.0, 0.0, 0.0]]))
+    scaled = [(4.5 - size["mean"]) / size["std"], (weight["fill"] - weight["mean"]) / weight["std"]]
+    torch.testing.assert_close(inputs, torch.tensor([[*scaled, 1.0, 0.0, 0.0, 0.0]]))
     told: list[str] = []
     bad = write(tmp_path / "bad.csv", [{"colour": "red", "size": "4.5"}])
     assert list(Table.read([bad], task.info, told.append)) == []
@@ -151,10 +159,18 @@ def test_new_rows_are_read_as_the_training_rows_were(load: Any, tmp_path: Path) 
         ("a,b\n1,x\n2,\n", {"target": "b"}, "own.csv:3: every row must have a target"),
         ("a,b\n1,x\n2,y\n", {"target": "c"}, "has no column 'c'; there are: a, b"),
         ("a,b\n1,x\n2,y\n", {"target": "b", "form": "regression"}, "regression needs numbers"),
-        ("a,b\n1,x\n1,y\n1,x\n1,y\n", {"target": "b"}, "no column has two different values"),
+        ("a,b\n" + "1,x\n1,y\n" * 5, {"target": "b"}, "no column has two different values"),
+        ("a,b\n" + "1,x\n2,y\n" * 5 + "3,z\n", {"target": "b"}, "a training row of every class.*none of z"),
+        ("a,y\n1,2.5\n", {"target": "y"}, "must hold 5 rows at least to be split, it holds 1"),
+        (",a,b\n0,1,x\n", {"target": "b"}, "number 1 has no name; pandas writes"),
+        ("a;b\n1;x\n", {"target": "b"}, "has no column 'b'; there are: a;b. Is it `delimiter"),
         ("a,b\n1,x\n2,y\n", {"target": "b", "columns": ["a", "b"]}, "must not hold what is predicted"),
         ("a,b\n1,x\n2,y\n", {"target": ["a", "b"]}, "classes stand in one column, got a, b"),
-        ("a,b\n1,x\n", {"target": "b", "validation": 0.6, "test": 0.6}, "must be below 1, got 1.2"),
+        (
+            "a,b\n" + "1,x\n2,y\n" * 5,
+            {"target": "b", "validation": 0.6, "test": 0.6},
+            "must be below 1, got 1.2",
+        ),
     ],
 )
 def test_what_is_no_table_is_refused(
@@ -181,3 +197,52 @@ def test_names_are_no_categories(load: Any) -> None:
     rows = [{**row, "name": f"person {place}"} for place, row in enumerate(make_rows(400))]
     with pytest.raises(TaskError, match=r"column 'name' has 240 different values.*leave it out by `columns`"):
         load(rows, target="kind")
+
+
+def test_numbers_far_from_nothing_keep_their_differences(load: Any) -> None:
+    """Seconds since 1970 and dates as numbers, to learn from and to predict, are told apart in 32 bits."""
+    rows = [{**row, "time": str(1_700_000_000 + n)} for n, row in enumerate(make_rows())]
+    task = load(rows, target="price", columns=["time"])
+    everything = torch.cat([s.images for s in (task.train, task.validation, task.test)])
+    assert len(everything.unique()) == 60
+    predicted = load(rows, target="time", columns=["size"])
+    labels = torch.cat([s.labels for s in (predicted.train, predicted.validation, predicted.test)])
+    assert len(labels.unique()) == 60
+    units = in_units(labels, predicted.info)
+    assert sorted(units.round().long().flatten().tolist()) == [1_700_000_000 + n for n in range(60)]
+
+
+def test_a_mistake_among_numbers_is_named(load: Any) -> None:
+    """A text, an infinity or an underscore in a column of numbers is no category; nor is one far away."""
+    for cell in ("inf", "1,5", "2_4", "tall"):
+        rows = make_rows()
+        rows[2]["size"] = cell
+        task_of = {"target": "kind", "split_seed": 1}
+        with pytest.raises(TaskError, match=rf"own.csv:4: column 'size' must hold numbers, got '{cell}'"):
+            load(rows, **task_of)
+    rows = [{**row, "part": ("train", "validation", "test")[n % 3]} for n, row in enumerate(make_rows())]
+    rows[4]["size"] = "1e300"
+    with pytest.raises(TaskError, match=r"own.csv:6: column 'size' holds 1e300, which is more than 1e\+09"):
+        load(rows, target="kind", split="part")
+
+
+def test_lines_are_those_of_the_file(load: Any, tmp_path: Path) -> None:
+    """Empty lines and cells of several lines count; many rows come in parts."""
+    task = load(target="price", columns=["size", "colour"])
+    (tmp_path / "new.csv").write_text('size,colour\n\n1,red\n2,"re\nd"\n3,green\n')
+    ((names, _),) = Table.read([tmp_path / "new.csv"], task.info, pytest.fail)
+    assert names == [f"{tmp_path / 'new.csv'}:{line}" for line in (3, 5, 6)]
+    many = write(tmp_path / "many.csv", make_rows(2500))
+    assert [len(names) for names, _ in Table.read([many], task.info, pytest.fail)] == [1024, 1024, 452]
+
+
+def test_rows_that_cannot_be_read_are_left_out(load: Any, tmp_path: Path) -> None:
+    """Each is told with its line, and the others are read."""
+    task, told = load(target="price", columns=["size", "colour"]), list[str]()
+    (tmp_path / "new.csv").write_text("size,colour\n1,red\ntall,red\n2\ninf,red\n3,green\n")
+    ((names, inputs),) = Table.read([tmp_path / "new.csv"], task.info, told.append)
+    assert names == [f"{tmp_path / 'new.csv'}:{line}" for line in (2, 6)]
+    assert len(inputs) == 2
+    assert [words.partition(": ")[0].rpartition(":")[2] for words in told] == ["4", "3", "5"]
+    (tmp_path / "new.csv").write_text("size,colour\ntall,red\n")
+    assert list(Table.read([tmp_path / "new.csv"], task.info, told.append)) == []

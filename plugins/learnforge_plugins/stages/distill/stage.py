@@ -128,6 +128,8 @@ class DistillStage(Stage):
         problems = [
             fault for role, artifact in inputs.items() for fault in check_fit(role, artifact.task, task.info)
         ] or check_modules(self, inputs)
+        trains = {"train": self.train, "teacher_train": self.teacher_train or Train()}
+        problems += [Problem(key, words) for key, own in trains.items() if (words := own.fault(task.info))]
         problems += self._check_teachers(task, inputs) + self._check_chain(inputs)
         if self.cache != "off" and (self.train.mixes_images or self.train.masks_images):
             words = (

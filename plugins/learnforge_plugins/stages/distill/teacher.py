@@ -81,7 +81,7 @@ class Teacher(nn.Module):
         """Return class scores, and taps where layers are listened to, for at most a full batch."""
         self.counts["computed"] += len(images)
         missing = self.batch_size - len(images)
-        shown = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
+        shown = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])]) if missing > 0 else images
         device = images.device.type
         with (
             torch.no_grad(),

@@ -344,7 +344,7 @@ class Driver:
             if outcome is not None:
                 del self.in_flight[number]
                 self._conclude(trial, record, *outcome)
-                tracker.advance(_trial_words(record))
+                tracker.advance(_trial_words(record, self.goal.objectives))
 
     def _take_in(self, result: TrialResult) -> None:
         """Note what a job reports."""
@@ -432,11 +432,14 @@ class _AsFound(HistorySampler):
         return {}
 
 
-def _trial_words(record: Record) -> str:
+def _trial_words(record: Record, objectives: Sequence[str]) -> str:
     if record.state == "failed":
         return f"trial {record.number} failed"
     accuracy, parameters = record.metrics.get("accuracy"), record.metrics.get("parameters")
     words = [f"{accuracy:.1%}"] if accuracy is not None else []
+    first = next(iter(objectives), "accuracy").removeprefix("-")
+    if accuracy is None and first in record.metrics:
+        words = [f"{first} {record.metrics[first]:.4g}"]
     words += [f"{int(parameters):,} parameters"] if parameters is not None else []
     stopped = f" stopped after {record.epochs} epochs" if record.state == "stopped" else ""
     return f"trial {record.number}{stopped}: {', '.join(words)}".removesuffix(": ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from attrs.validators import deep_mapping, ge, gt, instance_of, optional
 from torch import Tensor, nn
 
 from learnforge.artifact import Artifact
+from learnforge.check import scores_fault
 from learnforge.context import Context
 from learnforge.errors import DivergedError, Problem, StageError, nearest
 from learnforge.hookspecs import hookimpl
@@ -164,6 +166,13 @@ class SearchStage(Stage):
                 meter.content()
             except ValueError as error:
                 problems.append(Problem(f"costs[{position}]", str(error)))
+        trains = {"train": self.train, "retrain": self.longer}
+        problems += [Problem(key, words) for key, own in trains.items() if (words := own.fault(task.info))]
+        problems += [
+            Problem("objectives", f"{name!r} is an error, of which less is better: write '-{name}'")
+            for name in self.objectives
+            if name in ("rmse", "mae")
+        ]
         problems += self._check_rungs()
         if len(self.objectives) > 1 and not self.method.supports_many_objectives:
             name, count = type(self.method).__name__, len(self.objectives)
@@ -179,6 +188,8 @@ class SearchStage(Stage):
                 )
             )
         if not problems:
+            problems += self._check_outputs(task)
+        if not problems:
             problems += self._check_costs(task)
             problems += self._check_searcher()
         return problems
@@ -191,6 +202,19 @@ class SearchStage(Stage):
             return []
         name = spell(self.method)["use"]
         return [Problem("warm_start", f"is for searchers that sample, and {name} finds its designs itself")]
+
+    def _check_outputs(self, task: Task) -> list[Problem]:
+        """Find a space whose networks put out something else than the task's form wants; most forms want a
+        list of numbers, which every space gives.
+        """
+        if form_of(task.info.form).outputs(task.info) == (task.info.outputs,):
+            return []
+        faults = []
+        for design in random_designs(self.space, TRIED, 0):
+            with suppress(Exception), torch.device("meta"), torch.no_grad():  # such a design fails alone
+                network = self.space.build(design, task.info).eval()
+                faults.append(scores_fault(network(torch.zeros(2, *task.info.input_shape)), task.info))
+        return [Problem("space", f"its networks {faults[0]}")] if faults and all(faults) else []
 
     def _check_costs(self, task: Task) -> list[Problem]:
         """Find costs that know none of a few random designs, such as a table of another space's layers."""

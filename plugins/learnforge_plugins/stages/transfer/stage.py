@@ -79,12 +79,13 @@ class TransferStage(Stage):
         unfit = check_modules(self, inputs, may_differ=True)
         faults = unfit or self._check_source(inputs["source"], task.info, plugins)
         problems = [*self._check_domains(task), *faults]
-        words = untrained_words(self.method, self.source, task.info)
         if getattr(self.method, "uses_unlabelled", False) and not task.unlabelled:
             name = spell(self.method)["use"]
             lack = f"must have unlabelled images, which {name} learns from, such as `unlabelled = FOLDER`"
             problems.append(Problem("task", f"{lack} of an image-folder; {task.info.name} has none"))
-        return [*problems, *([Problem("from", words)] if words else [])]
+        info = task.info
+        found = {"train": self.train.fault(info), "from": untrained_words(self.method, self.source, info)}
+        return [*problems, *(Problem(key, words) for key, words in found.items() if words)]
 
     def _check_source(self, source: Artifact, task: TaskInfo, plugins: Plugins) -> list[Problem]:
         def check(sources: Sequence[Artifact]) -> list[Problem]:
