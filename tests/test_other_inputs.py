@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import load_diabetes, load_wine
 
 import learnforge as lf
+from learnforge.spec import in_units
 from learnforge_kit.prediction import open_predictor
 from tests.plugins.tasks.test_audio_folder import fill, save, tone
 
@@ -83,8 +83,10 @@ def test_a_table_of_numbers(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
     assert np.corrcoef(found[0], data.target)[0, 1] > 0.55
     assert abs(found[0].mean() - data.target.mean()) < spread / 2
-    own = run.artifacts["tuned"].predict(torch.tensor(data.data, dtype=torch.float32)[:5])
-    np.testing.assert_allclose(own[:, 0], found[0][:5], rtol=1e-3)
+    task = lf.load_task("table", file=file, target="y")
+    told = run.artifacts["tuned"].predict(task.test.images)
+    error = float((told - in_units(task.test.labels, task.info)).square().mean().sqrt())
+    assert error == pytest.approx(tuned["test_measures"]["rmse"])
     command = [sys.executable, "-m", "learnforge", "report", str(tmp_path / "run")]
     subprocess.run(command, capture_output=True, check=True)
     report = (tmp_path / "run" / "report.md").read_text()
