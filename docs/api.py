@@ -83,7 +83,7 @@ GROUPS = {
         Group("python-kit", "Others", ("",)),
     ),
     "learnforge_testing": (
-        Group("python-testing", "Conformance suites", ("suites.",)),
+        Group("python-testing", "Conformance suites", ("suites.", "hooks")),
         Group("python-testing", "Others", ("",)),
     ),
 }
