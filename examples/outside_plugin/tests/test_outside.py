@@ -3,9 +3,7 @@
 from learnforge import Plugins
 from learnforge_outside.anneal import Anneal
 from learnforge_outside.standard import Standard
-from learnforge_testing.suites.distiller import DistillerSuite
-from learnforge_testing.suites.hooks import HooksSuite
-from learnforge_testing.suites.searcher import SearcherSuite
+from learnforge_testing import DistillerSuite, HooksSuite, SearcherSuite
 
 
 class TestAnneal(SearcherSuite):
