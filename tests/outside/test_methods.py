@@ -207,9 +207,10 @@ def test_a_rule_of_prediction_survives_the_export(finished: Path) -> None:
 
 
 def test_the_package_is_conformant(site: Path) -> None:
-    """The suites pass for all that it brings."""
-    done = learnforge(site, "conformance", "outside-methods")
-    assert done.stdout.splitlines()[-1] == "outside-methods: 20 of 20 plugins are conformant"
+    """The suites pass for all that it brings but a task of photos, which `test_forms.py` gives it."""
+    done = learnforge(site, "conformance", "outside-methods", want=1)
+    words = "outside-methods: 23 of 24 plugins are conformant; not task.multi-label-photos"
+    assert done.stdout.splitlines()[-1] == words
 
 
 def test_options_of_hooks_count(site: Path, finished: Path) -> None:

@@ -293,7 +293,7 @@ FAULTS: list[tuple[type[TaskSource], list[str]]] = [
     (Untested, ["splits_hold_images"]),
     (Nameless, ["description_is_complete"]),
     (Bytes, ["mean_and_deviation_are_those_of_the_training_images"]),
-    (Shifted, ["labels_are_indices_of_classes"]),
+    (Shifted, ["targets_are_of_the_form", "labels_are_indices_of_classes"]),
     (Numbers, ["targets_are_of_the_form"]),
     (Taller, ["images_are_bytes_of_the_declared_shape"]),
     (Leaking, ["splits_share_no_images"]),
