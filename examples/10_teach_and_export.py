@@ -26,7 +26,7 @@ def main() -> float:
     with tempfile.TemporaryDirectory() as folder:
         exported = lf.export(taught, unseen, "onnx", run=folder)
         file = open_predictor(Path(folder) / "export" / exported.metrics["file"], Plugins())
-        named = [file.classes[k] for k in file.score(unseen.test.images).argmax(1).tolist()]
+        named = [file.task.classes[k] for k in file.score(unseen.test.images).argmax(1).tolist()]
     true = [unseen.info.classes[label] for label in unseen.test.labels.tolist()]
     return sum(name == label for name, label in zip(named, true, strict=True)) / len(true)
 
