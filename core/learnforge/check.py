@@ -139,8 +139,7 @@ def _check_form(stage: Stage, task: Task) -> list[Problem]:
         ]
     name, forms = identify(stage.method).name, getattr(stage.method, "forms", None)
     takers = [("task", f"a {stage.kind} stage", stage.forms), ("use", name, forms)]
-    faults = [(path, _form_fault(who, forms, task.info)) for path, who, forms in takers]
-    return [Problem(path, fault) for path, fault in faults if fault][:1]
+    return [Problem(key, why) for key, who, own in takers if (why := _form_fault(who, own, task.info))][:1]
 
 
 def _form_fault(who: str, forms: frozenset[str] | None, task: TaskInfo) -> str:

@@ -81,9 +81,8 @@ def _task_print(source: TaskSource, task: Task) -> Any:
     """Return the content of a task and its form's code; one with episodes of its own counts by options and
     code too.
     """
-    form = attrs.asdict(identify(form_of(task.info.form)))
     own = [spell(source), attrs.asdict(identify(source)), files_read(source)]
-    return [task.content, form, *(own if task.episodes is not None else ())]
+    return [task.content, attrs.asdict(identify(form_of(task.info.form))), *(own if task.episodes else ())]
 
 
 def model_print(model: Model) -> Any:

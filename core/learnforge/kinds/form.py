@@ -25,6 +25,9 @@ class Form(ABC):
     measured: ClassVar[Sequence[str]]
     """Names of what `measures` gives. Stages choose by the first of them, of which more is better."""
 
+    errors: ClassVar[Sequence[str]] = ()
+    """Those of `measured` of which less is better; an objective that names one has a minus before it."""
+
     meaning: ClassVar[str] = "outputs"
     """What the numbers are that a network puts out, in words, for who runs an exported file."""
 

@@ -25,6 +25,7 @@ class Regression(Form):
     """Numbers, float [batch, column]; outputs are the numbers themselves."""
 
     measured: ClassVar[Sequence[str]] = ("r2", "rmse", "mae")
+    errors: ClassVar[Sequence[str]] = ("rmse", "mae")
     meaning: ClassVar[str] = "the numbers, in the targets' own units"
 
     def loss(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:

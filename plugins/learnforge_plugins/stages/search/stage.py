@@ -171,7 +171,7 @@ class SearchStage(Stage):
         problems += [
             Problem("objectives", f"{name!r} is an error, of which less is better: write '-{name}'")
             for name in self.objectives
-            if name in ("rmse", "mae")
+            if name in form_of(task.info.form).errors
         ]
         problems += self._check_rungs()
         if len(self.objectives) > 1 and not self.method.supports_many_objectives:
