@@ -76,7 +76,6 @@ from .networks.modules import check_modules as check_modules
 from .networks.modules import require_recorded as require_recorded
 from .networks.modules import skeleton as skeleton
 from .networks.normalisation import find_normalisations as find_normalisations
-from .networks.normalisation import kept_statistics as kept_statistics
 from .networks.normalisation import measure_statistics as measure_statistics
 from .networks.stems import NewStem as NewStem
 from .networks.stems import describe_changes as describe_changes
@@ -121,5 +120,6 @@ from .training.measures import measure_costs as measure_costs
 from .training.optimization import are_fusible as are_fusible
 from .training.optimization import take_step as take_step
 from .training.settings import Train as Train
+from .training.turns import kept_statistics as kept_statistics
 from .workers import Workers as Workers
 from .workers import end_with_parent as end_with_parent

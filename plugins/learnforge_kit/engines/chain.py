@@ -251,13 +251,14 @@ def _link_of_mean(dim: Any = None, keepdim: Any = False, **others: Any) -> Link 
 
 
 _KNOWN = (
-    nn.Conv2d, EpisodeNorm, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity,
+    nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity,
     nn.Dropout, nn.Dropout2d, nn.ReLU, nn.Tanh,
 )  # fmt: skip
 
 
 def _link_of_module(name: str, module: nn.Module) -> Link | None:
-    if type(module) not in _KNOWN or module._forward_hooks or module._forward_pre_hooks:
+    is_known = type(module) in _KNOWN or (isinstance(module, EpisodeNorm) and module.is_plain)
+    if not is_known or module._forward_hooks or module._forward_pre_hooks:
         return None  # a subclass, or a hook, may compute something else
     if isinstance(module, nn.Conv2d):
         is_plain = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"

@@ -161,7 +161,7 @@ class _HardSigmoid(nn.Module):
 
 def _differentiable_twice(network: nn.Module) -> nn.Module:
     """Put equal functions in the place of those that torch cannot differentiate twice (as in MobileNetV3)."""
-    found = [name for name, module in network.named_modules() if isinstance(module, nn.Hardsigmoid)]
+    found = [name for name, module in network.named_modules() if type(module) is nn.Hardsigmoid]
     for name in found:
         network.set_submodule(name, _HardSigmoid())
     return network

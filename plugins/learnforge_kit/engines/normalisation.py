@@ -17,13 +17,17 @@ Reference:
 from __future__ import annotations
 
 import copy
-from typing import Literal
+import inspect
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from learnforge.errors import StageError
+from learnforge_kit.networks.normalisation import statistics_of
 
 Policy = Literal["support", "transductive", "per-query", "running"]
 
@@ -31,53 +35,72 @@ Policy = Literal["support", "transductive", "per-query", "running"]
 POLICIES: tuple[Policy, ...] = ("support", "transductive", "per-query", "running")
 
 
-class EpisodeNorm(nn.Module):
-    """Batch normalisation of an episode, with parameters and buffers named as in the `nn.BatchNorm2d` it
-    stands for.
+class EpisodeNorm(_BatchNorm):
+    """Put before the class of a batch normalisation, so that the layer follows a policy and is else what it
+    was: its parameters and buffers keep their names, and a subclass that does more goes on doing it.
 
     Written in elementary operations, which differentiate twice and vectorise over tasks exactly.
-
-    Args:
-        norm: The layer to stand for.
-        policy: Whose statistics are used.
     """
 
-    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, policy: Policy):
-        super().__init__()
-        self.policy, self.eps = policy, norm.eps
-        self.reference: int | None = (
-            None  # how many images at the start of a batch give the statistics; None: all
-        )
-        self.weight, self.bias = norm.weight, norm.bias
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            self.register_buffer(name, getattr(norm, name))
-        self.statistics = self._running()  # the last ones measured
+    policy: Policy
+    reference: int | None  # how many images at the start of a batch give the statistics; None: all
+    statistics: tuple[Tensor, Tensor]  # the last ones measured
+    is_plain: bool  # whether the layer does nothing but normalise
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise [image, channel, …] over images and positions."""
+        if self.is_plain:
+            return self.normalise(images, self.weight, self.bias)
+        with _Rerouted(self) as rerouted:
+            outputs = super().forward(images)
+        if not rerouted.is_met and self.policy != "running":
+            raise StageError(
+                f"{type(self).__name__} must normalise by torch.nn.functional.batch_norm to follow the "
+                f"policy {self.policy!r}, but it does not call it. Let it, or take another network."
+            )
+        return outputs
+
+    def normalise(self, images: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Return what the layer's batch normalisation gives, before anything else that the layer does."""
         if self.policy == "running":
-            return self._scale(images, *self._running())
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            return self._scale(images, self.running_mean, self.running_var, weight, bias)
         if self.reference is None:
-            return F.batch_norm(images, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            return F.batch_norm(images, None, None, weight, bias, training=True, eps=self.eps)
         axes = [axis for axis in range(images.ndim) if axis != 1]
         own = images[: self.reference]
         mean = own.mean(axes)
         variance = (own - mean.view(1, -1, *[1] * (images.ndim - 2))).square().mean(axes)
         self.statistics = (mean, variance)
-        return self._scale(images, mean, variance)
+        return self._scale(images, mean, variance, weight, bias)
 
-    def _running(self) -> tuple[Tensor, Tensor]:
-        mean, variance = self.running_mean, self.running_var
-        assert isinstance(mean, Tensor)
-        assert isinstance(variance, Tensor)
-        return mean, variance
-
-    def _scale(self, images: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    def _scale(
+        self, images: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
         shape = (1, -1, *[1] * (images.ndim - 2))
         scaled = (images - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
-        if self.weight is None:  # affine=False
+        if weight is None or bias is None:  # affine=False
             return scaled
-        return scaled * self.weight.view(shape) + self.bias.view(shape)
+        return scaled * weight.view(shape) + bias.view(shape)
+
+
+class _Rerouted(TorchFunctionMode):
+    """While it is open, `F.batch_norm` is an episode's normalisation."""
+
+    def __init__(self, norm: EpisodeNorm):
+        super().__init__()
+        self.norm, self.is_met = norm, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.batch_norm:
+            return func(*args, **(kwargs or {}))
+        self.is_met = True
+        given = _BATCH_NORM.bind(*args, **(kwargs or {})).arguments
+        return self.norm.normalise(given["input"], given.get("weight"), given.get("bias"))
+
+
+_BATCH_NORM = inspect.signature(F.batch_norm)
 
 
 def prepare_normalisation(network: nn.Module, policy: Policy) -> nn.Module:
@@ -86,15 +109,33 @@ def prepare_normalisation(network: nn.Module, policy: Policy) -> nn.Module:
 
     Raises:
         StageError: A layer keeps no running statistics, so an adapted network could not keep its
-            support set's.
+            support set's; or it keeps some, and is no batch normalisation that could follow the policy.
     """
     network = copy.deepcopy(network)
-    for name, module in list(network.named_modules()):
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm):
             if module.running_mean is None:
                 raise StageError(
                     f"the layer {name!r} must keep running statistics, so that an adapted network can judge "
                     f"images one by one, but {module} does not. Build it with `track_running_stats=True`."
                 )
-            network.set_submodule(name, EpisodeNorm(module, policy))
+            _follow(module, policy)
+        elif policy != "running" and statistics_of(module):
+            raise StageError(
+                f"the layer {name!r} must be a batch normalisation to follow the policy {policy!r}, but it "
+                f'is {module}, with running statistics of its own kind. Set `normalisation = "running"`, or '
+                f"take another network."
+            )
     return network
+
+
+def _follow(layer: _BatchNorm, policy: Policy) -> None:
+    """Make a batch normalisation one of an episode, in place."""
+    cls = type(layer)
+    is_plain = cls.forward is _BatchNorm.forward
+    layer.__class__ = type(cls.__name__, (EpisodeNorm, cls), {"is_plain": is_plain})
+    assert isinstance(layer, EpisodeNorm)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    layer.policy, layer.reference = policy, None
+    layer.statistics = (layer.running_mean, layer.running_var)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +17,12 @@ def find_normalisations(network: nn.Module) -> list[_BatchNorm]:
     return [layer for layer in found if layer.running_mean is not None]
 
 
-@contextmanager
-def kept_statistics(network: nn.Module, but: nn.Module | None = None) -> Iterator[None]:
-    """Keep all running statistics as they are for a block, whatever mode the layers are in.
-
-    Args:
-        network: The network.
-        but: A part of it, or of another, whose layers go on as ever.
+def statistics_of(layer: nn.Module) -> list[Tensor]:
+    """Return what a layer itself measures in training and goes by afterwards, as a batch normalisation does,
+    and EvoNorm's batch kinds; a frozen one, whose scale is no parameter either, measures nothing.
     """
-    others = set(find_normalisations(but)) if but is not None else set()
-    layers = [layer for layer in find_normalisations(network) if layer.training and layer not in others]
-    for layer in layers:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.track_running_stats = True
+    buffers = dict(layer.named_buffers(recurse=False))
+    return [b for name, b in buffers.items() if name.startswith("running_") and "weight" not in buffers]
 
 
 def measure_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:

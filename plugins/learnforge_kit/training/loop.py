@@ -25,7 +25,7 @@ from learnforge.randomness import derive, seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.drawing import permutation
-from learnforge_kit.networks.normalisation import find_normalisations, kept_statistics
+from learnforge_kit.networks.normalisation import find_normalisations
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.losses import supervised_loss
 from learnforge_kit.training.optimization import generator_states, make_optimizer, take_step
@@ -293,12 +293,15 @@ class _Training:
         drawn, counted = generator_states(device), dict(counts)
 
         def evaluate(is_first: bool) -> Tensor:
-            if is_first:
-                quiet = kept_statistics(self.all, module) if module is not None else contextlib.nullcontext()
-            else:
-                from learnforge_kit.training.turns import undone  # most optimizers evaluate once
+            quiet: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            if not is_first or module is not None:
+                from learnforge_kit.training import turns  # most trainings need none of it
 
-                quiet = undone(self.all, counts, counted, device, drawn)
+                quiet = (
+                    turns.kept_statistics(self.all, module)
+                    if is_first
+                    else turns.undone(self.all, counts, counted, device, drawn)
+                )
             with quiet:
                 with torch.autocast(device, torch.bfloat16, enabled=self.settings.precision == "bf16"):
                     loss = loss_of(*batches)

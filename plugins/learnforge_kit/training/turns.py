@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from learnforge.errors import StageError
 from learnforge.kinds.seen.turns import Turn
+from learnforge_kit.networks.normalisation import statistics_of
 from learnforge_kit.training.loop import Trainee
 from learnforge_kit.training.optimization import generator_states, make_optimizer
 from learnforge_kit.training.settings import Train
@@ -49,17 +50,39 @@ def undone(
     """Draw and count again what was drawn and counted before; put buffers, counts and generators back after
     the block.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in modules.buffers()]
     after, states = dict(counts), generator_states(device)
     counts.update(counted)
     _put_generators(drawn)
+    with _put_back(modules.buffers()):
+        try:
+            yield
+        finally:
+            _put_generators(states)
+            counts.update(after)
+
+
+@contextmanager
+def kept_statistics(network: nn.Module, but: nn.Module | None = None) -> Iterator[None]:
+    """Keep all running statistics as they are for a block, whatever mode the layers are in.
+
+    Args:
+        network: The network.
+        but: A part of it, or of another, whose layers go on as ever.
+    """
+    others = set(but.modules()) if but is not None else set()
+    layers = [layer for layer in network.modules() if statistics_of(layer) and layer not in others]
+    with _put_back(buffer for layer in layers for buffer in layer.buffers(recurse=False)):
+        yield
+
+
+@contextmanager
+def _put_back(buffers: Iterable[Tensor]) -> Iterator[None]:
+    before = [(buffer, buffer.clone()) for buffer in buffers]
     try:
         yield
     finally:
-        _put_generators(states)
-        counts.update(after)
         with torch.no_grad():
-            for buffer, value in buffers:
+            for buffer, value in before:
                 buffer.copy_(value)
 
 
