@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from learnforge.errors import TaskError
@@ -97,10 +97,47 @@ def decode_image(file: Path, size: int, channels: int) -> Tensor:
     Raises:
         TaskError: The file cannot be decoded; its name is in the text.
     """
+    pixels = np.asarray(open_square(file, size, channels)[0])
+    return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
+
+
+Head = tuple[int, int, bool]
+"""Width and height of an image file, and whether it is grey."""
+
+
+def read_heads(files: Sequence[Path]) -> set[Head]:
+    """Return the heads of image files; those that cannot be read are passed over."""
+    heads = set()
+    for file in files:
+        with suppress(OSError, SyntaxError, ValueError, TaskError, Image.DecompressionBombError):
+            require_file(file)
+            with Image.open(file, formats=FORMATS) as image:
+                heads.add(_head(image))
+    return heads
+
+
+def _head(image: Image.Image) -> Head:
+    return image.width, image.height, image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F")
+
+
+def open_square(file: Path, size: int, channels: int) -> tuple[Image.Image, Head]:
+    """Read an image file as `decode_image` does. A JPEG of more than twice the size is decoded at a half, a
+    quarter or an eighth of its own.
+
+    Returns:
+        The image, and the head of the file.
+
+    Raises:
+        TaskError: The file cannot be decoded; its name is in the text.
+    """
     require_file(file)
     try:
         with Image.open(file, formats=FORMATS) as opened:
+            head = _head(opened)
+            opened.draft(None, (2 * size, 2 * size))
             image = _eight_bits(_upright(opened)).convert("L" if channels == 1 else "RGB")
+    except UnidentifiedImageError as error:
+        raise TaskError(f"{file} cannot be read as an image: it has no known format") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{file} cannot be read as an image: {error}") from error
     scale = size / min(image.size)
@@ -109,8 +146,7 @@ def decode_image(file: Path, size: int, channels: int) -> Tensor:
     across, down = image.width / width, image.height / height
     # only the middle is made: of an image of 1 × 20,000 pixels the whole would have gigabytes
     box = (left * across, top * down, (left + size) * across, (top + size) * down)
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
-    return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
+    return image.resize((size, size), Image.Resampling.BILINEAR, box), head
 
 
 def require_file(file: Path) -> None:

@@ -34,9 +34,9 @@ class MemorySplit(Split):
 
     @cached_property
     def content(self) -> str:
-        digest = hashlib.sha256(repr((tuple(self.images.shape), self.labels.tolist())).encode())
-        digest.update(self.images.cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        images = self.images.cpu().contiguous().numpy()
+        digests = [hashlib.sha256(image).digest() for image in images]
+        return content_of(self.images.shape[1:], self.labels, b"".join(digests))
 
     def select(self, indices: Tensor) -> MemorySplit:
         return MemorySplit(self.images[indices], self.labels[indices])
@@ -52,6 +52,15 @@ class MemorySplit(Split):
         order = order.to(self.images.device)
         for indices in order.split(batch_size) if len(order) else ():
             yield self.images[indices], self.labels[indices], indices
+
+
+def content_of(shape: Sequence[int], labels: Tensor, digests: bytes) -> str:
+    """Return the hash (hex) of a split that holds its images: of their shape, their labels, and the SHA-256
+    of each.
+    """
+    digest = hashlib.sha256(repr((tuple(shape), labels.tolist())).encode())
+    digest.update(digests)
+    return digest.hexdigest()
 
 
 _COUNTED = 256
@@ -85,6 +94,13 @@ def measure_channels(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
     return tuple(means), tuple(stds)
 
 
+def members_of(labels: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield each label, ascending, and the positions that have it, int64 and ascending."""
+    found, counts = labels.unique(return_counts=True)
+    places = labels.argsort(stable=True).split(counts.tolist()) if len(labels) else ()
+    return zip(found.tolist(), places, strict=True)
+
+
 def stratified(labels: Tensor, fractions: Sequence[float], seed: int) -> list[Tensor]:
     """Split positions so that every class has the same share in every part.
 
@@ -98,8 +114,7 @@ def stratified(labels: Tensor, fractions: Sequence[float], seed: int) -> list[Te
         image of a class that has enough of them.
     """
     parts: list[list[Tensor]] = [[] for _ in range(len(fractions) + 1)]
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().flatten()
+    for label, members in members_of(labels):
         members = members[permutation(seed + label, len(members))]
         start = 0
         for part, share in zip(parts, fractions, strict=False):

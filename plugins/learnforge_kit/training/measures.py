@@ -101,11 +101,12 @@ def class_accuracies(counts: Tensor) -> list[float | None]:
 
 def find_mistakes(counts: Tensor, most: int = 20) -> list[list[int]]:
     """Return the most frequent mistakes as [true class, predicted class, images], most frequent first."""
-    wrong = counts.clone().fill_diagonal_(0).flatten()
-    frequent = wrong.sort(descending=True, stable=True).indices[:most].tolist()
-    return [
-        [place // len(counts), place % len(counts), int(wrong[place])] for place in frequent if wrong[place]
-    ]
+    wrong = counts.clone().fill_diagonal_(0)
+    pairs = wrong.nonzero()
+    times = wrong[pairs[:, 0], pairs[:, 1]]
+    frequent = times.argsort(descending=True, stable=True)[:most]
+    found = zip(pairs[frequent].tolist(), times[frequent].tolist(), strict=True)
+    return [[*pair, count] for pair, count in found]
 
 
 def measure_costs(network: nn.Module, task: Task) -> NetworkCosts:

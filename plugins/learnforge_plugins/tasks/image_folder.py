@@ -2,8 +2,9 @@
 alone, which are then split.
 
 Grey, colour, palette, RGBA and 16-bit images of any size are converted to one shape; files that cannot be
-read are all named before anything is trained. Small sets are held in memory; large ones are read by worker
-processes as they are needed.
+read are all named before anything is trained. Files are read once: what is decoded is kept in the store of
+images, where later runs find it. Of large sets what was measured is kept alone, and worker processes read the
+files as they are needed.
 
 Reference:
     torchvision documentation, ImageFolder.
@@ -12,35 +13,31 @@ Reference:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import itertools
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, lt, optional
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from learnforge import Split, Task, TaskError, TaskInfo, TaskSource, fingerprint, hookimpl, nearest
+from learnforge import Task, TaskError, TaskInfo, TaskSource, hookimpl, nearest
 from learnforge_kit import (
-    FORMATS,
-    MemorySplit,
-    StreamSplit,
+    Decoded,
+    Head,
     class_folders,
-    decode_image,
+    decode_once,
     images_inside,
-    measure_channels,
+    members_of,
     permutation,
-    require_file,
+    read_heads,
     stratified,
 )
 
 _NAMES = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
-_SAMPLE = 1000
-"""Images read to measure mean and deviation where not all are held in memory."""
+_GLANCE = 100
+"""Files whose heads are looked at before all are read."""
 
 
 @frozen
@@ -61,9 +58,9 @@ class ImageFolder(TaskSource):
         validation: Share of the training images to validate with, where there is no folder for it.
         test: Share to test with, where there is no folder for it.
         split_seed: Which random split, from 0.
-        memory_mib: Hold the images in memory if they need at most so many MiB; read them as they are
-            needed otherwise.
-        workers: Reading processes for images that are not held in memory.
+        memory_mib: Hold the decoded images, in the store, if they need at most so many MiB; decode them
+            as they are needed otherwise.
+        workers: Reading processes for images that are not held.
     """
 
     root: Path
@@ -81,23 +78,17 @@ class ImageFolder(TaskSource):
 
     def load(self) -> Task:
         classes, files, labels = self._find()
-        others = self._others()
-        size, channels = self._inspect([file for part in (*files, others) for file in part])
-        decode = partial(decode_image, size=size, channels=channels)
-        count = sum(map(len, files)) + len(others)
-        is_held = count * channels * size * size <= self.memory_mib * 2**20
-        train, validation, test = (
-            self._split(part, part_labels, decode, is_held)
-            for part, part_labels in zip(files, labels, strict=True)
-        )
-        rest = self._split(others, torch.full((len(others),), -1), decode, is_held) if others else None
-        sample = files[0] if is_held else files[0][:: max(1, len(files[0]) // _SAMPLE)]
-        mean, std = measure_channels(_decode_all(sample, decode))
-        name = self.root.resolve().name
-        info = TaskInfo(
-            name, tuple(classes), tuple(f"{name}:{c}" for c in classes), (channels, size, size), mean, std
-        )
-        return Task(info, train, validation, test, unlabelled=rest)
+        if others := self._others():
+            files, labels = [*files, others], [*labels, torch.full((len(others),), -1)]
+        decoded = self._read([file for part in files for file in part])
+        ends = [*itertools.accumulate(map(len, files))]
+        parts = [slice(end - len(own), end) for end, own in zip(ends, files, strict=True)]
+        splits = [decoded.split(part, own, self.workers) for part, own in zip(parts, labels, strict=True)]
+        name, (mean, std) = self.root.resolve().name, decoded.measure(parts[0])
+        origins = tuple(f"{name}:{c}" for c in classes)
+        info = TaskInfo(name, tuple(classes), origins, decoded.shape, mean, std)
+        train, validation, test, *rest = splits
+        return Task(info, train, validation, test, unlabelled=rest[0] if rest else None)
 
     def _others(self) -> list[Path]:
         """List the images without labels."""
@@ -178,55 +169,27 @@ class ImageFolder(TaskSource):
         whole = [split[n] if n == "train" or n not in found else found[n] for n in parts]
         return [part[0] for part in whole], [part[1] for part in whole]
 
-    def _inspect(self, files: Sequence[Path]) -> tuple[int, int]:
-        """Read every header: name the files that cannot be used, and find out size and channels."""
-        with ThreadPoolExecutor() as pool:
-            heads = list(pool.map(_head, files))
-        bad = [f"{file}: {head}" for file, head in zip(files, heads, strict=True) if isinstance(head, str)]
-        if bad:
-            shown = "\n  ".join(bad[:20]) + (f"\n  and {len(bad) - 20} more" if len(bad) > 20 else "")
-            raise TaskError(
-                f"{len(bad)} of {len(files)} files in {self.root} cannot be read as images; mend or remove "
-                f"them:\n  {shown}"
-            )
-        good = [head for head in heads if not isinstance(head, str)]
-        sizes = {(width, height) for width, height, _ in good}
+    def _read(self, files: Sequence[Path]) -> Decoded:
+        """Read every file: hold the images unless they are too many, and find out size and channels."""
+        shape = self._shape(read_heads(files[:: max(1, len(files) // _GLANCE)]))
+        while True:
+            size, channels = shape
+            is_held = len(files) * channels * size * size <= self.memory_mib * 2**20
+            decoded = decode_once(files, self.root, size, channels, is_held)
+            found = self._shape(decoded.heads)
+            if found == shape:
+                return decoded
+            shape = found  # the glance had missed what is the only image in colour
+
+    def _shape(self, heads: Set[Head]) -> tuple[int, int]:
+        """Return the size and channels of images with these heads."""
+        sizes = sorted({(width, height) for width, height, _ in heads})
         if self.size is None and (len(sizes) > 1 or any(w != h for w, h in sizes)):
             raise TaskError(
-                f"task.size: must be given, since the images have {len(sizes)} sizes, such as "
-                f"{sorted(sizes)[:3]}"
+                f"task.size: must be given, since the images have {len(sizes)} sizes, such as {sizes[:3]}"
             )
-        channels = self.channels or (1 if all(is_grey for _, _, is_grey in good) else 3)
-        return self.size or next(iter(sizes))[0], channels
-
-    def _split(self, files: list[Path], labels: Tensor, decode: partial[Tensor], is_held: bool) -> Split:
-        if is_held:
-            return MemorySplit(_decode_all(files, decode), labels)
-        # the bytes of a large set are too many to hash; size and time of change tell an edited file
-        stats = [[os.path.relpath(f, self.root), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-        keywords = {key: str(value) for key, value in decode.keywords.items()}
-        return StreamSplit(
-            files, labels, decode, fingerprint([stats, labels.tolist(), keywords]), self.workers
-        )
-
-
-def _head(file: Path) -> tuple[int, int, bool] | str:
-    """Return width, height and whether the image is grey, or why it cannot be read."""
-    try:
-        require_file(file)
-        with Image.open(file, formats=FORMATS) as image:
-            head = (image.width, image.height, image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F"))
-            image.verify()
-        # verify() spares the pixels; a cut-off file only shows when they are read
-        with Image.open(file, formats=FORMATS) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return "no known image format"
-    except TaskError:
-        return "no regular file"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return str(error)
-    return head
+        channels = self.channels or (1 if all(is_grey for _, _, is_grey in heads) else 3)
+        return self.size or (sizes[0][0] if sizes else 1), channels
 
 
 def _has_folders(folder: Path) -> bool:
@@ -253,17 +216,8 @@ def _list(folder: Path, classes: Sequence[str], known: Sequence[str]) -> tuple[l
 def _first(labels: Tensor, count: int, seed: int) -> Tensor:
     """Return the places of `count` random images of each class, ascending."""
     order = permutation(seed, len(labels))
-    kept = [order[labels[order] == label][:count] for label in labels.unique().tolist()]
+    kept = [order[places[:count]] for _, places in members_of(labels[order])]
     return torch.cat(kept).sort().values
-
-
-def _decode_all(files: Sequence[Path], decode: partial[Tensor]) -> Tensor:
-    shape = decode.keywords["channels"], decode.keywords["size"], decode.keywords["size"]
-    images = torch.empty(len(files), *shape, dtype=torch.uint8)
-    with ThreadPoolExecutor() as pool:
-        for image, decoded in zip(images, pool.map(decode, files), strict=True):
-            image.copy_(decoded)
-    return images
 
 
 @hookimpl

@@ -16,7 +16,6 @@ hole in it that finds no place on the disk would end the process.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from learnforge.errors import StageError
 from learnforge.files import fingerprint, remove, write_json
-from learnforge_kit.disk import reserve
+from learnforge_kit.disk import make_place, reserve
 
 GIB = 1 << 30
 
@@ -83,7 +82,7 @@ class ViewCache:
             )
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):  # who opens and who makes place take turns
-            others = _make_place(folder, self.path, limit - slots)
+            others = make_place(folder, self.path, limit - slots, _is_idle)
             self._prepare(whole, slots, images * views * self._row.itemsize)
             self._file = (self.path / "rows.bin").open("r+b", buffering=0)
             self._lock = FileLock(self.path / "lock")
@@ -197,21 +196,6 @@ def _check(scores: NDArray[Any], keys: NDArray[np.int64]) -> NDArray[np.uint32]:
     factors = np.arange(1, 2 * words.shape[1], 2, dtype=np.uint32) * np.uint32(0x9E3779B1)
     total: NDArray[np.uint32] = (words * factors).sum(1, dtype=np.uint32)
     return total + keys.astype(np.uint32) * np.uint32(0x85EBCA6B) + np.uint32(1)
-
-
-def _make_place(folder: Path, own: Path, place: int) -> int:
-    """Remove caches that nobody has open, the least recently used first, until the others take `place` bytes
-    at most; return what is left of them.
-    """
-    others = [path for path in folder.iterdir() if path.is_dir() and path != own]
-    sizes = {path: sum(file.stat().st_blocks * 512 for file in path.iterdir()) for path in others}
-    for path in sorted(others, key=lambda path: path.stat().st_mtime):
-        if sum(sizes.values()) <= place:
-            break
-        if _is_idle(path):
-            shutil.rmtree(path)
-            del sizes[path]
-    return sum(sizes.values())
 
 
 def _is_idle(path: Path) -> bool:

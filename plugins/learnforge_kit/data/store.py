@@ -1,0 +1,380 @@
+"""Images of a folder, read from their files once: decoded, measured, and kept for later runs.
+
+The store is a folder that all runs of a user share, `~/.cache/learnforge` or what the environment's
+LEARNFORGE_CACHE names. In it each set of images, of one root and brought to one shape, is a folder:
+
+    pixels.bin   uint8 [image, channel, size, size], in the order in which the files were read
+    index.npz    names of the files, and what is known of each: see `_facts_of`
+
+A file whose size or time of change is another than in the index is read again, and its pixels are put behind
+the others. Pixels reach the disk before the index names them, so a kill costs reading and never gives a wrong
+pixel. Splits look at the pixels through a memory map, so a set takes the memory that is used of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import math
+import os
+import shutil
+import time
+import warnings
+import zipfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from attrs import frozen
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learnforge.errors import LearnforgeError, TaskError
+from learnforge.files import fingerprint, remove, write_atomically
+from learnforge.kinds.task import Split
+from learnforge_kit.data.images import Head, batched, decode_image, open_square
+from learnforge_kit.data.splits import MemorySplit, content_of
+from learnforge_kit.data.streams import StreamSplit
+from learnforge_kit.disk import make_place
+from learnforge_kit.errors import CacheWarning
+
+ENVIRONMENT = "LEARNFORGE_CACHE"
+"""Names the folder of the store; empty keeps nothing beyond the process."""
+
+LIMIT = 16 << 30
+"""Bytes that all sets may take on the disk; the least recently used make place."""
+
+_CHUNK = 64
+"""Files that a thread reads at a time."""
+
+_FRESH = 2_000_000_000
+"""Nanoseconds within which a file may change again without another time of change."""
+
+
+@frozen(eq=False)
+class Decoded:
+    """Images that were read, and what the reading found.
+
+    Args:
+        files: The files that were asked for.
+        shape: Channels, height and width.
+        facts: Of each file; see `_facts_of`.
+        rows: int64 [file], the place of each file's pixels.
+        pixels: uint8 [place, channel, size, size], a memory map or in memory; None where they are not held.
+    """
+
+    files: Sequence[Path]
+    shape: tuple[int, int, int]
+    facts: NDArray[Any]
+    rows: Tensor
+    pixels: Tensor | None
+
+    @property
+    def heads(self) -> set[Head]:
+        """Widths and heights of the files, and whether they are grey; each once."""
+        columns = (self.facts[name].tolist() for name in ("width", "height", "is_grey"))
+        return set(zip(*columns, strict=True))
+
+    def split(self, part: slice, labels: Tensor, workers: int = 2) -> StoredSplit | StreamSplit:
+        """Return some of the files as a split.
+
+        Args:
+            part: Which files.
+            labels: Of each, int64 [count], or what else the task's form has for targets.
+            workers: Reading processes, where the pixels are not held.
+        """
+        content = content_of(self.shape, labels, self.facts["digest"][part].tobytes())
+        if self.pixels is not None:
+            return StoredSplit(self.pixels, self.rows[part], labels, content)
+        decode = partial(decode_image, size=self.shape[1], channels=self.shape[0])
+        return StreamSplit(self.files[part], labels, decode, content, workers)
+
+    def measure(self, part: slice) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return what `measure_channels` does of some of the files."""
+        own = self.facts[part]
+        count = len(own) * self.shape[1] * self.shape[2]
+        means, deviations = [], []
+        for channel in range(self.shape[0]):
+            total, squares = (int(own[name][:, channel].sum()) for name in ("sum", "squares"))
+            spread = count * squares - total * total  # exact, since these are whole numbers
+            means.append(total / count / 255)
+            deviations.append(spread**0.5 / count / 255 if spread else 1.0)
+        return tuple(means), tuple(deviations)
+
+
+@frozen(eq=False, repr=False)
+class StoredSplit(Split):
+    """A split whose images are rows of a larger set, which stays where it is.
+
+    Args:
+        images: uint8 [row, channel, height, width], on the CPU.
+        rows: int64 [count], the row of each image.
+        labels: int64 [count].
+        content: Hash of the images and labels, as of a `MemorySplit` of them.
+    """
+
+    images: Tensor
+    rows: Tensor
+    labels: Tensor
+    content: str
+
+    def select(self, indices: Tensor) -> MemorySplit:
+        return MemorySplit(self.images[self.rows[indices]], self.labels[indices])
+
+    def load(self, device: torch.device) -> Split:
+        if device.type == "cpu":
+            return self
+        return MemorySplit(self.images[self.rows], self.labels).load(device)
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for indices in order.split(batch_size) if len(order) else ():
+            yield self.images[self.rows[indices]], self.labels[indices], indices
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemorySplit, (self.images[self.rows], self.labels)  # another machine has other disks
+
+
+def decode_once(files: Sequence[Path], root: Path, size: int, channels: int, is_held: bool = True) -> Decoded:
+    """Return images in one shape: from the store where it has them unchanged; the others are read, and all
+    that is to be known of them is measured in the same pass.
+
+    Args:
+        files: Image files.
+        root: The folder that they belong to.
+        size: Height and width; see `decode_image`.
+        channels: 1 or 3.
+        is_held: Hold the pixels; otherwise only what is known of them is kept.
+
+    Raises:
+        TaskError: Files cannot be read; all are named, and the others are kept.
+    """
+    shape = (channels, size, size)
+    if folder := _store():
+        key = fingerprint([str(root.resolve()), shape, is_held, PIL.__version__])[:24]
+        try:
+            return _read_kept(files, root, shape, folder / "images" / key, is_held)
+        except TaskError:
+            raise
+        except (OSError, LearnforgeError) as error:
+            warnings.warn(
+                f"decoded images cannot be kept in {folder}: {error}. Let {ENVIRONMENT} name a folder with "
+                f"room for them; every start reads all files until then",
+                CacheWarning,
+                stacklevel=2,
+            )
+    pixels = np.empty((len(files), *shape), np.uint8) if is_held else None
+    facts, faults, start = np.empty(len(files), _facts_of(channels)), list[str](), 0
+    for part in _read(files, shape):
+        own = slice(start, start + len(part.files))
+        facts[own] = part.facts
+        if pixels is not None:
+            pixels[own] = part.pixels
+        faults += part.faults
+        start += len(part.files)
+    _refuse(faults, len(files), root)
+    held = torch.from_numpy(pixels) if pixels is not None else None
+    return Decoded(files, shape, facts, torch.arange(len(files)), held)
+
+
+def _store() -> Path | None:
+    named = os.environ.get(ENVIRONMENT)
+    if named is None:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "learnforge"
+    return Path(named).expanduser() if named else None
+
+
+def _read_kept(
+    files: Sequence[Path], root: Path, shape: tuple[int, int, int], folder: Path, is_held: bool
+) -> Decoded:
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        names, facts = _load_index(folder, shape, is_held)
+        rows = _find(files, root, names, facts)
+        missing = (rows < 0).nonzero()[0].tolist()
+        if len(missing):
+            if len(names) + len(missing) > 2 * len(files):  # most of it is of files as they were
+                names, facts, missing = [], facts[:0], [*range(len(files))]
+                remove(folder / "index.npz")
+                remove(folder / "pixels.bin")
+            rows[missing] = len(names) + np.arange(len(missing))
+            new = [files[place] for place in missing]
+            facts = _add(new, root, shape, folder, names, facts, is_held)
+        os.utime(folder)  # the least recently used make place
+        pixels = None
+        if is_held:
+            kept = np.memmap(folder / "pixels.bin", np.uint8, "c", shape=(len(facts), *shape))
+            pixels = torch.from_numpy(kept)
+    return Decoded(files, shape, facts[rows], torch.from_numpy(rows), pixels)
+
+
+def _add(
+    files: Sequence[Path],
+    root: Path,
+    shape: tuple[int, ...],
+    folder: Path,
+    names: Sequence[str],
+    facts: NDArray[Any],
+    is_held: bool,
+) -> NDArray[Any]:
+    """Read files, put their pixels behind those that are kept, and return what is known of all."""
+    image = math.prod(shape) if is_held else 0
+    place = (len(names) + len(files)) * image
+    if place > LIMIT or len(files) * image > shutil.disk_usage(folder).free // 2:
+        raise OSError(errno.ENOSPC, f"they take {place / (1 << 30):.1f} GiB")
+    make_place(folder.parent, folder, LIMIT - place)
+    parts, added, faults = [facts], list[str](), list[str]()
+    with (folder / "pixels.bin").open("ab") as stream:
+        stream.truncate(len(names) * image)  # what a kill left there
+        for part in _read(files, shape):
+            if is_held:
+                stream.write(part.pixels.data)
+            parts.append(part.facts)
+            added += [_name(file, root) for file in part.files]
+            faults += part.faults
+        stream.flush()
+        os.fsync(stream.fileno())
+    facts = np.concatenate(parts)
+    _save_index(folder, [*names, *added], facts)
+    _refuse(faults, len(files), root)
+    return facts
+
+
+def _find(files: Sequence[Path], root: Path, names: Sequence[str], facts: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the row of each file, -1 where it is not kept, or has changed since it was read."""
+    stamps = zip(facts["bytes"].tolist(), facts["changed"].tolist(), strict=True)
+    rows = {(name, *stamp): row for row, (name, stamp) in enumerate(zip(names, stamps, strict=True))}
+    found = [rows.get((_name(file, root), *_stamp(file)), -1) for file in files]
+    return np.array(found, np.int64)
+
+
+def _name(file: Path, root: Path) -> str:
+    inside, name = f"{root}{os.sep}", str(file)
+    return name[len(inside) :] if name.startswith(inside) else str(file.resolve())
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Return bytes and time of change of a file."""
+    try:
+        found = file.stat()
+    except OSError:  # it is gone, and reading it says so
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def _load_index(folder: Path, shape: tuple[int, ...], is_held: bool) -> tuple[list[str], NDArray[Any]]:
+    """Return names and facts of what is kept; none of it where the files do not fit one another."""
+    facts_type = _facts_of(shape[0])
+    try:
+        with (folder / "index.npz").open("rb") as stream, np.load(stream) as kept:
+            names = os.fsdecode(kept["names"].tobytes()).split("\0")
+            facts = kept["facts"]
+        image, size = (math.prod(shape) if is_held else 0), (folder / "pixels.bin").stat().st_size
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return [], np.empty(0, facts_type)
+    if facts.dtype != facts_type or len(names) != len(facts) or size < len(facts) * image:
+        return [], np.empty(0, facts_type)
+    return names, facts
+
+
+def _save_index(folder: Path, names: Sequence[str], facts: NDArray[Any]) -> None:
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:  # numpy puts an ending of its own behind a path
+            np.savez(stream, names=np.frombuffer(os.fsencode("\0".join(names)), np.uint8), facts=facts)
+
+    write_atomically(folder / "index.npz", write)
+
+
+def _facts_of(channels: int) -> np.dtype[Any]:
+    """Return what is known of an image: the file's bytes and time of change in nanoseconds, -1 where it might
+    change again within it; its width and height, and whether it is grey; of its pixels the SHA-256, and of
+    each channel the sum and that of the squares.
+    """
+    return np.dtype(
+        [
+            ("bytes", np.int64),
+            ("changed", np.int64),
+            ("width", np.int32),
+            ("height", np.int32),
+            ("is_grey", np.bool_),
+            ("digest", np.uint8, (32,)),
+            ("sum", np.int64, (channels,)),
+            ("squares", np.int64, (channels,)),
+        ]
+    )
+
+
+@frozen(eq=False)
+class _Part:
+    """Some files that were read.
+
+    Args:
+        files: Those that could be.
+        pixels: uint8 [file, channel, size, size].
+        facts: Of each.
+        faults: Why others could not be.
+    """
+
+    files: list[Path]
+    pixels: NDArray[np.uint8]
+    facts: NDArray[Any]
+    faults: list[str]
+
+
+def _read(files: Sequence[Path], shape: tuple[int, ...]) -> Iterator[_Part]:
+    """Read files by threads, in order, some chunks ahead of who takes them."""
+    chunks = iter(batched(files, _CHUNK))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running: deque[Future[_Part]] = deque()
+        try:
+            for chunk in itertools.islice(chunks, 2 * (os.cpu_count() or 1)):
+                running.append(pool.submit(_read_chunk, chunk, shape))
+            while running:
+                yield running.popleft().result()
+                for chunk in itertools.islice(chunks, 1):
+                    running.append(pool.submit(_read_chunk, chunk, shape))
+        finally:
+            for future in running:
+                future.cancel()
+
+
+_VALUES = np.arange(256, dtype=np.int64)
+
+
+def _read_chunk(files: Sequence[Path], shape: tuple[int, ...]) -> _Part:
+    channels, size, _ = shape
+    pixels, facts = np.empty((len(files), *shape), np.uint8), np.zeros(len(files), _facts_of(channels))
+    good, faults = list[Path](), list[str]()
+    for file in files:
+        own = facts[len(good)]
+        own["bytes"], changed = _stamp(file)
+        own["changed"] = changed if time.time_ns() - changed > _FRESH else -1
+        try:
+            image, head = open_square(file, size, channels)
+        except TaskError as error:
+            faults.append(str(error))
+            continue
+        own["width"], own["height"], own["is_grey"] = head
+        values = pixels[len(good)]
+        values[:] = np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
+        own["digest"] = np.frombuffer(hashlib.sha256(values.data).digest(), np.uint8)
+        counts = np.array(image.histogram(), np.int64).reshape(channels, 256)
+        own["sum"], own["squares"] = counts @ _VALUES, counts @ _VALUES**2
+        good.append(file)
+    return _Part(good, pixels[: len(good)], facts[: len(good)], faults)
+
+
+def _refuse(faults: Sequence[str], count: int, root: Path) -> None:
+    if faults:
+        shown = "\n  ".join(faults[:20]) + (f"\n  and {len(faults) - 20} more" if len(faults) > 20 else "")
+        raise TaskError(
+            f"{len(faults)} of {count} files in {root} cannot be read as images; mend or remove "
+            f"them:\n  {shown}"
+        )
