@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tomli_w
 import torch
@@ -20,7 +21,7 @@ from PIL import Image
 import learnforge as lf
 from learnforge.cli import main
 from learnforge.context import Checkpoint
-from learnforge_kit import open_predictor
+from learnforge_kit import decode_once, open_predictor
 from tests.core.recipes import DISTILL
 
 PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "security.md"
@@ -146,6 +147,16 @@ def an_image(run: Path) -> None:
         call("predict", run, name)
 
 
+def the_store(run: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEARNFORGE_CACHE", "store")
+        decode_once([Path("a.png")], Path(), 8, 1)
+        (index,) = Path("store").rglob("index.npz")
+        harm = np.array([Harm()], dtype=object)
+        np.savez(index, names=harm, facts=harm)
+        assert decode_once([Path("a.png")], Path(), 8, 1).facts["is_grey"].all()
+
+
 def a_list_of_files(run: Path) -> None:
     lines = ("$(touch EXECUTED)", "`touch EXECUTED`", TOUCH, "| touch EXECUTED", "a.png; touch EXECUTED")
     with pytest.MonkeyPatch.context() as patch:
@@ -219,6 +230,7 @@ CASES: dict[str, Callable[[Path], None]] = {
     "weights, `.safetensors`, `.pt` or `.pth`": weights,
     "an exported `.onnx`": an_onnx_file,
     "an image": an_image,
+    "the store of decoded images": the_store,
     "a list of files on standard input": a_list_of_files,
     "a report": a_report,
 }
