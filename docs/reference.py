@@ -67,7 +67,7 @@ def recipe(plugins: Plugins) -> str:
         _section("`[run]`", RunSettings),
         _section("`[plugins]`", PluginSettings),
         "### `[plugins.NAME]`\n\nOptions of a plugin that "
-        "[brings hooks](../how-to/write-other-kinds.md#options-of-hooks).",
+        "[brings hooks](../how-to/write-hooks.md#options-of-hooks).",
         "## `[task]`\n\n`use` names the [task](methods/task.md); every other key is an option of it.",
         f"## `[[stage]]`\n\nKeys of every stage:\n\n{_table(STAGE_KEYS)}",
     ]

@@ -241,6 +241,17 @@ def test_every_kind_is_in_the_guide_and_in_the_help() -> None:
         assert re.search(rf"\b{kind}\b", new.command.help or "")
 
 
+def test_every_kind_has_a_page_of_its_own() -> None:
+    """No two kinds share a how-to, and each page holds what it shows to the suite of the kind."""
+    guide = (ROOT / "docs/how-to/write-a-plugin.md").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^\| `([\w-]+)` \| \[[^\]]+\]\(([\w.-]+)\)", guide, re.MULTILINE))
+    assert set(found) == set(TEMPLATES)
+    assert len(set(found.values())) == len(found)
+    for kind, page in found.items():
+        text = (ROOT / "docs/how-to" / page).read_text(encoding="utf-8")
+        assert re.search(rf"learnforge conformance {'' if kind == 'hooks' else kind + '.'}\w", text), page
+
+
 def test_the_readme_is_short() -> None:
     """Who opens the README reads it to its end: at most 800 words."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 800
