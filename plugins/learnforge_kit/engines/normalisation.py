@@ -42,6 +42,8 @@ class EpisodeNorm(_BatchNorm):
     Written in elementary operations, which differentiate twice and vectorise over tasks exactly.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
     policy: Policy
     reference: int | None  # how many images at the start of a batch give the statistics; None: all
     statistics: tuple[Tensor, Tensor]  # the last ones measured
@@ -62,23 +64,17 @@ class EpisodeNorm(_BatchNorm):
 
     def normalise(self, images: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """Return what the layer's batch normalisation gives, before anything else that the layer does."""
-        if self.policy == "running":
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            return self._scale(images, self.running_mean, self.running_var, weight, bias)
-        if self.reference is None:
-            return F.batch_norm(images, None, None, weight, bias, training=True, eps=self.eps)
-        axes = [axis for axis in range(images.ndim) if axis != 1]
-        own = images[: self.reference]
-        mean = own.mean(axes)
-        variance = (own - mean.view(1, -1, *[1] * (images.ndim - 2))).square().mean(axes)
-        self.statistics = (mean, variance)
-        return self._scale(images, mean, variance, weight, bias)
-
-    def _scale(
-        self, images: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None
-    ) -> Tensor:
         shape = (1, -1, *[1] * (images.ndim - 2))
+        if self.policy == "running":
+            mean, variance = self.running_mean, self.running_var
+        elif self.reference is None:
+            return F.batch_norm(images, None, None, weight, bias, training=True, eps=self.eps)
+        else:
+            axes = [axis for axis in range(images.ndim) if axis != 1]
+            own = images[: self.reference]
+            mean = own.mean(axes)
+            variance = (own - mean.view(shape)).square().mean(axes)
+            self.statistics = (mean, variance)
         scaled = (images - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
         if weight is None or bias is None:  # affine=False
             return scaled
@@ -132,10 +128,10 @@ def prepare_normalisation(network: nn.Module, policy: Policy) -> nn.Module:
 def _follow(layer: _BatchNorm, policy: Policy) -> None:
     """Make a batch normalisation one of an episode, in place."""
     cls = type(layer)
-    is_plain = cls.forward is _BatchNorm.forward
-    layer.__class__ = type(cls.__name__, (EpisodeNorm, cls), {"is_plain": is_plain})
-    assert isinstance(layer, EpisodeNorm)
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    layer.policy, layer.reference = policy, None
-    layer.statistics = (layer.running_mean, layer.running_var)
+    own = {
+        "policy": policy,
+        "reference": None,
+        "statistics": (layer.running_mean, layer.running_var),
+        "is_plain": cls.forward is _BatchNorm.forward,
+    }
+    layer.__class__ = type(cls.__name__, (EpisodeNorm, cls), own)

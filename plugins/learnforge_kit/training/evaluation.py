@@ -13,6 +13,7 @@ from learnforge.kinds.form import form_of
 from learnforge.kinds.task import Split
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
+from learnforge_kit.networks.layout import run
 
 
 @frozen
@@ -64,10 +65,10 @@ def predict(
     size = batch_size or evaluation_batch(task)
     if isinstance(network, nn.Module):
         network.eval()
+    parts: list[Tensor] = []
     with torch.inference_mode():
-        parts: list[Tensor] = []
         for images, _, _ in split.batches(torch.arange(len(split)), size):
-            parts.append(network(Normaliser(task, images.device)(images)).float())
+            parts.append(run(network, Normaliser(task, images.device)(images)).float())
         return torch.cat(parts)
 
 

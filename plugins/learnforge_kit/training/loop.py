@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from learnforge.context import Checkpoint, Context
 from learnforge.errors import DivergedError, StageError
@@ -25,7 +24,7 @@ from learnforge.randomness import derive, seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.drawing import permutation
-from learnforge_kit.networks.normalisation import find_normalisations
+from learnforge_kit.networks.layout import lay_out, layout_of
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.losses import supervised_loss
 from learnforge_kit.training.optimization import generator_states, make_optimizer, take_step
@@ -33,6 +32,7 @@ from learnforge_kit.training.settings import Train
 
 if TYPE_CHECKING:
     from learnforge.kinds.seen.turns import Turn
+    from learnforge_kit.training.averaging import Average
 
 
 @frozen(eq=False)
@@ -210,15 +210,11 @@ class _Training:
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.optimizer = make_optimizer(self.groups, settings)
         self.all = nn.ModuleList([trainee.network, *([trainee.extra] if trainee.extra is not None else [])])
+        self.layout, self.is_settled = layout_of(self.all, task.input_shape, context.device), False
+        lay_out(self.all, self.layout)
         self.turns = _with_optimizers(trainee, settings)
         self.scales = [[group["lr"] for group in own.param_groups] for own in self._optimizers()]
-        self.average = (
-            AveragedModel(trainee.network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
-            if settings.ema
-            else None
-        )
-        # a mean of counters would be no count, and would change those of frozen layers
-        self.counters = _counters(self.average.module, trainee.network) if self.average is not None else []
+        self.average = _average(trainee.network, settings)
         self.task = task
         self.mix = _mixer(settings, task)
         self.transforms = context.plugins.batch_transforms(task=task, stage=context.stage, part=part)
@@ -239,6 +235,8 @@ class _Training:
             self.trainee.extra.train()
         # the variance of one image is zero, so layers normalise by their running statistics
         if self.settings.batch_size == 1:
+            from learnforge_kit.networks.normalisation import find_normalisations
+
             for layer in find_normalisations(self.all):
                 layer.eval()
         with seeded(derive(self.context.seed, "epoch", self.epoch)):
@@ -250,7 +248,8 @@ class _Training:
         }
         self.epoch += 1
         if validate is not None:
-            with self._averaged():
+            average = self.average
+            with average.shown(self.trainee.network) if average else contextlib.nullcontext():
                 entry[self.measure] = validate()
             self._remember_best(entry[self.measure])
         self.history.append(entry)
@@ -272,8 +271,7 @@ class _Training:
             losses.append(self._take(self.optimizer, self.trainee.loss, self.parameters, batches))
             if self.average is not None:
                 self.average.update_parameters(self.trainee.network)
-                for own, other in self.counters:
-                    own.copy_(other)
+            self.is_settled = True
         return losses
 
     def _take(
@@ -291,6 +289,7 @@ class _Training:
         """
         device, counts = self.context.device.type, self.trainee.counts
         drawn, counted = generator_states(device), dict(counts)
+        buffers = [] if self.is_settled else [(own, own.clone()) for own in self.all.buffers()]
 
         def evaluate(is_first: bool) -> Tensor:
             quiet: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -311,6 +310,19 @@ class _Training:
                 nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
             return loss
 
+        try:
+            return take_step(optimizer, evaluate)
+        except RuntimeError:
+            if self.is_settled or self.layout is torch.contiguous_format:
+                raise
+        # what is written for another layout, such as `view`, says so in its first step, and gets that one
+        from learnforge_kit.training.turns import put_back
+
+        self.layout = torch.contiguous_format
+        lay_out(self.all, self.layout)
+        put_back(buffers, drawn, counts, counted)
+        optimizer.zero_grad()
+        batches = tuple(evolve(b, images=b.images.clone(memory_format=self.layout)) for b in batches)
         return take_step(optimizer, evaluate)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
@@ -365,7 +377,7 @@ class _Training:
             for number, transform in enumerate(self.transforms):
                 drawn = derive(self.context.seed, purpose, self.epoch, lap, "hook", step, number)
                 batch = transform(batch, torch.Generator().manual_seed(drawn))
-            yield batch
+            yield evolve(batch, images=batch.images.to(memory_format=self.layout))
 
     def _show(
         self, images: Tensor, views: Tensor, indices: Tensor, normalise: Normaliser, seed: int
@@ -415,21 +427,10 @@ class _Training:
         patience = self.settings.patience
         return patience is not None and self.best_epoch > 0 and self.epoch - self.best_epoch >= patience
 
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Put the averaged weights into the network for a block."""
-        if self.average is None:
-            yield
-            return
-        network = self.trainee.network
-        own = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-        network.load_state_dict(self.average.module.state_dict())
-        yield
-        network.load_state_dict(own)
-
     def finish(self) -> None:
         """Leave the weights that were asked for in the network."""
         network = self.trainee.network
+        lay_out(self.all, torch.contiguous_format)
         if self.settings.weights == "best" and self.best is not None:
             network.load_state_dict(self.best)
             if self.trainee.extra is not None:
@@ -471,6 +472,15 @@ class _Training:
         self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
 
 
+def _average(network: nn.Module, settings: Train) -> Average | None:
+    """Return the average of the weights, or None where there is to be none."""
+    if not settings.ema:
+        return None
+    from learnforge_kit.training.averaging import Average  # most trainings need none of it
+
+    return Average(network, settings.ema)
+
+
 def _mixer(settings: Train, task: TaskInfo) -> Callable[[Batch], Batch] | None:
     """Return what mixes the images of a batch and their labels, or None where nothing is to be mixed."""
     if not settings.mixes_images:
@@ -491,12 +501,6 @@ def _with_optimizers(trainee: Trainee, settings: Train) -> list[tuple[Turn, torc
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def _counters(average: nn.Module, network: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Pair the buffers of whole numbers of an average with those of its network."""
-    pairs = zip(average.buffers(), network.buffers(), strict=True)
-    return [(own, other) for own, other in pairs if not own.is_floating_point()]
 
 
 def _require_trainable(loss: Any) -> None:

@@ -53,12 +53,11 @@ def undone(
     after, states = dict(counts), generator_states(device)
     counts.update(counted)
     _put_generators(drawn)
-    with _put_back(modules.buffers()):
-        try:
-            yield
-        finally:
-            _put_generators(states)
-            counts.update(after)
+    buffers = _copies(modules.buffers())
+    try:
+        yield
+    finally:
+        put_back(buffers, states, counts, after)
 
 
 @contextmanager
@@ -71,19 +70,31 @@ def kept_statistics(network: nn.Module, but: nn.Module | None = None) -> Iterato
     """
     others = set(but.modules()) if but is not None else set()
     layers = [layer for layer in network.modules() if statistics_of(layer) and layer not in others]
-    with _put_back(buffer for layer in layers for buffer in layer.buffers(recurse=False)):
-        yield
-
-
-@contextmanager
-def _put_back(buffers: Iterable[Tensor]) -> Iterator[None]:
-    before = [(buffer, buffer.clone()) for buffer in buffers]
+    before = _copies(buffer for layer in layers for buffer in layer.buffers(recurse=False))
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)
+        put_back(before)
+
+
+def put_back(
+    buffers: Iterable[tuple[Tensor, Tensor]],
+    generators: Sequence[Tensor] = (),
+    counts: dict[str, int] | None = None,
+    counted: Mapping[str, int] | None = None,
+) -> None:
+    """Give buffers their values, torch's generators their states and counters their numbers."""
+    with torch.no_grad():
+        for buffer, value in buffers:
+            buffer.copy_(value)
+    if generators:
+        _put_generators(generators)
+    if counts is not None:
+        counts.update(counted or {})
+
+
+def _copies(buffers: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(buffer, buffer.clone()) for buffer in buffers]
 
 
 def _put_generators(states: Sequence[Tensor]) -> None:
