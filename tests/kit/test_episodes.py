@@ -8,7 +8,6 @@ import torch
 from learnforge.errors import TaskError
 from learnforge.kinds.seen.episodes import EpisodeShape
 from learnforge_kit.data.episodes import ImageEpisodeSource
-from learnforge_kit.data.splits import MemorySplit
 
 SHAPE = EpisodeShape(ways=3, shots=2, queries=4)
 
@@ -19,8 +18,7 @@ def make_source(counts=(6, 9, 7, 12, 6), shape=SHAPE, labels=None):
     column = torch.tensor([label for label, n in zip(labels, counts, strict=True) for _ in range(n)])
     column = column[torch.randperm(len(column), generator=torch.Generator().manual_seed(0))]
     images = torch.arange(len(column)).float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
-    split = MemorySplit(images.to(torch.uint8), column)
-    return ImageEpisodeSource.from_split(split, images, shape, "train"), column
+    return ImageEpisodeSource.of(images, column, shape, "train"), column
 
 
 def positions(labelled):

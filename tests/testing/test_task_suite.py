@@ -62,7 +62,7 @@ class _Source:
 
     def make(self, name: str, shape: EpisodeShape, device: torch.device) -> EpisodeSource:
         images = Normaliser(self.task.info, device)(self.task.train.images)  # type: ignore[attr-defined]
-        return self.kind.from_split(self.task.train, images, shape, name)  # type: ignore[arg-type]
+        return self.kind.of(images, self.task.train.labels, shape, name)
 
 
 class _Clumsy(ImageEpisodeSource):

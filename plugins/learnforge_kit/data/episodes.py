@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from attrs import frozen
-from torch import Tensor
+from torch import Tensor, nn
 
 from learnforge.errors import TaskError
-from learnforge.randomness import derive
-from learnforge_kit.drawing import hashed
-
-if TYPE_CHECKING:
-    from learnforge_kit.data.splits import MemorySplit
 from learnforge.kinds.seen.episodes import Episodes, EpisodeShape, EpisodeSource, Labelled
+from learnforge.randomness import derive
+from learnforge_kit.data.splits import members_of
+from learnforge_kit.drawing import hashed
 
 
 @frozen(eq=False)
@@ -53,29 +51,23 @@ class ImageEpisodeSource(EpisodeSource):
     shape: EpisodeShape
 
     @classmethod
-    def from_split(
-        cls, split: MemorySplit, normalised: Tensor, shape: EpisodeShape, name: str
-    ) -> ImageEpisodeSource:
-        """Index a split by class.
+    def of(cls, images: Tensor, labels: Tensor, shape: EpisodeShape, name: str) -> ImageEpisodeSource:
+        """Index images by class.
 
         Args:
-            split: Where the labels come from.
-            normalised: float [image, …]: the split's images as a network takes them.
+            images: float [image, …], as a network takes them.
+            labels: int64 [image].
             shape: Size of an episode.
             name: Name of the split, for errors.
 
         Raises:
             TaskError: There are fewer classes than `ways`, or a class has fewer images than shots + queries.
         """
-        present = split.labels.unique()
-        members = [(split.labels == label).nonzero().flatten() for label in present.tolist()]
-        fault = episode_fault(split.labels, shape, name)
-        if fault:
+        if fault := episode_fault(labels, shape, name):
             raise TaskError(fault)
-        table = torch.full((len(members), max(map(len, members))), -1, device=normalised.device)
-        for row, m in enumerate(members):
-            table[row, : len(m)] = m
-        return cls(normalised, table, present.to(normalised.device), shape)
+        present, members = zip(*members_of(labels), strict=True)
+        table = nn.utils.rnn.pad_sequence([*members], batch_first=True, padding_value=-1)
+        return cls(images, table.to(images.device), torch.tensor(present, device=images.device), shape)
 
     def draw(self, seed: int, indices: Tensor) -> ImageEpisodes:
         """Draw episodes: classes without replacement, then images of a class without replacement.

@@ -76,6 +76,14 @@ class NetworkEngine(Engine):
             )
         return name
 
+    @property
+    def head_alone(self) -> nn.Module | None:
+        """The head, where the network below it sees each image by itself; None where statistics of an episode
+        normalise it, or the network is but the head.
+        """
+        sees_others = self._norms and self.policy != "running"
+        return None if sees_others or not self.head else self._network.get_submodule(self.head)
+
     def embed(self, parameters: Parameters, images: Tensor) -> Tensor:
         head = self._network.get_submodule(self.head)
         seen: list[Any] = []

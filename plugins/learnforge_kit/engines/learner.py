@@ -18,7 +18,6 @@ from learnforge.kinds.task import Split, Task
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.episodes import ImageEpisodeSource
 from learnforge_kit.data.normaliser import Normaliser
-from learnforge_kit.data.splits import MemorySplit
 from learnforge_kit.engines.normalisation import Policy
 from learnforge_kit.networks.heads import NewHead
 
@@ -35,9 +34,9 @@ def episode_source(task: Task, name: str, shape: EpisodeShape, device: torch.dev
     if task.episodes is not None:
         return task.episodes(name, shape, device)
     split: Split = getattr(task, name)
-    parts = [(images, labels) for images, labels, _ in split.batches(torch.arange(len(split)), 1024)]
-    held = MemorySplit(torch.cat([i for i, _ in parts]), torch.cat([labels for _, labels in parts]))
-    return ImageEpisodeSource.from_split(held, Normaliser(task.info, device)(held.images), shape, name)
+    normalise = Normaliser(task.info, device)
+    parts = [normalise(images) for images, _, _ in split.batches(torch.arange(len(split)), 1024)]
+    return ImageEpisodeSource.of(torch.cat(parts), split.labels, shape, name)
 
 
 def prepare_network(learner: MetaLearner, network: nn.Module, episode: TaskInfo) -> nn.Module:
