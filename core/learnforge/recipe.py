@@ -23,7 +23,7 @@ from learnforge.options.ranges import take_ranges
 from learnforge.options.structure import option_key, structure
 from learnforge.plugins.choice import PluginChoice, Wish, is_usable, read_wish
 from learnforge.plugins.found import installed, locate
-from learnforge.plugins.kinds import RECIPE
+from learnforge.plugins.kinds import GROUP, RECIPE
 from learnforge.plugins.registry import Plugins
 
 _FOLDER = r"\w[\w .-]*"
@@ -111,25 +111,26 @@ def find_recipe(name: str | Path) -> Path:
         words = "is a folder; a recipe is a TOML file, and the folder of a run has a run.json"
         raise RecipeError([Problem("", words)], str(path))
     if str(name) not in built_in:
-        raise RecipeError(
-            [Problem("", f"no such file or built-in recipe; {nearest(str(name), built_in)}")], str(name)
-        )
+        words = f"no such file or built-in recipe; {nearest(str(name), built_in)}"
+        raise RecipeError([Problem("", words)], str(name))
     return built_in[str(name)]
 
 
 def _packaged_recipes() -> dict[str, Path]:
     """Find the recipes that installed distributions bring, by entry points `recipe.NAME` which name the
-    package that `NAME.toml` lies in. Of two with one name each goes by `distribution:name`.
+    package that `NAME.toml` lies in. Of two with one name each goes by `distribution:name`; learnforge's own
+    keep theirs.
     """
     choice = PluginChoice().with_environment(os.environ)
     usable = [p for p in installed() if p.kind == RECIPE and is_usable(p, choice)]
     places = [(p, file.parent / f"{p.method}.toml") for p in usable if (file := locate(p)) is not None]
     whole = [(plugin, recipe) for plugin, recipe in places if recipe.is_file()]
     names = [plugin.method for plugin, _ in whole]
-    return {
-        p.method if names.count(p.method) == 1 else f"{p.distribution}:{p.method}": recipe
-        for p, recipe in whole
-    }
+    found = {}
+    for p, recipe in whole:
+        is_bare = p.distribution == GROUP or names.count(p.method) == 1
+        found[p.method if is_bare else f"{p.distribution}:{p.method}"] = recipe
+    return found
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -61,13 +61,17 @@ def test_packages_bring_recipes(install: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_recipes_of_one_name_go_by_their_distributions(install: Any) -> None:
-    """Neither is taken for the other."""
-    install("lf-test-a", {"recipe.digits": "lf_test_a"}, {"lf_test_a": ""})
-    (install.folder / "digits.toml").write_text("")
+    """Neither is taken for the other; learnforge's own keep their names, as its methods do."""
+    for name in ("a", "b"):
+        points = {"recipe.digits": f"lf_test_{name}", "recipe.mine": f"lf_test_{name}"}
+        install(f"lf-test-{name}", points, {f"lf_test_{name}": ""})
+    for name in ("digits", "mine"):
+        (install.folder / f"{name}.toml").write_text("")
     assert find_recipe("lf-test-a:digits") == install.folder / "digits.toml"
-    assert find_recipe("learnforge:digits").parent.name == "recipes"
-    with pytest.raises(lf.RecipeError, match="lf-test-a:digits"):
-        find_recipe("digits")
+    assert find_recipe("digits").parent.name == "recipes"
+    assert find_recipe("lf-test-b:mine") == install.folder / "mine.toml"
+    with pytest.raises(lf.RecipeError, match="lf-test-a:mine"):
+        find_recipe("mine")
 
 
 def test_a_run_without_a_name_gets_that_of_the_file(tmp_path: Path) -> None:
