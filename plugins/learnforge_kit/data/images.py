@@ -134,12 +134,15 @@ def open_square(file: Path, size: int, channels: int) -> tuple[Image.Image, Head
     try:
         with Image.open(file, formats=FORMATS) as opened:
             head = _head(opened)
-            opened.draft(None, (2 * size, 2 * size))
+            if min(opened.size) >= 4 * size:
+                opened.draft(None, (2 * size, 2 * size))
             image = _eight_bits(_upright(opened)).convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError as error:
         raise TaskError(f"{file} cannot be read as an image: it has no known format") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TaskError(f"{file} cannot be read as an image: {error}") from error
+    if image.size == (size, size):
+        return image, head
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
@@ -163,6 +166,8 @@ def require_file(file: Path) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn a photo as its EXIF orientation says; as it is where that cannot be read."""
+    if image.format == "JPEG" and image.info.keys().isdisjoint({"exif", "xmp"}):
+        return image
     with suppress(Exception):  # Pillow raises whatever its parser meets in damaged metadata
         ImageOps.exif_transpose(image, in_place=True)
     return image
