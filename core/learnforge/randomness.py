@@ -8,7 +8,8 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import reduce
+from functools import cache, partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,12 @@ def _autocast(device: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
 
 
 def _flag(path: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
-    *owners, name = path.split(".")
+    owners, _, name = f"backends.{path}".rpartition(".")
 
-    def owner() -> Any:
-        return reduce(getattr, owners, torch.backends)
+    def write(value: Any) -> None:
+        setattr(attrgetter(owners)(torch), name, value)
 
-    return lambda: getattr(owner(), name), lambda value: setattr(owner(), name, value)
+    return partial(attrgetter(path), torch.backends), write
 
 
 def _attention(kind: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
@@ -97,6 +98,7 @@ def _set_algorithms(value: tuple[bool, bool]) -> None:
     torch.use_deterministic_algorithms(value[0], warn_only=value[1])
 
 
+@cache
 def _hooks() -> list[dict[int, Any]]:
     """List the places of hooks that all modules share, which torch has no way to read."""
     shared = vars(torch.nn.modules.module).items()
@@ -110,8 +112,8 @@ def _set_hooks(value: Sequence[Mapping[int, Any]]) -> None:
 
 
 def _flushes_denormals() -> bool:
-    """Compute with the smallest number there is, since torch does not tell."""
-    return (torch.full((), 5e-324, dtype=torch.float64, device="cpu") * 1).item() == 0.0
+    """Halve the smallest normal number, since torch does not tell; it is the thread's own setting."""
+    return torch.finfo(torch.float64).tiny / 2 == 0.0
 
 
 _SETTINGS: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
@@ -139,22 +141,18 @@ FRESH = {"the default type": torch.float32, "the gradient mode": True}
 
 def read_settings() -> dict[str, Any]:
     """Return {name: value}; what this torch does not have, or cannot tell, is left out."""
-    found = {}
+    found, missing = {}, suppress(AttributeError, RuntimeError)  # made once: this runs twice in each trial
     for name, (read, _) in _SETTINGS.items():
-        with suppress(AttributeError, RuntimeError):
+        with missing:
             found[name] = read()
     return found
 
 
 def restore_settings(before: Mapping[str, Any]) -> list[str]:
     """Put settings back, and return the names of those that had changed."""
-    changed = _differing(before)
+    now = read_settings()
+    changed = [name for name, value in before.items() if now.get(name) != value]
     for name in (*changed, *_SETTINGS) if changed else ():  # then all, since one may set another
         with suppress(RuntimeError, KeyError):  # torch refuses where somebody has frozen its flags
             _SETTINGS[name][1](before[name])
     return changed
-
-
-def _differing(before: Mapping[str, Any]) -> list[str]:
-    now = read_settings()
-    return [name for name, value in before.items() if now.get(name) != value]

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from learnforge.randomness import derive
+from learnforge_kit.search.seen import SeenChoices
 
 
 class IndependentSampler(optuna.samplers.BaseSampler):
@@ -90,6 +91,9 @@ class HistorySampler(IndependentSampler):
 class FreshSampler(optuna.samplers.BaseSampler):
     """Lets one of Optuna's samplers whose state is in the study resume exactly: a fresh one for each trial.
 
+    Only what the samplers have seen of the search space goes from one to the next: it is a function of the
+    study too.
+
     Args:
         seed: Seed of the search.
         make: Returns a sampler, given a seed in [0, 2**32).
@@ -99,12 +103,17 @@ class FreshSampler(optuna.samplers.BaseSampler):
         self.seed = seed
         self._make = make
         self._made: tuple[int, optuna.samplers.BaseSampler] | None = None
+        self._seen: SeenChoices | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Ask the trial's own sampler."""
-        return self._own(trial).infer_relative_search_space(study, trial)
+        if self._seen is None or self._seen.study is not study:
+            self._seen = SeenChoices(study)
+        own = self._own(trial)
+        self._seen.show(own)
+        return own.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -44,7 +44,7 @@ from learnforge_kit.search.pareto import crowding_distance, non_dominated_rank, 
 from learnforge_kit.search.sampler import contains, draw, generator
 from learnforge_kit.workers import environment_fault
 from learnforge_plugins.reports.write import write_report
-from learnforge_plugins.stages.search import networks, pool
+from learnforge_plugins.stages.search import driver, networks, pool
 from learnforge_plugins.stages.search import stage as stage_module
 from learnforge_plugins.stages.search.objective import TrialJob, TrialResult
 from learnforge_plugins.stages.search.record import Record
@@ -254,7 +254,7 @@ def killed_at(moment: float, run: Callable[[Callable[..., None]], Any]) -> tuple
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in (
             (optuna.Study, "ask"),
-            (optuna.Study, "tell"),
+            (driver, "tell"),
             (optuna.trial.Trial, "suggest_int"),
             (optuna.trial.Trial, "set_user_attr"),
             (pool, "run_trial"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.study._tell import _tell_with_warning as tell  # Study.tell also copies the trial, to return it
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from learnforge.context import Context, Silence, Tracker
@@ -307,13 +308,14 @@ class Driver:
     # what is run and told
 
     def _tell(self, trial: Trial, record: Record, is_complete: bool = False) -> None:
-        trial.set_user_attr(NOTE, record.as_data())
+        noted = record.as_data()
+        trial.set_user_attr(NOTE, noted)
         if is_complete:
-            self.study.tell(trial, [record.metrics[name] for name in self.goal.metrics])
+            tell(self.study, trial, [record.metrics[name] for name in self.goal.metrics])
         else:  # samplers learn from pruned trials to keep away, and nothing from failed ones
             is_refused = self.records[record.key].state == "refused"
-            self.study.tell(trial, state=TrialState.PRUNED if is_refused else TrialState.FAIL)
-        self.context.emit("trial_finished", stage=self.context.stage, trial=record.as_data())
+            tell(self.study, trial, state=TrialState.PRUNED if is_refused else TrialState.FAIL)
+        self.context.emit("trial_finished", stage=self.context.stage, trial=noted)
 
     def _tell_repeat(self, trial: Trial, known: Record) -> None:
         reason = f"repeats trial {known.number}"
