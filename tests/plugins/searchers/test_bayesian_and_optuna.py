@@ -60,51 +60,30 @@ def test_a_resumed_search_goes_on(options: dict[str, Any], plugins: Plugins, tmp
     assert [t.params for t in other.trials] != [t.params for t in whole.trials]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"sampler": "TPESampler", "arguments": {"multivariate": True, "group": True, "n_startup_trials": 5}},
-        {"sampler": "TPESampler", "arguments": {"multivariate": True, "n_startup_trials": 5}},
-        {"sampler": "NSGAIISampler", "arguments": {"population_size": 5}},
-    ],
-    ids=["groups", "intersection", "nsga2"],
-)
+@pytest.mark.parametrize("group", [False, True])
 @pytest.mark.filterwarnings("ignore:.*group.* is an experimental feature")
-def test_what_was_seen_of_the_space_changes_no_choice(options: dict[str, Any], plugins: Plugins) -> None:
-    """A search whose samplers share it makes the choices of one whose samplers read every trial, where
-    trials finish late, fail and are pruned, and where the sampler goes on with another study.
+def test_fresh_samplers_see_the_space_as_one_that_reads_every_trial(group: bool) -> None:
+    """As more trials finish, also one that finishes late, whose choices then come first, and in another
+    study.
     """
-    searcher = build(plugins.load("searcher", "optuna"), options, "test")
-    shared = searcher.sampler(3, ["maximize"])
-    for _ in range(2):
-        found, expected = [], []
-        for found_in, make in (
-            (found, lambda: shared),
-            (expected, lambda: searcher.sampler(3, ["maximize"])),
-        ):
-            study = optuna.create_study(direction="maximize")
-            late: list[optuna.Trial] = []
-            for number in range(40):
-                study.sampler = make()
-                trial = study.ask()
-                value = choose(trial)
-                found_in.append(trial.params)
-                if number % 7 == 3:
-                    late.append(trial)
-                    continue
-                state = {4: optuna.trial.TrialState.FAIL, 5: optuna.trial.TrialState.PRUNED}.get(number % 9)
-                study.tell(trial, None if state else value, state=state)
-                if number % 11 == 10:
-                    study.tell(late.pop(), 0.5)
-        assert found == expected
 
+    def make(seed: int = 0) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=group)
 
-def choose(trial: optuna.Trial) -> float:
-    """Make choices some of which only come up after others."""
-    kind = trial.suggest_categorical("kind", ["a", "b", "c"])
-    extra = trial.suggest_float("extra", 0, 1) if kind != "a" else 0.0
-    more = trial.suggest_int("more", 0, 5) if extra > 0.4 else 0
-    return extra + more / 5 - abs(trial.suggest_int("x", 0, 20) - 7) / 20
+    shared, seen = FreshSampler(0, make), []
+    for offered in ("abc", "xyz"):
+        study = optuna.create_study(sampler=shared)
+        late = study.ask()
+        for asked in (offered[0], offered[::2], offered[:2]):
+            trial = study.ask() if asked != offered[:2] else late
+            for name in asked:
+                trial.suggest_float(name, 0, 1)
+            study.tell(trial, 0.0)
+            frozen = study.trials[-1]
+            found = shared.infer_relative_search_space(study, frozen)
+            assert list(found.items()) == list(make().infer_relative_search_space(study, frozen).items())
+            seen.append("".join(found))
+    assert seen == (["a", "ac", "abc", "x", "xz", "xyz"] if group else [*"aaaxxx"])
 
 
 def test_optuna_takes_any_sampler_by_name(plugins: Plugins) -> None:
