@@ -38,7 +38,7 @@ from learnforge_plugins.stages.search.objective import (
 )
 from learnforge_plugins.stages.search.pool import Pool
 from learnforge_plugins.stages.search.record import Goal, Ranking, Record
-from learnforge_plugins.stages.search.storage import open_study
+from learnforge_plugins.stages.search.storage import open_study, store_asked
 
 REPEATS_BEFORE_RANDOM = 50
 """Repeated or refused designs in a row after which the driver draws an unseen random design itself."""
@@ -325,6 +325,7 @@ class Driver:
     def _finish_some(self, pool: Pool, tracker: Tracker) -> None:
         """Run what is in flight: all of a batch, told in trial order, or else until one is done."""
         self._settle(tracker)  # what a kill left undecided
+        store_asked(self.study)
         for number in self._due():
             trial, record = self.in_flight[number]
             epochs, state = self.ladder.next_epochs(number), self.ladder.state(number)

@@ -6,12 +6,13 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 
 from learnforge.errors import StageError
 from learnforge_kit.search.trials import sqlite_url
+from learnforge_plugins.stages.search.study_file import StudyFile
 
 Direction = Literal["maximize", "minimize"]
 
@@ -39,7 +40,7 @@ def open_study(
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = _sqlite(path) if path else optuna.storages.InMemoryStorage()
+        storage = StudyFile(_sqlite(path)) if path else optuna.storages.InMemoryStorage()
     except Exception as error:
         optuna.logging.set_verbosity(verbosity)
         raise _unreadable(path, error) from error
@@ -56,6 +57,7 @@ def open_study(
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(metrics))
         yield study
+        store_asked(study)
     except Exception as error:
         if type(error).__module__.partition(".")[0] in ("sqlalchemy", "sqlite3", "alembic") or isinstance(
             error, optuna.exceptions.StorageInternalError
@@ -64,9 +66,14 @@ def open_study(
         raise
     finally:
         optuna.logging.set_verbosity(verbosity)
-        if isinstance(storage, optuna.storages.RDBStorage):
-            storage.remove_session()
-            storage.engine.dispose()
+        storage.remove_session()
+
+
+def store_asked(study: optuna.Study) -> None:
+    """Store what was asked of a study, which is done before it runs."""
+    storage = study._storage  # Optuna has no public way to it
+    if isinstance(storage, StudyFile):
+        storage.write()
 
 
 def _unreadable(path: Path | None, error: Exception) -> StageError:
@@ -96,4 +103,13 @@ def _sqlite(path: Path) -> optuna.storages.RDBStorage:
     storage = optuna.storages.RDBStorage(sqlite_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
     with storage.engine.connect() as connection:
         connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
+    storage.engine.dispose()  # the connections from here on do not wait for the disk
+    sqlalchemy.event.listen(storage.engine, "connect", _hurry)
     return storage
+
+
+def _hurry(connection: Any, record: Any) -> None:
+    """Leave it to the system when to write to the disk: a kill loses nothing, a power cut at most the last
+    trials, which then run again.
+    """
+    connection.execute("PRAGMA synchronous=NORMAL")
