@@ -32,6 +32,7 @@ Measured:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -42,6 +43,7 @@ from attrs import field, frozen
 from attrs.validators import ge
 from optuna.trial import FrozenTrial
 from scipy.special import ndtri
+from threadpoolctl import ThreadpoolController
 
 from learnforge import Candidate, Searcher, View, hookimpl
 from learnforge_kit import HistorySampler, HistoryView, encode, generator
@@ -114,7 +116,9 @@ class _PredictorSampler(HistorySampler):
         pool = [c for c in self._pool(view, evaluated, len(history), rng).values() if c.key not in taken]
         if not pool:
             return {}
-        mean, deviation = self._foretell([c for c, _ in evaluated], np.array([t for _, t in evaluated]), pool)
+        with _controller().limit(limits=1, user_api="blas"):  # on such small matrices threads only wait
+            known_ones, worths = [c for c, _ in evaluated], np.array([t for _, t in evaluated])
+            mean, deviation = self._foretell(known_ones, worths, pool)
         order = np.argsort(-(mean + deviation * rng.standard_normal(len(pool))), kind="stable")
         allowed = (pool[i] for i in order[:ATTEMPTS] if view.allows(pool[i]))
         chosen: Candidate = next(allowed, pool[order[0]])
@@ -168,6 +172,12 @@ class _PredictorSampler(HistorySampler):
         meters = [self._view.scores[name] for name in self._settings.scores] if self._view else []
         columns = [_quantiles(np.array([meter(c.design) for c in candidates])) for meter in meters]
         return np.stack(columns, 1) if columns else np.zeros((len(candidates), 0))
+
+
+@functools.cache
+def _controller() -> ThreadpoolController:
+    """Return what sets the threads of numpy's linear algebra; finding the libraries takes milliseconds."""
+    return ThreadpoolController()
 
 
 class _Process:
