@@ -35,16 +35,16 @@ class Admission:
 
     def allows(self, design: Design) -> bool:
         """Tell whether a design may be evaluated."""
-        return not self.refusal(design)[0]
+        return not self.refusal(design, design_key(design))[0]
 
-    def refusal(self, design: Design) -> tuple[str, dict[str, float]]:
-        """Return why a design may not be evaluated, or "", and what is known of it beforehand."""
-        key = (design_key(design), self.floor)
-        if key not in self._verdicts:
+    def refusal(self, design: Design, key: str) -> tuple[str, dict[str, float]]:
+        """Return why the design of this key may not be evaluated, or "", and what is known beforehand."""
+        place = (key, self.floor)
+        if place not in self._verdicts:
             if len(self._verdicts) == REMEMBERED:
                 self._verdicts.clear()
-            self._verdicts[key] = self._judge(design)
-        reason, metrics = self._verdicts[key]
+            self._verdicts[place] = self._judge(design)
+        reason, metrics = self._verdicts[place]
         return reason, dict(metrics)
 
     def broken(self, metrics: Mapping[str, float]) -> str:

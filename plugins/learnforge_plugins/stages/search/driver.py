@@ -280,7 +280,7 @@ class Driver:
             else:
                 self._tell_repeat(trial, known)
             return
-        reason, metrics = self.admission.refusal(design)
+        reason, metrics = self.admission.refusal(design, key)
         if not reason and self.objective.measured_once:
             try:
                 metrics |= {

@@ -45,7 +45,11 @@ class Pool:
         results: list[TrialResult] = []
         while (self._queue or self._running) and (wait_for_all or not results):
             self._start()
-            done, _ = concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
+            done = {future for future in self._running if future.done()}  # as a serial executor's is at once
+            if not done:
+                done, _ = concurrent.futures.wait(
+                    self._running, return_when=concurrent.futures.FIRST_COMPLETED
+                )
             results += [r for future in done if (r := self._result(future)) is not None]
         return results
 

@@ -56,9 +56,7 @@ class StudyFile(BaseStorage):
         self._asked.clear()
 
     def _add(self, session: Session, trial_id: int) -> int:
-        """Add the rows of a trial that runs, and return its id in the file; RDBStorage makes queries for each
-        choice.
-        """
+        """Add a trial that runs, and return its id in the file; RDBStorage makes queries for each choice."""
         from optuna.storages._rdb import models
 
         trial = self._memory.get_trial(trial_id)
