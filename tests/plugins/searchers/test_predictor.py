@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, create_trial
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from learnforge import Plugins, RecipeError
 from learnforge.options.structure import build
@@ -187,3 +188,25 @@ def test_wrong_options_are_refused(plugins: Plugins) -> None:
     """Options out of range are refused with their bound."""
     with pytest.raises(RecipeError, match="'initial' must be >= 2: 1"):
         build(plugins.load("searcher", "predictor"), {"initial": 1}, "test")
+
+
+def test_matrices_are_decomposed_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever numpy's linear algebra is set to, which it finds unchanged afterwards."""
+    eigh, seen = np.linalg.eigh, []
+
+    def watched(matrix: Any) -> Any:
+        seen.append(threads_of_blas())
+        return eigh(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", watched)
+    with threadpool_limits(2, user_api="blas"):
+        before = threads_of_blas()
+        propose([trial("aaa", 0.1), trial("abc", 0.4), trial("dda", 0.2)])
+        assert threads_of_blas() == before
+    assert before == {2}
+    assert seen
+    assert all(threads == {1} for threads in seen)
+
+
+def threads_of_blas() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
