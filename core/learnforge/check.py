@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from learnforge.kinds.stage import Reference, Stage
 from learnforge.kinds.task import Task, TaskSource, check_task
 from learnforge.plugins.identity import FROM_FILE, identify
 from learnforge.plugins.registry import Plugins
+from learnforge.randomness import seeded, uncompiled
 from learnforge.recipe import Recipe
 from learnforge.spec import TaskInfo, trained_on
 
@@ -162,14 +164,22 @@ def _model_fault(model: Model, task: Task) -> str:
     try:
         model.require()
         model.changes(task.info), model.content(), model.is_trained_for(task.info)
-        with torch.device("meta"), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with seeded(0), trial_device(task.info), torch.no_grad():
             network = model.without_pretrained().build(task.info).eval()
-            fault = scores_fault(network(torch.zeros(2, *shape)), task.info)
+            with uncompiled():
+                fault = scores_fault(network(torch.zeros(2, *shape)), task.info)
     except LearnforgeError as error:
         return str(error)
     except Exception as error:  # whatever a plugin's own code raises
         return f"the model must take images of shape {shape}, but it fails with {first_line(error)}"
     return fault and f"the model {fault}"
+
+
+def trial_device(task: TaskInfo) -> torch.device:
+    """Return where a network is tried before a run: the CPU for small inputs. On the meta device, for others,
+    nothing is computed, but its first use imports torch's compiler, which takes longer than small networks.
+    """
+    return torch.device("cpu" if math.prod(task.input_shape) <= 3 * 64 * 64 else "meta")
 
 
 def scores_fault(scores: object, task: TaskInfo, may_differ: bool = False) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from operator import attrgetter
 from typing import Any
@@ -43,6 +44,14 @@ def preserved() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(array)
         restore_settings(settings)
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Let networks that `torch.compile` wrapped run as they were written within a block.
+
+    Where the compiler is not imported nothing is compiled, and its import takes as long as that of torch.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _cuda_devices() -> list[int]:

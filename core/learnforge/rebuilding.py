@@ -13,7 +13,7 @@ from learnforge.artifact import Artifact, load_artifact
 from learnforge.errors import ArtifactError, StageError
 from learnforge.files import refusal
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import preserved, seeded
+from learnforge.randomness import preserved, seeded, uncompiled
 
 WAY_OUT = (
     "Whatever edits a network for longer than a training does it by `apply_change(network, change, task)`, "
@@ -93,7 +93,7 @@ def _difference(made: nn.Module, again: nn.Module, artifact: Artifact) -> str:
 def _outputs(network: nn.Module, images: Tensor) -> Tensor | None:
     """Return a network's outputs on the CPU, or None where it has none for such images."""
     try:
-        with seeded(0), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with seeded(0), torch.no_grad(), uncompiled():
             found = network.eval()(images)
     except Exception:  # whatever a stranger's network raises about images of another sort
         return None

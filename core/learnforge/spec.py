@@ -286,12 +286,8 @@ def _check_unit_range(images: Tensor) -> None:
 
 def trained_on(task_name: str, origins: Sequence[str], batch_source: Any) -> dict[str, Any]:
     """Return the provenance entry for training on a split."""
-    return {
-        "task": task_name,
-        "origins": list(origins),
-        "samples": len(batch_source),
-        "content": batch_source.content,
-    }
+    named = {"task": task_name, "origins": list(origins)}
+    return {**named, "samples": len(batch_source), "content": batch_source.content}
 
 
 def normalise(images: Tensor, task: TaskInfo) -> Tensor:

@@ -67,11 +67,6 @@ class MetaLearner(Rules, ABC):
     forms: ClassVar[frozenset[str]] = frozenset({"classification", "regression"})
     """Forms of tasks that it learns."""
 
-    @classmethod
-    def loses_rule(cls) -> bool:
-        """Tell whether the method predicts by a rule of its own that a network in use would not have."""
-        return cls.predict is not Rules.predict and cls.deploy is MetaLearner.deploy
-
     @abstractmethod
     def gradient(self, engine: Engine, parameters: Parameters, episodes: Episodes) -> MetaGradient:
         """Return the meta-gradient of a batch of episodes, averaged over tasks.

@@ -226,20 +226,7 @@ class Standing:
 
     def __str__(self) -> str:
         """Say it in words, such as `plugin 'searcher.rl' of mine 1.0 is disabled by the command line`."""
-        join = " " if self.status == "disabled" else ": "
-        return f"{self.plugin} is {self.status}{join}{self.reason}"
-
-    def as_data(self) -> dict[str, Any]:
-        """Return it as JSON-able data."""
-        plugin = self.plugin
-        return {
-            "kind": plugin.kind,
-            "name": plugin.method,
-            "distribution": plugin.distribution,
-            "version": plugin.version,
-            "status": self.status,
-            "reason": self.reason,
-        }
+        return f"{self.plugin} is {self.status}{' ' if self.status == 'disabled' else ': '}{self.reason}"
 
 
 def survey(found: Sequence[Plugin], choice: PluginChoice) -> tuple[Standing, ...]:

@@ -95,10 +95,8 @@ def installed() -> tuple[Plugin, ...]:
             f"methods are not registered. Run `pip install -e .` in the checkout."
         )
     reasons = {key: _incompatibility(owner, core.version) for key, owner in owners.items()}
-    found = []
-    for point in points:
-        owner = owners[id(point.dist)]
-        found.append(Plugin(point.name, owner.name, owner.version, point, reasons[id(point.dist)]))
+    owned = [(point, owners[id(point.dist)], reasons[id(point.dist)]) for point in points]
+    found = [Plugin(point.name, owner.name, owner.version, point, why) for point, owner, why in owned]
     return tuple(sorted(found, key=lambda p: (p.name, p.distribution)))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from learnforge.kinds.cost import Cost
+from learnforge.randomness import uncompiled
 from learnforge.spec import TaskInfo
 
 
@@ -24,13 +24,15 @@ def measure_cost(module: nn.Module, task: TaskInfo) -> Cost:
         module: A module, on the meta device (built under `torch.device("meta")`) for nothing to be computed.
         task: Gives the input shape.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
     module = getattr(module, "_orig_mod", module)  # what `torch.compile` wraps: only plain layers are counted
     was_training = module.training
     module.eval()
     device = next((p.device for p in module.parameters()), torch.device("meta"))
     image = torch.zeros(1, *task.input_shape, device=device)
     flops, memory = FlopCounterMode(display=False), _ActivationMeter(image)
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), flops, memory:
+    with torch.no_grad(), uncompiled(), flops, memory:
         module(image)
     module.train(was_training)
     parameters = sum(p.numel() for p in module.parameters())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from learnforge.errors import StageError
 from learnforge.kinds.seen.network import INPUT, Layers
+from learnforge.randomness import uncompiled
 
 
 @frozen
@@ -44,7 +45,7 @@ def read_layers(network: nn.Module, images: Tensor) -> Layers:
     # write over it, and needs a gradient, so that frozen networks leave a trace
     shown = images.detach().requires_grad_().clone()
     try:
-        with torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        with torch.enable_grad(), uncompiled():
             scores = network(shown)
     finally:
         for handle in handles:

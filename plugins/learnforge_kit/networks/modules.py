@@ -10,12 +10,12 @@ from attrs import evolve
 from torch import nn
 
 from learnforge.artifact import Artifact
-from learnforge.check import first_line, scores_fault
+from learnforge.check import first_line, scores_fault, trial_device
 from learnforge.errors import ArtifactError, LearnforgeError, Problem, StageError
 from learnforge.kinds.model import Model
 from learnforge.kinds.stage import Stage
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import preserved
+from learnforge.randomness import preserved, seeded, uncompiled
 from learnforge.rebuilding import WAY_OUT
 from learnforge.spec import TaskInfo, find_mismatches, join_faults
 
@@ -62,7 +62,7 @@ def module_fault(module: nn.Module, task: TaskInfo, may_differ: bool = False) ->
     for is_training in (True, False):
         mode = "training" if is_training else "eval"
         try:
-            with preserved(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            with preserved(), torch.no_grad(), uncompiled():
                 scores = copied.train(is_training)(images)
         except Exception as error:
             shape = list(task.input_shape)
@@ -100,8 +100,8 @@ def require_recorded(artifact: Artifact, network: nn.Module, plugins: Plugins, w
 
 
 def skeleton(artifact: Artifact, plugins: Plugins, task: TaskInfo | None = None) -> nn.Module:
-    """Return an artifact's network to look at: on torch's device `meta`, with shapes and no weights; of a
-    module of the caller's a copy where it is, since tensors that are no buffers would not follow it there.
+    """Return an artifact's network to look at, where `trial_device` says, with shapes and not its weights; of
+    a module of the caller's a copy where it is, since tensors that are no buffers would not follow it there.
 
     Args:
         artifact: The artifact.
@@ -114,8 +114,9 @@ def skeleton(artifact: Artifact, plugins: Plugins, task: TaskInfo | None = None)
     try:
         if artifact.module is not None:
             return evolve(artifact, weights=None).network(plugins, task=task)
-        with torch.device("meta"):
-            return artifact.spec.build(task or artifact.task, plugins, False)
+        target = task or artifact.task
+        with seeded(0), trial_device(target):
+            return artifact.spec.build(target, plugins, False)
     except LearnforgeError:
         raise
     except Exception as error:  # whatever a plugin's own code raises

@@ -42,7 +42,7 @@ def command(choice: PluginChoice, name: str | None, kind: str | None, as_json: b
     kinds = {*KINDS, "hooks", *(standing.plugin.kind for standing in standings)}
     if kind is not None and kind not in kinds:
         raise PluginError(f"no plugin is of the kind {kind!r}; {nearest(kind, kinds)}")
-    rows = [standing.as_data() for standing in standings if kind in (None, standing.plugin.kind)]
+    rows = [_as_data(standing) for standing in standings if kind in (None, standing.plugin.kind)]
     click.echo(json.dumps(rows, indent=1) if as_json else _table(rows))
 
 
@@ -56,6 +56,12 @@ def list_standings(choice: PluginChoice) -> tuple[Standing, ...]:
     found = installed()
     choice.check(found)
     return survey(found, choice)
+
+
+def _as_data(standing: Standing) -> dict[str, str]:
+    plugin = standing.plugin
+    values = plugin.kind, plugin.method, plugin.distribution, plugin.version, standing.status, standing.reason
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

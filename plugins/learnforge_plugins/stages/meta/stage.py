@@ -175,7 +175,8 @@ class MetaStage(Stage):
                 f"has an output for each way, got {self.train_ways}"
             )
             return [Problem("train_ways", words)]
-        if self.method.loses_rule():
+        method = type(self.method)
+        if method.predict is not MetaLearner.predict and method.deploy is MetaLearner.deploy:
             words = (
                 f"must be a method that a network can follow in use: {spell(self.method)['use']} predicts by "
                 "a rule of its own (`predict`), and has no `deploy` that builds it into the network"

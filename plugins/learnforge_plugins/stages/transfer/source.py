@@ -18,7 +18,7 @@ from learnforge.kinds.model import Model
 from learnforge.kinds.transfer import DirectTransfer, Phase, PhasedTransfer, Transfer
 from learnforge.plugins.identity import spell
 from learnforge.plugins.registry import Plugins
-from learnforge.randomness import preserved
+from learnforge.randomness import preserved, uncompiled
 from learnforge.spec import TaskInfo, find_mismatches, join_faults
 from learnforge_kit.networks.heads import find_heads, in_eval_mode
 from learnforge_kit.networks.layers import device_of
@@ -152,7 +152,7 @@ def require_scores(network: nn.Module, task: TaskInfo, who: str) -> None:
         StageError: It gives something else.
     """
     images = torch.zeros(2, *task.input_shape, device=device_of(network))
-    with in_eval_mode(network), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with in_eval_mode(network), torch.no_grad(), uncompiled():
         fault = scores_fault(network(images), task)
     if fault:
         raise StageError(f"the network that {who} makes ready {fault}")
