@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from attrs import evolve, frozen
-from torch import Tensor
+from numpy.typing import NDArray
 
-from learnforge.artifact import Artifact, load_artifact
-from learnforge.errors import ArtifactError, LearnforgeError, PluginError, TaskError
-from learnforge.kinds.exporter import Exporter, Runtime
-from learnforge.kinds.form import form_of
-from learnforge.kinds.task import TaskSource
+from learnforge.errors import ArtifactError, LearnforgeError, TaskError
 from learnforge.plugins.registry import Plugins
-from learnforge.record import find_artifact
-from learnforge.spec import TaskInfo, in_units
 from learnforge_kit.data.images import class_folders, is_there, read_classes, readable_images
-from learnforge_kit.data.normaliser import Normaliser
-from learnforge_kit.data.splits import MemorySplit
-from learnforge_kit.engines.learner import LearnerOptions
+from learnforge_kit.exported import ArrayPredictor, ExportedFile, choose_temperature, open_exported
+
+if TYPE_CHECKING:  # torch is imported where it is used: an ONNX file names images without it
+    import torch
+    from torch import Tensor
+
+    from learnforge.artifact import Artifact
+    from learnforge.spec import TaskInfo
+    from learnforge_kit.data.splits import MemorySplit
 
 
 @frozen(eq=False)
@@ -44,9 +41,26 @@ class Predictor:
     temperature: float | None = None
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, or of the numbers."""
+        return self.task.classes
+
+    @property
     def names_one_class(self) -> bool:
         """Whether an answer is one class."""
+        from learnforge.kinds.form import form_of
+
         return form_of(self.task.form).names_one_class
+
+    def answer(
+        self, paths: Sequence[Path], plugins: Plugins, complain: Callable[[str], None]
+    ) -> Iterator[tuple[list[str], NDArray[Any]]]:
+        """Yield names of files, or of rows in one, and of each what people are told, see `Prediction`."""
+        from learnforge.kinds.form import form_of
+
+        form = form_of(self.task.form)
+        for names, inputs in read_inputs(self.task, paths, plugins, complain):
+            yield names, form.shown(self.score(inputs).double() / (self.temperature or 1.0)).numpy()
 
 
 @frozen
@@ -89,17 +103,11 @@ def open_predictor(
             that may hold code is not trusted.
     """
     if path.is_file():
-        found = _open_file(path, plugins, is_trusted)
+        found = _open_file(open_exported(path, plugins, is_trusted))
     else:
         folder, artifact = load_network(path)
-        found = _open_artifact(artifact, folder, plugins, device or torch.device("cpu"))
-    if calibrated and found.temperature is None:
-        raise ArtifactError(
-            f"{path}: no temperature is known of the network. Stages that train on a task measure one on its "
-            "validation images, unless all of these are named right; a network that was taught from a few "
-            "examples has none. Leave `--calibrated` out"
-        )
-    return found if calibrated else evolve(found, temperature=None)
+        found = _open_artifact(artifact, folder, plugins, device)
+    return evolve(found, temperature=choose_temperature(path, found.temperature, calibrated))
 
 
 def load_network(path: Path) -> tuple[Path, Artifact]:
@@ -108,6 +116,11 @@ def load_network(path: Path) -> tuple[Path, Artifact]:
     Raises:
         ArtifactError: There is none, its task has no targets, or it has not been taught any classes.
     """
+    from learnforge.artifact import load_artifact
+    from learnforge.kinds.form import form_of
+    from learnforge.record import find_artifact
+    from learnforge_kit.engines.learner import LearnerOptions
+
     folder = find_artifact(path)
     artifact = load_artifact(folder)
     if not form_of(artifact.task.form).has_targets:
@@ -121,7 +134,10 @@ def load_network(path: Path) -> tuple[Path, Artifact]:
 
 
 def predict_files(
-    predictor: Predictor, paths: Sequence[Path], plugins: Plugins, complain: Callable[[str], None]
+    predictor: Predictor | ArrayPredictor,
+    paths: Sequence[Path],
+    plugins: Plugins,
+    complain: Callable[[str], None],
 ) -> Iterator[Prediction]:
     """Answer for what is in files.
 
@@ -135,20 +151,18 @@ def predict_files(
         TaskError: No file can be read.
         ArtifactError: Nothing reads files into such inputs, or outputs are no list of numbers.
     """
-    form, is_any = form_of(predictor.task.form), False
-    for names, inputs in read_inputs(predictor.task, paths, plugins, complain):
+    is_any = False
+    for names, shares in predictor.answer(paths, plugins, complain):
         is_any = True
-        shares = form.shown(predictor.score(inputs).double() / (predictor.temperature or 1.0))
-        if shares.shape[1:] != (len(predictor.task.classes),):
+        if shares.shape[1:] != (len(predictor.classes),):
             raise ArtifactError(
                 f"{predictor.source}: outputs of the shape {list(shares.shape[1:])} are no list of numbers "
                 "to print; `learnforge.load(FOLDER).predict(inputs)` returns them"
             )
         for name, own in zip(names, shares, strict=True):
-            if form.names_one_class:
+            if predictor.names_one_class:
                 best = int(own.argmax())
-                label, confidence = predictor.task.classes[best], float(own[best])
-                yield Prediction(name, tuple(own.tolist()), label, confidence)
+                yield Prediction(name, tuple(own.tolist()), predictor.classes[best], float(own[best]))
             else:
                 yield Prediction(name, tuple(own.tolist()))
     if not is_any:
@@ -170,6 +184,8 @@ def read_inputs(
         ArtifactError: Nothing reads files into such inputs, or what the task says of it makes no sense.
     """
     if task.reading:
+        from learnforge.kinds.task import TaskSource
+
         source = plugins.load("task", str(task.reading.get("use", "")), TaskSource)
         there = [path for path in paths if is_there(path)]
         for path in paths:
@@ -207,7 +223,12 @@ def read_examples(root: Path, task: TaskInfo, plugins: Plugins) -> tuple[list[st
     """
     if not task.reading and task.inputs == "bytes":
         return read_classes(root, task.input_shape)
-    folders, faults, parts = class_folders(root), list[str](), list[Tensor]()
+    import torch
+
+    from learnforge_kit.data.splits import MemorySplit
+
+    folders, faults = class_folders(root), list[str]()
+    parts: list[Tensor] = []
     if len(folders) < 2:
         raise TaskError(
             f"{root} must hold a folder for each of two classes at least, it holds {len(folders)}"
@@ -223,7 +244,15 @@ def read_examples(root: Path, task: TaskInfo, plugins: Plugins) -> tuple[list[st
     return [folder.name for folder in folders], MemorySplit(torch.cat(parts), labels), faults
 
 
-def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: torch.device) -> Predictor:
+def _open_artifact(
+    artifact: Artifact, folder: Path, plugins: Plugins, device: torch.device | None
+) -> Predictor:
+    import torch
+
+    from learnforge.spec import in_units
+    from learnforge_kit.data.normaliser import Normaliser
+
+    device = device or torch.device("cpu")
     network = artifact.network(plugins).eval().to(device)
     normalise = Normaliser(artifact.task, device)
 
@@ -234,95 +263,24 @@ def _open_artifact(artifact: Artifact, folder: Path, plugins: Plugins, device: t
     return Predictor(artifact.task, score, folder, artifact.metrics.get("temperature"))
 
 
-def _open_file(path: Path, plugins: Plugins, is_trusted: bool) -> Predictor:
-    """Open a file by the exporter of its format. Which one that is follows from the file's name and first
-    bytes; what it says of itself only chooses among those that read the format.
-    """
-    beside = path.with_name("model.json")
-    exporters = _exporters_of(path, plugins)
-    inside = _manual_inside(path, exporters)
-    if inside is None and not beside.is_file():
-        raise ArtifactError(
-            f"{path} must be a whole file that an export stage wrote, with its manual inside, or lie beside "
-            "the `model.json` of that stage; it has neither, as a file of another kind or a damaged one"
-        )
-    try:
-        manual: dict[str, Any] = json.loads(beside.read_text("utf-8") if inside is None else inside)
-        name, written_by, task = manual["file"], dict(manual["exporter"]), _task_of(manual)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(
-            f"{path} must lie beside the `model.json` that its export stage wrote: {type(error).__name__}: "
-            f"{error}"
-        ) from error
-    if inside is None and name != path.name:
-        raise ArtifactError(f"the `model.json` beside {path} is that of {name}")
-    if not exporters:
-        raise ArtifactError(
-            f"{path} must be of a format that an installed exporter reads, by its ending and its first bytes"
-        )
-    if written_by.get("use") not in exporters:
-        written_by = {"use": next(iter(exporters))}
-    problems: list[Any] = []
-    exporter = plugins.resolve("exporter", written_by, "exporter", problems)
-    if exporter is None:
-        raise ArtifactError(f"{path}: {'; '.join(str(problem) for problem in problems)}")
-    if exporter.loads_code and not is_trusted:
-        raise ArtifactError(
-            f"{path} may hold code, which runs when it is read: say `--trust` if you would run code of "
-            "whoever wrote it. The folder of its run, and ONNX files, are data and need none"
-        )
-    exporter.require()
-    runtime: Runtime | None = None
+def _open_file(file: ExportedFile) -> Predictor:
+    import torch
 
-    def score(images: Tensor) -> Tensor:
-        nonlocal runtime
-        try:
-            with torch.inference_mode():
-                runtime = runtime or exporter.load(path)
-                return runtime(images)
-        except Exception as error:  # whatever the runtime raises
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ArtifactError(f"{path} cannot be run by {written_by['use']}: {reason}") from error
+    from learnforge.kinds.form import form_of
+    from learnforge.spec import TaskInfo
 
-    return Predictor(task, score, path, manual.get("temperature"))
-
-
-def _task_of(manual: Mapping[str, Any]) -> TaskInfo:
-    """Return what the manual of an exported file says of the task; the file normalises by itself."""
-    classes = tuple(map(str, manual["classes"]))
-    reading = manual["preprocessing"]
-    info = TaskInfo(
-        str(manual["file"]),
-        classes,
-        classes,
-        tuple(map(int, manual["input"]["shape"])),
+    task = TaskInfo(
+        file.name,
+        file.classes,
+        file.classes,
+        file.shape,
         (),
         (),
-        str(manual.get("form", "classification")),
-        inputs="bytes" if manual["input"]["type"] == "uint8" else "floats",
-        reading=dict(reading) if isinstance(reading, Mapping) else {},
+        file.form,
+        inputs="bytes" if file.is_bytes else "floats",
+        reading=file.reading,
     )
-    if not form_of(info.form).has_targets:
-        raise ArtifactError(f"{manual['file']}: the network answers for no files, its task is {info.form}")
-    return info
-
-
-def _exporters_of(path: Path, plugins: Plugins) -> dict[str, type[Exporter]]:
-    """Return {name: exporter} of those whose format a file has, that of the longest ending first."""
-    found: dict[str, type[Exporter]] = {}
-    for name in plugins.names("exporter"):
-        with contextlib.suppress(PluginError):  # one that is broken keeps no other from reading its own
-            found[name] = plugins.load("exporter", name, Exporter)
-    order = sorted(found, key=lambda name: -len(found[name].suffix))
-    try:
-        return {name: found[name] for name in order if found[name].reads(path)}
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _manual_inside(path: Path, exporters: Mapping[str, type[Exporter]]) -> str | None:
-    """Return what the file itself says of how it is run, if its format can."""
-    try:
-        return next((said for cls in exporters.values() if (said := cls.manual(path)) is not None), None)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    if not form_of(task.form).has_targets:
+        raise ArtifactError(f"{file.name}: the network answers for no files, its task is {task.form}")
+    file.exporter.require()
+    return Predictor(task, torch.inference_mode()(file.run(file.exporter.load)), file.path, file.temperature)

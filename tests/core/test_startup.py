@@ -8,10 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import learnforge
+import learnforge as lf
+from learnforge.artifact import from_model
 
-HEAVY = ("torch", "torchvision", "optuna", "plotly", "sklearn", "pandas", "scipy")
+HEAVY = (
+    *("torch", "torch._dynamo", "torchvision", "optuna", "plotly"),
+    *("sklearn", "sklearn.datasets", "pandas", "scipy"),
+)
 
 
 def imported_by(code):
@@ -61,6 +67,34 @@ def test_checking_a_recipe_imports_no_torchvision():
     names, _ = imported_by("import learnforge.recipe")
     assert "torch" in names
     assert not {"torchvision", "plotly", "sklearn", "pandas"} & set(names)
+
+
+def test_checking_a_recipe_of_small_images_imports_no_compiler():
+    """`learnforge check digits` builds its networks and shows them images without torch's compiler, and reads
+    its data without scikit-learn.
+    """
+    names, output = imported_by(command("check", "digits"))
+    assert "torch" in names
+    assert not {"torch._dynamo", "sklearn", "sklearn.datasets", "pandas"} & set(names)
+    assert "no error" in output
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An ONNX file of a network for digits, and an image of one."""
+    folder = tmp_path_factory.mktemp("exported")
+    digits = lf.load_task("digits", classes=[3, 5, 9])
+    network = from_model(lf.Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
+    lf.export(network.with_state(network.network()), digits, "onnx", run=folder)
+    Image.fromarray(digits.test.images[0, 0].numpy()).save(folder / "digit.png")
+    return folder / "export" / "model.onnx", folder / "digit.png"
+
+
+def test_naming_images_by_an_onnx_file_imports_no_torch(exported):
+    """onnxruntime and numpy do it."""
+    names, output = imported_by(command("predict", *map(str, exported)))
+    assert names == []
+    assert "digit.png," in output
 
 
 def test_every_public_name_resolves():

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from learnforge import TaskError
-from learnforge_kit.data.images import class_folders, decode_image, find_images, read_images
+from learnforge_kit.data.images import class_folders, decode_image, find_images, readable_pixels
+from learnforge_kit.data.passes import images_at_once
 
 
 @pytest.fixture
@@ -71,15 +72,36 @@ def test_what_a_system_leaves_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read_are_left_out(folder: Path) -> None:
-    """The rest is read, unlabelled and in order, be it nothing."""
-    split, files, faults = read_images(find_images([folder]), 4, 3)
+    """The rest is read, in order; where that is nothing, it is an error."""
+    faults: list[str] = []
+    ((files, images),) = readable_pixels([folder], (3, 4, 4), faults.append)
     assert [file.name for file in files] == ["b.png", "a.PNG"]
-    assert split.images.shape == (2, 3, 4, 4)
-    assert split.labels.tolist() == [-1, -1]
+    assert images.shape == (2, 3, 4, 4)
     assert len(faults) == 1
     assert "broken.jpg cannot be read as an image" in faults[0]
-    split, files, faults = read_images([folder / "notes.txt"], 4, 3)
-    assert (split.images.shape, files, len(faults)) == ((0, 3, 4, 4), [], 1)
+    with pytest.raises(TaskError, match="none of the files can be read as an image"):
+        list(readable_pixels([folder / "notes.txt"], (3, 4, 4), faults.append))
+    assert len(faults) == 2
+
+
+def test_files_are_decoded_ahead_in_order(tmp_path: Path) -> None:
+    """Across the batches of large images, with a broken file on either side of a boundary, images are those
+    of their files, and faults are told in order.
+    """
+    shape, count = (1, 512, 512), 11
+    assert images_at_once(shape) == 4
+    paths = [tmp_path / f"{number:02}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(path)
+    for broken in (3, 4):
+        paths[broken].write_bytes(b"no image")
+    faults: list[str] = []
+    batches = list(readable_pixels([tmp_path], shape, faults.append))
+    assert [len(files) for files, _ in batches] == [3, 3, 3]
+    whole = [number for number in range(count) if number not in (3, 4)]
+    assert [file for files, _ in batches for file in files] == [paths[number] for number in whole]
+    assert [int(image.max()) for _, images in batches for image in images] == whole
+    assert [fault.split(" ")[0] for fault in faults] == [str(paths[3]), str(paths[4])]
 
 
 def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:

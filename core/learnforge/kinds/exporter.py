@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # files that run without torch are opened without it
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
-Runtime = Callable[[Tensor], Tensor]
+Runtime = Callable[["Tensor"], "Tensor"]
 
 
 class Exporter(ABC):
@@ -49,6 +51,12 @@ class Exporter(ABC):
         """Return what runs the file: from uint8 images [batch, channel, height, width] to class scores
         [batch, class]. It computes with as many threads as torch does (`torch.get_num_threads()`).
         """
+
+    def load_arrays(self, path: Path) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+        """Return what runs the file on numpy's arrays in place of tensors, without importing torch; None, as
+        by default, where the format has no such runtime.
+        """
+        return None
 
     def require(self) -> None:
         """Raise an error that says what to install, where the method needs what is not there; called by

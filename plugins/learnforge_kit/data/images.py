@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from learnforge.errors import TaskError
 from learnforge.files import require_regular
-from learnforge_kit.data.splits import MemorySplit
+from learnforge_kit.data.passes import images_at_once
+
+if TYPE_CHECKING:  # torch is imported where it is used: an ONNX file names images without it
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from learnforge_kit.data.splits import MemorySplit
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Endings of files that are taken for images."""
@@ -97,8 +102,15 @@ def decode_image(file: Path, size: int, channels: int) -> Tensor:
     Raises:
         TaskError: The file cannot be decoded; its name is in the text.
     """
+    import torch
+
+    return torch.from_numpy(decode_pixels(file, size, channels))
+
+
+def decode_pixels(file: Path, size: int, channels: int) -> NDArray[np.uint8]:
+    """Read an image file as `decode_image` does, into an array of numpy's."""
     pixels = np.asarray(open_square(file, size, channels)[0])
-    return torch.from_numpy(pixels.reshape(size, size, channels).copy()).permute(2, 0, 1).contiguous()
+    return pixels.reshape(size, size, channels).transpose(2, 0, 1).copy()
 
 
 Head = tuple[int, int, bool]
@@ -190,29 +202,46 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def read_images(files: Sequence[Path], size: int, channels: int) -> tuple[MemorySplit, list[Path], list[str]]:
-    """Read image files, and go on where one cannot be read.
+MOST_THREADS = 8
+"""Threads that decode at a time: each holds a whole photo."""
 
-    Returns:
-        The images, labelled -1; their files, in the same order; and why others cannot be read.
+
+def decode_ahead(
+    files: Sequence[Path], size: int, channels: int, ahead: int
+) -> Iterator[NDArray[np.uint8] | TaskError]:
+    """Yield the images of files, in order, or why one cannot be read, while threads decode the next ones.
+
+    Args:
+        files: The files.
+        size: Height and width that images are brought to.
+        channels: 1 or 3.
+        ahead: Images that are decoded before they are asked for, at most.
     """
-    found: list[Tensor] = []
-    good: list[Path] = []
-    faults: list[str] = []
-    for file in files:
+
+    def decode(file: Path) -> NDArray[np.uint8] | TaskError:
         try:
-            found.append(decode_image(file, size, channels))
-            good.append(file)
+            return decode_pixels(file, size, channels)
         except TaskError as error:
-            faults.append(str(error))
-    images = torch.stack(found) if found else torch.empty(0, channels, size, size, dtype=torch.uint8)
-    return MemorySplit(images, torch.full((len(found),), -1)), good, faults
+            return error
+
+    waiting: deque[Future[NDArray[np.uint8] | TaskError]] = deque()
+    pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "decoding")
+    try:
+        for file in files:
+            waiting.append(pool.submit(decode, file))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def readable_images(
+def readable_pixels(
     paths: Sequence[Path], shape: tuple[int, ...], complain: Callable[[str], None]
-) -> Iterator[tuple[list[Path], Tensor]]:
-    """Yield files and their images, uint8 [image, channel, height, width], 1,024 at a time.
+) -> Iterator[tuple[list[Path], NDArray[np.uint8]]]:
+    """Yield files and their images as arrays of numpy's, uint8 [image, channel, height, width], as many at a
+    time as go through a network at once. The next ones are decoded meanwhile.
 
     Args:
         paths: Files and folders; see `find_images`.
@@ -234,15 +263,32 @@ def readable_images(
     for path in paths:
         if path not in there:
             complain(f"{path} is not there")
-    for chunk in batched(find_images(there) if there else [], 1024):
-        split, good, faults = read_images(chunk, height, channels)
-        for fault in faults:
-            complain(fault)
+    files, count = find_images(there) if there else [], images_at_once(shape)
+    decoded = decode_ahead(files, height, channels, 2 * count)
+    for chunk in batched(files, count):
+        good: list[Path] = []
+        images: list[NDArray[np.uint8]] = []
+        for file, found in zip(chunk, decoded, strict=False):  # the next chunk goes on with it
+            if isinstance(found, TaskError):
+                complain(str(found))
+            else:
+                good.append(file)
+                images.append(found)
         if good:
             is_any = True
-            yield good, split.images
+            yield good, np.stack(images)
     if not is_any:
         raise TaskError("none of the files can be read as an image")
+
+
+def readable_images(
+    paths: Sequence[Path], shape: tuple[int, ...], complain: Callable[[str], None]
+) -> Iterator[tuple[list[Path], Tensor]]:
+    """Yield files and their images as tensors; see `readable_pixels`."""
+    import torch
+
+    for files, images in readable_pixels(paths, shape, complain):
+        yield files, torch.from_numpy(images)
 
 
 def read_classes(root: Path, shape: tuple[int, ...]) -> tuple[list[str], MemorySplit, list[str]]:
@@ -258,6 +304,10 @@ def read_classes(root: Path, shape: tuple[int, ...]) -> tuple[list[str], MemoryS
     Raises:
         TaskError: There are fewer than two classes, a class has no readable image, or the shape is no square.
     """
+    import torch
+
+    from learnforge_kit.data.splits import MemorySplit
+
     folders = class_folders(root)
     if len(folders) < 2:
         raise TaskError(
@@ -333,6 +383,9 @@ def resize_images(images: Tensor, size: int | None) -> Tensor:
     """
     if size is None or images.shape[-1] == size == images.shape[-2]:
         return images
+    import torch
+    import torch.nn.functional as F
+
     mode = "area" if size < images.shape[-1] else "bilinear"
     parts = [F.interpolate(part.float(), (size, size), mode=mode) for part in images.split(4096)]
     return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])

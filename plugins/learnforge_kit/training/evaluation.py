@@ -13,6 +13,7 @@ from learnforge.kinds.form import form_of
 from learnforge.kinds.task import Split
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
+from learnforge_kit.data.passes import images_at_once
 from learnforge_kit.networks.layout import run
 
 
@@ -45,12 +46,6 @@ class Scores:
         return self.measures["accuracy"]
 
 
-MOST_IMAGES, MOST_PIXELS = 512, 2**20
-"""Images, and pixels, in a pass of an evaluation where its caller does not say: what a network holds of an
-image grows with the pixels.
-"""
-
-
 def predict(
     network: Callable[[Tensor], Tensor], split: Split, task: TaskInfo, batch_size: int | None = None
 ) -> Tensor:
@@ -62,7 +57,7 @@ def predict(
         task: Normalisation.
         batch_size: Images in a pass; by default up to 512, and fewer where images are large.
     """
-    size = batch_size or evaluation_batch(task)
+    size = batch_size or images_at_once(task.input_shape)
     if isinstance(network, nn.Module):
         network.eval()
     parts: list[Tensor] = []
@@ -89,16 +84,6 @@ def evaluate(
 ) -> Scores:
     """Judge a network on a split, in eval mode; see `predict`."""
     return score(predict(network, split, task, batch_size), split.labels, task)
-
-
-def evaluation_batch(task: TaskInfo) -> int:
-    """Return how many images of a task go through a network at once where nobody says.
-
-    >>> [evaluation_batch(TaskInfo("t", ("a",), ("a",), (3, n, n), (0,) * 3, (1,) * 3)) for n in (32, 224)]
-    [512, 20]
-    """
-    pixels = math.prod(task.input_shape[1:])
-    return max(1, min(MOST_IMAGES, MOST_PIXELS // pixels))
 
 
 @frozen

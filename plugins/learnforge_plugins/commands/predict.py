@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,11 @@ from learnforge.cli.options import plugin_options
 from learnforge.errors import printable
 from learnforge.hookspecs import hookimpl
 from learnforge.plugins.choice import PluginChoice
+
+if TYPE_CHECKING:
+    from learnforge.plugins.registry import Plugins
+    from learnforge_kit.exported import ArrayPredictor
+    from learnforge_kit.prediction import Predictor
 
 
 @click.command("predict", short_help="Name what is in files, by a run's network or an exported file.")
@@ -52,18 +57,16 @@ def command(
     import csv
     import json
 
-    from learnforge.context import choose_device
     from learnforge.files import make_folder, write_atomically
     from learnforge.plugins.registry import Plugins
-    from learnforge_kit.prediction import open_predictor, predict_files
-    from learnforge_plugins.stages.export import REJECTED
+    from learnforge_kit.exported import REJECTED
+    from learnforge_kit.prediction import predict_files
 
     paths = [path for path in images if str(path) != "-"]
     if len(paths) < len(images):
         paths += [Path(line.strip()) for line in sys.stdin if line.strip()]
-    where = choose_device(device, "--device", "predict")
     plugins = Plugins(choice)
-    predictor = open_predictor(source, plugins, where, calibrated, trust)
+    predictor = _open(source, plugins, device, calibrated, trust)
     click.echo(f"named by {predictor.source}", err=True)
     if source.is_file() and source.name.startswith(REJECTED):
         click.echo(f"warning: {source.name} failed its proof; it may not answer as the network", err=True)
@@ -76,7 +79,7 @@ def command(
 
     def write(stream: IO[Any]) -> None:
         table = csv.writer(stream, lineterminator="\n")
-        names = predictor.task.classes
+        names = predictor.classes
         if not as_json:
             columns = ("class", "confidence") if predictor.names_one_class else map(_as_cell, names)
             table.writerow(("file", *map(shown, columns)))
@@ -111,6 +114,22 @@ def command(
     write_atomically(target, write_file)
     click.echo(target)
     sys.exit(left_out)
+
+
+def _open(
+    source: Path, plugins: Plugins, device: str, calibrated: bool, trust: bool
+) -> Predictor | ArrayPredictor:
+    """Open what answers, without torch where that will do: its import takes longer than a few images."""
+    from learnforge_kit.exported import open_arrays
+
+    is_light = source.is_file() and device == "auto"
+    found = open_arrays(source, plugins, calibrated, trust) if is_light else None
+    if found is not None:
+        return found
+    from learnforge.context import choose_device
+    from learnforge_kit.prediction import open_predictor
+
+    return open_predictor(source, plugins, choose_device(device, "--device", "predict"), calibrated, trust)
 
 
 def _as_cell(text: str) -> str:

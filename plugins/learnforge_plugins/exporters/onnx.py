@@ -17,17 +17,21 @@ import contextlib
 import importlib.util
 import io
 import logging
+import os
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from attrs import frozen
-from torch import Tensor, nn
 
 from learnforge import Exporter, Runtime, StageError, hookimpl
+
+if TYPE_CHECKING:  # a file is run without torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
 _FIRST = b"\x08"
 """First byte of an ONNX file: the tag of its version, which protobuf writes first."""
@@ -54,17 +58,25 @@ class _OnnxFile(Exporter):
             import onnxruntime  # noqa: F401
             import onnxscript  # noqa: F401
         except ImportError as error:
-            words = f"ONNX needs {error.name}: pip install 'learnforge[onnx]'"
-            raise StageError(words) from error
+            raise _missing(error) from error
 
     def load(self, path: Path) -> Runtime:
-        import onnxruntime
+        import torch
+
+        run = self.load_arrays(path)
+        return lambda images: torch.from_numpy(run(images.numpy()))
+
+    def load_arrays(self, path: Path) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise _missing(error) from error
 
         model = path.read_bytes()
         sessions: dict[int, Any] = {}  # by number of threads, which a session cannot change
 
-        def run(images: Tensor) -> Tensor:
-            threads = torch.get_num_threads()
+        def run(images: NDArray[Any]) -> NDArray[Any]:
+            threads = _threads()
             if threads not in sessions:
                 options = onnxruntime.SessionOptions()
                 options.intra_op_num_threads = threads
@@ -72,7 +84,8 @@ class _OnnxFile(Exporter):
                 sessions[threads] = onnxruntime.InferenceSession(
                     model, options, providers=["CPUExecutionProvider"]
                 )
-            return torch.from_numpy(sessions[threads].run(None, {"images": images.numpy()})[0])
+            scores: NDArray[Any] = sessions[threads].run(None, {"images": images})[0]
+            return scores
 
         return run
 
@@ -148,7 +161,23 @@ class Int8(_OnnxFile):
             )
 
 
+def _missing(error: ImportError) -> StageError:
+    return StageError(f"ONNX needs {error.name}: pip install 'learnforge[onnx]'")
+
+
+def _threads() -> int:
+    """Return torch's number of threads, or the number that it would take from OpenMP's variable; 0, which
+    leaves it to the runtime, where there is none.
+    """
+    if "torch" in sys.modules:
+        return int(sys.modules["torch"].get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() else 0
+
+
 def _write(module: nn.Module, images: Tensor, path: Path) -> None:
+    import torch
+
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(

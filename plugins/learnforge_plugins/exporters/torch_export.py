@@ -10,13 +10,14 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from attrs import frozen
-from torch import Tensor, nn
 
 from learnforge import Exporter, Runtime, hookimpl
+
+if TYPE_CHECKING:  # whether a file is of this format is told without torch
+    from torch import Tensor, nn
 
 _KEPT = "learnforge.json"
 """Name of the manual among a file's extra files."""
@@ -35,16 +36,22 @@ def score(images):
 """
 
     def export(self, module: nn.Module, images: Tensor, path: Path) -> None:
+        import torch
+
         batch = torch.export.Dim("batch", min=1)
         with torch.no_grad():
             program = torch.export.export(module, (images[:2],), dynamic_shapes=({0: batch},))
         torch.export.save(program, path)
 
     def load(self, path: Path) -> Runtime:
+        import torch
+
         module = torch.export.load(path).module()
         return lambda images: module(images)
 
     def annotate(self, path: Path, manual: str) -> None:
+        import torch
+
         torch.export.save(torch.export.load(path), path, extra_files={_KEPT: manual})
 
     @classmethod

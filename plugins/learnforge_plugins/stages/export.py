@@ -51,8 +51,6 @@ BATCH = 256
 
 RUNNER_BEGINS, RUNNER_ENDS = "# runner", "# end of runner"
 """Comments in `scripts/run_model.py` around what an exporter replaces."""
-REJECTED = "rejected-"
-"""Beginning of the names of files that failed their proof."""
 
 
 class Deployed(nn.Module):
@@ -247,6 +245,8 @@ class ExportStage(Stage):
             size = draft.stat().st_size
             fault = self._fault(compared, task)
             if fault:
+                from learnforge_kit.exported import REJECTED  # which reads images, as no other stage does
+
                 rejected = path.with_name(f"{REJECTED}{path.name}")
                 draft.replace(rejected)
                 raise ExportMismatchError(f"{fault}. It is kept as {rejected.name} for inspection.")

@@ -192,6 +192,31 @@ def test_what_an_onnx_file_says_of_itself_chooses_no_reader(
     assert call(file, photos).stdout == before
 
 
+def test_an_onnx_file_names_what_its_network_does(digits: Task, photos: Path, tmp_path: Path) -> None:
+    """Files, classes and shares, calibrated or not, are those of the folder, which torch computes."""
+    torch.manual_seed(0)
+    network = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
+    trained = evolve(network.with_state(network.network()), metrics={"temperature": 0.5})
+    lf.export(trained, digits, "onnx", run=tmp_path / "run")
+    folder = tmp_path / "run" / "export"
+    for options in ([], ["--calibrated"]):
+        done, whole = (call(s, photos, "--json", *options) for s in (folder / "model.onnx", folder))
+        assert "bad.png cannot be read as an image" in done.stderr
+        for by_file, own in zip(done.stdout.splitlines(), whole.stdout.splitlines(), strict=True):
+            found, expected = json.loads(by_file), json.loads(own)
+            assert found["file"] == expected["file"]
+            assert found["class"] == expected["class"]
+            assert found["shares"] == pytest.approx(expected["shares"], abs=1e-5)
+            assert found["confidence"] == max(found["shares"].values())
+
+
+def test_a_device_is_checked_for_a_file_too(exported: Path, photos: Path) -> None:
+    """A device that is not there is an error, whatever the source."""
+    words = ["predict", str(exported / "model.pt2"), str(photos), "--trust", "--device", "abacus"]
+    done = CliRunner().invoke(cli, words)
+    assert "must be `auto` or a device of this machine, got 'abacus'" in str(done.exception)
+
+
 def test_networks_that_name_no_classes_are_refused(plugins: Plugins, tmp_path: Path, digits: Task) -> None:
     """A meta-learnt network has to be taught some first, a policy has none, and arrays are no files."""
     network = from_model(plugins.load("model", "mlp")(), digits.info)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -15,6 +16,7 @@ from PIL import Image
 
 import learnforge as lf
 from learnforge import Artifact, ArtifactError, Plugins, StageError, Task
+from learnforge_kit.exported import open_arrays
 from learnforge_kit.prediction import open_predictor
 
 
@@ -138,6 +140,32 @@ def test_threads_are_torchs(exported: Any) -> None:
         assert torch.allclose(runtime(images), before, rtol=1e-5, atol=1e-5)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["onnx", "int8"])
+def test_arrays_are_scored_as_tensors_are(exported: Any, name: str) -> None:
+    """What runs on numpy's arrays gives the scores of what runs on tensors."""
+    metrics, folder = exported[name]
+    method = lf.load_method(f"exporter.{name}")()
+    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    found = method.load_arrays(folder / metrics["file"])(images.numpy())
+    assert torch.equal(torch.from_numpy(found), method.load(folder / metrics["file"])(images))
+
+
+def test_a_missing_runtime_is_named_where_a_file_is_opened(
+    exported: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who runs the file on arrays, as by who runs it on tensors."""
+    metrics, folder = exported["onnx"]
+    found = open_arrays(folder / metrics["file"], Plugins())
+    assert found is not None
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for run in (
+        lambda: found.score(np.zeros((1, 1, 8, 8), np.uint8)),
+        lambda: open_predictor(folder / metrics["file"], Plugins()),
+    ):
+        with pytest.raises(StageError, match=r"ONNX needs onnxruntime: pip install 'learnforge\[onnx\]'"):
+            run()
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
