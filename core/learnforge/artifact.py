@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from attrs import asdict, evolve, field, frozen
@@ -135,9 +136,19 @@ class Artifact:
             ArtifactError: Images are not of the task's shape, or not of that kind.
         """
         shown = self.normalise(images)
-        network = self.network(plugins).eval()
+        network = self._in_use(plugins)
         with torch.inference_mode():
             return in_units(network(shown), self.task)
+
+    def _in_use(self, plugins: Plugins | None) -> nn.Module:
+        """Return the network in eval mode, built again only where it need not be the same: for other plugins,
+        after somebody has written over a weight, and from a module, which is the caller's.
+        """
+        held = [] if self.module is not None else list((self.weights or {}).values())
+        state = plugins, [(id(tensor), tensor.is_inference() or tensor._version) for tensor in held]
+        if not held or self not in _IN_USE or _IN_USE[self][0] != state:
+            _IN_USE[self] = state, held, self.network(plugins).eval()
+        return _IN_USE[self][2]
 
     def _repr_html_(self) -> str:
         """Show the artifact in a notebook."""
@@ -206,6 +217,10 @@ class Artifact:
                 "provenance": asdict(self.provenance),
             },
         )
+
+
+# what it was built from, the weights, whose ids nothing else can have meanwhile, and the network
+_IN_USE: WeakKeyDictionary[Artifact, tuple[Any, list[Tensor], nn.Module]] = WeakKeyDictionary()
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

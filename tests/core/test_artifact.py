@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -345,6 +347,48 @@ def test_predictions_are_made_in_eval_mode(task):
     images = torch.rand(4, 1, 8, 8)
     assert torch.allclose(artifact.predict(images)[:1], artifact.predict(images[:1]), atol=1e-6)
     assert not artifact.predict(images).requires_grad
+
+
+def test_the_network_that_predicts_is_built_once(artifact, monkeypatch):
+    """Further calls take the same one, and give the same scores; it goes with its artifact."""
+    built, build = [], NetworkSpec.build
+
+    def note(*arguments):
+        network = build(*arguments)
+        built.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(NetworkSpec, "build", note)
+    artifact = evolve(artifact)  # one that nobody else holds
+    images = torch.rand(2, 1, 8, 8)
+    first, second = artifact.predict(images), artifact.predict(images)
+    assert torch.equal(first, second)
+    assert len(built) == 1
+    assert built[0]() is not None
+    del artifact
+    gc.collect()
+    assert built[0]() is None
+
+
+def test_what_is_written_over_is_predicted_with(artifact):
+    """Weights that somebody changes in place, or puts in the place of others, count in the next call."""
+    artifact = evolve(artifact, weights=dict(artifact.weights))
+    images = torch.rand(2, 1, 8, 8)
+    name = next(name for name in artifact.weights if name.endswith("bias"))
+    for change in (
+        lambda: artifact.weights[name].add_(1),
+        lambda: artifact.weights.update({name: artifact.weights[name] + 1}),
+    ):
+        before = artifact.predict(images)
+        change()
+        found = artifact.predict(images)
+        assert not torch.equal(found, before)
+        assert torch.equal(found, evolve(artifact).predict(images))
+    module = Mine().eval()
+    wrapped = from_module(module, artifact.task)
+    before = wrapped.predict(images)
+    module.body.append(nn.Tanh())
+    assert not torch.equal(wrapped.predict(images), before)
 
 
 # Heads
