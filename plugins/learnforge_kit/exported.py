@@ -20,6 +20,9 @@ from learnforge_kit.data.images import readable_pixels
 REJECTED = "rejected-"
 """Beginning of the names of files that failed their proof."""
 
+MOST_PIXELS = 2**18
+"""Pixels that go through a runtime at once: more take it more memory, which it keeps, and no less time."""
+
 _Values = TypeVar("_Values")
 
 
@@ -112,7 +115,7 @@ class ArrayPredictor:
         self, paths: Sequence[Path], plugins: Plugins, complain: Callable[[str], None]
     ) -> Iterator[tuple[list[str], NDArray[Any]]]:
         """Yield names of files, and of each the classes' shares of the softmax over the scores."""
-        for files, images in readable_pixels(paths, self.file.shape, complain):
+        for files, images in readable_pixels(paths, self.file.shape, complain, MOST_PIXELS):
             scores = self.score(images).astype(np.float64) / (self.temperature or 1.0)
             shares = np.exp(scores - scores.max(1, keepdims=True))
             yield list(map(str, files)), shares / shares.sum(1, keepdims=True)

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from learnforge.errors import TaskError
 from learnforge.files import require_regular
-from learnforge_kit.data.passes import images_at_once
+from learnforge_kit.data.passes import MOST_PIXELS, images_at_once
 
 if TYPE_CHECKING:  # torch is imported where it is used: an ONNX file names images without it
     from numpy.typing import NDArray
@@ -238,7 +238,10 @@ def decode_ahead(
 
 
 def readable_pixels(
-    paths: Sequence[Path], shape: tuple[int, ...], complain: Callable[[str], None]
+    paths: Sequence[Path],
+    shape: tuple[int, ...],
+    complain: Callable[[str], None],
+    pixels: int = MOST_PIXELS,
 ) -> Iterator[tuple[list[Path], NDArray[np.uint8]]]:
     """Yield files and their images as arrays of numpy's, uint8 [image, channel, height, width], as many at a
     time as go through a network at once. The next ones are decoded meanwhile.
@@ -247,6 +250,7 @@ def readable_pixels(
         paths: Files and folders; see `find_images`.
         shape: Channels, height and width that images are brought to.
         complain: Told why a file cannot be read, or is not there; it is left out.
+        pixels: Pixels that go through a network at once.
 
     Raises:
         TaskError: No file can be read, or the shape is no square of 1 or 3 channels.
@@ -263,7 +267,7 @@ def readable_pixels(
     for path in paths:
         if path not in there:
             complain(f"{path} is not there")
-    files, count = find_images(there) if there else [], images_at_once(shape)
+    files, count = find_images(there) if there else [], images_at_once(shape, pixels)
     decoded = decode_ahead(files, height, channels, 2 * count)
     for chunk in batched(files, count):
         good: list[Path] = []

@@ -14,7 +14,6 @@ Reference:
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 import os
@@ -23,7 +22,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from attrs import frozen
 
@@ -72,7 +71,6 @@ class _OnnxFile(Exporter):
         except ImportError as error:
             raise _missing(error) from error
 
-        model = path.read_bytes()
         sessions: dict[int, Any] = {}  # by number of threads, which a session cannot change
 
         def run(images: NDArray[Any]) -> NDArray[Any]:
@@ -82,7 +80,7 @@ class _OnnxFile(Exporter):
                 options.intra_op_num_threads = threads
                 options.log_severity_level = 3
                 sessions[threads] = onnxruntime.InferenceSession(
-                    model, options, providers=["CPUExecutionProvider"]
+                    str(path), options, providers=["CPUExecutionProvider"]
                 )
             scores: NDArray[Any] = sessions[threads].run(None, {"images": images})[0]
             return scores
@@ -103,17 +101,61 @@ class _OnnxFile(Exporter):
 
     @classmethod
     def manual(cls, path: Path) -> str | None:
-        if importlib.util.find_spec("onnx") is None:
-            return None
-        import onnx
-        from google.protobuf.message import DecodeError
+        with path.open("rb") as stream, contextlib.suppress(ValueError):  # what is damaged says nothing
+            kept = dict(map(_read_entry, _read_fields(stream, path.stat().st_size, _METADATA)))
+            return kept.get(_KEY)
+        return None
 
-        try:
-            # tensors in other files are none of the manual's, and may lie anywhere
-            kept = onnx.load(path, load_external_data=False).metadata_props
-        except DecodeError:
-            return None
-        return next((entry.value for entry in kept if entry.key == _KEY), None)
+
+_METADATA = 14
+"""Number of the field of a model's metadata, `ModelProto.metadata_props` in onnx.proto."""
+
+
+def _read_entry(data: bytes) -> tuple[str, str]:
+    """Read a name and its value out of a message `StringStringEntryProto`."""
+    key, value = (b"".join(_read_fields(io.BytesIO(data), len(data), number)) for number in (1, 2))
+    return key.decode("utf-8"), value.decode("utf-8")
+
+
+def _read_fields(stream: BinaryIO, size: int, number: int) -> Iterator[bytes]:
+    """Yield the bytes of a message's fields of one number, and pass over the others: a model may have
+    gigabytes, which the package onnx would read.
+
+    Raises:
+        ValueError: It is no message of protobuf's.
+    """
+    while stream.tell() < size:
+        tag = _read_varint(stream)
+        if tag & 7 == 0:
+            _read_varint(stream)
+            continue
+        if tag & 7 not in _FIXED and tag & 7 != 2:
+            raise ValueError(f"a field of the unknown kind {tag & 7}")
+        length = _FIXED.get(tag & 7) or _read_varint(stream)
+        if stream.tell() + length > size:
+            raise ValueError("a field is cut off")
+        if tag == number << 3 | 2:
+            yield stream.read(length)
+        else:
+            stream.seek(length, io.SEEK_CUR)
+
+
+_FIXED = {1: 8, 5: 4}
+"""{kind of a field: its bytes} of those of one size. 0 is a number of any size, 2 tells its length."""
+
+
+def _read_varint(stream: BinaryIO) -> int:
+    """Read a number in groups of seven bits, the lowest first, of which all but the last have a mark."""
+    value = shift = 0
+    while shift < 64:
+        byte = stream.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+        shift += 7
+    raise ValueError("a number is cut off")
 
 
 @frozen

@@ -87,7 +87,8 @@ def test_a_file_alone_names_images(exported: Any, name: str, digits: Task, tmp_p
     )
     model = onnx.load(alone)
     del model.metadata_props[:]
-    for foreign in (model.SerializeToString(), b"no model"):
+    whole = alone.read_bytes()
+    for foreign in (model.SerializeToString(), b"no model", whole[: len(whole) // 2], whole[:-1], b"\x08"):
         alone.write_bytes(foreign)
         with pytest.raises(ArtifactError, match=r"must be a whole file that an export stage wrote"):
             open_predictor(alone, Plugins())
