@@ -151,7 +151,7 @@ def predict_files(
         TaskError: No file can be read.
         ArtifactError: Nothing reads files into such inputs, or outputs are no list of numbers.
     """
-    is_any = False
+    is_any, names_one_class = False, predictor.names_one_class
     for names, shares in predictor.answer(paths, plugins, complain):
         is_any = True
         if shares.shape[1:] != (len(predictor.classes),):
@@ -160,7 +160,7 @@ def predict_files(
                 "to print; `learnforge.load(FOLDER).predict(inputs)` returns them"
             )
         for name, own in zip(names, shares, strict=True):
-            if predictor.names_one_class:
+            if names_one_class:
                 best = int(own.argmax())
                 yield Prediction(name, tuple(own.tolist()), predictor.classes[best], float(own[best]))
             else:
