@@ -47,7 +47,12 @@ def _check_recipe(recipe: str, overrides: Sequence[str], choice: PluginChoice) -
         except RuntimeError as error:
             fault = f"must be `auto` or a device as torch spells it: {str(error).splitlines()[0]}"
             raise RecipeError([Problem("run.device", fault)], recipe) from error
-    check_recipe(parsed, plugins, Tasks())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks see two images: more threads would wait for each other
+    try:
+        check_recipe(parsed, plugins, Tasks())
+    finally:
+        torch.set_num_threads(threads)
     count = f"{len(parsed.stages)} stage{'s' if len(parsed.stages) > 1 else ''}"
     click.echo(f"{recipe}: {count}, no error")
 
