@@ -133,8 +133,8 @@ def _head(image: Image.Image) -> Head:
 
 
 def open_square(file: Path, size: int, channels: int) -> tuple[Image.Image, Head]:
-    """Read an image file as `decode_image` does. A JPEG of more than twice the size is decoded at a half, a
-    quarter or an eighth of its own.
+    """Read an image file as `decode_image` does. A JPEG of four times the size or more is decoded at a
+    half, a quarter or an eighth of its own, which leaves twice the size.
 
     Returns:
         The image, and the head of the file.

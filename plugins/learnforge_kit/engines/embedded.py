@@ -8,7 +8,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from learnforge.kinds.seen.engine import Parameters
+from learnforge.kinds.seen.engine import Engine, Parameters
 from learnforge.kinds.seen.episodes import EpisodeSource
 from learnforge_kit.data.episodes import ImageEpisodeSource
 from learnforge_kit.engines.engine import NetworkEngine
@@ -19,8 +19,8 @@ AT_ONCE = 2**20
 
 
 def embed_once(
-    engine: NetworkEngine, meta: Parameters, source: EpisodeSource, episodes: int
-) -> tuple[NetworkEngine, EpisodeSource]:
+    engine: Engine, meta: Parameters, source: EpisodeSource, episodes: int
+) -> tuple[Engine, EpisodeSource]:
     """Return an engine of the head and a source of features, which give the scores that the whole network and
     its images would; those given where features depend on the episode, or the episodes show fewer images
     than there are.
@@ -31,10 +31,12 @@ def embed_once(
         source: Of the episodes.
         episodes: How many will be drawn.
     """
-    head = engine.head_alone
-    if head is None or not isinstance(source, ImageEpisodeSource):
+    if not isinstance(engine, NetworkEngine) or not isinstance(source, ImageEpisodeSource):
         return engine, source
-    if len(source.images) > episodes * source.shape.ways * (source.shape.shots + source.shape.queries):
+    head = engine.head_alone
+    if head is None or len(source.images) > episodes * source.shape.ways * (
+        source.shape.shots + source.shape.queries
+    ):
         return engine, source
     size = max(1, AT_ONCE // source.images[0].numel())
     with torch.inference_mode():

@@ -43,7 +43,6 @@ from learnforge_plugins.stages.meta.measured import Adaptation, MetaLearnt
 
 if TYPE_CHECKING:
     from learnforge_kit.data.environments import RolloutEpisodes
-    from learnforge_kit.engines.engine import NetworkEngine
 
 MEASURES = {"classification": "accuracy", "regression": "loss", "environment": "return"}
 """What adaptation is scored by, for each form of task."""
@@ -474,7 +473,7 @@ class MetaStage(Stage):
         if self.method.adapts_head_alone:
             from learnforge_kit.engines.embedded import embed_once  # most methods adapt all of the network
 
-            engine, source = embed_once(cast("NetworkEngine", engine), meta, source, count)
+            engine, source = embed_once(engine, meta, source, count)
         rows: list[Tensor] = []
         chunks = torch.arange(count).split(self.tasks)  # as many at a time as in training
         with context.progress.track(f"{context.stage}: {name} episodes", len(chunks)) as tracker:
