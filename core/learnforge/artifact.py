@@ -141,14 +141,15 @@ class Artifact:
             return in_units(network(shown), self.task)
 
     def _in_use(self, plugins: Plugins | None) -> nn.Module:
-        """Return the network in eval mode, built again only where it need not be the same: for other plugins,
-        after somebody has written over a weight, and from a module, which is the caller's.
+        """Return the network in eval mode, built again for other plugins and where its weights are no longer
+        the artifact's; a module is the caller's, and may be another than before in any way.
         """
-        held = [] if self.module is not None else list((self.weights or {}).values())
-        state = plugins, [(id(tensor), tensor.is_inference() or tensor._version) for tensor in held]
-        if not held or self not in _IN_USE or _IN_USE[self][0] != state:
-            _IN_USE[self] = state, held, self.network(plugins).eval()
-        return _IN_USE[self][2]
+        known, network = _IN_USE.get(self, (plugins, None))
+        if network is None or known != plugins or not _are_same(network.state_dict(), self.weights or {}):
+            network = self.network(plugins).eval()
+            if self.module is None:
+                _IN_USE[self] = plugins, network
+        return network
 
     def _repr_html_(self) -> str:
         """Show the artifact in a notebook."""
@@ -173,8 +174,7 @@ class Artifact:
         return " ".join(str(part) for part in parts if part)
 
     def __repr__(self) -> str:
-        made = self._maker()
-        network = f"{self.spec.table['use']} for {self.task.name}"
+        made, network = self._maker(), f"{self.spec.table['use']} for {self.task.name}"
         score = self.metrics.get("test_accuracy")
         found = [network, made and f"made by {made}", "" if score is None else f"test accuracy {score:.1%}"]
         return f"Artifact({', '.join(part for part in found if part)})"
@@ -219,8 +219,11 @@ class Artifact:
         )
 
 
-# what it was built from, the weights, whose ids nothing else can have meanwhile, and the network
-_IN_USE: WeakKeyDictionary[Artifact, tuple[Any, list[Tensor], nn.Module]] = WeakKeyDictionary()
+_IN_USE: WeakKeyDictionary[Artifact, tuple[Plugins | None, nn.Module]] = WeakKeyDictionary()
+
+
+def _are_same(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
+    return all(n in own and own[n].dtype == t.dtype and own[n].equal(t) for n, t in weights.items())
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

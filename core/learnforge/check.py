@@ -151,7 +151,7 @@ def _form_fault(who: str, forms: frozenset[str] | None, task: TaskInfo) -> str:
 
 
 def _check_models(stage: Stage, task: Task) -> list[Problem]:
-    """Build every model that the stage names on the meta device and show it two images of its task."""
+    """Build every model that the stage names, and show it two images of its task."""
     models = [(role, m) for role, m in stage.describe_inputs().items() if isinstance(m, Model)]
     faults = [(role, _model_fault(model, task)) for role, model in models]
     return [Problem(stage.input_path(role), fault) for role, fault in faults if fault]

@@ -118,8 +118,7 @@ def find_recipe(name: str | Path) -> Path:
 
 def _packaged_recipes() -> dict[str, Path]:
     """Find the recipes that installed distributions bring, by entry points `recipe.NAME` which name the
-    package that `NAME.toml` lies in. Of two with one name each goes by `distribution:name`; learnforge's own
-    keep theirs.
+    package that `NAME.toml` lies in. Of two with one name, each but learnforge's is `distribution:name`.
     """
     choice = PluginChoice().with_environment(os.environ)
     usable = [p for p in installed() if p.kind == RECIPE and is_usable(p, choice)]

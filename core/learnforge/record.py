@@ -176,9 +176,7 @@ def loggable(value: Any) -> Any:
         return {"fingerprint": value.provenance.fingerprint, "metrics": small}
     if isinstance(value, Run):
         return {"name": value.name, "state": value.state}
-    if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"
-    return value
+    return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else value
 
 
 def write_toml(data: Mapping[str, Any]) -> str:

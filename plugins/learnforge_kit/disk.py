@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +28,7 @@ def reserve(file: IO[bytes], size: int) -> None:
 
 
 def make_place(
-    folder: Path, own: Path, place: int, is_idle: Callable[[Path], bool] = lambda path: True
+    folder: Path, own: Path, place: int, idle: Callable[[Path], AbstractContextManager[bool]]
 ) -> int:
     """Remove caches, the least recently used first, until the others take `place` bytes at most; return what
     is left of them.
@@ -36,14 +37,27 @@ def make_place(
         folder: Holds a folder for each cache.
         own: The cache that is kept in any case.
         place: Bytes.
-        is_idle: Tells which caches may be removed.
+        idle: Tells whether a cache may be removed within the block.
     """
     others = [path for path in folder.iterdir() if path.is_dir() and path != own]
-    sizes = {path: sum(file.stat().st_blocks * 512 for file in path.iterdir()) for path in others}
-    for path in sorted(others, key=lambda path: path.stat().st_mtime):
+    sizes = {path: sum(map(_place_of, path.iterdir())) for path in others}
+    for path in sorted(others, key=_last_use):
         if sum(sizes.values()) <= place:
             break
-        if is_idle(path):
-            shutil.rmtree(path)
-            del sizes[path]
+        with idle(path) as is_idle:
+            if is_idle:
+                shutil.rmtree(path, ignore_errors=True)  # a file that is open stays, on Windows
+                del sizes[path]
     return sum(sizes.values())
+
+
+def _place_of(file: Path) -> int:
+    try:
+        found = file.stat()
+    except FileNotFoundError:  # somebody else's temporary file
+        return 0
+    return int(getattr(found, "st_blocks", -(-found.st_size // 512)) * 512)
+
+
+def _last_use(folder: Path) -> float:
+    return folder.stat().st_mtime if folder.exists() else 0.0

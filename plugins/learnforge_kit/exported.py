@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -201,15 +202,20 @@ def open_exported(path: Path, plugins: Plugins, is_trusted: bool) -> ExportedFil
 
 def _read_manual(manual: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the manual of an exported file says of its inputs and outputs."""
-    reading = manual["preprocessing"]
+    reading, temperature = manual["preprocessing"], manual.get("temperature")
+    shape = tuple(map(int, manual["input"]["shape"]))
+    if min(shape, default=0) < 1:
+        raise ValueError(f"an input must have sizes of at least 1, the manual says {list(shape)}")
+    if temperature is not None and not 0 < float(temperature) < math.inf:
+        raise ValueError(f"a temperature must be a number above 0, the manual says {temperature}")
     return {
         "name": str(manual["file"]),
         "classes": tuple(map(str, manual["classes"])),
-        "shape": tuple(map(int, manual["input"]["shape"])),
+        "shape": shape,
         "is_bytes": manual["input"]["type"] == "uint8",
         "form": str(manual.get("form", "classification")),
         "reading": dict(reading) if isinstance(reading, Mapping) else {},
-        "temperature": manual.get("temperature"),
+        "temperature": temperature,
     }
 
 

@@ -187,12 +187,12 @@ def read_inputs(
         from learnforge.kinds.task import TaskSource
 
         source = plugins.load("task", str(task.reading.get("use", "")), TaskSource)
-        there = [path for path in paths if is_there(path)]
+        there = {path: None for path in paths if is_there(path)}
         for path in paths:
             if path not in there:
                 complain(f"{path} is not there")
         try:
-            yield from source.read(there, task, complain)
+            yield from source.read([*there], task, complain)
         except (LearnforgeError, OSError):
             raise
         except Exception as error:  # what a file says of its reading may be anything

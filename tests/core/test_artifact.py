@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import weakref
@@ -378,12 +379,20 @@ def test_what_is_written_over_is_predicted_with(artifact):
     for change in (
         lambda: artifact.weights[name].add_(1),
         lambda: artifact.weights.update({name: artifact.weights[name] + 1}),
+        lambda: artifact.weights[name].data.add_(1),
+        lambda: artifact.weights[name].numpy().__iadd__(3),
     ):
         before = artifact.predict(images)
         change()
         found = artifact.predict(images)
         assert not torch.equal(found, before)
         assert torch.equal(found, evolve(artifact).predict(images))
+    torch.set_default_dtype(torch.float64)
+    with contextlib.suppress(RuntimeError):  # a network of doubles takes no floats
+        evolve(artifact, weights=artifact.weights).predict(images)
+        artifact.predict(images)
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(artifact.predict(images), found)
     module = Mine().eval()
     wrapped = from_module(module, artifact.task)
     before = wrapped.predict(images)

@@ -1,4 +1,4 @@
-"""Layouts in memory: channels come last where that is faster, and where the caller's code bears it."""
+"""Layouts in memory: networks work channels-last where that is faster and they can; nobody else sees it."""
 
 from __future__ import annotations
 
@@ -10,142 +10,161 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from learnforge import Context, Task
+from learnforge import Context, Task, TaskInfo
 from learnforge.kinds.task import Batch
-from learnforge_kit import Train, Trainee, evaluate, fit, supervised_loss
-from learnforge_kit.networks.layout import layout_of, run
+from learnforge_kit import MemorySplit, Train, Trainee, evaluate, fit, supervised_loss
+from learnforge_kit.networks.layout import channels_last
 
-LAST, FIRST = torch.channels_last, torch.contiguous_format
+CPU = torch.device("cpu")
+NAMES = tuple("abc")
+INFO = TaskInfo("noise", NAMES, NAMES, (3, 8, 8), (0.5,) * 3, (0.25,) * 3)
 
 
 class Seen(nn.Module):
-    """Notes in which layout its inputs come, and draws numbers, in training."""
+    """Notes whether its inputs come with their channels last, and flattens them, by `view` where told to."""
 
-    def __init__(self, breaks: bool, dropout: float) -> None:
+    def __init__(self, views: bool) -> None:
         super().__init__()
-        self.layouts: list[bool] = []
-        self.breaks, self.dropout = breaks, dropout
+        self.last: list[bool] = []
+        self.views = views
 
     def forward(self, images: Tensor) -> Tensor:
-        """Flatten by `view` where told to, which works on channels that come first alone."""
-        if self.training:
-            self.layouts.append(images.is_contiguous(memory_format=LAST))
-        shown = nn.functional.dropout(images, self.dropout, self.training)
-        return shown.view(len(shown), -1) if self.breaks else shown.flatten(1)
+        """Flatten."""
+        self.last.append(not images.is_contiguous())
+        return images.view(len(images), -1) if self.views else images.flatten(1)
 
 
-def make_network(breaks: bool = False, dropout: float = 0.1) -> nn.Sequential:
+def make_network(views: bool = False) -> nn.Sequential:
     """A convolution, batch statistics, and a head over what `Seen` flattens; no weight without effect."""
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1, bias=False),
-        nn.BatchNorm2d(4),
-        Seen(breaks, dropout),
-        nn.Linear(4 * 64, 3),
-    )
+    conv = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(4), Seen(views), nn.Linear(4 * 64, 3))
 
 
 @pytest.fixture
-def train(task: Task, make_context: Callable[..., Context]) -> Callable[..., nn.Module]:
-    """Train a network for two epochs on the labels."""
+def split() -> MemorySplit:
+    """Colour noise."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (48, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    return MemorySplit(pixels, torch.arange(48) % 3)
+
+
+@pytest.fixture
+def train(split: MemorySplit, make_context: Callable[..., Context]) -> Callable[..., nn.Module]:
+    """Train a network on the labels."""
 
     def train(network: nn.Module, loss: Any = None, **changes: Any) -> nn.Module:
         settings = evolve(Train(epochs=2, batch_size=16, learning_rate=0.05), **changes)
-        context = make_context(folder=None)
         trainee = Trainee(network, loss or supervised_loss(network))
-        fit(trainee, task.train, task.info, settings, context, "net")
+        fit(trainee, split, INFO, settings, make_context(folder=None), "net")
         return network
 
     return train
 
 
+def calls(network: nn.Module, shape: tuple[int, ...] = (3, 8, 8), device: torch.device = CPU) -> bool:
+    """Tell whether a network works channels-last within the block."""
+    with channels_last(network, shape, device):
+        return bool(network._forward_pre_hooks)
+
+
 def test_only_planes_on_a_cpu_come_channels_last() -> None:
     """Not other inputs, not networks without convolutions of two axes, and not other devices."""
-    network, cpu = make_network(), torch.device("cpu")
-    assert layout_of(network, (1, 8, 8), cpu) is LAST
-    assert layout_of(nn.Linear(3, 3), (1, 8, 8), cpu) is FIRST
-    assert layout_of(nn.Conv1d(3, 3, 3), (3, 8), cpu) is FIRST
-    assert layout_of(nn.Conv3d(1, 1, 3), (1, 8, 8, 8), cpu) is FIRST
-    assert layout_of(network, (1, 8, 8), torch.device("cuda")) is FIRST
+    assert calls(make_network())
+    assert not calls(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)))
+    assert not calls(nn.Conv1d(3, 3, 3), (3, 8))
+    assert not calls(nn.Conv3d(1, 1, 3), (1, 8, 8, 8))
+    assert not calls(make_network(), device=torch.device("cuda"))
 
 
-def test_a_training_sees_channels_last_and_leaves_them_first(train: Callable[..., nn.Module]) -> None:
-    """Weights are handed on as they always are, for files that know no layouts."""
+def test_a_training_works_channels_last(train: Callable[..., nn.Module]) -> None:
+    """Its weights stay as they are, and nothing stays behind."""
     network = train(make_network())
-    assert all(network[2].layouts)  # type: ignore[index]
+    assert all(network[2].last)  # type: ignore[index]
     assert all(parameter.is_contiguous() for parameter in network.parameters())
-
-
-def test_code_that_needs_channels_first_gets_them(train: Callable[..., nn.Module]) -> None:
-    """From its first step on, and with the numbers of a training that never tried: dropout draws the same,
-    and batch statistics count every step once.
-    """
-    network = make_network(breaks=True)
-    (first := train(network))[2].layouts.pop(0)  # type: ignore[index, union-attr]
-    assert not any(network[2].layouts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("learnforge_kit.training.loop.layout_of", lambda *given: FIRST)
-        plain = train(make_network(breaks=True))
-    for (name, ours), theirs in zip(first.state_dict().items(), plain.state_dict().values(), strict=True):
-        assert ours.equal(theirs), name
+    assert not network._forward_hooks
+    assert not network._forward_pre_hooks
 
 
 def test_both_layouts_learn_the_same(train: Callable[..., nn.Module]) -> None:
-    """To rounding, where nothing is drawn: dropout draws in the order of the memory."""
-    ours = train(make_network(dropout=0.0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("learnforge_kit.training.loop.layout_of", lambda *given: FIRST)
-        theirs = train(make_network(dropout=0.0))
+    """To rounding."""
+    ours = train(make_network())
+    theirs = train(make_network(views=True))
+    assert not any(theirs[2].last[1:])  # type: ignore[index]
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
 
 
-def test_a_loss_that_views_gets_channels_first(train: Callable[..., nn.Module]) -> None:
-    """Methods out of papers flatten feature maps by `view`."""
-    network = make_network()
-    layouts = []
+def test_a_trial_leaves_no_trace() -> None:
+    """Modes of layers, statistics and random numbers are what they were, whether the network can or not."""
+    for views in (False, True):
+        network = make_network(views).train()
+        network[1].eval()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        drawn = torch.get_rng_state()
+        assert calls(network) is not views
+        assert [layer.training for layer in network] == [True, False, True, True]
+        assert all(value.equal(before[name]) for name, value in network.state_dict().items())
+        assert torch.get_rng_state().equal(drawn)
+
+
+def test_losses_see_channels_first(train: Callable[..., nn.Module]) -> None:
+    """Images and outputs of more than one axis too: methods out of papers flatten them by `view`."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    inside: list[bool] = []
+
+    class Watched(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            maps: Tensor = network(images)
+            inside.append(not maps.is_contiguous())
+            return maps
+
+    watched = Watched()
+    watched.net = network
 
     def loss(batch: Batch) -> Tensor:
-        maps = network[:2](batch.images)
-        maps.view(len(maps), -1)
-        layouts.append(maps.is_contiguous())
-        return batch.loss(network[2:](maps))
+        assert batch.images.is_contiguous()
+        return watched(batch.images).view(len(batch.images), -1).square().mean()
 
-    train(network, loss)
-    assert layouts
-    assert all(layouts)
+    train(watched, loss)
+    assert inside
+    assert all(inside)
 
 
-def test_what_is_wrong_in_both_layouts_is_said(train: Callable[..., nn.Module]) -> None:
-    """The error of a loss that cannot work at all is its own."""
+def test_a_network_that_is_listened_to_stays_as_it_is(train: Callable[..., nn.Module]) -> None:
+    """Distillers read feature maps by hooks, and gradients go to what they read."""
+    network, caught = make_network(), []
+    handle = network[1].register_forward_hook(lambda layer, given, maps: caught.append(maps.view(-1)))
+    train(network)
+    handle.remove()
+    assert caught
+    assert not any(network[2].last)  # type: ignore[arg-type]
+
+
+def test_an_error_inside_takes_the_layout_away(train: Callable[..., nn.Module]) -> None:
+    """What is wrong with a loss is said as it is."""
+    network = make_network()
 
     def loss(batch: Batch) -> Tensor:
         raise RuntimeError("nothing to learn from")
 
     with pytest.raises(RuntimeError, match="nothing to learn from"):
-        train(make_network(), loss)
+        train(network, loss)
+    assert not network._forward_pre_hooks
 
 
-def test_networks_are_judged_in_their_layout(task: Task) -> None:
-    """And in the other one, where they cannot work in it."""
-    seen: list[bool] = []
+@pytest.mark.parametrize("views", [False, True])
+def test_networks_are_judged_in_their_layout(split: MemorySplit, views: bool) -> None:
+    """Once a batch, and with the same scores."""
+    network = make_network(views).eval()
+    found = evaluate(network, split, INFO, 16)
+    assert network[2].last == [not views] + [not views] * 3 if not views else [True, False, False, False]
+    with torch.no_grad():
+        images = (split.images.float() / 255 - 0.5) / 0.25
+        expected = nn.functional.cross_entropy(network(images), split.labels)
+    assert found.loss == pytest.approx(float(expected), rel=1e-5)
 
-    class Watch(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            seen.append(images.is_contiguous(memory_format=LAST) and not images.is_contiguous())
-            return images
 
-    def watched(breaks: bool) -> nn.Module:
-        network = make_network(breaks)
-        return nn.Sequential(*network[:2], Watch(), *network[2:])
-
-    evaluate(watched(breaks=False), task.validation, task.info)
-    assert set(seen) == {True}
-    seen.clear()
-    evaluate(watched(breaks=True), task.validation, task.info)
-    assert set(seen) == {True, False}
-    images = torch.randn(5, 1, 8, 8)
-    network = watched(breaks=True).eval()
-    assert run(network, images).equal(network(images))
-    with pytest.raises(RuntimeError, match=r"cannot be multiplied"):
-        run(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(3, 3)), images)
+def test_what_is_no_module_is_called_as_it_is(split: MemorySplit, task: Task) -> None:
+    """Exported files are functions."""
+    assert evaluate(lambda images: images.flatten(1)[:, :3], split, INFO).count == len(split)

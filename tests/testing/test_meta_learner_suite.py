@@ -282,6 +282,13 @@ class Hoarding(Descent):
         return found
 
 
+@frozen
+class Sweeping(Descent):
+    """Adapts all of the network, and says that it leaves all but the head alone."""
+
+    adapts_head_alone: ClassVar[bool] = True
+
+
 FAULTS: list[tuple[type[MetaLearner], list[str]]] = [
     (Descent, []),
     (Comparing, []),
@@ -291,6 +298,7 @@ FAULTS: list[tuple[type[MetaLearner], list[str]]] = [
     (Namesake, ["extra_parameters_have_names_of_their_own"]),
     (Careless, ["inputs_are_left_alone"]),
     (Measuring, ["inputs_are_left_alone"]),
+    (Sweeping, ["adaptation_leaves_the_network_below_the_head"]),
     (Headstart, ["adaptation_starts_at_the_meta_parameters"]),
     # who climbs on the support climbs on the query too
     (Uphill, ["adaptation_lowers_the_support_loss", "meta_training_lowers_the_query_loss"]),
@@ -328,10 +336,13 @@ def test_what_a_method_does_not_claim_is_skipped() -> None:
         method: {check.name: check.skip for check in MetaLearnerSuite.of(method).checks() if check.skip}
         for method in (Descent, Comparing)
     }
-    assert skipped[Descent] == {
+    network = {
+        "adaptation_leaves_the_network_below_the_head": "the method declares no network that it leaves alone"
+    }
+    assert skipped[Descent] == network | {
         "gradient_is_the_slope_of_the_query_loss": "the method does not claim that its gradient is exact"
     }
-    assert skipped[Comparing] == {
+    assert skipped[Comparing] == network | {
         "adaptation_lowers_the_support_loss": "the method declares that it takes no steps"
     }
 

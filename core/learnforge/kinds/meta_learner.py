@@ -52,7 +52,9 @@ class MetaLearner(Rules, ABC):
     other ways than adaptation."""
 
     adapts_head_alone: ClassVar[bool] = False
-    """Whether it calls `Engine.embed`, so that the network must end in a linear layer with a bias."""
+    """Whether it adapts the head and leaves the network below it as it is, by what `Engine.embed` gives. The
+    network must end in a linear layer with a bias, and an engine may be of the head alone, its images
+    features."""
 
     shaped_as_weights: ClassVar[tuple[str, ...]] = ()
     """Prefixes of extra or carried tensors that have the shape of the parameter that they are named after,

@@ -263,11 +263,11 @@ def readable_pixels(
     if channels not in (1, 3):
         raise TaskError(f"the network takes images of {channels} channels; files are read with 1 or 3")
     is_any = False
-    there = [path for path in paths if is_there(path)]
+    there = {path: None for path in paths if is_there(path)}
     for path in paths:
         if path not in there:
             complain(f"{path} is not there")
-    files, count = find_images(there) if there else [], images_at_once(shape, pixels)
+    files, count = find_images([*there]) if there else [], images_at_once(shape, pixels)
     decoded = decode_ahead(files, height, channels, 2 * count)
     for chunk in batched(files, count):
         good: list[Path] = []

@@ -6,9 +6,10 @@ LEARNFORGE_CACHE names. In it each set of images, of one root and brought to one
     pixels.bin   uint8 [image, channel, size, size], in the order in which the files were read
     index.npz    names of the files, and what is known of each: see `_facts_of`
 
-A file whose size or time of change is another than in the index is read again, and its pixels are put behind
-the others. Pixels reach the disk before the index names them, so a kill costs reading and never gives a wrong
-pixel. Splits look at the pixels through a memory map, so a set takes the memory that is used of it.
+A file whose size, time of change or inode is another than in the index is read again, and its pixels are put
+behind the others; so are those of a row whose hash is wrong. Pixels reach the disk before the index names
+them, and are never written over, so a kill costs reading and whoever looks at them goes on seeing them.
+Splits look at them through a memory map, so a set takes the memory that is used of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import zipfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,14 +35,15 @@ import numpy as np
 import PIL
 import torch
 from attrs import frozen
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from PIL import features
 from torch import Tensor
 
 from learnforge.errors import LearnforgeError, TaskError
-from learnforge.files import fingerprint, remove, write_atomically
+from learnforge.files import fingerprint, home_path, remove, write_atomically
 from learnforge.kinds.task import Split
-from learnforge_kit.data.images import Head, batched, decode_image, open_square
+from learnforge_kit.data.images import MOST_THREADS, Head, batched, decode_image, open_square
 from learnforge_kit.data.splits import MemorySplit, content_of
 from learnforge_kit.data.streams import StreamSplit
 from learnforge_kit.disk import make_place
@@ -49,11 +52,17 @@ from learnforge_kit.errors import CacheWarning
 ENVIRONMENT = "LEARNFORGE_CACHE"
 """Names the folder of the store; empty keeps nothing beyond the process."""
 
+VERSION = 1
+"""Of what is kept; another decoder or index gets another number."""
+
 LIMIT = 16 << 30
 """Bytes that all sets may take on the disk; the least recently used make place."""
 
 _CHUNK = 64
-"""Files that a thread reads at a time."""
+"""Files that a thread reads at a time, at most."""
+
+_CHUNK_BYTES = 1 << 24
+"""Pixels of them, at most."""
 
 _FRESH = 2_000_000_000
 """Nanoseconds within which a file may change again without another time of change."""
@@ -157,8 +166,9 @@ def decode_once(files: Sequence[Path], root: Path, size: int, channels: int, is_
         TaskError: Files cannot be read; all are named, and the others are kept.
     """
     shape = (channels, size, size)
-    if folder := _store():
-        key = fingerprint([str(root.resolve()), shape, is_held, PIL.__version__])[:24]
+    if files and (folder := _store()):
+        decoders = [VERSION, PIL.__version__, features.version("jpg")]
+        key = fingerprint([str(root.resolve()), shape, is_held, *decoders])[:24]
         try:
             return _read_kept(files, root, shape, folder / "images" / key, is_held)
         except TaskError:
@@ -187,32 +197,57 @@ def decode_once(files: Sequence[Path], root: Path, size: int, channels: int, is_
 def _store() -> Path | None:
     named = os.environ.get(ENVIRONMENT)
     if named is None:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "learnforge"
-    return Path(named).expanduser() if named else None
+        named = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "learnforge"))
+    folder = home_path(named)
+    return (
+        None if not named or str(folder).startswith("~") else folder
+    )  # nobody has a home in some containers
 
 
 def _read_kept(
     files: Sequence[Path], root: Path, shape: tuple[int, int, int], folder: Path, is_held: bool
 ) -> Decoded:
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        names, facts = _load_index(folder, shape, is_held)
-        rows = _find(files, root, names, facts)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(_lock_of(folder)):
+        folder.mkdir(exist_ok=True)
+        os.utime(folder)  # the least recently used make place
+        image = math.prod(shape) if is_held else 0
+        names, facts = _load_index(folder, shape[0], image)
+        keys = [(_name(file, root), *_stamp(file)) for file in files]
+        rows = _find(keys, names, facts)
+        if is_held:
+            _forget_damaged(rows, facts, folder / "pixels.bin", image)
         missing = (rows < 0).nonzero()[0].tolist()
-        if len(missing):
-            if len(names) + len(missing) > 2 * len(files):  # most of it is of files as they were
+        if missing:
+            current = {key[0] for key in keys}
+            gone = sum(name in current for name in names) - (len(files) - len(missing))
+            if 2 * gone > len(names):  # most of it is of files as they were
                 names, facts, missing = [], facts[:0], [*range(len(files))]
-                remove(folder / "index.npz")
-                remove(folder / "pixels.bin")
             rows[missing] = len(names) + np.arange(len(missing))
             new = [files[place] for place in missing]
-            facts = _add(new, root, shape, folder, names, facts, is_held)
-        os.utime(folder)  # the least recently used make place
+            facts, faults = _add(new, root, shape, folder, names, facts, image)
+            _refuse(faults, len(files), root)
         pixels = None
         if is_held:
             kept = np.memmap(folder / "pixels.bin", np.uint8, "c", shape=(len(facts), *shape))
             pixels = torch.from_numpy(kept)
     return Decoded(files, shape, facts[rows], torch.from_numpy(rows), pixels)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
+
+
+@contextmanager
+def _kept_idle(folder: Path) -> Iterator[bool]:
+    """Tell whether nobody is about a set, and keep others from it for the block."""
+    try:
+        lock = FileLock(_lock_of(folder), blocking=False).acquire()
+    except Timeout:
+        yield False
+        return
+    with lock:
+        yield True
 
 
 def _add(
@@ -222,19 +257,27 @@ def _add(
     folder: Path,
     names: Sequence[str],
     facts: NDArray[Any],
-    is_held: bool,
-) -> NDArray[Any]:
-    """Read files, put their pixels behind those that are kept, and return what is known of all."""
-    image = math.prod(shape) if is_held else 0
+    image: int,
+) -> tuple[NDArray[Any], list[str]]:
+    """Read files and put their pixels, `image` bytes each, behind those that are kept.
+
+    Returns:
+        What is known of all, and why some could not be read.
+    """
     place = (len(names) + len(files)) * image
     if place > LIMIT or len(files) * image > shutil.disk_usage(folder).free // 2:
         raise OSError(errno.ENOSPC, f"they take {place / (1 << 30):.1f} GiB")
-    make_place(folder.parent, folder, LIMIT - place)
+    make_place(folder.parent, folder, LIMIT - place, _kept_idle)
+    if not names:  # others may look at the old pixels, which stay theirs
+        remove(folder / "index.npz")
+        remove(folder / "pixels.bin")
     parts, added, faults = [facts], list[str](), list[str]()
     with (folder / "pixels.bin").open("ab") as stream:
+        if stream.tell() < len(names) * image:
+            raise OSError(errno.EIO, f"{stream.name} was cut off meanwhile")
         stream.truncate(len(names) * image)  # what a kill left there
         for part in _read(files, shape):
-            if is_held:
+            if image:
                 stream.write(part.pixels.data)
             parts.append(part.facts)
             added += [_name(file, root) for file in part.files]
@@ -243,40 +286,57 @@ def _add(
         os.fsync(stream.fileno())
     facts = np.concatenate(parts)
     _save_index(folder, [*names, *added], facts)
-    _refuse(faults, len(files), root)
-    return facts
+    return facts, faults
 
 
-def _find(files: Sequence[Path], root: Path, names: Sequence[str], facts: NDArray[Any]) -> NDArray[np.int64]:
+def _find(
+    keys: Sequence[tuple[str, int, int, int]], names: Sequence[str], facts: NDArray[Any]
+) -> NDArray[np.int64]:
     """Return the row of each file, -1 where it is not kept, or has changed since it was read."""
-    stamps = zip(facts["bytes"].tolist(), facts["changed"].tolist(), strict=True)
+    stamps = zip(*(facts[name].tolist() for name in ("bytes", "changed", "inode")), strict=True)
     rows = {(name, *stamp): row for row, (name, stamp) in enumerate(zip(names, stamps, strict=True))}
-    found = [rows.get((_name(file, root), *_stamp(file)), -1) for file in files]
-    return np.array(found, np.int64)
+    return np.array([rows.get(key, -1) for key in keys], np.int64)
+
+
+def _forget_damaged(rows: NDArray[np.int64], facts: NDArray[Any], pixels: Path, image: int) -> None:
+    """Take the rows out whose pixels are not those that were written."""
+    wanted = np.unique(rows[rows >= 0])
+    if not len(wanted):
+        return
+    digests, damaged = facts["digest"], []
+    with pixels.open("rb") as stream:
+        for row in wanted.tolist():
+            stream.seek(row * image)
+            if hashlib.sha256(stream.read(image)).digest() != digests[row].tobytes():
+                damaged.append(row)
+    rows[np.isin(rows, damaged)] = -1
 
 
 def _name(file: Path, root: Path) -> str:
-    inside, name = f"{root}{os.sep}", str(file)
-    return name[len(inside) :] if name.startswith(inside) else str(file.resolve())
+    try:
+        return str(file.relative_to(root))
+    except ValueError:
+        return str(file.resolve())
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    """Return bytes and time of change of a file."""
+def _stamp(file: Path) -> tuple[int, int, int]:
+    """Return bytes, time of change and inode of a file."""
     try:
         found = file.stat()
     except OSError:  # it is gone, and reading it says so
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
+        return -1, -1, -1
+    changed = found.st_mtime_ns if os.name == "nt" else found.st_ctime_ns  # the other may be set at will
+    return found.st_size, changed, found.st_ino
 
 
-def _load_index(folder: Path, shape: tuple[int, ...], is_held: bool) -> tuple[list[str], NDArray[Any]]:
+def _load_index(folder: Path, channels: int, image: int) -> tuple[list[str], NDArray[Any]]:
     """Return names and facts of what is kept; none of it where the files do not fit one another."""
-    facts_type = _facts_of(shape[0])
+    facts_type = _facts_of(channels)
     try:
         with (folder / "index.npz").open("rb") as stream, np.load(stream) as kept:
             names = os.fsdecode(kept["names"].tobytes()).split("\0")
             facts = kept["facts"]
-        image, size = (math.prod(shape) if is_held else 0), (folder / "pixels.bin").stat().st_size
+        size = (folder / "pixels.bin").stat().st_size
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return [], np.empty(0, facts_type)
     if facts.dtype != facts_type or len(names) != len(facts) or size < len(facts) * image:
@@ -293,14 +353,15 @@ def _save_index(folder: Path, names: Sequence[str], facts: NDArray[Any]) -> None
 
 
 def _facts_of(channels: int) -> np.dtype[Any]:
-    """Return what is known of an image: the file's bytes and time of change in nanoseconds, -1 where it might
-    change again within it; its width and height, and whether it is grey; of its pixels the SHA-256, and of
-    each channel the sum and that of the squares.
+    """Return what is known of an image: the file's bytes, time of change in nanoseconds, -1 where it might
+    change again within it, and inode; its width and height, and whether it is grey; of its pixels the
+    SHA-256, and of each channel the sum and that of the squares.
     """
     return np.dtype(
         [
             ("bytes", np.int64),
             ("changed", np.int64),
+            ("inode", np.uint64),
             ("width", np.int32),
             ("height", np.int32),
             ("is_grey", np.bool_),
@@ -330,11 +391,12 @@ class _Part:
 
 def _read(files: Sequence[Path], shape: tuple[int, ...]) -> Iterator[_Part]:
     """Read files by threads, in order, some chunks ahead of who takes them."""
-    chunks = iter(batched(files, _CHUNK))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    chunks = iter(batched(files, max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(shape)))))
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
         running: deque[Future[_Part]] = deque()
         try:
-            for chunk in itertools.islice(chunks, 2 * (os.cpu_count() or 1)):
+            for chunk in itertools.islice(chunks, 2 * threads):
                 running.append(pool.submit(_read_chunk, chunk, shape))
             while running:
                 yield running.popleft().result()
@@ -365,7 +427,7 @@ def _read_chunk(files: Sequence[Path], shape: tuple[int, ...]) -> _Part:
     facts = np.zeros(len(good), _facts_of(channels))
     if good:
         stamps, heads, digests, facts["sum"], facts["squares"] = map(list, zip(*found, strict=True))
-        facts["bytes"], changed = np.array(stamps).T
+        facts["bytes"], changed, facts["inode"] = (np.array(own) for own in zip(*stamps, strict=True))
         facts["changed"] = np.where(begun - changed > _FRESH, changed, -1)
         facts["width"], facts["height"], facts["is_grey"] = np.array(heads).T
         facts["digest"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)

@@ -31,7 +31,7 @@ def embed_once(
         source: Of the episodes.
         episodes: How many will be drawn.
     """
-    if not isinstance(engine, NetworkEngine) or not isinstance(source, ImageEpisodeSource):
+    if not isinstance(engine, NetworkEngine) or type(source) is not ImageEpisodeSource:
         return engine, source
     head = engine.head_alone
     if head is None or len(source.images) > episodes * source.shape.ways * (

@@ -14,7 +14,6 @@ from learnforge.kinds.task import Split
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.data.passes import images_at_once
-from learnforge_kit.networks.layout import run
 
 
 @frozen
@@ -61,9 +60,12 @@ def predict(
     if isinstance(network, nn.Module):
         network.eval()
     parts: list[Tensor] = []
-    with torch.inference_mode():
+    from learnforge_kit.networks.layout import channels_last  # meta-learning needs none of it
+
+    device = split.labels.device
+    with torch.inference_mode(), channels_last(network, task.input_shape, device):
         for images, _, _ in split.batches(torch.arange(len(split)), size):
-            parts.append(run(network, Normaliser(task, images.device)(images)).float())
+            parts.append(network(Normaliser(task, images.device)(images)).float())
         return torch.cat(parts)
 
 

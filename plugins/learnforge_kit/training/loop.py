@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from learnforge.context import Checkpoint, Context
@@ -24,7 +24,7 @@ from learnforge.randomness import derive, seeded
 from learnforge.spec import TaskInfo
 from learnforge_kit.data.normaliser import Normaliser
 from learnforge_kit.drawing import permutation
-from learnforge_kit.networks.layout import lay_out, layout_of
+from learnforge_kit.networks.layout import channels_last
 from learnforge_kit.training.evaluation import evaluate
 from learnforge_kit.training.losses import supervised_loss
 from learnforge_kit.training.optimization import generator_states, make_optimizer, take_step
@@ -133,7 +133,8 @@ def fit(
     state = checkpoint.load(context.device)
     if state is not None:
         run.restore(state)
-    with context.progress.track(f"{context.stage}: {part}", until, run.epoch) as tracker:
+    progress = context.progress.track(f"{context.stage}: {part}", until, run.epoch)
+    with channels_last(trainee.network, task.input_shape, context.device), progress as tracker:
         while run.epoch < until and not run.is_stalled():
             entry = run.train_epoch(validate)
             context.emit(
@@ -210,8 +211,6 @@ class _Training:
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.optimizer = make_optimizer(self.groups, settings)
         self.all = nn.ModuleList([trainee.network, *([trainee.extra] if trainee.extra is not None else [])])
-        self.layout, self.is_settled = layout_of(self.all, task.input_shape, context.device), False
-        lay_out(self.all, self.layout)
         self.turns = _with_optimizers(trainee, settings)
         self.scales = [[group["lr"] for group in own.param_groups] for own in self._optimizers()]
         self.average = _average(trainee.network, settings)
@@ -271,7 +270,6 @@ class _Training:
             losses.append(self._take(self.optimizer, self.trainee.loss, self.parameters, batches))
             if self.average is not None:
                 self.average.update_parameters(self.trainee.network)
-            self.is_settled = True
         return losses
 
     def _take(
@@ -289,7 +287,6 @@ class _Training:
         """
         device, counts = self.context.device.type, self.trainee.counts
         drawn, counted = generator_states(device), dict(counts)
-        buffers = [] if self.is_settled else [(own, own.clone()) for own in self.all.buffers()]
 
         def evaluate(is_first: bool) -> Tensor:
             quiet: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -310,19 +307,6 @@ class _Training:
                 nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
             return loss
 
-        try:
-            return take_step(optimizer, evaluate)
-        except RuntimeError:
-            if self.is_settled or self.layout is torch.contiguous_format:
-                raise
-        # what is written for another layout, such as `view`, says so in its first step, and gets that one
-        from learnforge_kit.training.turns import put_back
-
-        self.layout = torch.contiguous_format
-        lay_out(self.all, self.layout)
-        put_back(buffers, drawn, counts, counted)
-        optimizer.zero_grad()
-        batches = tuple(evolve(b, images=b.images.clone(memory_format=self.layout)) for b in batches)
         return take_step(optimizer, evaluate)
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
@@ -377,7 +361,7 @@ class _Training:
             for number, transform in enumerate(self.transforms):
                 drawn = derive(self.context.seed, purpose, self.epoch, lap, "hook", step, number)
                 batch = transform(batch, torch.Generator().manual_seed(drawn))
-            yield evolve(batch, images=batch.images.to(memory_format=self.layout))
+            yield batch
 
     def _show(
         self, images: Tensor, views: Tensor, indices: Tensor, normalise: Normaliser, seed: int
@@ -430,7 +414,6 @@ class _Training:
     def finish(self) -> None:
         """Leave the weights that were asked for in the network."""
         network = self.trainee.network
-        lay_out(self.all, torch.contiguous_format)
         if self.settings.weights == "best" and self.best is not None:
             network.load_state_dict(self.best)
             if self.trainee.extra is not None:

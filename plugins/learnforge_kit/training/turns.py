@@ -57,7 +57,9 @@ def undone(
     try:
         yield
     finally:
-        put_back(buffers, states, counts, after)
+        _put_back(buffers)
+        _put_generators(states)
+        counts.update(after)
 
 
 @contextmanager
@@ -74,23 +76,13 @@ def kept_statistics(network: nn.Module, but: nn.Module | None = None) -> Iterato
     try:
         yield
     finally:
-        put_back(before)
+        _put_back(before)
 
 
-def put_back(
-    buffers: Iterable[tuple[Tensor, Tensor]],
-    generators: Sequence[Tensor] = (),
-    counts: dict[str, int] | None = None,
-    counted: Mapping[str, int] | None = None,
-) -> None:
-    """Give buffers their values, torch's generators their states and counters their numbers."""
+def _put_back(buffers: Iterable[tuple[Tensor, Tensor]]) -> None:
     with torch.no_grad():
         for buffer, value in buffers:
             buffer.copy_(value)
-    if generators:
-        _put_generators(generators)
-    if counts is not None:
-        counts.update(counted or {})
 
 
 def _copies(buffers: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -71,7 +71,10 @@ class _OnnxFile(Exporter):
         except ImportError as error:
             raise _missing(error) from error
 
-        sessions: dict[int, Any] = {}  # by number of threads, which a session cannot change
+        path, sessions = (
+            path.resolve(),
+            dict[int, Any](),
+        )  # by number of threads, which a session cannot change
 
         def run(images: NDArray[Any]) -> NDArray[Any]:
             threads = _threads()

@@ -275,6 +275,17 @@ class MetaLearnerSuite(MethodSuite):
         ]
         require(not moved, f"entry 0 of `adapt` must be the meta-parameters, {', '.join(moved)} differ")
 
+    @needs(
+        lambda suite: suite.method.adapts_head_alone, "the method declares no network that it leaves alone"
+    )
+    def test_adaptation_leaves_the_network_below_the_head(self) -> None:
+        """A method that says so adapts the head alone: features are computed once for all episodes."""
+        learning = self._learning()
+        last = learning.learner.adapt(learning.engine, learning.meta, self.episodes(0, 2).support)[-1]
+        below = [n for n in learning.parameters if n.rpartition(".")[0] != learning.engine.head]
+        moved = [n for n in below for own in map(last.of, (0, 1)) if not own[n].equal(learning.parameters[n])]
+        require(not moved, f"`adapts_head_alone` is claimed, but `adapt` changes {', '.join(moved)}")
+
     @needs(lambda suite: suite.method.takes_steps, "the method declares that it takes no steps")
     def test_adaptation_lowers_the_support_loss(self) -> None:
         """Averaged over tasks, the loss on the support set is lower after adaptation than before."""

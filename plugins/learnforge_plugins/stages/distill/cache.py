@@ -16,7 +16,8 @@ hole in it that finds no place on the disk would end the process.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -82,7 +83,7 @@ class ViewCache:
             )
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):  # who opens and who makes place take turns
-            others = make_place(folder, self.path, limit - slots, _is_idle)
+            others = make_place(folder, self.path, limit - slots, _idle)
             self._prepare(whole, slots, images * views * self._row.itemsize)
             self._file = (self.path / "rows.bin").open("r+b", buffering=0)
             self._lock = FileLock(self.path / "lock")
@@ -198,10 +199,12 @@ def _check(scores: NDArray[Any], keys: NDArray[np.int64]) -> NDArray[np.uint32]:
     return total + keys.astype(np.uint32) * np.uint32(0x85EBCA6B) + np.uint32(1)
 
 
-def _is_idle(path: Path) -> bool:
+@contextmanager
+def _idle(path: Path) -> Iterator[bool]:
     """Tell whether nobody has a cache open."""
     try:
         with FileLock(path / "presence", blocking=False):
-            return True
+            is_idle = True
     except Timeout:
-        return False
+        is_idle = False
+    yield is_idle

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
+def _as_read(value: Any) -> Any:
+    """Return a value as it comes out of the file, and the caller's no longer."""
+    return json.loads(json.dumps(value))
+
+
 class StudyFile(BaseStorage):
     """Stores what a trial is asked in one transaction, in Optuna's own tables.
 
@@ -96,17 +101,17 @@ class StudyFile(BaseStorage):
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self.write()
         self._file.set_study_user_attr(self._studies[study_id], key, value)
-        self._memory.set_study_user_attr(study_id, key, value)
+        self._memory.set_study_user_attr(study_id, key, _as_read(value))
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         self.write()
         self._file.set_study_system_attr(self._studies[study_id], key, value)
-        self._memory.set_study_system_attr(study_id, key, value)
+        self._memory.set_study_system_attr(study_id, key, _as_read(value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         self.write()
         self._file.set_trial_user_attr(self._trials[trial_id], key, value)
-        self._memory.set_trial_user_attr(trial_id, key, value)
+        self._memory.set_trial_user_attr(trial_id, key, _as_read(value))
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         self.write()
@@ -144,7 +149,7 @@ class StudyFile(BaseStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         if trial_id in self._trials:
             self._file.set_trial_system_attr(self._trials[trial_id], key, value)
-        self._memory.set_trial_system_attr(trial_id, key, value)
+        self._memory.set_trial_system_attr(trial_id, key, _as_read(value))
 
     # what is read
 
