@@ -44,7 +44,7 @@ RECIPE = {
     "task": {"use": "digits", "classes": [0, 1, 2]},
     "stage": [
         {"kind": "distill", "use": "kd", "teacher": {"use": "conv4", "width": 8}, "teacher_train": {},
-         "student": {"use": "conv4", "width": 8, "blocks": 2}, "train": {"epochs": 5}, "baseline": False},
+         "student": {"use": "conv4", "width": 8, "blocks": 2}, "train": {"epochs": 15}, "baseline": False},
         {"kind": "prune", "sparsity": 0.3},
         {"kind": "export", "use": "torch-export"},
     ],

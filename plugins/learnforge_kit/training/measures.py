@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
@@ -16,13 +17,13 @@ from learnforge_kit.training.evaluation import calibration, confusion, fit_tempe
 
 
 def judge(
-    network: nn.Module, task: Task, confidence: bool = True, batch_size: int | None = None
+    network: Callable[[Tensor], Tensor], task: Task, confidence: bool = True, batch_size: int | None = None
 ) -> Assessment:
     """Judge a finished network. This is where a stage reads the test split, once, when all that it chooses
     is chosen.
 
     Args:
-        network: The finished network.
+        network: The finished network, or a function in its place.
         task: The task, loaded on the network's device.
         confidence: Whether to judge also how well it knows what it knows.
         batch_size: Images in a pass; see `predict`.

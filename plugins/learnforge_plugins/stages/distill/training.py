@@ -284,7 +284,7 @@ class Distillation:
         teacher = Teacher(teachers, stage.teacher_settings, full_batch(stage.train, task))
         size = self.stage.train.eval_batch_size
         assessment, costs = judge(student, task, batch_size=size), measure_costs(student, task)
-        taught_by = judge(teacher, task, False, size)
+        taught_by = judge(teacher.forward, task, False, size)
         theirs = [measure_costs(network, task) for network in teachers]
         agreement = _agreement(student, teacher, task, size)
         baseline = None
@@ -343,5 +343,5 @@ def _agreement(student: nn.Module, teacher: nn.Module, task: Task, batch_size: i
     """Return the share of test images for which student and teacher name the same class; for other forms how
     well the student does where the teacher's answers are the targets.
     """
-    answers = form_of(task.info.form).answers(predict(teacher, task.test, task.info, batch_size))
+    answers = form_of(task.info.form).answers(predict(teacher.forward, task.test, task.info, batch_size))
     return score(predict(student, task.test, task.info, batch_size), answers, task.info).value
