@@ -117,7 +117,13 @@ class ArrayPredictor:
     ) -> Iterator[tuple[list[str], NDArray[Any]]]:
         """Yield names of files, and of each the classes' shares of the softmax over the scores."""
         for files, images in readable_pixels(paths, self.file.shape, complain, MOST_PIXELS):
-            scores = self.score(images).astype(np.float64) / (self.temperature or 1.0)
+            found = self.score(images)
+            if found.ndim != 2 or len(found) != len(files):
+                raise ArtifactError(
+                    f"{self.source} must give scores [image, class] for {len(files)} images, it gives "
+                    f"{list(found.shape)}"
+                )
+            scores = found.astype(np.float64) / (self.temperature or 1.0)
             shares = np.exp(scores - scores.max(1, keepdims=True))
             yield list(map(str, files)), shares / shares.sum(1, keepdims=True)
 
@@ -177,8 +183,8 @@ def open_exported(path: Path, plugins: Plugins, is_trusted: bool) -> ExportedFil
         name, written_by, said = manual["file"], dict(manual["exporter"]), _read_manual(manual)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(
-            f"{path} must lie beside the `model.json` that its export stage wrote: {type(error).__name__}: "
-            f"{error}"
+            f"{path}: what its export stage said of it, in the file or the `model.json` beside it, is "
+            f"damaged: {type(error).__name__}: {error}. Export the network again"
         ) from error
     if inside is None and name != path.name:
         raise ArtifactError(f"the `model.json` beside {path} is that of {name}")

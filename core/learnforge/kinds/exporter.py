@@ -53,8 +53,8 @@ class Exporter(ABC):
         """
 
     def load_arrays(self, path: Path) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-        """Return what runs the file on numpy's arrays in place of tensors, without importing torch; None, as
-        by default, where the format has no such runtime.
+        """Return what runs the file on numpy's arrays in place of tensors, without importing torch. Formats
+        without such a runtime leave this out.
         """
         return None
 

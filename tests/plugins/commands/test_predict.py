@@ -127,7 +127,7 @@ def test_what_cannot_be_done_is_said(exported: Path, photos: Path, tmp_path: Pat
     assert "must be a whole file that an export stage wrote, with its manual inside" in str(done.exception)
     (tmp_path / "model.json").write_text("{}")
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
-    assert "that its export stage wrote: KeyError: 'file'" in str(done.exception)
+    assert "the `model.json` beside it, is damaged: KeyError: 'file'" in str(done.exception)
     (tmp_path / "model.json").write_text((exported / "model.json").read_text())
     done = CliRunner().invoke(cli, ["predict", str(tmp_path / "model.pt2"), str(photos)])
     assert "model.pt2 must be of a format that an installed exporter reads" in str(done.exception)
@@ -190,6 +190,29 @@ def test_what_an_onnx_file_says_of_itself_chooses_no_reader(
     before = call(file, photos).stdout
     onnx.save(model, file)
     assert call(file, photos).stdout == before
+
+
+def test_a_damaged_manual_is_said(digits: Task, photos: Path, tmp_path: Path) -> None:
+    """With the file, and what must hold."""
+    onnx = pytest.importorskip("onnx")
+    network = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
+    lf.export(network.with_state(network.network()), digits, "onnx", run=tmp_path / "run")
+    file = tmp_path / "run" / "export" / "model.onnx"
+    model = onnx.load(file)
+    manual = json.loads(model.metadata_props[0].value)
+    for damage, words in (
+        ({"input": {**manual["input"], "shape": [1, 0, 8]}}, "sizes of at least 1"),
+        ({"input": {**manual["input"], "shape": []}}, "sizes of at least 1"),
+        ({"temperature": 0}, "a number above 0"),
+        ({"temperature": "warm"}, "could not convert"),
+        ({"classes": 3}, "not iterable"),
+    ):
+        onnx.helper.set_model_props(model, {"learnforge": json.dumps({**manual, **damage})})
+        onnx.save(model, file)
+        done = CliRunner().invoke(cli, ["predict", str(file), str(photos)])
+        assert done.exit_code
+        assert str(file) in str(done.exception)
+        assert words in str(done.exception)
 
 
 def test_an_onnx_file_names_what_its_network_does(digits: Task, photos: Path, tmp_path: Path) -> None:
