@@ -64,6 +64,9 @@ _CHUNK = 64
 _CHUNK_BYTES = 1 << 24
 """Pixels of them, at most."""
 
+_SMALL = 4096
+"""Bytes of a file below which threads cost more by waiting for Python's lock than they gain."""
+
 _FRESH = 2_000_000_000
 """Nanoseconds within which a file may change again without another time of change."""
 
@@ -199,9 +202,8 @@ def _store() -> Path | None:
     if named is None:
         named = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "learnforge"))
     folder = home_path(named)
-    return (
-        None if not named or str(folder).startswith("~") else folder
-    )  # nobody has a home in some containers
+    has_home = not str(folder).startswith("~")  # some containers have none
+    return folder if named and has_home else None
 
 
 def _read_kept(
@@ -392,7 +394,9 @@ class _Part:
 def _read(files: Sequence[Path], shape: tuple[int, ...]) -> Iterator[_Part]:
     """Read files by threads, in order, some chunks ahead of who takes them."""
     chunks = iter(batched(files, max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(shape)))))
-    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    few = [max(0, _stamp(file)[0]) for file in files[:_CHUNK]]
+    is_small = sum(few) < _SMALL * len(few)
+    threads = 1 if is_small else min(MOST_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         running: deque[Future[_Part]] = deque()
         try:
