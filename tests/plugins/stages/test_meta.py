@@ -741,6 +741,15 @@ def test_the_fastest_engine_is_taken_and_kept(
     assert stage.run(few, source, make_context(tmp_path)).metrics["engine"] == "vmap"
 
 
+def test_where_nothing_is_trained_no_engine_is_tried(
+    few: Task, source: dict[str, Artifact], make_stage: Any, make_context: Any, monkeypatch: Any
+) -> None:
+    """Trials would take longer than judging the network as it is."""
+    monkeypatch.setattr("learnforge_plugins.stages.meta.stage.time_engines", None)
+    stage = make_stage(engine="auto", iterations=0)
+    assert stage.run(few, source, make_context(None)).metrics["engine"] == "loop"
+
+
 def test_engines_that_cannot_are_left_out(maml: Any) -> None:
     """A network that is no chain is timed with the others; what fails with the loop is raised."""
     network, episodes = make_network("group"), make_episodes()

@@ -365,6 +365,8 @@ class MetaStage(Stage):
         state = context.checkpoint("meta").load(context.device)
         if state is not None:
             return str(state["engine"])
+        if not self.iterations:
+            return "loop"  # a trial of each would take longer than what is left to do
         source = episode_source(task, "train", self._train_shape, context.device)
         drawn = source.draw(context.derive("train"), torch.arange(self.tasks))
 
