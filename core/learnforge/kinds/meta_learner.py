@@ -52,9 +52,7 @@ class MetaLearner(Rules, ABC):
     other ways than adaptation."""
 
     adapts_head_alone: ClassVar[bool] = False
-    """Whether it adapts the head and leaves the network below it as it is, by what `Engine.embed` gives. The
-    network must end in a linear layer with a bias, and an engine may be of the head alone, its images
-    features."""
+    """Whether it adapts the head alone, a linear layer with a bias, by what `Engine.embed` gives."""
 
     shaped_as_weights: ClassVar[tuple[str, ...]] = ()
     """Prefixes of extra or carried tensors that have the shape of the parameter that they are named after,
