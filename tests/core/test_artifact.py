@@ -389,10 +389,9 @@ def test_what_is_written_over_is_predicted_with(artifact):
         assert torch.equal(found, evolve(artifact).predict(images))
     torch.set_default_dtype(torch.float64)
     with contextlib.suppress(RuntimeError):  # a network of doubles takes no floats
-        evolve(artifact, weights=artifact.weights).predict(images)
-        artifact.predict(images)
+        (fresh := evolve(artifact)).predict(images)
     torch.set_default_dtype(torch.float32)
-    assert torch.equal(artifact.predict(images), found)
+    assert torch.equal(fresh.predict(images), found)
     module = Mine().eval()
     wrapped = from_module(module, artifact.task)
     before = wrapped.predict(images)

@@ -94,5 +94,11 @@ def test_images_stay_where_features_depend_on_the_episode() -> None:
     engine, meta = make()
     assert embed_once(engine, meta, given, 2) == (engine, given)
     assert embed_once(engine, meta, given, 3)[0] is not engine
+
+    class Own(ImageEpisodeSource):
+        """May draw in a way of its own."""
+
+    other = Own.of(given.images, torch.arange(40) % 4, SHAPE, "test")
+    assert embed_once(engine, meta, other, 10) == (engine, other)
     linear = nn.Linear(4, 3)
     assert LoopEngine(linear, "running").head_alone is None

@@ -141,6 +141,28 @@ def test_a_network_that_is_listened_to_stays_as_it_is(train: Callable[..., nn.Mo
     assert not any(network[2].last)  # type: ignore[arg-type]
 
 
+def test_a_network_that_wants_more_than_images_is_trained(train: Callable[..., nn.Module]) -> None:
+    """Only its loss knows how to call it, so the trial cannot; what is no image is handed on."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = make_network()
+
+        def forward(self, images: Tensor, scale: float) -> Tensor:
+            scores: Tensor = scale * self.net(images)
+            return scores
+
+    network = Scaled()
+    train(network, lambda batch: batch.loss(network(batch.images, 2.0)))
+    assert not any(network.net[2].last)  # type: ignore[arg-type]
+    plain = make_network().eval()
+    with channels_last(plain, (3, 8, 8), CPU):
+        plain[2].last.clear()  # type: ignore[operator]
+        plain(torch.zeros(2, 3, 8, 8))
+        assert plain[2].last == [True]
+
+
 def test_an_error_inside_takes_the_layout_away(train: Callable[..., nn.Module]) -> None:
     """What is wrong with a loss is said as it is."""
     network = make_network()

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from learnforge.kinds.seen.engine import Engine, Parameters
 from learnforge.kinds.seen.episodes import EpisodeSource
 from learnforge_kit.data.episodes import ImageEpisodeSource
+from learnforge_kit.data.passes import images_at_once
 from learnforge_kit.engines.engine import NetworkEngine
 from learnforge_kit.engines.vmap import VmapEngine
-
-AT_ONCE = 2**20
-"""Numbers of images that go through the network in a pass."""
 
 
 def embed_once(
@@ -33,12 +31,11 @@ def embed_once(
     """
     if not isinstance(engine, NetworkEngine) or type(source) is not ImageEpisodeSource:
         return engine, source
-    head = engine.head_alone
-    if head is None or len(source.images) > episodes * source.shape.ways * (
-        source.shape.shots + source.shape.queries
-    ):
+    head, shape = engine.head_alone, source.shape
+    shown = episodes * shape.ways * (shape.shots + shape.queries)
+    if head is None or len(source.images) > shown:
         return engine, source
-    size = max(1, AT_ONCE // source.images[0].numel())
+    size = images_at_once(source.images.shape[1:])
     with torch.inference_mode():
         features = torch.cat([engine.embed(meta, part) for part in source.images.split(size)])
     return VmapEngine(_Head(engine.head, head), engine.policy, engine.rules), evolve(source, images=features)

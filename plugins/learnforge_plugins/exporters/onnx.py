@@ -71,10 +71,8 @@ class _OnnxFile(Exporter):
         except ImportError as error:
             raise _missing(error) from error
 
-        path, sessions = (
-            path.resolve(),
-            dict[int, Any](),
-        )  # by number of threads, which a session cannot change
+        file = str(path.resolve())  # the working folder may be another by then
+        sessions: dict[int, Any] = {}  # by number of threads, which a session cannot change
 
         def run(images: NDArray[Any]) -> NDArray[Any]:
             threads = _threads()
@@ -83,7 +81,7 @@ class _OnnxFile(Exporter):
                 options.intra_op_num_threads = threads
                 options.log_severity_level = 3
                 sessions[threads] = onnxruntime.InferenceSession(
-                    str(path), options, providers=["CPUExecutionProvider"]
+                    file, options, providers=["CPUExecutionProvider"]
                 )
             scores: NDArray[Any] = sessions[threads].run(None, {"images": images})[0]
             return scores

@@ -174,14 +174,18 @@ def test_a_file_cannot_choose_what_reads_it(exported: Path, photos: Path, tmp_pa
     assert mark.exists(), "the payload must work, or this test shows nothing"
 
 
+def export_onnx(digits: Task, folder: Path) -> Path:
+    """Export a small network, and return its ONNX file."""
+    network = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
+    lf.export(network.with_state(network.network()), digits, "onnx", run=folder / "run")
+    return folder / "run" / "export" / "model.onnx"
+
+
 def test_what_an_onnx_file_says_of_itself_chooses_no_reader(
     digits: Task, photos: Path, tmp_path: Path
 ) -> None:
     """Metadata that name torch's exporter leave it to onnxruntime."""
-    onnx = pytest.importorskip("onnx")
-    network = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
-    lf.export(network.with_state(network.network()), digits, "onnx", run=tmp_path / "run")
-    file = tmp_path / "run" / "export" / "model.onnx"
+    onnx, file = pytest.importorskip("onnx"), export_onnx(digits, tmp_path)
     model = onnx.load(file)
     manual = json.loads(model.metadata_props[0].value)
     onnx.helper.set_model_props(
@@ -194,10 +198,7 @@ def test_what_an_onnx_file_says_of_itself_chooses_no_reader(
 
 def test_a_damaged_manual_is_said(digits: Task, photos: Path, tmp_path: Path) -> None:
     """With the file, and what must hold."""
-    onnx = pytest.importorskip("onnx")
-    network = from_model(Plugins().load("model", "conv4")(width=4, blocks=2), digits.info)
-    lf.export(network.with_state(network.network()), digits, "onnx", run=tmp_path / "run")
-    file = tmp_path / "run" / "export" / "model.onnx"
+    onnx, file = pytest.importorskip("onnx"), export_onnx(digits, tmp_path)
     model = onnx.load(file)
     manual = json.loads(model.metadata_props[0].value)
     for damage, words in (

@@ -98,6 +98,21 @@ def test_a_study_that_is_opened_again_is_the_same(tmp_path: Path) -> None:
     assert trials_in(path)[4].params == {**expected[4].params, "more": 4}
 
 
+def test_what_was_stored_is_no_longer_the_callers(tmp_path: Path) -> None:
+    """A value that is changed afterwards is in memory what it is in the file."""
+    path, value = tmp_path / "study.db", {"stands": (1, 2)}
+    with open_study(path, "toy", ["maximize"]) as study:
+        trial = study.ask()
+        trial.set_user_attr("note", value)
+        trial.storage.set_trial_system_attr(trial._trial_id, "note", value)
+        study.set_user_attr("note", value)
+        value["stands"] = (3,)
+        (held,) = study.get_trials()
+        kept = study.user_attrs["note"]
+    assert held.user_attrs["note"] == held.system_attrs["note"] == kept == {"stands": [1, 2]}
+    assert trials_in(path)[0].user_attrs["note"] == {"stands": [1, 2]}
+
+
 def test_what_was_asked_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
     """It is in the file from when it is stored on, with all that was asked before it; a kill forgets the
     rest.
